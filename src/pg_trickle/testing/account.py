@@ -79,7 +79,7 @@ class Account:
 
     def temporary_directory(self, *, shared: bool = False) -> Path:
         """A new directory with a name short enough to hold a unix socket: the account's own, or ours for it to read."""
-        for base in (Path("/tmp"), Path(tempfile.gettempdir())):  # noqa: S108
+        for base in (Path("/tmp"), Path(tempfile.gettempdir())):
             if base.is_dir() and os.access(base, os.W_OK) and self.can_read(base):
                 path = Path(tempfile.mkdtemp(prefix="pgtrickle-", dir=base))
                 if shared:

@@ -12,8 +12,8 @@ from pathlib import Path
 
 POLL_SECONDS = 0.02
 
-# Ends the server when the pipe's other end goes away: with our process, whatever it dies of.  $1 data directory, $2 pid,
-# then directories to remove.  The pid file proves that the pid is still the server's.
+# Ends the server when the other end of the pipe goes away: with our process, whatever it dies of.  $1 data directory,
+# $2 pid, then directories to remove.  The pid file proves that the pid is still the one of the server.
 _WATCHDOG = """
 read -r word
 [ "$word" = done ] && exit 0

@@ -1,0 +1,173 @@
+"""What all tests share: servers, a database each, roles, the oracle and a worker.
+
+A process of the test run starts each server once, on first use, and clones a database for
+each test from a template in which the extension is installed: about twenty milliseconds.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import psycopg
+import pytest
+from hypothesis import HealthCheck, settings
+from psycopg import sql
+
+from pg_trickle.testing import EmbeddedServer, installed_binaries
+from pg_trickle.testing.oracle import assert_fresh as check_fresh
+
+TEMPLATE = "pgtrickle_template"
+WORKER_ROLE = "pgtrickle_worker"
+LOGIN = sql.SQL("LOGIN")
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+
+# Databases are cloned per test, and examples of one test clean up after themselves.
+COMMON: dict[str, Any] = {
+    "deadline": None,
+    "suppress_health_check": [HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    "print_blob": True,
+}
+settings.register_profile("dev", max_examples=20, **COMMON)
+settings.register_profile("ci", max_examples=200, derandomize=True, **COMMON)
+settings.register_profile("fuzz", max_examples=int(os.environ.get("HYPOTHESIS_EXAMPLES", "5000")), **COMMON)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run what is marked ``versions`` on every PostgreSQL that is here."""
+    if "major" in metafunc.fixturenames and metafunc.definition.get_closest_marker("versions"):
+        majors = [binaries.major for binaries in installed_binaries()]
+        metafunc.parametrize("major", majors, ids=[f"pg{major}" for major in majors])
+
+
+class Servers:
+    """The running servers of this process, one a major version."""
+
+    def __init__(self) -> None:
+        self._running: dict[int, EmbeddedServer] = {}
+
+    def of(self, major: int) -> EmbeddedServer:
+        if major not in self._running:
+            self._running[major] = _prepared(EmbeddedServer.temporary(major))
+        server = self._running[major]
+        return server if server.is_running else server.start()
+
+    def close(self) -> None:
+        for server in self._running.values():
+            server.close()
+
+
+def _prepared(server: EmbeddedServer) -> EmbeddedServer:
+    """A started server that has the template database and the worker's role."""
+    try:
+        server.start()
+        server.create_database(TEMPLATE)
+        with server.connect(TEMPLATE) as conn:
+            conn.execute("CREATE EXTENSION pg_trickle")
+            conn.execute(sql.SQL("CREATE ROLE {role} LOGIN").format(role=sql.Identifier(WORKER_ROLE)))
+            conn.execute("SELECT pgtrickle.grant_worker(%s)", (WORKER_ROLE,))
+    except BaseException:
+        server.close()
+        raise
+    return server
+
+
+@dataclass
+class Database:
+    """A database of one test: connections to it and roles for it, all gone afterwards."""
+
+    server: EmbeddedServer
+    name: str
+    connections: list[Connection] = field(default_factory=list)
+    roles: list[str] = field(default_factory=list)
+
+    @property
+    def dsn(self) -> str:
+        return self.server.dsn(self.name)
+
+    def dsn_of(self, role: str) -> str:
+        return self.server.dsn(self.name, role)
+
+    def connect(self, role: str = "postgres", *, autocommit: bool = True) -> Connection:
+        """A new connection as a role."""
+        conn = self.server.connect(self.name, role, autocommit=autocommit)
+        self.connections.append(conn)
+        return conn
+
+    def make_role(self, name: str, attributes: sql.SQL = LOGIN) -> str:
+        """A role that is dropped after the test."""
+        with self.server.connect(self.name) as conn:
+            conn.execute(sql.SQL("CREATE ROLE {name} {how}").format(name=sql.Identifier(name), how=attributes))
+        self.roles.append(name)
+        return name
+
+    def adopt_role(self, name: str) -> None:
+        """Drop a role after the test that the test itself makes."""
+        self.roles.append(name)
+
+    def remove(self) -> None:
+        for conn in self.connections:
+            conn.close()
+        if not self.server.is_running:
+            self.server.start()
+        self.server.drop_database(self.name)
+        with self.server.connect() as conn:
+            for role in reversed(self.roles):
+                conn.execute(sql.SQL("DROP ROLE IF EXISTS {role}").format(role=sql.Identifier(role)))
+
+
+@pytest.fixture(scope="session")
+def servers() -> Iterator[Servers]:
+    every = Servers()
+    yield every
+    every.close()
+
+
+@pytest.fixture
+def major() -> int:
+    """The PostgreSQL version of this test: the newest, unless the test is marked ``versions``."""
+    return installed_binaries()[0].major
+
+
+@pytest.fixture
+def server(servers: Servers, major: int) -> EmbeddedServer:
+    """A running server, shared with other tests."""
+    return servers.of(major)
+
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture
+def database(server: EmbeddedServer) -> Iterator[Database]:
+    """A database of this test's own, with the extension."""
+    made = Database(server, f"test_{next(_numbers)}")
+    server.create_database(made.name, TEMPLATE)
+    yield made
+    made.remove()
+
+
+@pytest.fixture
+def bare_database(server: EmbeddedServer) -> Iterator[Database]:
+    """A database of this test's own, without the extension."""
+    made = Database(server, f"test_{next(_numbers)}")
+    server.create_database(made.name)
+    yield made
+    made.remove()
+
+
+@pytest.fixture
+def db(database: Database) -> Connection:
+    """A superuser's connection in autocommit mode to the test's database."""
+    return database.connect()
+
+
+@pytest.fixture
+def assert_fresh() -> Callable[[Connection, str], None]:
+    """The oracle: fails unless a stream table equals its query."""
+    return check_fresh
