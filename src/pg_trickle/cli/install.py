@@ -1,0 +1,39 @@
+"""``pgtrickle install`` and ``uninstall``: the extension where no files can be placed in the server."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from pg_trickle.cli import output
+from pg_trickle.cli.options import Dsn, connect
+from pg_trickle.install import install as installer
+
+
+def install(
+    dsn: Dsn = "",
+    worker_role: Annotated[
+        str | None, typer.Option("--worker-role", metavar="ROLE", help="An existing login role to run the worker.")
+    ] = None,
+) -> None:
+    """Install pg_trickle into a database, as plain SQL; needs a superuser.
+
+    Example: pgtrickle install --dsn "host=db dbname=shop user=postgres" --worker-role pgtrickle_worker
+    """
+    with connect(dsn) as conn:
+        installer.install(conn)
+        if worker_role is not None:
+            conn.execute("SELECT pgtrickle.grant_worker(%s)", (worker_role,))
+        row = conn.execute("SELECT pgtrickle.version()").fetchone()
+    output.line(f"installed pg_trickle {row[0] if row else ''}".rstrip())
+
+
+def uninstall(dsn: Dsn = "") -> None:
+    """Remove pg_trickle from a database; stream tables stay as ordinary tables with their rows.
+
+    Example: pgtrickle uninstall --dsn "host=db dbname=shop user=postgres"
+    """
+    with connect(dsn) as conn:
+        installer.uninstall(conn)
+    output.line("removed pg_trickle; the stream tables are ordinary tables now")

@@ -1,0 +1,84 @@
+"""What holds for every object that the extension installs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+import pytest
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+
+OURS = "('pgtrickle'::pg_catalog.regnamespace, 'pgtrickle_changes'::pg_catalog.regnamespace)"
+
+pytestmark = pytest.mark.versions
+
+
+def names(db: Connection, condition: str) -> list[str]:
+    query = f"""
+        SELECT p.oid::pg_catalog.regprocedure::text
+          FROM pg_catalog.pg_proc AS p
+         WHERE p.pronamespace IN {OURS} AND ({condition})
+         ORDER BY 1"""
+    return [name for (name,) in db.execute(query.encode())]
+
+
+def test_there_are_functions(db: Connection) -> None:
+    assert len(names(db, "true")) > 20
+
+
+def test_every_function_pins_its_search_path(db: Connection) -> None:
+    unpinned = """NOT EXISTS (SELECT FROM pg_catalog.unnest(p.proconfig) AS c
+                               WHERE pg_catalog.replace(c, '"', '') = 'search_path=pg_catalog, pg_temp')"""
+    # Those bound to dblink's library are C: they resolve no names.
+    in_c = "p.prolang = (SELECT l.oid FROM pg_catalog.pg_language AS l WHERE l.lanname = 'c')"
+    assert names(db, f"{unpinned} AND NOT {in_c}") == []
+
+
+def test_public_may_execute_nothing(db: Connection) -> None:
+    grants = """EXISTS (SELECT FROM pg_catalog.aclexplode(coalesce(p.proacl, pg_catalog.acldefault('f', p.proowner))) AS a
+                         WHERE a.grantee = 0)"""
+    assert names(db, grants) == []
+
+
+def test_only_the_superuser_owns_the_functions(db: Connection) -> None:
+    assert names(db, "p.proowner <> 10") == []
+
+
+def test_public_functions_are_commented(db: Connection) -> None:
+    uncommented = """p.pronamespace = 'pgtrickle'::pg_catalog.regnamespace
+                     AND pg_catalog.obj_description(p.oid, 'pg_proc') IS NULL"""
+    assert names(db, uncommented) == []
+
+
+def test_public_relations_are_commented(db: Connection) -> None:
+    found = db.execute(
+        """SELECT c.relname
+             FROM pg_catalog.pg_class AS c
+            WHERE c.relnamespace = 'pgtrickle'::pg_catalog.regnamespace
+              AND c.relkind IN ('r', 'v')
+              AND pg_catalog.obj_description(c.oid, 'pg_class') IS NULL"""
+    ).fetchall()
+    assert found == []
+
+
+def test_public_has_no_right_on_relations_but_the_gate(db: Connection) -> None:
+    found = db.execute(
+        f"""SELECT c.oid::pg_catalog.regclass::text, a.privilege_type
+             FROM pg_catalog.pg_class AS c, pg_catalog.aclexplode(c.relacl) AS a
+            WHERE c.relnamespace IN {OURS} AND a.grantee = 0
+            ORDER BY 1, 2""".encode()
+    ).fetchall()
+    assert found == []
+
+
+def test_public_may_not_create_in_the_schemas(db: Connection) -> None:
+    db.execute("CREATE ROLE pgt_nobody_special")
+    try:
+        (allowed,) = db.execute(
+            """SELECT pg_catalog.bool_or(pg_catalog.has_schema_privilege('pgt_nobody_special', n, 'CREATE'))
+                 FROM (VALUES ('pgtrickle'), ('pgtrickle_changes')) AS s (n)"""
+        ).fetchone() or (None,)
+    finally:
+        db.execute("DROP ROLE pgt_nobody_special")
+    assert allowed is False
