@@ -1,0 +1,1 @@
+"""The operators of the delta algebra, a module each: fields, law, delta (ALGEBRA.md)."""

@@ -1,0 +1,31 @@
+"""The closed union of operators: what ``match`` must cover."""
+
+from __future__ import annotations
+
+from pg_trickle.algebra.aggregate import Aggregate, Touched
+from pg_trickle.algebra.join import Join
+from pg_trickle.algebra.linear import Consolidate, Filter, Negate, Project, UnionAll
+from pg_trickle.algebra.plan import Plan
+from pg_trickle.algebra.source import Changes, Empty, Opaque, Scan, Unit
+
+Operator = (
+    Scan
+    | Changes
+    | Unit
+    | Empty
+    | Opaque
+    | Filter
+    | Project
+    | Negate
+    | UnionAll
+    | Consolidate
+    | Join
+    | Aggregate
+    | Touched
+)
+
+
+def operator(plan: Plan) -> Operator:
+    """The plan as a member of the union, so that mypy proves each ``match`` complete."""
+    assert isinstance(plan, Operator)
+    return plan

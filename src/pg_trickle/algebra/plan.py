@@ -1,0 +1,41 @@
+"""What every operator is."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import Self
+
+from pg_trickle.scalar import Column
+
+
+@dataclass(frozen=True, slots=True)
+class Plan(ABC):
+    """A query over the sources, denoting a Z-set: rows with integer weights."""
+
+    @property
+    @abstractmethod
+    def columns(self) -> tuple[Column, ...]:
+        """The output columns, in order."""
+
+    @abstractmethod
+    def delta(self) -> Plan:
+        """The plan of this plan's change over the refreshed interval."""
+
+    def over(self, rebuild: Callable[[Plan], Plan]) -> Self:
+        """The same operator with each input rebuilt."""
+        inputs = {field.name: getattr(self, field.name) for field in fields(self)}
+        plans = {name: rebuild(value) for name, value in inputs.items() if isinstance(value, Plan)}
+        return replace(self, **plans) if plans else self
+
+
+def names(plan: Plan) -> tuple[str, ...]:
+    """The names of a plan's columns, in order."""
+    return tuple(column.name for column in plan.columns)
+
+
+def inputs(plan: Plan) -> tuple[Plan, ...]:
+    """The plans directly below."""
+    values = (getattr(plan, field.name) for field in fields(plan))
+    return tuple(value for value in values if isinstance(value, Plan))

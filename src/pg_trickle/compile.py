@@ -1,0 +1,210 @@
+"""The compiler, on one page: a request goes in, a plan comes out.
+
+::
+
+    text ──parse──► algebra ──rewrite──► algebra ──cut──► stages ──render──► SQL programs
+
+Pure: no connection, no clock, no global.  Equal requests give equal plans.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from psycopg import sql
+
+from pg_trickle import explain, programs
+from pg_trickle.algebra.linear import Item, Project
+from pg_trickle.algebra.plan import Plan as Algebra
+from pg_trickle.algebra.source import Opaque
+from pg_trickle.catalog.model import CompileRequest
+from pg_trickle.errors import UnsupportedQuery
+from pg_trickle.parse.from_clause import Query
+from pg_trickle.parse.select import parse
+from pg_trickle.parse.types import fact_type
+from pg_trickle.parse.volatility import check_functions
+from pg_trickle.render.apply import Target
+from pg_trickle.render.select import CommonTables
+from pg_trickle.render.stage import fresh
+from pg_trickle.rewrite.passes import optimised
+from pg_trickle.scalar import UNKNOWN, Column, Scalar, column, composed
+from pg_trickle.stages import Stage, cut
+from pg_trickle.uniqueness import keys
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How a stream table is stored and maintained (docs/internals.md §5)."""
+
+    incremental: bool
+    refusal: UnsupportedQuery | None
+    sources: dict[int, tuple[str, ...]]
+    key: tuple[str, ...] | None
+    content_index: tuple[str, ...] | None
+    states: tuple[Stage, ...]
+    deltas: tuple[str, ...]
+    fill: programs.Program
+    full: programs.Program
+    verify: str
+    differential: dict[str, programs.Program]
+    explain: dict[str, Any] = field(default_factory=dict)
+    indexes: tuple[dict[str, Any], ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """The plan as the engine reads it."""
+        return {
+            "format": FORMAT,
+            "incremental": self.incremental,
+            "refusal": self.refusal and _refusal_json(self.refusal),
+            "sources": [{"oid": oid, "columns": list(columns)} for oid, columns in self.sources.items()],
+            "key": self.key and list(self.key),
+            "content_index": self.content_index and list(self.content_index),
+            "states": [_state_json(stage) for stage in self.states],
+            "deltas": [{"name": name, "of": name.replace("delta_", "state_", 1)} for name in self.deltas],
+            "programs": {
+                "fill": list(self.fill),
+                "full": list(self.full),
+                "verify": self.verify,
+                "differential": {changed: list(program) for changed, program in self.differential.items()},
+            },
+            "indexes": list(self.indexes),
+            "explain": self.explain,
+        }
+
+
+def compile(request: CompileRequest) -> Plan:
+    """The plan of a defining query; incremental where every operator has a rule, else recomputing.
+
+    Raises InvalidDefinition for what isn't a query and QueryTooComplex beyond the compiler's limits.
+    """
+    try:
+        check_functions(request.functions)
+        return _incremental(request, parse(request))
+    except UnsupportedQuery as refusal:
+        return _recomputing(request, refusal)
+
+
+def _incremental(request: CompileRequest, query: Query) -> Plan:
+    plan, columns = _output(request, query)
+    stages, final = cut(optimised(plan), request.id)
+    key = _key(final, columns)
+    target = Target(sql.Identifier(request.schema, request.name), columns, key)
+    definition = programs.Definition(stages, final, target, _opaque(request, columns))
+    sources = programs.sources(definition)
+    singles = {str(oid): frozenset((oid,)) for oid in sources}
+    wanted = {**singles, **({"*": None} if len(singles) != 1 else {})}
+    made = {name: programs.differential(definition, changed) for name, changed in wanted.items()}
+    return Plan(
+        incremental=True,
+        refusal=None,
+        sources=sources,
+        key=key,
+        content_index=target.content_index,
+        states=stages,
+        deltas=tuple(sorted({state.delta_name for _, used in made.values() for state in used})),
+        fill=programs.fill(definition),
+        full=programs.full(definition),
+        verify=programs.verify(definition),
+        differential={name: program for name, (program, _) in made.items()},
+        explain=explain.incremental(stages, final),
+        indexes=explain.wanted_indexes(request, stages, final),
+    )
+
+
+def _recomputing(request: CompileRequest, refusal: UnsupportedQuery) -> Plan:
+    columns = tuple(
+        (fact.name, Column(f"out_{place}", fact_type(fact))) for place, fact in enumerate(request.columns, 1)
+    )
+    opaque = _opaque(request, columns)
+    target = Target(sql.Identifier(request.schema, request.name), columns, None)
+    definition = programs.Definition((), opaque, target, opaque)
+    return Plan(
+        incremental=False,
+        refusal=refusal,
+        sources=_watched(request),
+        key=None,
+        content_index=target.content_index,
+        states=(),
+        deltas=(),
+        fill=programs.fill(definition),
+        full=programs.full(definition),
+        verify=programs.verify(definition),
+        differential={},
+        explain=explain.recomputing(refusal),
+    )
+
+
+def _output(request: CompileRequest, query: Query) -> tuple[Algebra, tuple[tuple[str, Column], ...]]:
+    """The plan with exactly the query's columns, of exactly its types."""
+    items: list[Item] = []
+    columns: list[tuple[str, Column]] = []
+    for place, (fact, (_, made)) in enumerate(zip(request.columns, query.outputs, strict=True), 1):
+        value: Scalar = column(made)
+        wanted = fact_type(fact)
+        if wanted.name != made.type.name:
+            text = sql.SQL("CAST({value} AS {type})").format(value=value.sql(), type=_type_name(fact.type))
+            value = composed(text, value.columns, wanted, not_null=made.not_null)
+        out = Column(
+            made.name if value.is_column and not _taken(made.name, items) else f"out_{place}", wanted, made.not_null
+        )
+        items.append(Item(out, value))
+        columns.append((fact.name, out))
+    return Project(query.plan, tuple(items)), tuple(columns)
+
+
+def _taken(name: str, items: list[Item]) -> bool:
+    return any(item.column.name == name for item in items)
+
+
+def _type_name(name: str) -> sql.Composable:
+    return Scalar(name, frozenset(), UNKNOWN).sql()
+
+
+def _key(final: Algebra, columns: tuple[tuple[str, Column], ...]) -> tuple[str, ...] | None:
+    """The stream table's key in its own column names: the smallest that is certain and can be indexed."""
+    by_plan_name = {made.name: name for name, made in columns}
+    for key in keys(final):
+        if key and key <= by_plan_name.keys():
+            return tuple(name for name, made in columns if made.name in key)
+    return None
+
+
+def _opaque(request: CompileRequest, columns: tuple[tuple[str, Column], ...]) -> Opaque:
+    """The query itself, its columns named like the plan's."""
+    return Opaque(request.query, tuple(made for _, made in columns))
+
+
+def _watched(request: CompileRequest) -> dict[int, tuple[str, ...]]:
+    """For a recomputing plan: what to capture, merely to know whether anything changed."""
+    capturable = {"table", "stream_table"}
+    leaves = [one for one in request.relations if one.kind != "view"]
+    if any(one.opaque is not None or one.kind not in capturable for one in leaves):
+        return {}
+    if any(one.opaque is not None for one in request.relations):
+        return {}
+    return {one.oid: tuple(fact.name for fact in one.columns) for one in leaves}
+
+
+def _state_json(stage: Stage) -> dict[str, Any]:
+    counted = [one.name for one in stage.rest if one.is_added]
+    return {
+        "name": stage.state.name,
+        "columns": [one.name for one in stage.columns],
+        "key": list(stage.key_names),
+        "not_null": counted,
+        "nonnegative": ["n"],
+        "query": fresh(stage, CommonTables(())).as_string(None),
+    }
+
+
+def _refusal_json(refusal: UnsupportedQuery) -> dict[str, Any]:
+    return {
+        "sqlstate": refusal.sqlstate,
+        "construct": refusal.construct,
+        "reason": refusal.reason,
+        "hint": refusal.hint,
+        "position": refusal.position,
+    }

@@ -1,0 +1,80 @@
+"""Every error of pg_trickle: few classes, by what the user should do, each with PostgreSQL's own SQLSTATE."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class PgTrickleError(Exception):
+    """A message with its SQLSTATE, an explanation and a way out.
+
+    ``position`` counts characters from 1 in the query that the error is about.
+    """
+
+    sqlstate = "XX000"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        sqlstate: str | None = None,
+        detail: str | None = None,
+        hint: str | None = None,
+        position: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.sqlstate = sqlstate or type(self).sqlstate
+        self.detail = detail
+        self.hint = hint
+        self.position = position
+
+    def to_json(self) -> dict[str, Any]:
+        """The error as the bridge and ``--json`` show it."""
+        return {
+            "sqlstate": self.sqlstate,
+            "message": self.message,
+            "detail": self.detail,
+            "hint": self.hint,
+            "position": self.position,
+        }
+
+
+class UnsupportedQuery(PgTrickleError):
+    """A construct without a delta rule.  The query still works in FULL mode."""
+
+    sqlstate = "0A000"
+
+    def __init__(self, construct: str, reason: str, *, hint: str | None = None, position: int | None = None) -> None:
+        super().__init__(
+            f"{construct} can't be maintained incrementally",
+            detail=reason,
+            hint=hint or "Use refresh_mode => 'FULL' or 'AUTO', or write the query without it.",
+            position=position,
+        )
+        self.construct = construct
+        self.reason = reason
+
+
+class InvalidDefinition(PgTrickleError):
+    """A name, argument or query that can't be accepted."""
+
+    sqlstate = "22023"
+
+
+class SourceChanged(PgTrickleError):
+    """The catalog changed between reading it and using what was read; try again."""
+
+    sqlstate = "40001"
+
+
+class NotInstalled(PgTrickleError):
+    """pg_trickle, or a part of it, isn't there."""
+
+    sqlstate = "55000"
+
+
+class QueryTooComplex(PgTrickleError):
+    """A query beyond the compiler's limits."""
+
+    sqlstate = "54000"

@@ -1,0 +1,108 @@
+"""The plan told to people: a tree of operators, each with the rule that maintains it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pg_trickle.algebra.aggregate import Aggregate, Touched
+from pg_trickle.algebra.join import Join
+from pg_trickle.algebra.linear import Consolidate, Filter, Negate, Project, UnionAll
+from pg_trickle.algebra.operators import operator
+from pg_trickle.algebra.plan import Plan, inputs
+from pg_trickle.algebra.source import Changes, Empty, Opaque, Scan, Source, Unit
+from pg_trickle.catalog.model import CompileRequest
+from pg_trickle.errors import UnsupportedQuery
+from pg_trickle.stages import Stage
+
+Line = dict[str, Any]
+
+
+def incremental(stages: tuple[Stage, ...], final: Plan) -> dict[str, Any]:
+    """The tree of the final plan with each stage's tree below the scan of its state."""
+    by_state = {stage.state.name: stage for stage in stages}
+    lines: list[Line] = []
+    _walk(final, 0, by_state, lines)
+    return {"tree": lines, "notes": []}
+
+
+def recomputing(refusal: UnsupportedQuery) -> dict[str, Any]:
+    """One line: the query is run again and compared."""
+    line = {"depth": 0, "operator": "Query", "detail": refusal.construct, "rule": "recomputed and diffed"}
+    return {"tree": [line], "notes": [f"{refusal.message}: {refusal.reason}"]}
+
+
+def _walk(plan: Plan, depth: int, stages: dict[str, Stage], lines: list[Line]) -> None:
+    name, detail, rule = _described(plan)
+    if isinstance(plan, Project) and all(item.value.is_column for item in plan.items):
+        _walk(plan.input, depth, stages, lines)
+        return
+    if isinstance(plan, Scan) and not isinstance(plan.table, Source):
+        stage = stages[plan.table.name]
+        _stage(stage, depth, stages, lines)
+        return
+    lines.append({"depth": depth, "operator": name, "detail": detail, "rule": rule})
+    for below in inputs(plan):
+        _walk(below, depth + 1, stages, lines)
+
+
+def _stage(stage: Stage, depth: int, stages: dict[str, Stage], lines: list[Line]) -> None:
+    aggregate = stage.aggregate
+    name = "Aggregate" if aggregate.calls or stage.is_global else "Distinct"
+    detail = f"by {', '.join(aggregate.keys) or 'nothing'}, state table {stage.state.name}"
+    rule = "a row while its count is above 0" if name == "Distinct" else "stored counters, only touched groups"
+    lines.append({"depth": depth, "operator": name, "detail": detail, "rule": rule})
+    lines.extend(
+        {"depth": depth + 1, "operator": "Call", "detail": call.value.text, "rule": call.rule.value}
+        for call in aggregate.calls
+    )
+    _walk(aggregate.input, depth + 1, stages, lines)
+
+
+def _described(plan: Plan) -> tuple[str, str, str]:
+    match operator(plan):
+        case Scan(table, _) | Changes(table, _):
+            where = f"{table.schema}.{table.name}" if isinstance(table, Source) else table.name
+            return "Scan", where, "changes since the frontier"
+        case Filter(_, predicates):
+            return "Filter", " AND ".join(one.text for one in predicates), "Δσ(R) = σ(ΔR)"
+        case Project(_, items):
+            return "Project", ", ".join(item.value.text for item in items), "Δπ(R) = π(ΔR)"
+        case UnionAll():
+            return "Union all", "", "Δ(L + R) = ΔL + ΔR"
+        case Join(_, _, on):
+            return "Join", " AND ".join(one.text for one in on), "Δ(L ⋈ R) = ΔL ⋈ R′ + L′ ⋈ ΔR − ΔL ⋈ ΔR"
+        case Aggregate():
+            return "Aggregate", ", ".join(plan.keys), "recomputed for the touched groups"
+        case Unit():
+            return "Constant", "", "never changes"
+        case Empty() | Negate() | Consolidate() | Touched() | Opaque():
+            return type(plan).__name__, "", ""
+
+
+def wanted_indexes(request: CompileRequest, stages: tuple[Stage, ...], final: Plan) -> tuple[Line, ...]:
+    """Indexes that let a join's delta look up its partners instead of scanning them."""
+    found: dict[tuple[int, str], Line] = {}
+    for plan in (final, *(stage.aggregate.input for stage in stages)):
+        _want(plan, found)
+    keyed = {(one.oid, key[0]) for one in request.relations for key in one.keys if key}
+    return tuple(line for place, line in found.items() if place not in keyed)
+
+
+def _want(plan: Plan, found: dict[tuple[int, str], Line]) -> None:
+    if isinstance(plan, Join):
+        scans = {field.column.name: (scan.table, field) for scan in _scans(plan) for field in scan.fields}
+        for predicate in plan.on:
+            for name in predicate.equates or ():
+                table, field = scans.get(name, (None, None))
+                if isinstance(table, Source) and field is not None:
+                    why = f"join condition {predicate.text}"
+                    line = {"relation": table.oid, "columns": [field.attribute], "why": why}
+                    found.setdefault((table.oid, field.attribute), line)
+    for below in inputs(plan):
+        _want(below, found)
+
+
+def _scans(plan: Plan) -> list[Scan]:
+    if isinstance(plan, Scan):
+        return [plan]
+    return [scan for below in inputs(plan) for scan in _scans(below)]

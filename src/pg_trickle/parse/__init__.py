@@ -1,0 +1,1 @@
+"""SQL text to algebra; nothing else touches the SQL parser."""

@@ -1,0 +1,107 @@
+"""Scalar expressions: names resolved to plan columns, anything without a rule refused."""
+
+from __future__ import annotations
+
+from postgast.pg_query_pb2 import AEXPR_OP
+
+from pg_trickle.errors import UnsupportedQuery
+from pg_trickle.parse.scope import Context, Scope
+from pg_trickle.parse.tree import Node, column_reference, kind, location, nodes, printed, rebuilt, strings
+from pg_trickle.parse.types import Resolve, Types
+from pg_trickle.scalar import Column, Scalar, identifier
+
+# Kinds of node that PostgreSQL evaluates row by row from their operands alone.
+_PLAIN = frozenset({
+    "column_ref", "a_const", "type_cast", "func_call", "a_expr", "bool_expr", "null_test", "boolean_test", "case_expr",
+    "case_when", "coalesce_expr", "min_max_expr", "a_array_expr", "row_expr", "collate_clause", "a_indirection",
+    "a_indices", "named_arg_expr", "list", "string", "integer", "sort_by", "json_is_predicate",
+})  # fmt: skip
+_REFUSED = {
+    "sub_link": ("subquery in an expression", "its result changes with rows that the outer row doesn't name."),
+    "sqlvalue_function": ("time or session value", "it changes without any row changing."),
+    "grouping_func": ("GROUPING()", "grouping sets have no delta rule yet."),
+    "a_star": ("whole-row reference", "a row value hides which columns it reads."),
+}
+
+
+def check(node: Node, context: Context) -> None:
+    """Refuse whatever isn't computed from the row alone."""
+    for part in nodes(node):
+        held = kind(part)
+        if held in _REFUSED:
+            construct, reason = _REFUSED[held]
+            raise UnsupportedQuery(construct, reason, position=location(part))
+        if held == "func_call":
+            _check_call(part, context)
+        elif held and held not in _PLAIN:
+            raise UnsupportedQuery(
+                f"{held.replace('_', ' ')}", "no rule knows this expression.", position=location(part)
+            )
+
+
+def _check_call(part: Node, context: Context) -> None:
+    call = part.func_call
+    name = strings(list(call.funcname))
+    if call.HasField("over"):
+        raise UnsupportedQuery(
+            f"window function {name[-1]}()", "windows have no delta rule yet.", position=location(part)
+        )
+    if any(fact.set_returning for fact in context.functions(name)):
+        raise UnsupportedQuery(
+            f"set-returning function {name[-1]}()", "it has no delta rule yet.", position=location(part)
+        )
+
+
+def scalar(node: Node, scope: Scope, context: Context) -> Scalar:
+    """An expression over the columns in scope."""
+    check(node, context)
+    return _scalar(node, scope.resolve, context)
+
+
+def over_columns(node: Node, columns: tuple[Column, ...], context: Context) -> Scalar:
+    """An expression whose references already are plan columns."""
+    known = {column.name: column for column in columns}
+    return _scalar(node, lambda name: known[name[0]], context)
+
+
+def resolved(node: Node, scope: Scope) -> Node:
+    """The expression with every reference replaced by the plan column it means."""
+
+    def replace(part: Node) -> Node | None:
+        if kind(part) != "column_ref":
+            return None
+        return column_reference(scope.resolve(strings(list(part.column_ref.fields))).name)
+
+    return rebuilt(node, replace)
+
+
+def _scalar(node: Node, resolve: Resolve, context: Context) -> Scalar:
+    used: list[Column] = []
+
+    def replace(part: Node) -> Node | None:
+        if kind(part) != "column_ref":
+            return None
+        column = resolve(strings(list(part.column_ref.fields)))
+        used.append(column)
+        return column_reference(column.name)
+
+    types = Types(context.request.functions, resolve)
+    rebuilt_node = rebuilt(node, replace)
+    bare = kind(node) == "column_ref"
+    return Scalar(
+        text=identifier(used[0].name) if bare else printed(rebuilt_node),
+        columns=frozenset(column.name for column in used),
+        type=types.of(node),
+        not_null=types.not_null(node),
+        equates=_equates(node, rebuilt_node),
+    )
+
+
+def _equates(node: Node, with_columns: Node) -> tuple[str, str] | None:
+    if kind(node) != "a_expr" or node.a_expr.kind != AEXPR_OP or strings(list(node.a_expr.name)) != ("=",):
+        return None
+    sides = with_columns.a_expr.lexpr, with_columns.a_expr.rexpr
+    if not all(kind(side) == "column_ref" for side in sides):
+        return None
+    left, right = (side.column_ref.fields[0].string.sval for side in sides)
+    return left, right

@@ -1,0 +1,176 @@
+"""FROM: tables, views, stream tables, derived tables, WITH queries and inner joins."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from postgast.pg_query_pb2 import JOIN_FULL, JOIN_INNER, JOIN_LEFT, JOIN_RIGHT, JoinExpr, RangeSubselect, RangeVar
+
+from pg_trickle.algebra.join import Join
+from pg_trickle.algebra.linear import Filter
+from pg_trickle.algebra.plan import Plan
+from pg_trickle.algebra.source import Field, Scan, Source, Unit
+from pg_trickle.catalog.model import RelationFact
+from pg_trickle.errors import UnsupportedQuery
+from pg_trickle.parse.expressions import scalar
+from pg_trickle.parse.scope import Context, Entry, Scope
+from pg_trickle.parse.tree import Node, SelectStmt, conjuncts, kind, only, parse_select, strings
+from pg_trickle.parse.types import fact_type
+from pg_trickle.scalar import BOOL, Column, Scalar, identifier
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A parsed SELECT: its plan, and its output columns by the names the query gives them."""
+
+    plan: Plan
+    outputs: tuple[tuple[str, Column], ...]
+
+
+Item = tuple[Plan, Scope]
+ParseQuery = Callable[[SelectStmt, Context], Query]
+
+_RANGE_VAR = frozenset({"schemaname", "relname", "inh", "relpersistence", "alias", "location"})
+_SUBSELECT = frozenset({"subquery", "alias"})
+_JOIN = frozenset({"jointype", "is_natural", "larg", "rarg", "using_clause", "quals", "alias", "rtindex"})
+_REASONS = {
+    "range_function": ("function in FROM", "set-returning functions have no delta rule yet."),
+    "range_table_sample": ("TABLESAMPLE", "a sample isn't a function of the table's rows."),
+    "range_table_func": ("XMLTABLE", "it has no delta rule yet."),
+    "json_table": ("JSON_TABLE", "it has no delta rule yet."),
+}
+_JOIN_NAMES = {JOIN_LEFT: "LEFT JOIN", JOIN_RIGHT: "RIGHT JOIN", JOIN_FULL: "FULL JOIN"}
+
+
+def from_clause(items: list[Node], context: Context, parse: ParseQuery) -> Item:
+    """The cross product of the items of FROM."""
+    if not items:
+        return Unit(), Scope()
+    plan, scope = from_item(items[0], context, parse)
+    for node in items[1:]:
+        right, right_scope = from_item(node, context, parse)
+        plan, scope = Join(plan, right), scope + right_scope
+    return plan, scope
+
+
+def from_item(node: Node, context: Context, parse: ParseQuery) -> Item:
+    """One item of FROM and the names it brings."""
+    match kind(node):
+        case "range_var":
+            return _range_var(node.range_var, context, parse)
+        case "range_subselect":
+            return _derived(node.range_subselect, context, parse)
+        case "join_expr":
+            return _join(node.join_expr, context, parse)
+        case other:
+            construct, reason = _REASONS.get(other, (other.replace("_", " "), "it has no delta rule."))
+            raise UnsupportedQuery(construct, reason)
+
+
+def _range_var(table: RangeVar, context: Context, parse: ParseQuery) -> Item:
+    only(table, _RANGE_VAR, "table reference")
+    aliases = strings(list(table.alias.colnames))
+    if not table.schemaname and table.relname in context.ctes:
+        common = context.ctes[table.relname]
+        query = parse(common.statement, Context(context.request, context.namer, common.ctes))
+        return query.plan, _scope(table.alias.aliasname or table.relname, query, aliases or common.aliases)
+    fact = context.relation(table.schemaname, table.relname)
+    alias = table.alias.aliasname or table.relname
+    if fact.opaque is not None:
+        raise UnsupportedQuery(f'relation "{fact.schema}.{fact.name}"', fact.opaque)
+    if fact.kind == "view":
+        assert fact.definition is not None
+        inside = Context(context.request, context.namer)
+        query = parse(parse_select(fact.definition), inside)
+        return query.plan, _scope(alias, query, aliases, tuple(column.name for column in fact.columns))
+    if fact.kind not in {"table", "stream_table"}:
+        raise UnsupportedQuery(
+            f'{fact.kind.replace("_", " ")} relation "{fact.schema}.{fact.name}"', "its changes aren't captured yet."
+        )
+    scan = _scan(fact, context)
+    columns = tuple(field.column for field in scan.fields)
+    query = Query(scan, tuple((fact.columns[i].name, column) for i, column in enumerate(columns)))
+    return scan, _scope(alias, query, aliases)
+
+
+def _scan(fact: RelationFact, context: Context) -> Scan:
+    assert fact.buffer is not None
+    fields = tuple(
+        Field(
+            Column(context.namer.fresh(column.name), fact_type(column), column.not_null),
+            column.name,
+            column.buffer_column,
+        )
+        for column in fact.columns
+    )
+    by_name = {field.attribute: field.column for field in fields}
+    # A stream table's key index treats NULLs as equal; any other unique index lets them repeat.
+    keys = tuple(
+        tuple(by_name[name].name for name in key)
+        for key in fact.keys
+        if fact.kind == "stream_table" or all(by_name[name].not_null for name in key)
+    )
+    return Scan(Source(fact.oid, fact.schema, fact.name, fact.buffer), fields, keys)
+
+
+def _derived(derived: RangeSubselect, context: Context, parse: ParseQuery) -> Item:
+    if derived.lateral:
+        raise UnsupportedQuery("LATERAL subquery", "it has no delta rule yet.")
+    only(derived, _SUBSELECT, "derived table")
+    query = parse(derived.subquery.select_stmt, context)
+    return query.plan, _scope(derived.alias.aliasname, query, strings(list(derived.alias.colnames)))
+
+
+def _scope(alias: str, query: Query, *renamings: tuple[str, ...]) -> Scope:
+    """The query's columns under the alias, renamed from the left by each list of column aliases."""
+    outputs = list(query.outputs)
+    for names in reversed(renamings):
+        for place, name in enumerate(names):
+            outputs[place] = (name, outputs[place][1])
+    return Scope((Entry(alias, tuple(outputs)),))
+
+
+def _join(join: JoinExpr, context: Context, parse: ParseQuery) -> Item:
+    only(join, _JOIN, "join")
+    if join.jointype != JOIN_INNER:
+        raise UnsupportedQuery(_JOIN_NAMES.get(join.jointype, "join"), "outer joins have no delta rule yet.")
+    if join.is_natural:
+        raise UnsupportedQuery("NATURAL JOIN", "the canonical query should have spelled it out.")
+    left, left_scope = from_item(join.larg, context, parse)
+    right, right_scope = from_item(join.rarg, context, parse)
+    scope = left_scope + right_scope
+    on = tuple(scalar(part, scope, context) for part in conjuncts(join.quals)) if join.HasField("quals") else ()
+    using = strings(list(join.using_clause))
+    merged = []
+    for name in using:
+        one, other = left_scope.resolve((name,)), right_scope.resolve((name,))
+        on += (_equal(one, other),)
+        merged.append((name, one))
+    plan = Join(left, right, on)
+    if join.HasField("alias"):
+        return plan, _joined_alias(join, scope, tuple(merged))
+    return plan, Scope(scope.entries, (*merged, *scope.merged))
+
+
+def _equal(left: Column, right: Column) -> Scalar:
+    """``left = right`` by the operator that USING finds: the one a bare ``=`` finds too."""
+    return Scalar(
+        f"{identifier(left.name)} = {identifier(right.name)}",
+        frozenset((left.name, right.name)),
+        BOOL,
+        equates=(left.name, right.name),
+    )
+
+
+def _joined_alias(join: JoinExpr, scope: Scope, merged: tuple[tuple[str, Column], ...]) -> Scope:
+    """An alias over a whole join: merged columns first, then the others; it hides what is inside."""
+    hidden = {name for name, _ in merged}
+    rest = [pair for entry in scope.entries for pair in entry.columns if pair[0] not in hidden]
+    query = Query(Unit(), (*merged, *rest))
+    return _scope(join.alias.aliasname, query, strings(list(join.alias.colnames)))
+
+
+def filtered(plan: Plan, predicates: tuple[Scalar, ...]) -> Plan:
+    """The plan under a filter, if there is anything to filter by."""
+    return Filter(plan, predicates) if predicates else plan

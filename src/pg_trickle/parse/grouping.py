@@ -1,0 +1,189 @@
+"""GROUP BY, aggregates and HAVING: from expressions to an Aggregate and what stands on it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from psycopg import sql
+
+from pg_trickle.algebra.aggregate import Aggregate, Call, Rule
+from pg_trickle.algebra.linear import Item, Project
+from pg_trickle.algebra.plan import Plan
+from pg_trickle.errors import UnsupportedQuery
+from pg_trickle.parse.expressions import check, over_columns, resolved, scalar
+from pg_trickle.parse.scope import Context, Scope
+from pg_trickle.parse.tree import (
+    Node,
+    children,
+    column_reference,
+    is_expression,
+    kind,
+    location,
+    printed,
+    rebuilt,
+    strings,
+)
+from pg_trickle.parse.types import Types
+from pg_trickle.scalar import BOOL, INT8, NUMERIC, Column, Scalar, Type, column, composed
+
+_RULES = {
+    "count": Rule.COUNT,
+    "sum": Rule.SUM,
+    "avg": Rule.AVG,
+    "min": Rule.MIN,
+    "max": Rule.MAX,
+    "bool_and": Rule.BOOL_AND,
+    "every": Rule.BOOL_AND,
+    "bool_or": Rule.BOOL_OR,
+}
+
+
+@dataclass(slots=True)
+class Grouping:
+    """Collects keys and aggregates of one SELECT, then turns its expressions into ones over the groups."""
+
+    scope: Scope
+    context: Context
+    keys: dict[str, Column] = field(default_factory=dict)
+    calls: dict[str, Call] = field(default_factory=dict)
+    items: dict[str, Item] = field(default_factory=dict)
+
+    def add_key(self, node: Node) -> None:
+        """Group by an expression."""
+        if kind(node) == "grouping_set":
+            raise UnsupportedQuery("GROUPING SETS", "grouping sets have no delta rule yet.", position=location(node))
+        value = scalar(node, self.scope, self.context)
+        self.keys.setdefault(self._text(node), self._item(value, "key").column)
+
+    def add_expression(self, node: Node) -> None:
+        """Take in the aggregates of an output or HAVING expression.
+
+        A column outside them that isn't grouped by depends on a grouped primary key (PostgreSQL
+        has checked that), so grouping by it too makes the same groups.
+        """
+        check(node, self.context)
+        self._collect(node)
+
+    def grouped(self, node: Node) -> Scalar:
+        """An output or HAVING expression over the columns of the groups."""
+
+        def replace(part: Node) -> Node | None:
+            if not is_expression(part):
+                return None
+            known = self.keys.get(self._text(part))
+            if known is not None:
+                return column_reference(known.name)
+            if self._is_aggregate(part):
+                return column_reference(self.calls[self._text(part)].column.name)
+            return None
+
+        columns = (*self.keys.values(), *(call.column for call in self.calls.values()))
+        return over_columns(rebuilt(node, replace), columns, self.context)
+
+    def plan(self, source: Plan) -> Plan:
+        """The aggregation over what FROM and WHERE give."""
+        prepared = Project(source, tuple(self.items.values()))
+        return Aggregate(prepared, tuple(key.name for key in self.keys.values()), tuple(self.calls.values()))
+
+    def _collect(self, node: Node) -> None:
+        if is_expression(node) and self._text(node) in self.keys:
+            return
+        if self._is_aggregate(node):
+            self.calls.setdefault(self._text(node), self._call(node))
+            return
+        if kind(node) == "column_ref":
+            self.add_key(node)
+            return
+        for part in _below(node):
+            self._collect(part)
+
+    def _text(self, node: Node) -> str:
+        return printed(resolved(node, self.scope))
+
+    def _is_aggregate(self, node: Node) -> bool:
+        return kind(node) == "func_call" and self.context.is_aggregate(strings(list(node.func_call.funcname)))
+
+    def _item(self, value: Scalar, base: str) -> Item:
+        """A column below the aggregation that holds the value, made once."""
+        if value.text not in self.items:
+            name = next(iter(value.columns)) if value.is_column else self.context.namer.fresh(base)
+            self.items[value.text] = Item(Column(name, value.type, value.not_null), value)
+        return self.items[value.text]
+
+    def _call(self, node: Node) -> Call:
+        call = node.func_call
+        name = strings(list(call.funcname))[-1]
+        rule = self._rule(node)
+        types = Types(self.context.request.functions, self.scope.resolve)
+        if rule is Rule.RECOMPUTE:
+            whole = scalar(node, self.scope, self.context)
+            for used in sorted(whole.columns):
+                self._item(column(self._column(used)), used)
+            result = Column(self.context.namer.fresh(name), types.of(node))
+            return Call(result, rule, whole)
+        argument = None if call.agg_star else self._item(scalar(call.args[0], self.scope, self.context), "arg").column
+        condition = self._condition(call.agg_filter) if call.HasField("agg_filter") else None
+        result_type = _result_type(rule, argument)
+        result = Column(self.context.namer.fresh(name), result_type, not_null=rule is Rule.COUNT)
+        value = _call_text(name, argument, condition, result_type)
+        return Call(result, rule, value, argument and argument.name, condition and condition.name)
+
+    def _condition(self, node: Node) -> Column:
+        return self._item(scalar(node, self.scope, self.context), "filter").column
+
+    def _column(self, name: str) -> Column:
+        return next(known for entry in self.scope.entries for _, known in entry.columns if known.name == name)
+
+    def _rule(self, node: Node) -> Rule:
+        call = node.func_call
+        name = strings(list(call.funcname))
+        plain = not (call.agg_distinct or call.agg_order or call.agg_within_group or call.func_variadic)
+        facts = self.context.functions(name)
+        if not plain or not all(fact.builtin for fact in facts) or (len(call.args) != 1 and not call.agg_star):
+            return Rule.RECOMPUTE
+        rule = _RULES.get(name[-1], Rule.RECOMPUTE)
+        if rule not in {Rule.SUM, Rule.AVG}:
+            return rule
+        of = Types(self.context.request.functions, self.scope.resolve).of(call.args[0])
+        # An average prints, and rounds, with the scale of its sum: known only when all inputs share one.
+        exact = of.is_exact if rule is Rule.SUM else of.is_exact and of.scale is not None
+        return rule if exact else Rule.RECOMPUTE
+
+
+def _below(node: Node) -> list[Node]:
+    """The outermost nodes strictly inside a node."""
+    found: list[Node] = []
+    pending = list(children(node))
+    while pending:
+        part = pending.pop(0)
+        if isinstance(part, Node):
+            found.append(part)
+        else:
+            pending[:0] = children(part)
+    return found
+
+
+def _result_type(rule: Rule, argument: Column | None) -> Type:
+    match rule:
+        case Rule.COUNT:
+            return INT8
+        case Rule.BOOL_AND | Rule.BOOL_OR:
+            return BOOL
+        case Rule.SUM:
+            assert argument is not None
+            small = argument.type.name in {"int2", "int4"}
+            return INT8 if small else Type("numeric", NUMERIC.identity, argument.type.scale)
+        case Rule.AVG:
+            return NUMERIC
+        case Rule.MIN | Rule.MAX | Rule.RECOMPUTE:
+            assert argument is not None
+            return argument.type
+
+
+def _call_text(name: str, argument: Column | None, condition: Column | None, of: Type) -> Scalar:
+    inside = sql.SQL("*") if argument is None else sql.Identifier(argument.name)
+    text = sql.SQL("pg_catalog.{name}({inside})").format(name=sql.Identifier(name), inside=inside)
+    if condition is not None:
+        text = sql.SQL("{call} FILTER (WHERE {condition})").format(call=text, condition=sql.Identifier(condition.name))
+    used = frozenset(part.name for part in (argument, condition) if part is not None)
+    return composed(text, used, of)

@@ -1,0 +1,199 @@
+"""SELECT, as a whole: the entry point of parsing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from postgast.pg_query_pb2 import SETOP_INTERSECT, SETOP_NONE, SETOP_UNION
+from psycopg import sql
+
+from pg_trickle.algebra.aggregate import Aggregate
+from pg_trickle.algebra.linear import Item, Project, UnionAll
+from pg_trickle.algebra.plan import Plan
+from pg_trickle.catalog.model import CompileRequest
+from pg_trickle.errors import QueryTooComplex, UnsupportedQuery
+from pg_trickle.parse.expressions import scalar
+from pg_trickle.parse.from_clause import Query, filtered, from_clause
+from pg_trickle.parse.grouping import Grouping
+from pg_trickle.parse.scope import CommonTable, Context, Expected, Namer, Scope
+from pg_trickle.parse.tree import Node, SelectStmt, conjuncts, kind, nodes, only, parse_select, strings
+from pg_trickle.parse.types import fact_type
+from pg_trickle.scalar import NUMERIC, Column, Scalar, Type, column, composed
+
+MAX_NODES = 20_000
+
+_SELECT = frozenset({
+    "distinct_clause", "target_list", "from_clause", "where_clause", "group_clause", "having_clause", "sort_clause",
+    "with_clause", "limit_option", "op",
+})  # fmt: skip
+_SET_OPERATION = frozenset({"op", "all", "larg", "rarg", "sort_clause", "with_clause", "limit_option"})
+_CLAUSES = {
+    "limit_count": ("LIMIT", "which rows are first has no delta rule yet."),
+    "limit_offset": ("OFFSET", "which rows are first has no delta rule yet."),
+    "locking_clause": ("FOR UPDATE", "a stream table can't lock its sources' rows."),
+    "values_lists": ("VALUES", "it has no delta rule yet."),
+    "window_clause": ("WINDOW", "windows have no delta rule yet."),
+    "group_distinct": ("GROUP BY DISTINCT", "grouping sets have no delta rule yet."),
+}
+
+
+def parse(request: CompileRequest) -> Query:
+    """The defining query as algebra; raises UnsupportedQuery for what has no delta rule."""
+    statement = parse_select(request.query)
+    if sum(1 for _ in nodes(statement)) > MAX_NODES:
+        raise QueryTooComplex("defining query too complex", detail=f"It has more than {MAX_NODES} parts.")
+    return _query(statement, Context(request, Namer()), request.columns)
+
+
+def _query(statement: SelectStmt, context: Context, expected: Expected = None) -> Query:
+    context = Context(context.request, context.namer, _common_tables(statement, context.ctes))
+    for name, (construct, reason) in _CLAUSES.items():
+        value = getattr(statement, name)
+        present = statement.HasField(name) if isinstance(value, Node) else bool(value)
+        if present:
+            raise UnsupportedQuery(construct, reason)
+    if statement.op != SETOP_NONE:
+        return _set_operation(statement, context, expected)
+    only(statement, _SELECT, "SELECT")
+    return _plain(statement, context)
+
+
+def _nested(statement: SelectStmt, context: Context) -> Query:
+    return _query(statement, context)
+
+
+def _common_tables(statement: SelectStmt, outer: Mapping[str, CommonTable]) -> Mapping[str, CommonTable]:
+    if not statement.HasField("with_clause"):
+        return outer
+    if statement.with_clause.recursive:
+        raise UnsupportedQuery("WITH RECURSIVE", "recursion has no delta rule yet.")
+    known = dict(outer)
+    for node in statement.with_clause.ctes:
+        common = node.common_table_expr
+        if kind(common.ctequery) != "select_stmt":
+            raise UnsupportedQuery("data-modifying WITH", "a stream table only reads.")
+        known[common.ctename] = CommonTable(
+            common.ctequery.select_stmt, strings(list(common.aliascolnames)), dict(known)
+        )
+    return known
+
+
+def _plain(statement: SelectStmt, context: Context) -> Query:
+    plan, scope = from_clause(list(statement.from_clause), context, _nested)
+    if statement.HasField("where_clause"):
+        where = tuple(scalar(part, scope, context) for part in conjuncts(statement.where_clause))
+        plan = filtered(plan, where)
+    targets = [node.res_target for node in statement.target_list]
+    if _is_grouped(statement, context):
+        plan, values = _grouped(statement, plan, scope, context)
+    else:
+        values = tuple(scalar(target.val, scope, context) for target in targets)
+    names = tuple(target.name or _implied_name(target.val) for target in targets)
+    query = _projected(plan, names, values, context.namer)
+    if not statement.distinct_clause:
+        return query
+    if any(kind(node) for node in statement.distinct_clause):
+        raise UnsupportedQuery("DISTINCT ON", "which row is first has no delta rule yet.")
+    return _distinct(query)
+
+
+def _is_grouped(statement: SelectStmt, context: Context) -> bool:
+    if statement.group_clause or statement.HasField("having_clause"):
+        return True
+    return any(
+        kind(node) == "func_call"
+        and not node.func_call.HasField("over")
+        and context.is_aggregate(strings(list(node.func_call.funcname)))
+        for target in statement.target_list
+        for node in nodes(target)
+    )
+
+
+def _grouped(statement: SelectStmt, plan: Plan, scope: Scope, context: Context) -> tuple[Plan, tuple[Scalar, ...]]:
+    grouping = Grouping(scope, context)
+    for node in statement.group_clause:
+        grouping.add_key(node)
+    targets = [node.res_target.val for node in statement.target_list]
+    having = list(conjuncts(statement.having_clause)) if statement.HasField("having_clause") else []
+    for node in (*targets, *having):
+        grouping.add_expression(node)
+    grouped = filtered(grouping.plan(plan), tuple(map(grouping.grouped, having)))
+    return grouped, tuple(map(grouping.grouped, targets))
+
+
+def _implied_name(node: Node) -> str:
+    return node.column_ref.fields[-1].string.sval if kind(node) == "column_ref" else "?column?"
+
+
+def _projected(plan: Plan, names: tuple[str, ...], values: tuple[Scalar, ...], namer: Namer) -> Query:
+    items = []
+    taken: set[str] = set()
+    for name, value in zip(names, values, strict=True):
+        # A column passed through keeps its name, unless it is passed through twice.
+        own = next(iter(value.columns)) if value.is_column else ""
+        made = own if own and own not in taken else namer.fresh(name)
+        taken.add(made)
+        items.append(Item(Column(made, value.type, value.not_null), value))
+    outputs = tuple((name, item.column) for name, item in zip(names, items, strict=True))
+    return Query(Project(plan, tuple(items)), outputs)
+
+
+def _distinct(query: Query) -> Query:
+    """DISTINCT is grouping by everything: a row for each group whose count is above zero."""
+    keys = tuple(column.name for column in query.plan.columns)
+    return Query(Aggregate(query.plan, keys, ()), query.outputs)
+
+
+def _set_operation(statement: SelectStmt, context: Context, expected: Expected) -> Query:
+    only(statement, _SET_OPERATION, "set operation")
+    if statement.op != SETOP_UNION:
+        name = "INTERSECT" if statement.op == SETOP_INTERSECT else "EXCEPT"
+        raise UnsupportedQuery(name, "it has no delta rule yet.")
+    left = _query(statement.larg, context, expected)
+    right = _query(statement.rarg, context, expected)
+    plans = _aligned(left, right, expected, context.namer)
+    union = UnionAll(*plans)
+    outputs = tuple((name, column) for (name, _), column in zip(left.outputs, union.columns, strict=True))
+    query = Query(union, outputs)
+    return query if statement.all else _distinct(query)
+
+
+def _aligned(left: Query, right: Query, expected: Expected, namer: Namer) -> tuple[Plan, Plan]:
+    """Both branches with columns of the same types.
+
+    PostgreSQL coerces them to a common type that the query's text doesn't show; at the top it is the
+    output's, deeper only what both sides already agree on is certain.
+    """
+    types: list[tuple[Type, str | None]] = []
+    for place, (one, other) in enumerate(zip(left.plan.columns, right.plan.columns, strict=True)):
+        if expected is not None:
+            types.append((fact_type(expected[place]), expected[place].type))
+        elif one.type == other.type and one.type.name is not None:
+            types.append((one.type, None))
+        elif one.type.name == other.type.name == "numeric":
+            types.append((NUMERIC, None))
+        else:
+            raise UnsupportedQuery(
+                "UNION of different types inside a derived table",
+                f'the common type of column {place + 1}, "{left.outputs[place][0]}", isn\'t certain.',
+                hint="Cast the column to one type in every branch.",
+            )
+    return _cast(left.plan, types, namer), _cast(right.plan, types, namer)
+
+
+def _cast(plan: Plan, types: list[tuple[Type, str | None]], namer: Namer) -> Plan:
+    if all(of == one.type for one, (of, _) in zip(plan.columns, types, strict=True)):
+        return plan
+    items = []
+    for one, (of, name) in zip(plan.columns, types, strict=True):
+        value = column(one)
+        if name is not None and of != one.type:
+            text = sql.SQL("CAST({value} AS {type})").format(value=sql.Identifier(one.name), type=_type_name(name))
+            value = composed(text, frozenset((one.name,)), of, not_null=one.not_null)
+        items.append(Item(Column(namer.fresh("cast"), of, one.not_null), value))
+    return Project(plan, tuple(items))
+
+
+def _type_name(name: str) -> sql.Composable:
+    """A type as ``format_type`` printed it: quoted already."""
+    return Scalar(name, frozenset(), Type(None, NUMERIC.identity)).sql()

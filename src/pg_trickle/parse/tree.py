@@ -1,0 +1,120 @@
+"""The parser's tree: reading, rebuilding and printing it.
+
+PostgreSQL's own grammar and deparser (libpg_query), so what is printed parses back to the same tree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import postgast
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
+from postgast.pg_query_pb2 import AND_EXPR, Node, ParseResult, SelectStmt
+
+from pg_trickle.errors import InvalidDefinition, UnsupportedQuery
+
+
+def parse_select(text: str) -> SelectStmt:
+    """The tree of a single SELECT; raises InvalidDefinition for anything else."""
+    try:
+        statements = postgast.parse(text).stmts
+    except postgast.PgQueryError as exc:
+        raise InvalidDefinition(str(exc), sqlstate="42601") from exc
+    if len(statements) != 1 or kind(statements[0].stmt) != "select_stmt":
+        raise InvalidDefinition("a defining query must be a single SELECT", sqlstate="42601")
+    return statements[0].stmt.select_stmt
+
+
+def kind(node: Node) -> str:
+    """The name of the alternative that the node holds, e.g. ``column_ref``."""
+    return node.WhichOneof("node") or ""
+
+
+def is_expression(node: Node) -> bool:
+    """Whether the node is a value by itself, not just a part of one (a name, an argument list, a WHEN branch)."""
+    return kind(node) not in {"", "string", "list", "case_when", "sort_by", "a_indices", "named_arg_expr", "type_name"}
+
+
+def inner(node: Node) -> Message:
+    """The message inside the node's wrapper."""
+    held: Message = getattr(node, kind(node))
+    return held
+
+
+def children(message: Message) -> Iterator[Message]:
+    """The messages directly below, wrapped or not, in textual order."""
+    for field, value in message.ListFields():
+        if field.type != FieldDescriptor.TYPE_MESSAGE:
+            continue
+        if isinstance(value, Message):
+            yield value
+        else:
+            yield from value
+
+
+def nodes(message: Message) -> Iterator[Node]:
+    """Every node at or below a message, outermost first."""
+    if isinstance(message, Node):
+        yield message
+    for child in children(message):
+        yield from nodes(child)
+
+
+def rebuilt(node: Node, replace: Callable[[Node], Node | None]) -> Node:
+    """A copy in which every outermost node that ``replace`` answers for is replaced."""
+    copy = Node()
+    copy.CopyFrom(node)
+    _rebuild(copy, replace)
+    return copy
+
+
+def _rebuild(message: Message, replace: Callable[[Node], Node | None]) -> None:
+    if isinstance(message, Node):
+        other = replace(message)
+        if other is not None:
+            message.CopyFrom(other)
+            return
+    for child in children(message):
+        _rebuild(child, replace)
+
+
+def printed(node: Node) -> str:
+    """An expression as SQL."""
+    statement = ParseResult()
+    target = statement.stmts.add().stmt.select_stmt.target_list.add().res_target
+    target.val.CopyFrom(node)
+    return postgast.deparse(statement).removeprefix("SELECT ")
+
+
+def column_reference(name: str) -> Node:
+    """A reference to a column of the plan."""
+    node = Node()
+    node.column_ref.fields.add().string.sval = name
+    return node
+
+
+def conjuncts(node: Node) -> tuple[Node, ...]:
+    """The operands of a top-level AND, nested ones included."""
+    if kind(node) == "bool_expr" and node.bool_expr.boolop == AND_EXPR:
+        return tuple(part for argument in node.bool_expr.args for part in conjuncts(argument))
+    return (node,)
+
+
+def strings(parts: Iterator[Node] | list[Node]) -> tuple[str, ...]:
+    """The names in a list of string nodes."""
+    return tuple(part.string.sval for part in parts)
+
+
+def only(message: Message, allowed: frozenset[str], construct: str) -> None:
+    """Refuse a message with a field set that nobody consumes: a clause must never be dropped silently."""
+    extra = sorted(field.name for field, _ in message.ListFields() if field.name not in allowed)
+    if extra:
+        raise UnsupportedQuery(f"{construct} with {extra[0].replace('_', ' ')}", "no rule consumes this clause.")
+
+
+def location(node: Node) -> int | None:
+    """Where the expression stands in the canonical query, counted from 1."""
+    found = [getattr(inner(part), "location", -1) for part in nodes(node) if kind(part)]
+    known = [place for place in found if place > 0]
+    return min(known) + 1 if known else None

@@ -1,0 +1,204 @@
+"""What is known of an expression's type without asking the server.
+
+Where an answer isn't certain it is ``UNKNOWN``, and the rules take the careful way:
+compare by text, recompute the group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from postgast.pg_query_pb2 import AEXPR_NULLIF, AEXPR_OP, A_Const, A_Expr, TypeCast, TypeName
+
+from pg_trickle.catalog.model import ColumnFact, FunctionFact
+from pg_trickle.parse.tree import Node, kind, nodes, strings
+from pg_trickle.scalar import BOOL, INT4, INT8, NUMERIC, TEXT, UNKNOWN, Column, Identity, Type
+
+_EQUAL = {
+    "bool", "int2", "int4", "int8", "oid", "text", "varchar", "name", "date", "timestamp", "timestamptz", "time",
+    "uuid", "bytea",
+}  # fmt: skip
+_TEXTUAL = {"text", "varchar", "bpchar", "name"}
+_ALIASES = {
+    "boolean": "bool",
+    "smallint": "int2",
+    "integer": "int4",
+    "bigint": "int8",
+    "real": "float4",
+    "double precision": "float8",
+    "character varying": "varchar",
+    "character": "bpchar",
+    "timestamp without time zone": "timestamp",
+    "timestamp with time zone": "timestamptz",
+    "time without time zone": "time",
+}
+_INTEGERS = ("int2", "int4", "int8")
+_COMPARISONS = {"=", "<>", "<", ">", "<=", ">=", "~~", "!~~", "~~*", "!~~*", "~", "!~", "~*", "!~*", "@>", "<@", "&&"}
+
+Resolve = Callable[[tuple[str, ...]], Column]
+
+
+def named(name: str) -> Type:
+    """The type of a name, as ``format_type`` or the grammar writes it; UNKNOWN unless it is a simple built-in."""
+    base = _ALIASES.get(name, name)
+    if base in _EQUAL:
+        return Type(base, Identity.EQUAL, 0 if base in _INTEGERS else None)
+    if base == "numeric":
+        return NUMERIC
+    if base in {"float4", "float8", "interval", "jsonb", "bpchar"}:
+        return Type(base, Identity.TEXT)
+    return UNKNOWN
+
+
+def fact_type(fact: ColumnFact) -> Type:
+    """The type of a column as the catalog knows it."""
+    scale = 0 if fact.base in _INTEGERS else fact.scale
+    return Type(fact.base, Identity(fact.identity), scale, fact.hashable)
+
+
+class Types:
+    """Infers types of expressions over columns that ``resolve`` knows."""
+
+    def __init__(self, functions: tuple[FunctionFact, ...], resolve: Resolve) -> None:
+        self._functions = functions
+        self._resolve = resolve
+
+    def of(self, node: Node) -> Type:
+        """The type of an expression."""
+        found = self._of(node)
+        if found.name in _TEXTUAL and found.identity is Identity.EQUAL and self._has_loose_text(node):
+            return replace(found, identity=Identity.TEXT)
+        return found
+
+    def not_null(self, node: Node) -> bool:
+        """Whether an expression is certainly never NULL."""
+        match kind(node):
+            case "column_ref":
+                return self._resolve(strings(list(node.column_ref.fields))).not_null
+            case "a_const":
+                return not node.a_const.isnull
+            case "type_cast":
+                return self.not_null(node.type_cast.arg)
+            case "null_test" | "boolean_test":
+                return True
+            case "coalesce_expr":
+                return any(map(self.not_null, node.coalesce_expr.args))
+            case _:
+                return False
+
+    def _has_loose_text(self, node: Node) -> bool:
+        """Whether a collation under which equal texts may differ could reach the result."""
+        for part in nodes(node):
+            if kind(part) == "collate_clause":
+                return True
+            if kind(part) == "column_ref":
+                of = self._resolve(strings(list(part.column_ref.fields))).type
+                if of.identity is not Identity.EQUAL and of.name in _TEXTUAL | {None}:
+                    return True
+        return False
+
+    def _of(self, node: Node) -> Type:
+        match kind(node):
+            case "column_ref":
+                return self._resolve(strings(list(node.column_ref.fields))).type
+            case "a_const":
+                return _constant(node.a_const)
+            case "type_cast":
+                return self._casting(node.type_cast)
+            case "a_expr":
+                return self._operation(node.a_expr)
+            case "bool_expr" | "null_test" | "boolean_test":
+                return BOOL
+            case "coalesce_expr":
+                return self._common(list(node.coalesce_expr.args))
+            case "min_max_expr":
+                return self._common(list(node.min_max_expr.args))
+            case "case_expr":
+                results = [when.case_when.result for when in node.case_expr.args]
+                other = [node.case_expr.defresult] if node.case_expr.HasField("defresult") else []
+                return self._common(results + other)
+            case "collate_clause":
+                return self._of(node.collate_clause.arg)
+            case "func_call":
+                return self._call(strings(list(node.func_call.funcname)))
+            case _:
+                return UNKNOWN
+
+    def _casting(self, cast: TypeCast) -> Type:
+        to = _cast(cast.type_name)
+        if to.name == "numeric" and to.scale is None:
+            inside = self._of(cast.arg)
+            return replace(to, scale=inside.scale) if inside.is_exact else to
+        return to
+
+    def _common(self, parts: list[Node]) -> Type:
+        kinds = {self._of(part) for part in parts if not (kind(part) == "a_const" and part.a_const.isnull)}
+        if len(kinds) == 1:
+            return kinds.pop()
+        if {of.name for of in kinds} == {"numeric"}:
+            return NUMERIC
+        return UNKNOWN
+
+    def _operation(self, expression: A_Expr) -> Type:
+        name = strings(list(expression.name))[-1]
+        if expression.kind != AEXPR_OP or name in _COMPARISONS:
+            return BOOL if expression.kind != AEXPR_NULLIF else UNKNOWN
+        if not expression.HasField("lexpr"):
+            return self._of(expression.rexpr) if name in {"-", "+"} else UNKNOWN
+        left, right = self._of(expression.lexpr), self._of(expression.rexpr)
+        if name in {"+", "-", "*"} and left.is_exact and right.is_exact:
+            return _arithmetic(name, left, right)
+        if name == "/" and left.is_integer and right.is_integer:
+            return _arithmetic(name, left, right)
+        if name in {"/", "%"} and left.is_exact and right.is_exact:
+            return NUMERIC if "numeric" in {left.name, right.name} else _arithmetic(name, left, right)
+        if name == "||" and left.name in _TEXTUAL and right.name in _TEXTUAL:
+            return TEXT
+        return UNKNOWN
+
+    def _call(self, name: tuple[str, ...]) -> Type:
+        returned = {
+            fact.returns
+            for fact in self._functions
+            if fact.name == name[-1] and (fact.schema == name[0] if len(name) > 1 else fact.builtin)
+        }
+        return named(returned.pop()) if len(returned) == 1 else UNKNOWN
+
+
+def _constant(constant: A_Const) -> Type:
+    match constant.WhichOneof("val"):
+        case "ival":
+            return INT4
+        case "fval":
+            digits = constant.fval.fval
+            if digits.isdigit():
+                return INT8 if int(digits) < 2**63 else replace(NUMERIC, scale=0)
+            plain = digits.replace(".", "", 1).isdigit()
+            return replace(NUMERIC, scale=len(digits.partition(".")[2])) if plain else NUMERIC
+        case "boolval":
+            return BOOL
+        case _:
+            return UNKNOWN
+
+
+def _cast(to: TypeName) -> Type:
+    parts = strings(list(to.names))
+    if to.array_bounds or (len(parts) > 1 and parts[0] != "pg_catalog"):
+        return UNKNOWN
+    of = named(parts[-1])
+    if of.name == "numeric" and len(to.typmods) == 2:
+        return replace(of, scale=to.typmods[1].a_const.ival.ival)
+    if of.name == "numeric" and len(to.typmods) == 1:
+        return replace(of, scale=0)
+    return of
+
+
+def _arithmetic(name: str, left: Type, right: Type) -> Type:
+    if "numeric" not in {left.name, right.name}:
+        wide = max(_INTEGERS.index(left.name or ""), _INTEGERS.index(right.name or ""))
+        return Type(_INTEGERS[wide], Identity.EQUAL, 0)
+    if left.scale is None or right.scale is None:
+        return NUMERIC
+    # numeric_mul and numeric_add keep every decimal of their inputs
+    return replace(NUMERIC, scale=left.scale + right.scale if name == "*" else max(left.scale, right.scale))

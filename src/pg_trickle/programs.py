@@ -1,0 +1,254 @@
+"""The statements that fill, recompute, refresh and verify a stream table.
+
+A program is a list of SQL statements, run in order in one snapshot (docs/internals.md §5).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from psycopg import sql
+
+from pg_trickle.algebra.linear import Consolidate
+from pg_trickle.algebra.plan import Plan, inputs
+from pg_trickle.algebra.source import Changes, Empty, Field, Opaque, Scan, Source, State
+from pg_trickle.render.apply import Target, apply, insert_all, renamed
+from pg_trickle.render.parts import CHANGES_SCHEMA, WEIGHT
+from pg_trickle.render.parts import names as name_list
+from pg_trickle.render.select import CommonTables, consolidated, relation
+from pg_trickle.render.stage import add_stage, fresh, grouped_delta, insert_fresh, needs_rows_below
+from pg_trickle.rewrite.specialise import specialised
+from pg_trickle.scalar import Column, Identity, Type
+from pg_trickle.stages import Stage
+
+Program = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """What the programs are made from: the stages, the plan over them, the table and the query itself."""
+
+    stages: tuple[Stage, ...]
+    final: Plan
+    target: Target
+    query: Opaque
+
+    @property
+    def whole(self) -> Plan:
+        """The contents of the stream table, from scratch: the query's own text, or its states once those are right."""
+        return self.final if self.stages else self.query
+
+
+def _printed(statement: sql.Composable) -> str:
+    return statement.as_string(None)
+
+
+def _count_of(common: CommonTables) -> str:
+    """A statement that only maintains states: it wrote nothing to the stream table."""
+    return _printed(sql.SQL("{ctes}SELECT 0").format(ctes=common.with_clause()))
+
+
+def fill(definition: Definition) -> Program:
+    """For empty tables: the states, then the stream table."""
+    statements = [
+        _printed(
+            sql.SQL("WITH y AS ({insert} RETURNING 1) SELECT 0 FROM y LIMIT 1").format(
+                insert=insert_fresh(stage, CommonTables(()))
+            )
+        )
+        for stage in definition.stages
+    ]
+    rows = _contents(definition.target, definition.whole, CommonTables(()))
+    return (*statements, _printed(insert_all(definition.target, rows)))
+
+
+def full(definition: Definition) -> Program:
+    """Recompute and diff: only rows that differ are written."""
+    statements = []
+    for stage in definition.stages:
+        common = CommonTables(())
+        target = _state_target(stage)
+        wrote = apply(target, _diff_rows(target, fresh(stage, common)), common)
+        # Rows written to a state aren't rows of the stream table.
+        statements.append(
+            _printed(sql.SQL("{ctes}SELECT 0 * ({wrote})").format(ctes=common.with_clause(), wrote=wrote))
+        )
+    common = CommonTables(())
+    wanted = _contents(definition.target, definition.whole, common)
+    statements.append(_written(definition.target, _diff_rows(definition.target, wanted), common))
+    return tuple(statements)
+
+
+def _written(target: Target, delta: sql.Composable, common: CommonTables) -> str:
+    wrote = apply(target, delta, common)
+    return _printed(sql.SQL("{ctes}{wrote}").format(ctes=common.with_clause(), wrote=wrote))
+
+
+def verify(definition: Definition) -> str:
+    """Rows that the query has and the table hasn't, and the reverse, by SQL's own equality."""
+    target = definition.target
+    columns = tuple((name, replace(column, type=_by_equality(column))) for name, column in target.columns)
+    loose = replace(target, columns=columns)
+    common = CommonTables(())
+    both = _diff_rows(loose, _contents(loose, definition.query, common))
+    return _printed(
+        sql.SQL(
+            "SELECT jsonb_build_object('missing', coalesce(sum({w}) FILTER (WHERE {w} > 0), 0),"
+            " 'extra', coalesce(-sum({w}) FILTER (WHERE {w} < 0), 0)) FROM ({both}) AS d"
+        ).format(w=WEIGHT, both=both)
+    )
+
+
+def _by_equality(column: Column) -> Type:
+    kept = column.type.identity is Identity.NONE
+    return column.type if kept else replace(column.type, identity=Identity.EQUAL)
+
+
+def _contents(target: Target, plan: Plan, common: CommonTables) -> sql.Composable:
+    return sql.SQL("SELECT {columns} FROM ({rows}) AS w").format(
+        columns=name_list(target.names), rows=renamed(target, common.select(plan))
+    )
+
+
+def _state_target(stage: Stage) -> Target:
+    columns = tuple((one.name, one.column) for one in stage.columns)
+    keyed = {one.name: one for one in stage.key_columns}
+    typed = tuple((name, keyed.get(name, column)) for name, column in columns)
+    return Target(relation(stage.state), typed, stage.key_names)
+
+
+def _diff_rows(target: Target, wanted: sql.Composable) -> sql.Composable:
+    """The Z-set ``wanted − target``, consolidated."""
+    columns = tuple(replace(column, name=name) for name, column in target.columns)
+    both = sql.SQL(
+        "SELECT {c}, 1::bigint AS {w} FROM ({wanted}) AS n UNION ALL SELECT {c}, -1 FROM {table} AS o"
+    ).format(c=name_list(target.names), w=WEIGHT, wanted=wanted, table=target.table)
+    return consolidated(columns, both)
+
+
+def differential(definition: Definition, changed: frozenset[int] | None) -> tuple[Program, frozenset[State]]:
+    """The program for the case that just these sources changed (None: any), and the delta tables it uses.
+
+    One statement as far as possible.  A statement can't see what it writes itself, so where a later
+    part reads a state's new rows, the statements part and the delta travels in a delta table.
+    """
+    made: set[State] = set()
+
+    def is_changed(table: Source | State) -> bool:
+        if isinstance(table, State):
+            return table in made
+        return changed is None or table.oid in changed
+
+    parts: list[_Part] = []
+    for stage in definition.stages:
+        change = specialised(stage.aggregate.input.delta(), is_changed)
+        if isinstance(change, Empty):
+            continue
+        narrow = grouped_delta(stage, change)
+        below = (stage.aggregate.input,) if needs_rows_below(stage) else ()
+        parts.append(_Part(stage, narrow, (narrow, *below)))
+        made.add(stage.state)
+    last = specialised(definition.final.delta(), is_changed)
+    if not isinstance(last, Empty):
+        netted = Consolidate(last)
+        parts.append(_Part(None, netted, (netted,)))
+    return _statements(definition, parts)
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A stage's statement or the final one: its delta, and every plan that it reads."""
+
+    stage: Stage | None
+    change: Plan
+    reads: tuple[Plan, ...]
+
+
+def _statements(definition: Definition, parts: list[_Part]) -> tuple[Program, frozenset[State]]:
+    groups: list[list[_Part]] = []
+    for part in parts:
+        written = {one.stage.state for one in groups[-1] if one.stage} if groups else set()
+        if groups and not any(_scans(plan, written) for plan in part.reads):
+            groups[-1].append(part)
+        else:
+            groups.append([part])
+    travelling = _travelling(groups)
+    statements = [_statement(definition, group, travelling) for group in groups]
+    cleared = [
+        _printed(
+            sql.SQL("WITH y AS (DELETE FROM {delta} RETURNING 1) SELECT 0 FROM y LIMIT 1").format(
+                delta=_delta_table(state)
+            )
+        )
+        for state in sorted(travelling, key=lambda state: state.name)
+    ]
+    return (*statements, *cleared), travelling
+
+
+def _travelling(groups: list[list[_Part]]) -> frozenset[State]:
+    """The states whose delta is read in a later statement than the one that makes it."""
+    found: set[State] = set()
+    earlier: set[State] = set()
+    for group in groups:
+        for part in group:
+            found.update(state for state in earlier if any(_changes(plan, state) for plan in part.reads))
+        earlier.update(part.stage.state for part in group if part.stage)
+    return frozenset(found)
+
+
+def _statement(definition: Definition, group: list[_Part], travelling: frozenset[State]) -> str:
+    own = frozenset(part.stage.state for part in group if part.stage)
+    common = CommonTables(tuple(plan for part in group for plan in part.reads), own)
+    for part in group:
+        if part.stage is not None:
+            add_stage(part.stage, part.change, common)
+    for state in sorted(own & travelling, key=lambda state: state.name):
+        stage = next(part.stage for part in group if part.stage and part.stage.state == state)
+        columns = name_list([one.name for one in stage.columns])
+        common.add_writing(
+            f"{state.name}_out",
+            sql.SQL("INSERT INTO {table} ({c}, {w}) SELECT {c}, {w} FROM {delta}").format(
+                table=_delta_table(state), c=columns, w=WEIGHT, delta=sql.Identifier(state.delta_name)
+            ),
+        )
+    if group[-1].stage is None:
+        rows = renamed(definition.target, common.select(group[-1].change))
+        return _written(definition.target, rows, common)
+    return _count_of(common)
+
+
+def _delta_table(state: State) -> sql.Identifier:
+    return sql.Identifier(CHANGES_SCHEMA, state.delta_name)
+
+
+def _scans(plan: Plan, states: set[State]) -> bool:
+    if isinstance(plan, Scan):
+        return plan.table in states
+    return any(_scans(below, states) for below in inputs(plan))
+
+
+def _changes(plan: Plan, state: State) -> bool:
+    if isinstance(plan, Changes):
+        return plan.table == state
+    return any(_changes(below, state) for below in inputs(plan))
+
+
+def sources(definition: Definition) -> dict[int, tuple[str, ...]]:
+    """The columns read of each source, in the order of their first use."""
+    found: dict[int, dict[str, None]] = {}
+
+    def walk(plan: Plan) -> None:
+        if isinstance(plan, Scan) and isinstance(plan.table, Source):
+            read = found.setdefault(plan.table.oid, {})
+            read.update(dict.fromkeys(_attributes(plan.fields)))
+        for below in inputs(plan):
+            walk(below)
+
+    for stage in definition.stages:
+        walk(stage.aggregate.input)
+    walk(definition.final)
+    return {oid: tuple(read) for oid, read in found.items()}
+
+
+def _attributes(fields: tuple[Field, ...]) -> tuple[str, ...]:
+    return tuple(field.attribute for field in fields)

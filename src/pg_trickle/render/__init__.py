@@ -1,0 +1,1 @@
+"""Algebra to SQL: the one place where SQL is printed."""

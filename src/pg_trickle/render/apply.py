@@ -1,0 +1,160 @@
+"""A delta put into a table: by key where there is one, else by content (ALGEBRA.md §7).
+
+Every statement yields one number: the rows it wrote, or NULL when the table didn't hold what the delta
+takes away.  Then something else has written to the table and it must be recomputed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from psycopg import sql
+
+from pg_trickle.render.parts import WEIGHT, every, identity_keys, listed, matches, names, row_hash
+from pg_trickle.render.select import CommonTables
+from pg_trickle.render.stage import assignments
+from pg_trickle.scalar import Column, Identity
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A table that holds a Z-set: its name, its columns, and the unique key if it has one.
+
+    ``columns`` pairs each column's name in the table with the plan's column that fills it.
+    """
+
+    table: sql.Identifier
+    columns: tuple[tuple[str, Column], ...]
+    key: tuple[str, ...] | None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(name for name, _ in self.columns)
+
+    @property
+    def hashed(self) -> tuple[str, ...]:
+        """The columns of the content index: those whose types can be hashed."""
+        return tuple(name for name, column in self.columns if column.type.hashable)
+
+    @property
+    def keyed_by_hash(self) -> bool:
+        """Whether the key alone gives no index lookup for the rows to delete: several columns, some nullable."""
+        keyed = [column for name, column in self.columns if self.key and name in self.key]
+        loose = len(keyed) > 1 and any(not column.not_null for column in keyed)
+        foreign = any(column.type.name is None for column in keyed)
+        return (loose or foreign) and all(column.type.hashable for column in keyed)
+
+    @property
+    def content_index(self) -> tuple[str, ...] | None:
+        """The columns of the hash index that lookups use, None when they use the key."""
+        if self.key is None:
+            return self.hashed or None
+        return self.key if self.keyed_by_hash else None
+
+
+def apply(target: Target, delta: sql.Composable, common: CommonTables) -> sql.Composable:
+    """Add the WITH queries that put a consolidated delta into the target; the SELECT that counts what they wrote.
+
+    The delta has the target's columns by name, and the weight.
+    """
+    common.add("f", delta)
+    return _by_key(target, common) if target.key is not None else _by_content(target, common)
+
+
+def _by_key(target: Target, common: CommonTables) -> sql.Composable:
+    assert target.key is not None
+    keyed = [(column, name, name) for name, column in target.columns if name in target.key]
+    common.add(
+        "k",
+        sql.SQL("SELECT {key}, bool_or({w} > 0) AS __pgt_stays FROM f GROUP BY {key}").format(
+            key=names(target.key), w=WEIGHT
+        ),
+    )
+    located = matches(keyed, "t", "k")
+    if target.keyed_by_hash:
+        same_hash = sql.SQL("{t} = {k}").format(t=row_hash(target.key, "t"), k=row_hash(target.key, "k"))
+        located = every([same_hash, located])
+    common.add_writing(
+        "x",
+        sql.SQL("DELETE FROM {table} AS t USING k WHERE NOT k.__pgt_stays AND {match} RETURNING 1").format(
+            table=target.table, match=located
+        ),
+    )
+    # A key column is written too where equal values may differ, 1.0 and 1.00 say.
+    written = [
+        name for name, column in target.columns if name not in target.key or column.type.identity is not Identity.EQUAL
+    ]
+    action = (
+        sql.SQL("DO UPDATE SET {assignments}").format(assignments=assignments(written))
+        if written
+        else sql.SQL("DO NOTHING")
+    )
+    common.add_writing(
+        "y",
+        sql.SQL(
+            "INSERT INTO {table} ({columns}) SELECT {columns} FROM f WHERE {w} > 0 ORDER BY {key}"
+            " ON CONFLICT ({key}) {action} RETURNING 1"
+        ).format(table=target.table, columns=names(target.names), w=WEIGHT, key=names(target.key), action=action),
+    )
+    return sql.SQL(
+        "SELECT CASE WHEN (SELECT count(*) FROM x) = (SELECT count(*) FROM k WHERE NOT __pgt_stays)"
+        " THEN (SELECT count(*) FROM x) + (SELECT count(*) FROM y) END"
+    )
+
+
+def _by_content(target: Target, common: CommonTables) -> sql.Composable:
+    common.add(
+        "v",
+        sql.SQL(
+            "SELECT c.ctid FROM f CROSS JOIN LATERAL"
+            " (SELECT t.ctid FROM {table} AS t WHERE {match} LIMIT -f.{w}) AS c WHERE f.{w} < 0"
+        ).format(table=target.table, match=_same_row(target), w=WEIGHT),
+    )
+    common.add_writing(
+        "x",
+        sql.SQL("DELETE FROM {table} AS t USING v WHERE t.ctid = v.ctid RETURNING 1").format(table=target.table),
+    )
+    common.add_writing(
+        "y",
+        sql.SQL(
+            "INSERT INTO {table} ({columns}) SELECT {columns} FROM f CROSS JOIN generate_series(1, f.{w})"
+            " WHERE f.{w} > 0 RETURNING 1"
+        ).format(table=target.table, columns=names(target.names), w=WEIGHT),
+    )
+    return sql.SQL(
+        "SELECT CASE WHEN (SELECT count(*) FROM x) = (SELECT coalesce(sum(-{w}), 0) FROM f WHERE {w} < 0)"
+        " THEN (SELECT count(*) FROM x) + (SELECT count(*) FROM y) END"
+    ).format(w=WEIGHT)
+
+
+def _same_row(target: Target) -> sql.Composable:
+    conditions: list[sql.Composable] = []
+    if target.hashed:
+        conditions.append(sql.SQL("{t} = {f}").format(t=row_hash(target.hashed, "t"), f=row_hash(target.hashed, "f")))
+    for name, column in target.columns:
+        conditions.append(matches([(column, name, name)], "t", "f"))
+        if column.type.identity in {Identity.SCALE, Identity.TEXT}:
+            ours = identity_keys(column, sql.Identifier("t", name))[1]
+            theirs = identity_keys(column, sql.Identifier("f", name))[1]
+            conditions.append(sql.SQL("{t} IS NOT DISTINCT FROM {f}").format(t=ours, f=theirs))
+    return every(conditions)
+
+
+def insert_all(target: Target, rows: sql.Composable) -> sql.Composable:
+    """Fill an empty table; yields the number of rows."""
+    return sql.SQL(
+        "WITH y AS (INSERT INTO {table} ({columns}) SELECT {columns} FROM ({rows}) AS f RETURNING 1)"
+        " SELECT count(*) FROM y"
+    ).format(table=target.table, columns=names(target.names), rows=rows)
+
+
+def renamed(target: Target, rows: sql.Composable) -> sql.Composable:
+    """A plan's rows under the target's names, with the weight."""
+    columns = listed(
+        sql.SQL("{plan} AS {name}").format(plan=sql.Identifier(column.name), name=sql.Identifier(name))
+        for name, column in target.columns
+    )
+    separator = sql.SQL(", ") if target.columns else sql.SQL("")
+    return sql.SQL("SELECT {columns}{separator}{w} FROM ({rows}) AS o").format(
+        columns=columns, separator=separator, w=WEIGHT, rows=rows
+    )

@@ -1,0 +1,79 @@
+"""Small pieces of SQL that every template needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from psycopg import sql
+
+from pg_trickle.scalar import Column, Identity, Scalar
+
+WEIGHT = sql.Identifier("__pgt_w")
+CHANGES_SCHEMA = "pgtrickle_changes"
+
+
+def listed(parts: Iterable[sql.Composable]) -> sql.Composed:
+    """The parts with commas between."""
+    return sql.SQL(", ").join(parts)
+
+
+def names(columns: Iterable[str], of: str | None = None) -> sql.Composed:
+    """Quoted names with commas between, each qualified by ``of``."""
+    return listed(sql.Identifier(of, name) if of else sql.Identifier(name) for name in columns)
+
+
+def leading(columns: Iterable[str], of: str | None = None) -> sql.Composed:
+    """The same, with a comma behind each: for a list that something always follows."""
+    parts = (sql.Identifier(of, name) if of else sql.Identifier(name) for name in columns)
+    return sql.Composed([sql.SQL("{name}, ").format(name=part) for part in parts])
+
+
+def every(conditions: Iterable[sql.Composable]) -> sql.Composable:
+    """The conjunction; TRUE when there is nothing to join."""
+    parts = list(conditions)
+    return sql.SQL(" AND ").join(parts) if parts else sql.SQL("TRUE")
+
+
+def conjunction(predicates: tuple[Scalar, ...]) -> sql.Composable:
+    """Predicates joined by AND, each in parentheses."""
+    return every(sql.SQL("({predicate})").format(predicate=predicate.sql()) for predicate in predicates)
+
+
+def matches(columns: Iterable[tuple[Column, str, str]], left: str, right: str) -> sql.Composable:
+    """Null-safe equality of columns, given as (column, its name left, its name right)."""
+    return every(_match(of, sql.Identifier(left, one), sql.Identifier(right, other)) for of, one, other in columns)
+
+
+def _match(of: Column, left: sql.Composable, right: sql.Composable) -> sql.Composable:
+    """Equality of two values in a form that the planner can use (ALGEBRA.md §6).
+
+    An operator of a type outside pg_catalog can't be found by name under the pinned search_path;
+    array comparison finds it by type, and takes NULLs as equal.
+    """
+    if of.type.identity is Identity.NONE:
+        template = sql.SQL('{left}::text COLLATE "C" IS NOT DISTINCT FROM {right}::text COLLATE "C"')
+    elif of.type.name is None:
+        template = sql.SQL("ARRAY[{left}] = ARRAY[{right}]")
+    elif of.not_null:
+        template = sql.SQL("{left} = {right}")
+    else:
+        template = sql.SQL("({left} = {right} OR ({left} IS NULL AND {right} IS NULL))")
+    return template.format(left=left, right=right)
+
+
+def identity_keys(of: Column, value: sql.Composable) -> tuple[sql.Composable, ...]:
+    """What to group by so that only identical values fall together (ALGEBRA.md §8, trap 8)."""
+    match of.type.identity:
+        case Identity.EQUAL:
+            return (value,)
+        case Identity.SCALE:
+            return (value, sql.SQL("scale({value})").format(value=value))
+        case Identity.TEXT:
+            return (value, sql.SQL('{value}::text COLLATE "C"').format(value=value))
+        case Identity.NONE:
+            return (sql.SQL('{value}::text COLLATE "C"').format(value=value),)
+
+
+def row_hash(columns: Iterable[str], of: str | None = None) -> sql.Composable:
+    """A hash of the values by their types' own hash functions: equal rows, NULLs alike, hash alike."""
+    return sql.SQL("hash_record_extended(ROW({columns}), 0)").format(columns=names(columns, of))

@@ -1,0 +1,273 @@
+"""A plan as a query with its columns and the weight."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from psycopg import sql
+
+from pg_trickle.algebra.aggregate import Aggregate, Touched
+from pg_trickle.algebra.join import Join
+from pg_trickle.algebra.linear import Consolidate, Filter, Negate, Project, UnionAll
+from pg_trickle.algebra.operators import operator
+from pg_trickle.algebra.plan import Plan, inputs
+from pg_trickle.algebra.plan import names as names_of
+from pg_trickle.algebra.source import Changes, Empty, Field, Opaque, Scan, Source, State, Unit
+from pg_trickle.render.parts import (
+    CHANGES_SCHEMA,
+    WEIGHT,
+    conjunction,
+    identity_keys,
+    leading,
+    listed,
+    matches,
+    names,
+)
+from pg_trickle.scalar import Column, Identity, Scalar
+
+
+class CommonTables:
+    """The WITH queries of one statement: each distinct delta that is read twice is computed once.
+
+    Only deltas become WITH queries: they are small.  A table in its new state is always printed in
+    place, where its indexes work.  ``local`` names the states whose delta this very statement makes.
+    """
+
+    def __init__(self, plans: tuple[Plan, ...], local: frozenset[State] = frozenset()) -> None:
+        self.local = local
+        self._seen: Counter[Plan] = Counter()
+        self._names: dict[Plan, sql.Identifier] = {}
+        self.bodies: list[sql.Composable] = []
+        for plan in plans:
+            self._count(plan)
+
+    def _count(self, plan: Plan) -> None:
+        self._seen[plan] += 1
+        if self._seen[plan] == 1:
+            for below in inputs(plan):
+                self._count(below)
+
+    def add(self, name: str, body: sql.Composable) -> sql.Identifier:
+        """A WITH query of the given name."""
+        identifier = sql.Identifier(name)
+        self.bodies.append(sql.SQL("{name} AS MATERIALIZED ({body})").format(name=identifier, body=body))
+        return identifier
+
+    def add_writing(self, name: str, body: sql.Composable) -> sql.Identifier:
+        """A WITH query that writes."""
+        identifier = sql.Identifier(name)
+        self.bodies.append(sql.SQL("{name} AS ({body})").format(name=identifier, body=body))
+        return identifier
+
+    def select(self, plan: Plan) -> sql.Composable:
+        """The plan as a SELECT of its columns and the weight."""
+        if not self._is_shared(plan):
+            return _body(plan, self)
+        if plan not in self._names:
+            body = _body(plan, self)
+            self._names[plan] = self.add(f"__pgt_{len(self._names) + 1}", body)
+        return sql.SQL("SELECT {columns}{w} FROM {name}").format(
+            columns=leading(names_of(plan)), w=WEIGHT, name=self._names[plan]
+        )
+
+    def with_clause(self) -> sql.Composable:
+        """``WITH …``, or nothing."""
+        if not self.bodies:
+            return sql.SQL("")
+        return sql.SQL("WITH {bodies} ").format(bodies=sql.SQL(",\n     ").join(self.bodies))
+
+    def _is_shared(self, plan: Plan) -> bool:
+        if isinstance(plan, Changes):
+            return isinstance(plan.table, Source)
+        return isinstance(plan, Consolidate) or (self._seen[plan] > 1 and is_delta(plan))
+
+
+def is_delta(plan: Plan) -> bool:
+    """Whether the plan's size follows the change rather than the tables."""
+    match operator(plan):
+        case Changes() | Empty() | Touched():
+            return True
+        case Scan() | Unit() | Opaque():
+            return False
+        case Join(left, right, _):
+            return is_delta(left) or is_delta(right)
+        case UnionAll(left, right):
+            return is_delta(left) and is_delta(right)
+        case Filter() | Project() | Negate() | Consolidate() | Aggregate():
+            return is_delta(inputs(plan)[0])
+
+
+def is_bag(plan: Plan) -> bool:
+    """Whether every row certainly weighs +1, so that SQL's own bags denote the plan."""
+    match operator(plan):
+        case Scan() | Unit() | Empty() | Opaque() | Aggregate():
+            return True
+        case Changes() | Negate() | Consolidate():
+            return False
+        case Touched(below, _, _):
+            return is_bag(below)
+        case Filter() | Project() | UnionAll() | Join():
+            return all(map(is_bag, inputs(plan)))
+
+
+def _body(plan: Plan, common: CommonTables) -> sql.Composable:
+    match operator(plan):
+        case Scan(table, fields):
+            return sql.SQL("SELECT {columns}1::bigint AS {w} FROM {table}").format(
+                columns=_attributes(fields), w=WEIGHT, table=relation(table)
+            )
+        case Changes(table, fields):
+            return _changes(table, fields, common)
+        case Unit():
+            return sql.SQL("SELECT 1::bigint AS {w}").format(w=WEIGHT)
+        case Empty():
+            raise AssertionError("an empty delta is never printed")
+        case Opaque(text, schema):
+            return _opaque(text, schema)
+        case Filter(below, predicates):
+            return sql.SQL("SELECT {columns}{w} FROM ({input}) AS f WHERE {condition}").format(
+                columns=leading(names_of(below)),
+                w=WEIGHT,
+                input=common.select(below),
+                condition=conjunction(predicates),
+            )
+        case Project(below, items):
+            values = [
+                sql.SQL("{value} AS {name}, ").format(value=item.value.sql(), name=sql.Identifier(item.column.name))
+                for item in items
+            ]
+            return sql.SQL("SELECT {values}{w} FROM ({input}) AS p").format(
+                values=sql.Composed(values), w=WEIGHT, input=common.select(below)
+            )
+        case Negate(below):
+            return sql.SQL("SELECT {columns}-{w} AS {w} FROM ({input}) AS n").format(
+                columns=leading(names_of(below)), w=WEIGHT, input=common.select(below)
+            )
+        case UnionAll(left, right):
+            return sql.SQL("{left} UNION ALL {right}").format(left=common.select(left), right=common.select(right))
+        case Consolidate(below):
+            return consolidated(below.columns, common.select(below))
+        case Join(left, right, on):
+            return _join(left, right, on, common)
+        case Aggregate():
+            return _aggregate(plan, common)
+        case Touched(below, change, keys):
+            return _touched(below, change, keys, common)
+
+
+def relation(table: Source | State) -> sql.Identifier:
+    """The table's qualified name."""
+    if isinstance(table, State):
+        return sql.Identifier(CHANGES_SCHEMA, table.name)
+    return sql.Identifier(table.schema, table.name)
+
+
+def _attributes(fields: tuple[Field, ...]) -> sql.Composed:
+    return sql.Composed(
+        [
+            sql.SQL("{attribute} AS {name}, ").format(
+                attribute=sql.Identifier(field.attribute), name=sql.Identifier(field.column.name)
+            )
+            for field in fields
+        ]
+    )
+
+
+def _changes(table: Source | State, fields: tuple[Field, ...], common: CommonTables) -> sql.Composable:
+    if isinstance(table, State):
+        local = table in common.local
+        name = sql.Identifier(table.delta_name) if local else sql.Identifier(CHANGES_SCHEMA, table.delta_name)
+        return sql.SQL("SELECT {columns}{w} FROM {delta}").format(columns=_attributes(fields), w=WEIGHT, delta=name)
+    captured = [
+        sql.SQL("{buffered} AS {name}, ").format(
+            buffered=sql.Identifier(field.buffered), name=sql.Identifier(field.column.name)
+        )
+        for field in fields
+    ]
+    # The frontier: what this snapshot sees and the last one didn't, and of the refreshing
+    # transaction's own changes those that came after its last refresh (docs/internals.md §2).
+    interval = sql.SQL(
+        "SELECT {captured}w AS {w} FROM {buffer}"
+        " WHERE xid >= pg_snapshot_xmin($1)"
+        " AND CASE WHEN xid = $2 THEN seq > ($3 ->> {oid})::bigint ELSE NOT pg_visible_in_snapshot(xid, $1) END"
+    ).format(
+        captured=sql.Composed(captured),
+        w=WEIGHT,
+        buffer=sql.Identifier(CHANGES_SCHEMA, table.buffer),
+        oid=sql.Literal(str(table.oid)),
+    )
+    return consolidated(tuple(field.column for field in fields), interval)
+
+
+def consolidated(columns: tuple[Column, ...], rows: sql.Composable) -> sql.Composable:
+    """Each distinct row once, with the sum of its weights, zeros left out."""
+    values = [(column, sql.Identifier(column.name)) for column in columns]
+    keys = listed(key for column, value in values for key in identity_keys(column, value))
+    hole = {"columns": leading(column.name for column in columns), "w": WEIGHT, "rows": rows, "keys": keys}
+    if any(column.type.identity is Identity.NONE for column in columns):
+        # No GROUP BY without equality, and no aggregate that returns any one value before PostgreSQL 16.
+        return sql.SQL(
+            "SELECT {columns}{w} FROM (SELECT {columns}(sum({w}) OVER p)::bigint AS {w}, row_number() OVER p AS __pgt_nth"
+            " FROM ({rows}) AS c WINDOW p AS (PARTITION BY {keys}"
+            " ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING)) AS c WHERE __pgt_nth = 1 AND {w} <> 0"
+        ).format(**hole)
+    if not columns:
+        return sql.SQL("SELECT sum({w})::bigint AS {w} FROM ({rows}) AS c HAVING sum({w}) <> 0").format(**hole)
+    return sql.SQL(
+        "SELECT {columns}sum({w})::bigint AS {w} FROM ({rows}) AS c GROUP BY {keys} HAVING sum({w}) <> 0"
+    ).format(**hole)
+
+
+def _opaque(text: str, schema: tuple[Column, ...]) -> sql.Composable:
+    return sql.SQL("SELECT {columns}1::bigint AS {w} FROM ({query}) AS q{aliases}").format(
+        columns=leading(column.name for column in schema),
+        w=WEIGHT,
+        query=Scalar(text, frozenset(), schema[0].type).sql() if schema else sql.SQL("SELECT"),
+        aliases=sql.SQL("({names})").format(names=names(column.name for column in schema)),
+    )
+
+
+def _join(left: Plan, right: Plan, on: tuple[Scalar, ...], common: CommonTables) -> sql.Composable:
+    return sql.SQL("SELECT {columns}l.{w} * r.{w} AS {w} FROM ({left}) AS l JOIN ({right}) AS r ON {condition}").format(
+        columns=leading(names_of(left) + names_of(right)),
+        w=WEIGHT,
+        left=common.select(left),
+        right=common.select(right),
+        condition=conjunction(on),
+    )
+
+
+def rows(plan: Plan, common: CommonTables) -> sql.Composable:
+    """A Z-set without negative weights as a bag: each row as often as it weighs."""
+    if is_bag(plan):
+        return common.select(plan)
+    return sql.SQL("SELECT b.* FROM ({rows}) AS b CROSS JOIN generate_series(1, b.{w})").format(
+        rows=consolidated(plan.columns, common.select(plan)), w=WEIGHT
+    )
+
+
+def _aggregate(plan: Aggregate, common: CommonTables) -> sql.Composable:
+    values = [
+        sql.SQL("{value} AS {name}, ").format(value=call.value.sql(), name=sql.Identifier(call.column.name))
+        for call in plan.calls
+    ]
+    grouping = sql.SQL(" GROUP BY {keys}").format(keys=names(plan.keys)) if plan.keys else sql.SQL("")
+    return sql.SQL("SELECT {keys}{values}1::bigint AS {w} FROM ({rows}) AS g{grouping}").format(
+        keys=leading(plan.keys), values=sql.Composed(values), w=WEIGHT, rows=rows(plan.input, common), grouping=grouping
+    )
+
+
+def _touched(below: Plan, change: Plan, keys: tuple[str, ...], common: CommonTables) -> sql.Composable:
+    if not keys:
+        return common.select(below)
+    by_name = {column.name: column for column in below.columns}
+    return sql.SQL(
+        "SELECT {columns}t.{w} FROM (SELECT DISTINCT {keys} FROM ({change}) AS d) AS k JOIN ({input}) AS t ON {match}"
+    ).format(
+        columns=leading(names_of(below), "t"),
+        w=WEIGHT,
+        keys=names(keys),
+        change=common.select(change),
+        input=common.select(below),
+        match=matches(((by_name[key], key, key) for key in keys), "k", "t"),
+    )

@@ -1,0 +1,323 @@
+"""A stage's statement: from the delta below to the new state, its own delta on the way.
+
+::
+
+    g   the delta, summed up for each touched group
+    j   g beside the group's stored row, and whether the group must be read again
+    r   the groups to be read again, recomputed from the new state below
+    u   old and new row of every group whose row changes
+    d   u as a Z-set: the stage's delta
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from psycopg import sql
+
+from pg_trickle.algebra.linear import Consolidate, Item, Project
+from pg_trickle.algebra.plan import Plan
+from pg_trickle.render.parts import WEIGHT, listed, matches, names, row_hash
+from pg_trickle.render.select import CommonTables, relation, rows
+from pg_trickle.scalar import Column, column
+from pg_trickle.stages import Role, Stage, StateColumn
+
+
+def needs_rows_below(stage: Stage) -> bool:
+    """Whether the statement may read what is below in its new state."""
+    return bool(stage.recomputed)
+
+
+def grouped_delta(stage: Stage, change: Plan) -> Plan:
+    """The delta below with just the columns that the stage reads, netted where the rule demands it."""
+    read = {name for one in stage.rest for name in (one.argument, one.condition) if name}
+    read.update(name for one in stage.rest if one.value is not None for name in one.value.columns)
+    read.update(stage.aggregate.keys)
+    items = tuple(Item(one, column(one)) for one in change.columns if one.name in read)
+    narrow = change if len(items) == len(change.columns) else Project(change, items)
+    return Consolidate(narrow) if stage.recomputed else narrow
+
+
+def add_stage(stage: Stage, change: Plan, common: CommonTables) -> None:
+    """Add the stage's WITH queries; its delta is the one named after the state's delta."""
+    prefix = stage.state.name
+    made = {part: f"{prefix}_{part}" for part in ("g", "j", "r", "u")}
+    common.add(made["g"], _groups(stage, change, common))
+    common.add(made["j"], _beside(stage, made["g"]))
+    if stage.recomputed:
+        common.add(made["r"], _recomputed(stage, made["j"], common))
+    common.add(made["u"], _updates(stage, made["j"], made["r"] if stage.recomputed else None))
+    common.add(stage.state.delta_name, _delta(stage, made["u"]))
+    common.add_writing(f"{prefix}_up", _upsert(stage, made["u"]))
+    if not stage.is_global:
+        common.add_writing(f"{prefix}_de", _delete(stage, made["u"]))
+
+
+def fresh(stage: Stage, common: CommonTables) -> sql.Composable:
+    """The state as it should be, computed from scratch: a row a group, in the state's columns."""
+    values = [
+        sql.SQL("{value} AS {name}").format(value=_fresh_value(stage, one), name=sql.Identifier(one.name))
+        for one in stage.columns
+    ]
+    grouping = sql.SQL("") if stage.is_global else sql.SQL(" GROUP BY {keys}").format(keys=names(stage.aggregate.keys))
+    return sql.SQL("SELECT {values} FROM ({rows}) AS g{grouping}").format(
+        values=listed(values), rows=rows(stage.aggregate.input, common), grouping=grouping
+    )
+
+
+def _key_values(stage: Stage) -> list[sql.Composable]:
+    return [sql.SQL("1") if below is None else sql.Identifier(below.name) for _, below in stage.keys]
+
+
+def _fresh_value(stage: Stage, one: StateColumn) -> sql.Composable:
+    if one.role is Role.HASH:
+        return row_hash(stage.aggregate.keys)
+    if one.role is Role.KEY:
+        place = [key for key, _ in stage.keys].index(one)
+        return _key_values(stage)[place]
+    if one.value is not None:
+        return one.value.sql()
+    return _counted(one, sql.SQL("1"))
+
+
+def _counted(one: StateColumn, weight: sql.Composable) -> sql.Composable:
+    """Σ w, or Σ w·x, over the rows that count."""
+    argument = sql.Identifier(one.argument) if one.argument else None
+    tests = [sql.SQL("{condition}").format(condition=sql.Identifier(one.condition))] if one.condition else []
+    if argument is not None:
+        tests += [test.format(x=argument) for test in _tests(one)]
+    where = sql.SQL(" FILTER (WHERE {tests})").format(tests=sql.SQL(" AND ").join(tests)) if tests else sql.SQL("")
+    summed = one.role in {Role.SUM, Role.FINITE_SUM}
+    term = sql.SQL("{w} * {x}").format(w=weight, x=argument) if summed and argument else weight
+    of = sql.SQL("numeric") if one.type.name == "numeric" else sql.SQL("bigint")
+    return sql.SQL("coalesce(sum({term}){where}, 0)::{type}").format(term=term, where=where, type=of)
+
+
+def _tests(one: StateColumn) -> list[sql.SQL]:
+    match one.role:
+        case Role.COUNT:
+            return [sql.SQL("{x} IS NOT NULL")]
+        case Role.COUNT_TRUE:
+            return [sql.SQL("{x}")]
+        case Role.COUNT_FALSE:
+            return [sql.SQL("NOT {x}")]
+        case Role.COUNT_NAN:
+            return [sql.SQL("{x} = 'NaN'")]
+        case Role.COUNT_POSITIVE_INFINITY:
+            return [sql.SQL("{x} = 'Infinity'")]
+        case Role.COUNT_NEGATIVE_INFINITY:
+            return [sql.SQL("{x} = '-Infinity'")]
+        case Role.FINITE_SUM:
+            return [sql.SQL("{x} NOT IN ('NaN', 'Infinity', '-Infinity')")]
+        case _:
+            return []
+
+
+def _groups(stage: Stage, change: Plan, common: CommonTables) -> sql.Composable:
+    keys = [
+        sql.SQL("{value} AS {name}").format(value=value, name=sql.Identifier(key.name))
+        for value, (key, _) in zip(_key_values(stage), stage.keys, strict=True)
+    ]
+    if stage.hashed is not None:
+        keys.insert(0, sql.SQL("{hash} AS h").format(hash=row_hash(stage.aggregate.keys)))
+    values: list[sql.Composable] = []
+    for one in stage.rest:
+        if one.is_added:
+            values.append(
+                sql.SQL("{v} AS {name}").format(v=_counted(one, WEIGHT), name=sql.Identifier(f"d_{one.name}"))
+            )
+        if one.is_extremum:
+            values += _extremes(one)
+    grouping = (
+        sql.SQL(" HAVING count(*) > 0")
+        if stage.is_global
+        else sql.SQL(" GROUP BY {keys}").format(keys=names(stage.aggregate.keys))
+    )
+    return sql.SQL("SELECT {values} FROM ({change}) AS x{grouping}").format(
+        values=listed([*keys, *values]), change=common.select(change), grouping=grouping
+    )
+
+
+def _extremes(one: StateColumn) -> list[sql.Composable]:
+    """The extreme value that left, and the one that came."""
+    assert one.argument is not None
+    condition = sql.SQL(" AND {c}").format(c=sql.Identifier(one.condition)) if one.condition else sql.SQL("")
+    hole = {"x": sql.Identifier(one.argument), "w": WEIGHT, "condition": condition}
+    extreme = sql.SQL("min") if one.role is Role.MIN else sql.SQL("max")
+    return [
+        sql.SQL("{f}({x}) FILTER (WHERE {w} < 0{condition}) AS {name}").format(
+            f=extreme, name=sql.Identifier(f"gone_{one.name}"), **hole
+        ),
+        sql.SQL("{f}({x}) FILTER (WHERE {w} > 0{condition}) AS {name}").format(
+            f=extreme, name=sql.Identifier(f"came_{one.name}"), **hole
+        ),
+    ]
+
+
+def _beside(stage: Stage, groups: str) -> sql.Composable:
+    old = [
+        sql.SQL("s.{name} AS {old}").format(name=sql.Identifier(one.name), old=sql.Identifier(f"o_{one.name}"))
+        for one in stage.rest
+    ]
+    hits = [_hit(one) for one in stage.rest if one.is_extremum]
+    if any(one.role is Role.VALUE for one in stage.rest):
+        hits = [sql.SQL("TRUE")]
+    hit = sql.SQL(" OR ").join(hits) if hits else sql.SQL("FALSE")
+    return sql.SQL(
+        "SELECT g.*, {old}, s.n IS NOT NULL AS known, {hit} AS hit FROM {g} AS g LEFT JOIN {state} AS s ON {m}"
+    ).format(
+        old=listed(old),
+        hit=sql.SQL("({hit})").format(hit=hit),
+        g=sql.Identifier(groups),
+        state=relation(stage.state),
+        m=_match(stage, "g", "s"),
+    )
+
+
+def _hit(one: StateColumn) -> sql.Composable:
+    """Whether the extreme may be gone: something left that was at least as extreme as all that is known to stay."""
+    template = (
+        sql.SQL("(g.{gone} IS NOT NULL AND coalesce(g.{gone} <= LEAST(s.{name}, g.{came}), TRUE))")
+        if one.role is Role.MIN
+        else sql.SQL("(g.{gone} IS NOT NULL AND coalesce(g.{gone} >= GREATEST(s.{name}, g.{came}), TRUE))")
+    )
+    return template.format(
+        gone=sql.Identifier(f"gone_{one.name}"), came=sql.Identifier(f"came_{one.name}"), name=sql.Identifier(one.name)
+    )
+
+
+def _match(stage: Stage, left: str, right: str) -> sql.Composable:
+    return matches(((one, one.name, one.name) for one in stage.key_columns), left, right)
+
+
+def _recomputed(stage: Stage, beside: str, common: CommonTables) -> sql.Composable:
+    values = [
+        sql.SQL("{value} AS {name}").format(value=one.value.sql(), name=sql.Identifier(f"r_{one.name}"))
+        for one in stage.recomputed
+        if one.value is not None
+    ]
+    below = rows(stage.aggregate.input, common)
+    if stage.is_global:
+        return sql.SQL("SELECT 1 AS k1, {values} FROM ({rows}) AS x WHERE (SELECT bool_or(hit) FROM {j})").format(
+            values=listed(values), rows=below, j=sql.Identifier(beside)
+        )
+    keys = [
+        sql.SQL("x.{below} AS {name}").format(below=sql.Identifier(one.name), name=sql.Identifier(key.name))
+        for key, one in stage.keys
+        if one is not None
+    ]
+    pairs = [
+        (Column(key.name, key.type, one.not_null), key.name, one.name) for key, one in stage.keys if one is not None
+    ]
+    return sql.SQL(
+        "SELECT {keys}, {values} FROM {j} AS j JOIN ({rows}) AS x ON {match} WHERE j.hit GROUP BY {grouped}"
+    ).format(
+        keys=listed(keys),
+        values=listed(values),
+        j=sql.Identifier(beside),
+        rows=below,
+        match=matches(pairs, "j", "x"),
+        grouped=names(stage.aggregate.keys, "x"),
+    )
+
+
+def _updates(stage: Stage, beside: str, recomputed: str | None) -> sql.Composable:
+    new = [
+        sql.SQL("{value} AS {name}").format(value=_new_value(one), name=sql.Identifier(one.name)) for one in stage.rest
+    ]
+    old = names((f"o_{one.name}" for one in stage.rest), "j")
+    again = (
+        sql.SQL(" LEFT JOIN {r} AS r ON j.hit AND {match}").format(
+            r=sql.Identifier(recomputed),
+            match=matches(((one, one.name, one.name) for one in _plain_keys(stage)), "j", "r"),
+        )
+        if recomputed
+        else sql.SQL("")
+    )
+    return sql.SQL(
+        "SELECT * FROM (SELECT {keys}, {old}, j.known, {new} FROM {j} AS j{again}) AS u"
+        " WHERE NOT known OR ROW({changed})::record *<> ROW({before})::record"
+    ).format(
+        keys=names(stage.key_names, "j"),
+        old=old,
+        new=listed(new),
+        j=sql.Identifier(beside),
+        again=again,
+        changed=names(one.name for one in stage.rest),
+        before=names(f"o_{one.name}" for one in stage.rest),
+    )
+
+
+def _plain_keys(stage: Stage) -> tuple[Column, ...]:
+    return tuple(one for one in stage.key_columns if stage.hashed is None or one.name != stage.hashed.name)
+
+
+def _new_value(one: StateColumn) -> sql.Composable:
+    hole = {
+        "old": sql.Identifier("j", f"o_{one.name}"),
+        "delta": sql.Identifier("j", f"d_{one.name}"),
+        "came": sql.Identifier("j", f"came_{one.name}"),
+        "again": sql.Identifier("r", f"r_{one.name}"),
+    }
+    match one.role:
+        case Role.VALUE:
+            return sql.SQL("{again}").format(**hole)
+        case Role.MIN:
+            return sql.SQL("CASE WHEN j.hit THEN {again} ELSE LEAST({old}, {came}) END").format(**hole)
+        case Role.MAX:
+            return sql.SQL("CASE WHEN j.hit THEN {again} ELSE GREATEST({old}, {came}) END").format(**hole)
+        case _:
+            return sql.SQL("coalesce({old}, 0) + {delta}").format(**hole)
+
+
+def _delta(stage: Stage, updates: str) -> sql.Composable:
+    keys = names(stage.key_names)
+    before = listed(
+        sql.SQL("{old} AS {name}").format(old=sql.Identifier(f"o_{one.name}"), name=sql.Identifier(one.name))
+        for one in stage.rest
+    )
+    alive = sql.SQL("TRUE") if stage.is_global else sql.SQL("n <> 0")
+    return sql.SQL(
+        "SELECT {keys}, {before}, (-1)::bigint AS {w} FROM {u} WHERE known"
+        " UNION ALL SELECT {keys}, {after}, 1::bigint FROM {u} WHERE {alive}"
+    ).format(
+        keys=keys,
+        before=before,
+        after=names(one.name for one in stage.rest),
+        w=WEIGHT,
+        u=sql.Identifier(updates),
+        alive=alive,
+    )
+
+
+def _upsert(stage: Stage, updates: str) -> sql.Composable:
+    columns = [*stage.key_names, *(one.name for one in stage.rest)]
+    return sql.SQL(
+        "INSERT INTO {state} AS s ({columns}) SELECT {columns} FROM {u} WHERE {alive} ORDER BY {keys}"
+        " ON CONFLICT ({keys}) DO UPDATE SET {assignments}"
+    ).format(
+        state=relation(stage.state),
+        columns=names(columns),
+        u=sql.Identifier(updates),
+        alive=sql.SQL("TRUE") if stage.is_global else sql.SQL("n <> 0"),
+        keys=names(stage.key_names),
+        assignments=assignments(one.name for one in stage.rest),
+    )
+
+
+def assignments(columns: Iterable[str]) -> sql.Composed:
+    """``a = excluded.a, …``"""
+    return listed(sql.SQL("{c} = excluded.{c}").format(c=sql.Identifier(name)) for name in columns)
+
+
+def _delete(stage: Stage, updates: str) -> sql.Composable:
+    return sql.SQL("DELETE FROM {state} AS s USING {u} AS u WHERE u.known AND u.n = 0 AND {match}").format(
+        state=relation(stage.state), u=sql.Identifier(updates), match=_match(stage, "u", "s")
+    )
+
+
+def insert_fresh(stage: Stage, common: CommonTables) -> sql.Composable:
+    """Fill an empty state table."""
+    return sql.SQL("INSERT INTO {state} ({columns}) {rows}").format(
+        state=relation(stage.state), columns=names(one.name for one in stage.columns), rows=fresh(stage, common)
+    )

@@ -1,0 +1,16 @@
+"""The passes, in the order in which they run."""
+
+from __future__ import annotations
+
+from pg_trickle.algebra.plan import Plan, names
+from pg_trickle.rewrite.prune import pruned
+from pg_trickle.rewrite.pushdown import pushed_down
+
+
+def optimised(plan: Plan) -> Plan:
+    """The same query, arranged so that deltas stay small.
+
+    Predicates go down first, so that a delta is filtered before it is joined; then columns
+    that nobody reads go, so that they are neither captured nor grouped by.
+    """
+    return pruned(pushed_down(plan), frozenset(names(plan)))

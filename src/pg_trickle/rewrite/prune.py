@@ -1,0 +1,55 @@
+"""Only the columns that somebody reads: what isn't read is neither captured nor compared."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from pg_trickle.algebra.aggregate import Aggregate, Touched
+from pg_trickle.algebra.join import Join
+from pg_trickle.algebra.linear import Consolidate, Filter, Item, Negate, Project, UnionAll
+from pg_trickle.algebra.operators import operator
+from pg_trickle.algebra.plan import Plan, names
+from pg_trickle.algebra.source import Changes, Empty, Opaque, Scan, Unit
+from pg_trickle.scalar import Column, Scalar, column
+
+
+def pruned(plan: Plan, needed: frozenset[str]) -> Plan:
+    """The plan without columns outside ``needed`` (a plan may keep more than that, never less)."""
+    match operator(plan):
+        case Scan(_, fields):
+            return replace(plan, fields=tuple(field for field in fields if field.column.name in needed))
+        case Filter(below, predicates):
+            return replace(plan, input=pruned(below, needed | _columns(predicates)))
+        case Project(below, items):
+            kept = tuple(item for item in items if item.column.name in needed)
+            return Project(pruned(below, _columns(tuple(item.value for item in kept))), kept)
+        case Negate(below):
+            return Negate(pruned(below, needed))
+        case UnionAll(left, right):
+            return _union(left, right, needed)
+        case Join(left, right, on):
+            wanted = needed | _columns(on)
+            return Join(pruned(left, wanted), pruned(right, wanted), on)
+        case Aggregate(below, keys, calls):
+            kept_calls = tuple(call for call in calls if call.column.name in needed)
+            read = {name for call in kept_calls for name in (*call.value.columns, call.argument, call.condition)}
+            return Aggregate(pruned(below, frozenset(keys) | {name for name in read if name}), keys, kept_calls)
+        case Changes() | Unit() | Empty() | Opaque() | Consolidate() | Touched():
+            return plan
+
+
+def _columns(scalars: tuple[Scalar, ...]) -> frozenset[str]:
+    return frozenset(name for value in scalars for name in value.columns)
+
+
+def _union(left: Plan, right: Plan, needed: frozenset[str]) -> Plan:
+    """Both branches pruned to the same positions, by a projection where a branch keeps more than it must."""
+    places = [place for place, name in enumerate(names(left)) if name in needed]
+    return UnionAll(*(_kept(side, [side.columns[place] for place in places]) for side in (left, right)))
+
+
+def _kept(side: Plan, wanted: list[Column]) -> Plan:
+    kept = pruned(side, frozenset(one.name for one in wanted))
+    if list(names(kept)) == [one.name for one in wanted]:
+        return kept
+    return Project(kept, tuple(Item(one, column(one)) for one in wanted))

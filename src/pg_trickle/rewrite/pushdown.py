@@ -1,0 +1,54 @@
+"""Predicates as near to the tables as they can be."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from pg_trickle.algebra.join import Join
+from pg_trickle.algebra.linear import Filter, Project
+from pg_trickle.algebra.plan import Plan, names
+from pg_trickle.algebra.source import Unit
+from pg_trickle.scalar import Scalar
+
+
+def pushed_down(plan: Plan) -> Plan:
+    """The plan with every conjunct where its columns come together: ``σp(L ⋈ R) = σp(L) ⋈ R`` for p over L."""
+    if isinstance(plan, Filter):
+        return _sunk(pushed_down(plan.input), plan.predicates)
+    if isinstance(plan, Join):
+        return _joined(plan)
+    return plan.over(pushed_down)
+
+
+def _joined(join: Join) -> Plan:
+    left, right = set(names(join.left)), set(names(join.right))
+    here, to_left, to_right = [], [], []
+    for predicate in join.on:
+        if predicate.columns and predicate.columns <= left:
+            to_left.append(predicate)
+        elif predicate.columns and predicate.columns <= right:
+            to_right.append(predicate)
+        else:
+            here.append(predicate)
+    below = (_sunk(pushed_down(join.left), tuple(to_left)), _sunk(pushed_down(join.right), tuple(to_right)))
+    if isinstance(below[0], Unit):
+        return below[1] if not here else Filter(below[1], tuple(here))
+    return Join(*below, tuple(here))
+
+
+def _sunk(plan: Plan, predicates: tuple[Scalar, ...]) -> Plan:
+    if not predicates:
+        return plan
+    if isinstance(plan, Join):
+        return _joined(replace(plan, on=plan.on + predicates))
+    if isinstance(plan, Filter):
+        return _sunk(plan.input, plan.predicates + predicates)
+    if isinstance(plan, Project):
+        passed = {
+            item.column.name for item in plan.items if item.value.is_column and item.column.name in item.value.columns
+        }
+        through = tuple(p for p in predicates if p.columns <= passed and p.columns)
+        rest = tuple(p for p in predicates if p not in through)
+        inside = replace(plan, input=_sunk(plan.input, through))
+        return Filter(inside, rest) if rest else inside
+    return Filter(plan, predicates)

@@ -1,0 +1,54 @@
+"""A delta for the case that only certain tables changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from pg_trickle.algebra.aggregate import Aggregate, Touched
+from pg_trickle.algebra.join import Join
+from pg_trickle.algebra.linear import Consolidate, Filter, Item, Negate, Project, UnionAll
+from pg_trickle.algebra.operators import operator
+from pg_trickle.algebra.plan import Plan
+from pg_trickle.algebra.source import Changes, Empty, Opaque, Scan, Source, State, Unit
+from pg_trickle.scalar import column
+
+Changed = Callable[[Source | State], bool]
+
+
+def specialised(plan: Plan, changed: Changed) -> Plan:
+    """The plan with ``ΔR = ∅`` for every unchanged R, simplified: ``∅ ⋈ R = ∅``, ``∅ + Q = Q``, ``σ(∅) = ∅`` …"""
+    match operator(plan):
+        case Changes(table, _):
+            return plan if changed(table) else Empty(plan.columns)
+        case Scan() | Unit() | Empty() | Opaque():
+            return plan
+        case Filter(below) | Project(below) | Negate(below) | Consolidate(below):
+            inside = specialised(below, changed)
+            return Empty(plan.columns) if isinstance(inside, Empty) else replace(plan, input=inside)
+        case UnionAll(left, right):
+            return _sum(plan, specialised(left, changed), specialised(right, changed))
+        case Join(left, right, on):
+            sides = specialised(left, changed), specialised(right, changed)
+            return Empty(plan.columns) if any(isinstance(side, Empty) for side in sides) else Join(*sides, on)
+        case Aggregate(below, keys, calls):
+            inside = specialised(below, changed)
+            return Empty(plan.columns) if isinstance(inside, Empty) and keys else Aggregate(inside, keys, calls)
+        case Touched(below, change, keys):
+            touching = specialised(change, changed)
+            return Empty(plan.columns) if isinstance(touching, Empty) else replace(plan, change=touching)
+
+
+def _sum(whole: Plan, left: Plan, right: Plan) -> Plan:
+    if isinstance(right, Empty):
+        return left
+    if not isinstance(left, Empty):
+        return UnionAll(left, right)
+    # The sum is named after its left side.
+    pairs = zip(whole.columns, right.columns, strict=True)
+    items = tuple(Item(replace(there, name=here.name), column(there)) for here, there in pairs)
+    return (
+        right
+        if all(i.column.name == c.name for i, c in zip(items, right.columns, strict=True))
+        else Project(right, items)
+    )

@@ -1,0 +1,110 @@
+"""Scalar expressions and their types: immutable, and aware of the columns they read.
+
+What the compiler must know of a type is little: whether equal values are identical
+(ALGEBRA.md §8, trap 8), and for numbers whether sums are exact.  Where it can't tell,
+it says so (``UNKNOWN``) and every user of a type takes the careful way.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from psycopg import sql
+
+
+class Identity(StrEnum):
+    """How two values are told apart, beyond ``=``."""
+
+    EQUAL = "equal"
+    SCALE = "scale"
+    TEXT = "text"
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Type:
+    """A type as far as the algebra cares.
+
+    ``name`` is the built-in's ``typname``, None when it isn't known or not built in.
+    ``scale`` is the number of decimals that every value has, None when they vary.
+    """
+
+    name: str | None
+    identity: Identity
+    scale: int | None = None
+    hashable: bool = True
+
+    @property
+    def is_integer(self) -> bool:
+        return self.name in {"int2", "int4", "int8"}
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether adding and subtracting loses nothing."""
+        return self.is_integer or self.name == "numeric"
+
+
+UNKNOWN = Type(None, Identity.NONE, hashable=False)
+BOOL = Type("bool", Identity.EQUAL)
+INT4 = Type("int4", Identity.EQUAL, 0)
+INT8 = Type("int8", Identity.EQUAL, 0)
+TEXT = Type("text", Identity.EQUAL)
+NUMERIC = Type("numeric", Identity.SCALE)
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of a plan.  Names are unique within a whole plan."""
+
+    name: str
+    type: Type
+    not_null: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Scalar:
+    """An expression over the columns of a plan.
+
+    ``text`` was printed by a parser's deparser or composed from quoted parts; ``equates``
+    names the two columns when the expression is ``a = b``.
+    """
+
+    text: str
+    columns: frozenset[str]
+    type: Type
+    not_null: bool = False
+    equates: tuple[str, str] | None = None
+
+    def sql(self) -> sql.Composable:
+        """The expression as SQL: the one door for parsed text."""
+        return _Verbatim(self.text)
+
+    @property
+    def is_column(self) -> bool:
+        return len(self.columns) == 1 and self.text == identifier(next(iter(self.columns)))
+
+
+class _Verbatim(sql.Composable):
+    """Text that a deparser printed; ``sql.SQL`` is for literals in the source alone."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+
+    def as_bytes(self, context: object = None) -> bytes:
+        return str(self._obj).encode()
+
+
+def identifier(name: str) -> str:
+    """A name as SQL prints it, quoted."""
+    return sql.Identifier(name).as_string(None)
+
+
+def column(of: Column) -> Scalar:
+    """The expression that is just a column."""
+    return Scalar(identifier(of.name), frozenset((of.name,)), of.type, of.not_null)
+
+
+def composed(text: sql.Composable, columns: frozenset[str], of: Type, *, not_null: bool = False) -> Scalar:
+    """An expression that the compiler itself makes."""
+    return Scalar(text.as_string(None), columns, of, not_null)

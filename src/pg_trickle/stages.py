@@ -1,0 +1,260 @@
+"""Cutting a plan at its stateful operators (ALGEBRA.md §6).
+
+An Aggregate becomes a **stage**: a state table that stores, for each group, counters from which the
+aggregates can be computed, maintained from the delta of what is below.  Above the cut the
+aggregate is a projection of a scan of that state, so a query is a short list of stages and a
+final plan that is linear or bilinear throughout.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import Enum
+
+from psycopg import sql
+
+from pg_trickle.algebra.aggregate import Aggregate, Call, Rule
+from pg_trickle.algebra.linear import Item, Project
+from pg_trickle.algebra.plan import Plan
+from pg_trickle.algebra.source import Field, Scan, State
+from pg_trickle.scalar import BOOL, INT4, INT8, NUMERIC, Column, Scalar, Type, column, composed
+
+
+class Role(Enum):
+    """What a column of a state table holds."""
+
+    KEY = "k"
+    HASH = "h"
+    ROWS = "n"
+    COUNT = "c"
+    COUNT_TRUE = "t"
+    COUNT_FALSE = "f"
+    COUNT_NAN = "nan"
+    COUNT_POSITIVE_INFINITY = "pinf"
+    COUNT_NEGATIVE_INFINITY = "ninf"
+    SUM = "s"
+    FINITE_SUM = "fs"
+    MIN = "min"
+    MAX = "max"
+    VALUE = "v"
+
+
+@dataclass(frozen=True, slots=True)
+class StateColumn:
+    """A column of a state table; ``argument`` and ``condition`` name columns below the aggregation."""
+
+    name: str
+    role: Role
+    type: Type
+    argument: str | None = None
+    condition: str | None = None
+    value: Scalar | None = None
+
+    @property
+    def is_added(self) -> bool:
+        """Whether the new value is the old one plus the delta's."""
+        return self.role not in {Role.KEY, Role.HASH, Role.MIN, Role.MAX, Role.VALUE}
+
+    @property
+    def is_extremum(self) -> bool:
+        return self.role in {Role.MIN, Role.MAX}
+
+    @property
+    def column(self) -> Column:
+        return Column(self.name, self.type, not_null=self.is_added or self.role is Role.HASH)
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A state table, the aggregation it stores, and its columns.
+
+    ``keys`` pairs the state's key columns with the grouping columns below; without grouping columns
+    there is one key that is always 1, and its row never goes away.
+    """
+
+    state: State
+    aggregate: Aggregate
+    keys: tuple[tuple[StateColumn, Column | None], ...]
+    hashed: StateColumn | None
+    rest: tuple[StateColumn, ...]
+
+    @property
+    def is_global(self) -> bool:
+        return not self.aggregate.keys
+
+    @property
+    def columns(self) -> tuple[StateColumn, ...]:
+        hashed = () if self.hashed is None else (self.hashed,)
+        return hashed + tuple(key for key, _ in self.keys) + self.rest
+
+    @property
+    def key_names(self) -> tuple[str, ...]:
+        """The columns of the unique index, in its order."""
+        hashed = () if self.hashed is None else (self.hashed.name,)
+        return hashed + tuple(key.name for key, _ in self.keys)
+
+    @property
+    def key_columns(self) -> tuple[Column, ...]:
+        """The same, with their types."""
+        hashed = () if self.hashed is None else (self.hashed.column,)
+        keys = tuple(replace(key.column, not_null=below is None or below.not_null) for key, below in self.keys)
+        return hashed + keys
+
+    @property
+    def recomputed(self) -> tuple[StateColumn, ...]:
+        """The columns that need their group read again, always or when an extremum went."""
+        return tuple(one for one in self.rest if one.is_extremum or one.role is Role.VALUE)
+
+
+@dataclass(slots=True)
+class _Layout:
+    """Collects the state columns of one aggregation, each once."""
+
+    columns: dict[tuple[Role, str | None, str | None, str | None], StateColumn]
+
+    def need(
+        self,
+        role: Role,
+        of: Type = INT8,
+        *,
+        argument: str | None = None,
+        condition: str | None = None,
+        value: Scalar | None = None,
+    ) -> StateColumn:
+        place = (role, argument, condition, value.text if value else None)
+        if place not in self.columns:
+            number = sum(1 for other in self.columns.values() if other.role is role) + 1
+            name = role.value if role is Role.ROWS else f"{role.value}{number}"
+            self.columns[place] = StateColumn(name, role, of, argument, condition, value)
+        return self.columns[place]
+
+
+def cut(plan: Plan, identifier: int) -> tuple[tuple[Stage, ...], Plan]:
+    """The stages of a plan, inner ones first, and the plan over them."""
+    stages: list[Stage] = []
+
+    def descend(part: Plan) -> Plan:
+        below = part.over(descend)
+        if not isinstance(below, Aggregate):
+            return below
+        state = State(f"state_{identifier}_{len(stages) + 1}")
+        stage, output = _stage(below, state)
+        stages.append(stage)
+        return output
+
+    final = descend(plan)
+    return tuple(stages), final
+
+
+def _stage(aggregate: Aggregate, state: State) -> tuple[Stage, Plan]:
+    below = {one.name: one for one in aggregate.input.columns}
+    grouped = [below[key] for key in aggregate.keys]
+    keys: tuple[tuple[StateColumn, Column | None], ...] = tuple(
+        (StateColumn(f"k{place}", Role.KEY, one.type), one) for place, one in enumerate(grouped, 1)
+    ) or ((StateColumn("k1", Role.KEY, INT4), None),)
+    layout = _Layout({})
+    layout.need(Role.ROWS)
+    outputs = [_output(call, layout, below) for call in aggregate.calls]
+    stage = Stage(state, aggregate, keys, _hash(grouped), tuple(layout.columns.values()))
+    fields = tuple(
+        Field(Column(f"{state.name}_{one.name}", one.type, one.column.not_null), one.name, one.name)
+        for one in stage.columns
+    )
+    named = {field.attribute: field.column for field in fields}
+    items = [
+        Item(source, column(Column(named[key.name].name, source.type, source.not_null)))
+        for key, source in keys
+        if source is not None
+    ]
+    items += [Item(call.column, output.over(named)) for call, output in zip(aggregate.calls, outputs, strict=True)]
+    scan = Scan(state, fields, (tuple(named[key.name].name for key, _ in keys),))
+    return stage, Project(scan, tuple(items))
+
+
+def _hash(grouped: list[Column]) -> StateColumn | None:
+    """A hash in front of the key, when no plain comparison of the key could use an index.
+
+    One nullable column can be looked up by two index scans; several, or types that need
+    array comparison, can't.
+    """
+    loose = any(not one.not_null for one in grouped) and len(grouped) > 1
+    foreign = any(one.type.name is None for one in grouped)
+    if (loose or foreign) and all(one.type.hashable for one in grouped):
+        return StateColumn("h", Role.HASH, INT8)
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Output:
+    """An aggregate's value as a template over state columns."""
+
+    template: sql.SQL
+    parts: dict[str, StateColumn]
+    type: Type
+    not_null: bool = False
+
+    def over(self, named: dict[str, Column]) -> Scalar:
+        used = {hole: named[part.name] for hole, part in self.parts.items()}
+        text = self.template.format(**{hole: sql.Identifier(one.name) for hole, one in used.items()})
+        if self.template == _AS_STORED:
+            return replace(column(used["value"]), type=self.type, not_null=self.not_null)
+        return composed(text, frozenset(one.name for one in used.values()), self.type, not_null=self.not_null)
+
+
+_AS_STORED = sql.SQL("{value}")
+
+
+def _output(call: Call, layout: _Layout, below: dict[str, Column]) -> _Output:
+    of = call.column.type
+    argument = below[call.argument] if call.argument else None
+    where = {"argument": call.argument, "condition": call.condition}
+    match call.rule:
+        case Rule.COUNT:
+            if argument is None and call.condition is None:
+                return _Output(_AS_STORED, {"value": layout.need(Role.ROWS)}, of, not_null=True)
+            return _Output(_AS_STORED, {"value": layout.need(Role.COUNT, **where)}, of, not_null=True)
+        case Rule.SUM | Rule.AVG:
+            assert argument is not None
+            return _sum(call, layout, argument)
+        case Rule.MIN | Rule.MAX:
+            role = Role.MIN if call.rule is Rule.MIN else Role.MAX
+            return _Output(_AS_STORED, {"value": layout.need(role, of, value=call.value, **where)}, of)
+        case Rule.BOOL_AND | Rule.BOOL_OR:
+            every = call.rule is Rule.BOOL_AND
+            parts = {
+                "count": layout.need(Role.COUNT, **where),
+                "hits": layout.need(Role.COUNT_FALSE if every else Role.COUNT_TRUE, **where),
+            }
+            template = (
+                sql.SQL("CASE WHEN {count} > 0 THEN {hits} = 0 END")
+                if every
+                else sql.SQL("CASE WHEN {count} > 0 THEN {hits} > 0 END")
+            )
+            return _Output(template, parts, BOOL)
+        case Rule.RECOMPUTE:
+            return _Output(_AS_STORED, {"value": layout.need(Role.VALUE, of, value=call.value)}, of)
+
+
+def _sum(call: Call, layout: _Layout, argument: Column) -> _Output:
+    """The stored sum is of finite values; NaN and the infinities, which no subtraction takes out again, are counted."""
+    where = {"argument": call.argument, "condition": call.condition}
+    stored = INT8 if argument.type.name in {"int2", "int4"} else replace(NUMERIC, scale=argument.type.scale)
+    summed = Role.SUM if argument.type.is_integer else Role.FINITE_SUM
+    parts = {"count": layout.need(Role.COUNT, **where), "sum": layout.need(summed, stored, **where)}
+    if argument.type.is_integer:
+        plain = sql.SQL("CASE WHEN {count} > 0 THEN {sum} END")
+        mean = sql.SQL("CASE WHEN {count} > 0 THEN {sum}::numeric / {count} END")
+        return _Output(plain if call.rule is Rule.SUM else mean, parts, call.column.type)
+    parts["nan"] = layout.need(Role.COUNT_NAN, **where)
+    if argument.type.scale is not None:
+        plain = sql.SQL("CASE WHEN {nan} > 0 THEN 'NaN'::numeric WHEN {count} > 0 THEN {sum} END")
+        mean = sql.SQL("CASE WHEN {nan} > 0 THEN 'NaN'::numeric WHEN {count} > 0 THEN {sum} / {count} END")
+        return _Output(plain if call.rule is Rule.SUM else mean, parts, call.column.type)
+    parts["up"] = layout.need(Role.COUNT_POSITIVE_INFINITY, **where)
+    parts["down"] = layout.need(Role.COUNT_NEGATIVE_INFINITY, **where)
+    plain = sql.SQL(
+        "CASE WHEN {nan} > 0 OR ({up} > 0 AND {down} > 0) THEN 'NaN'::numeric"
+        " WHEN {up} > 0 THEN 'Infinity'::numeric WHEN {down} > 0 THEN '-Infinity'::numeric"
+        " WHEN {count} > 0 THEN {sum} END"
+    )
+    return _Output(plain, parts, call.column.type)

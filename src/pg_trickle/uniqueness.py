@@ -1,0 +1,64 @@
+"""Which columns of a plan are certainly unique: the key that a stream table is stored under.
+
+Functional dependencies on catalog keys, composed operator by operator (LESSONS.md §2.3).
+"""
+
+from __future__ import annotations
+
+from itertools import product
+
+from pg_trickle.algebra.aggregate import Aggregate, Touched
+from pg_trickle.algebra.join import Join
+from pg_trickle.algebra.linear import Consolidate, Filter, Negate, Project, UnionAll
+from pg_trickle.algebra.operators import operator
+from pg_trickle.algebra.plan import Plan
+from pg_trickle.algebra.source import Changes, Empty, Opaque, Scan, Unit
+
+Key = frozenset[str]
+_MOST = 8
+
+
+def keys(plan: Plan) -> tuple[Key, ...]:
+    """Sets of columns by which no two rows of the plan's new state agree, NULLs alike; smallest first."""
+    found = {key for key in _keys(plan) if key <= {column.name for column in plan.columns}}
+    minimal = [key for key in found if not any(other < key for other in found)]
+    return tuple(sorted(minimal, key=lambda key: (len(key), sorted(key)))[:_MOST])
+
+
+def _keys(plan: Plan) -> set[Key]:
+    match operator(plan):
+        case Scan(_, _, known):
+            return {frozenset(key) for key in known}
+        case Unit():
+            return {frozenset()}
+        case Filter(below) | Touched(below, _, _):
+            return set(keys(below))
+        case Project(below, items):
+            renamed: dict[str, set[str]] = {}
+            for item in items:
+                if item.value.is_column:
+                    renamed.setdefault(next(iter(item.value.columns)), set()).add(item.column.name)
+            return {
+                frozenset(choice)
+                for key in keys(below)
+                if key <= renamed.keys()
+                for choice in product(*(sorted(renamed[name]) for name in sorted(key)))
+            }
+        case Join(left, right, _):
+            return _join_keys(plan, keys(left), keys(right))
+        case Aggregate(_, grouped, _):
+            return {frozenset(grouped)}
+        case UnionAll() | Negate() | Consolidate() | Changes() | Empty() | Opaque():
+            return set()
+
+
+def _join_keys(join: Join, left: tuple[Key, ...], right: tuple[Key, ...]) -> set[Key]:
+    """Both keys together; one alone when each of its rows meets at most one of the other side."""
+    pairs = [pair for predicate in join.on if (pair := predicate.equates) is not None]
+    joined = {name for pair in pairs for name in pair}
+    found = {one | other for one, other in product(left, right)}
+    if any(key <= joined for key in right):
+        found.update(left)
+    if any(key <= joined for key in left):
+        found.update(right)
+    return found
