@@ -1,0 +1,213 @@
+"""The worker's calls to the server, one method each.  Every query is in queries.sql."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+import psycopg
+from psycopg.rows import DictRow, dict_row
+from psycopg.types.json import Jsonb
+
+from pg_trickle.worker.dag import StreamTable
+from pg_trickle.worker.marks import Snapshot, full_xid
+from pg_trickle.worker.scheduler import Settings
+
+Connection = psycopg.Connection[DictRow]
+
+SESSION = {
+    "application_name": "pg_trickle worker",
+    "connect_timeout": "5",
+    # A server that vanished without a word is noticed in a quarter of a minute.
+    "keepalives_idle": "5",
+    "keepalives_interval": "3",
+    "keepalives_count": "3",
+}
+
+
+@cache
+def queries() -> dict[str, bytes]:
+    """The sections of queries.sql by name."""
+    text = files("pg_trickle.worker").joinpath("queries.sql").read_text(encoding="utf-8")
+    sections = text.split("-- name: ")[1:]
+    return {name.strip(): body.strip().encode() for name, _, body in (section.partition("\n") for section in sections)}
+
+
+def connect(dsn: str) -> Connection:
+    """A connection for short statements, each its own transaction."""
+    connection = psycopg.connect(dsn, autocommit=True, row_factory=dict_row, **SESSION)  # type: ignore[arg-type]
+    configure(connection)
+    return connection
+
+
+def configure(connection: Connection) -> None:
+    """Settle, on a connection in autocommit mode, what a role's or a database's settings could have changed.
+
+    A refresh whose commit a crash loses is made again from the same buffers, so no refresh waits for the disk.
+    """
+    connection.execute("SET search_path = pg_catalog, pg_temp")
+    connection.execute("SET synchronous_commit = off")
+    connection.execute("SET client_min_messages = warning")
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """The cheapest look at the server: has anything been written, has a transaction ended, what time is it there."""
+
+    wal_lsn: str
+    snapshot: Snapshot
+    now: float
+
+
+@dataclass(frozen=True, slots=True)
+class Poll:
+    """What has to be known when something was written."""
+
+    enabled: bool
+    catalog_version: int
+    high_water: dict[int, int]
+    requests: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """The stream tables that have unconsumed changes in a snapshot."""
+
+    tables: frozenset[int]
+    snapshot: Snapshot
+    next_xid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What ``worker_refresh`` says about one stream table."""
+
+    id: int
+    mode: str | None
+    rows_in: int | None
+    rows_out: int | None
+    milliseconds: float | None
+    sqlstate: str | None
+    message: str | None
+    skipped: str | None
+    stale_plan: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """A connection, as what the worker may do with it."""
+
+    connection: Connection
+
+    def _row(self, name: str, /, **parameters: Any) -> DictRow:
+        row = self.connection.execute(queries()[name], parameters).fetchone()
+        assert row is not None, name
+        return row
+
+    def lock(self) -> bool:
+        """Become the one worker of this database, for as long as the connection lives; False if there is one."""
+        (taken,) = self._row("lock").values()
+        return bool(taken)
+
+    def probe(self) -> Probe:
+        row = self._row("probe")
+        return Probe(row["wal_lsn"], Snapshot.parse(row["snapshot"]), row["now"])
+
+    def poll(self) -> Poll:
+        row = self._row("poll")
+        high_water = {int(source): int(mark or 0) for source, mark in (row["high_water"] or {}).items()}
+        return Poll(row["enabled"], row["catalog_version"], high_water, row["requests"])
+
+    def stream_tables(self) -> list[StreamTable]:
+        return [
+            StreamTable(
+                id=row["pgt_id"],
+                name=row["name"],
+                depends_on=frozenset(row["depends_on"] or ()),
+                sources=frozenset(row["source_relids"] or ()),
+                schedule=row["schedule"],
+                schedule_seconds=row["schedule_seconds"],
+                status=row["status"],
+                tier=row["tier"],
+                refresh_mode=row["refresh_mode"],
+                populated=row["is_populated"],
+                needs_reinit=row["needs_reinit"],
+                watched=row["watched"],
+                last_refresh_at=row["last_refresh_at"],
+            )
+            for row in self.connection.execute(queries()["stream_tables"])
+        ]
+
+    def settings(self) -> Settings:
+        found = self._row("settings")["settings"]
+        return Settings(
+            default_schedule_seconds=float(found["default_schedule_seconds"]),
+            max_consecutive_errors=int(found["max_consecutive_errors"]),
+            max_concurrent_refreshes=int(found["max_concurrent_refreshes"]),
+        )
+
+    def pending(self, tables: Collection[int]) -> Pending:
+        row = self._row("pending", tables=sorted(tables))
+        snapshot = Snapshot.parse(row["snapshot"])
+        next_xid = full_xid(row["next_xid"], at_least=snapshot.xmax)
+        return Pending(frozenset(row["pending"] or ()), snapshot, next_xid)
+
+    def refresh(self, group: Collection[int]) -> list[Result]:
+        """Refresh these, in this order, in one REPEATABLE READ transaction (the connection's isolation level)."""
+        with self.connection.transaction():
+            results = self._row("refresh", tables=list(group))["results"]
+        return [
+            Result(
+                id=result["pgt_id"],
+                mode=result.get("mode"),
+                rows_in=result.get("rows_in"),
+                rows_out=result.get("rows_out"),
+                milliseconds=result.get("ms"),
+                sqlstate=(result.get("error") or {}).get("sqlstate"),
+                message=(result.get("error") or {}).get("message"),
+                skipped=result.get("skipped"),
+                stale_plan=bool(result.get("stale_plan")),
+            )
+            for result in results
+        ]
+
+    def failed(self, table: int, *, started_at: float, sqlstate: str, message: str, max_errors: int) -> None:
+        with self.connection.transaction():
+            self._row(
+                "failed",
+                table=table,
+                started_at=datetime.fromtimestamp(started_at, UTC),
+                sqlstate=sqlstate,
+                message=message,
+                max_errors=max_errors,
+            )
+
+    def compile_request(self, table: int) -> Any:
+        with self.connection.transaction():
+            return json.loads(self._row("compile_request", table=table)["request"])
+
+    def install_plan(self, table: int, plan: dict[str, Any]) -> None:
+        with self.connection.transaction():
+            self._row("install_plan", table=table, plan=Jsonb(plan))
+
+    def take_requests(self, *, most: int, longest: int) -> list[tuple[int, str | None]]:
+        """The next compile requests, as JSON text; None for one that is longer than that many bytes."""
+        rows = self.connection.execute(queries()["take_requests"], {"most": most, "longest": longest})
+        return [(row["id"], row["request"]) for row in rows]
+
+    def answer(self, request: int, *, plan: dict[str, Any] | None, error: dict[str, Any] | None) -> None:
+        self._row(
+            "answer",
+            request=request,
+            plan=None if plan is None else Jsonb(plan),
+            error=None if error is None else Jsonb(error),
+        )
+
+    def housekeeping(self) -> Any:
+        with self.connection.transaction():
+            return self._row("housekeeping")["done"]

@@ -1,0 +1,50 @@
+-- What the worker asks the server.  A section a query; the worker's role may call these functions and nothing else.
+
+-- name: lock
+SELECT pg_catalog.pg_try_advisory_lock(1885762401, 1)
+
+-- name: probe
+SELECT pg_catalog.pg_current_wal_insert_lsn()::text AS wal_lsn,
+       pg_catalog.pg_current_snapshot()::text AS snapshot,
+       extract(epoch FROM pg_catalog.clock_timestamp())::float8 AS now
+
+-- name: poll
+SELECT enabled, catalog_version, high_water, requests
+  FROM pgtrickle_changes.worker_poll()
+
+-- name: stream_tables
+SELECT pgt_id, name, depends_on, source_relids::bigint[] AS source_relids, schedule, schedule_seconds, status, tier, refresh_mode,
+       is_populated, needs_reinit, watched, extract(epoch FROM last_refresh_at)::float8 AS last_refresh_at
+  FROM pgtrickle_changes.worker_stream_tables()
+
+-- name: settings
+SELECT pgtrickle_changes.worker_settings() AS settings
+
+-- name: pending
+-- age(xid) counts from the next transaction id to be assigned, without assigning one.
+SELECT pgtrickle_changes.worker_pending(%(tables)s) AS pending,
+       pg_catalog.pg_current_snapshot()::text AS snapshot,
+       pg_catalog.age('3'::pg_catalog.xid)::bigint + 3 AS next_xid
+
+-- name: refresh
+SELECT pgtrickle_changes.worker_refresh(%(tables)s, 'SCHEDULER') AS results
+
+-- name: failed
+SELECT pgtrickle_changes.worker_failed(%(table)s, %(started_at)s, %(sqlstate)s, %(message)s, %(max_errors)s)
+
+-- name: compile_request
+SELECT pgtrickle_changes.worker_compile_request(%(table)s)::text AS request
+
+-- name: install_plan
+SELECT pgtrickle_changes.worker_install_plan(%(table)s, %(plan)s)
+
+-- name: take_requests
+-- As text, and only up to a size: what can't be read must not stop the worker from reading the next.
+SELECT t.id, CASE WHEN pg_catalog.octet_length(t.request::text) <= %(longest)s THEN t.request::text END AS request
+  FROM pgtrickle_changes.worker_take_requests(%(most)s) AS t
+
+-- name: answer
+SELECT pgtrickle_changes.worker_answer(%(request)s, %(plan)s, %(error)s)
+
+-- name: housekeeping
+SELECT pgtrickle_changes.worker_housekeeping() AS done

@@ -1,0 +1,136 @@
+"""One run: a group refreshed in one transaction, with what its failures ask for."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+
+import psycopg
+from psycopg_pool import ConnectionPool, PoolTimeout
+
+from pg_trickle.catalog.model import CompileRequest
+from pg_trickle.errors import PgTrickleError
+from pg_trickle.worker import retry
+from pg_trickle.worker.compile_service import Compile, compile_to_json
+from pg_trickle.worker.gateway import Connection, Gateway, Result
+from pg_trickle.worker.log import logger
+from pg_trickle.worker.scheduler import Outcome, Run
+
+# A plan that is stale again right after it was made: somebody alters the sources all the time.
+PLANS_A_RUN = 3
+CONNECTION_LOST = "08006"
+CONFLICT = "40001"
+
+log = logger("pg_trickle.worker.refresh")
+
+
+@dataclass(frozen=True, slots=True)
+class Refresher:
+    """Runs groups on connections of a pool.  Safe to use from several threads."""
+
+    pool: ConnectionPool[Connection]
+    compile_request: Compile = compile_to_json
+    stopping: threading.Event = field(default_factory=threading.Event)
+    _busy: set[Connection] = field(default_factory=set)
+
+    @contextmanager
+    def _gateway(self) -> Iterator[Gateway]:
+        with self.pool.connection() as connection:
+            self._busy.add(connection)
+            try:
+                yield Gateway(connection)
+            finally:
+                self._busy.discard(connection)
+
+    def cancel(self) -> None:
+        """Break off what is running; it is rolled back, and the next worker does it again."""
+        for connection in tuple(self._busy):
+            connection.cancel_safe(timeout=1)
+
+    def run(self, run: Run) -> dict[int, Outcome]:
+        """Refresh a group; what became of each member.  Raises nothing that has to do with the server."""
+        try:
+            return self._refresh(run)
+        except (psycopg.Error, PoolTimeout) as exc:
+            sqlstate = _sqlstate(exc)
+            log.warning("refresh broken off", tables=run.group, sqlstate=sqlstate)
+            if self.stopping.is_set() or (retry.is_transient(sqlstate) and self._has_retries(run)):
+                return dict.fromkeys(run.group, Outcome.RETRY)
+            if len(run.group) > 1:
+                return self._one_by_one(run)
+            return {run.group[0]: self._failed(run, run.group[0], sqlstate, _message(exc))}
+
+    def _has_retries(self, run: Run) -> bool:
+        return max(run.failures.values()) < retry.RETRIES
+
+    def _one_by_one(self, run: Run) -> dict[int, Outcome]:
+        """Find out which member it was.
+
+        Some errors can't be caught inside the transaction (a cancelled statement, a failed assertion in a
+        function of the query), and nobody's query may keep the others in the group from being refreshed.
+        """
+        outcomes: dict[int, Outcome] = {}
+        for table in run.group:
+            alone = replace(run, group=(table,), failures={table: run.failures[table]})
+            outcomes.update(self.run(alone))
+        return outcomes
+
+    def _refresh(self, run: Run) -> dict[int, Outcome]:
+        for _ in range(PLANS_A_RUN):
+            with self._gateway() as gateway:
+                results = gateway.refresh(run.group)
+            stale = [result.id for result in results if result.stale_plan]
+            broken = {table: outcome for table in stale if (outcome := self._replan(run, table)) is not None}
+            if not stale or broken:
+                return {result.id: broken.get(result.id) or self._outcome(run, result) for result in results}
+        broken = {table: self._failed(run, table, CONFLICT, "the sources are altered all the time") for table in stale}
+        return {result.id: broken.get(result.id) or self._outcome(run, result) for result in results}
+
+    def _outcome(self, run: Run, result: Result) -> Outcome:
+        log.debug("refreshed", table=result.id, mode=result.mode, rows_in=result.rows_in, rows_out=result.rows_out)
+        if result.stale_plan:
+            return Outcome.SKIPPED
+        if result.sqlstate is not None:
+            return self._failed(run, result.id, result.sqlstate, result.message or "")
+        return Outcome.SKIPPED if result.skipped else Outcome.REFRESHED
+
+    def _replan(self, run: Run, table: int) -> Outcome | None:
+        """Compile a stream table's query again; an outcome if that failed."""
+        try:
+            with self._gateway() as gateway:
+                request = gateway.compile_request(table)
+                gateway.install_plan(table, self.compile_request(CompileRequest.from_json(request)))
+        except psycopg.Error as exc:
+            return self._failed(run, table, _sqlstate(exc), _message(exc))
+        except PgTrickleError as exc:
+            return self._failed(run, table, exc.sqlstate, exc.message)
+        log.info("compiled again", table=table)
+        return None
+
+    def _failed(self, run: Run, table: int, sqlstate: str, message: str) -> Outcome:
+        """Retry what may pass by itself, a few times; record anything else as an error of this stream table."""
+        if self.stopping.is_set() or (retry.is_transient(sqlstate) and run.failures[table] < retry.RETRIES):
+            log.info("refresh to be retried", table=table, sqlstate=sqlstate, failures=run.failures[table] + 1)
+            return Outcome.RETRY
+        # The message may quote values of the data: it belongs in the history, which has its readers, not in the log.
+        log.warning("refresh failed", table=table, sqlstate=sqlstate)
+        try:
+            with self._gateway() as gateway:
+                gateway.failed(
+                    table, started_at=run.started_at, sqlstate=sqlstate, message=message, max_errors=run.max_errors
+                )
+        except (psycopg.Error, PoolTimeout) as exc:
+            log.warning("failure not recorded", table=table, sqlstate=_sqlstate(exc))
+            return Outcome.RETRY
+        return Outcome.FAILED
+
+
+def _sqlstate(exc: BaseException) -> str:
+    """The error's SQLSTATE; errors without one come from the connection, not from the server."""
+    return (exc.sqlstate if isinstance(exc, psycopg.Error) else None) or CONNECTION_LOST
+
+
+def _message(exc: psycopg.Error) -> str:
+    return exc.diag.message_primary or "connection lost"

@@ -1,0 +1,203 @@
+"""What to refresh next: the state between two looks at the database.  No I/O, no clock: every time is the caller's.
+
+The loop tells it what it saw (``load``, ``observe``, ``checked``, ``finished``) and asks what to do
+(``to_check``, ``start``).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from enum import Enum
+
+from pg_trickle.worker import retry
+from pg_trickle.worker.dag import Dag, StreamTable
+from pg_trickle.worker.due import Follower, followers, followers_due, next_at
+from pg_trickle.worker.marks import Marks, Snapshot
+
+LONGEST_PENALTY_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The server's settings that concern the worker."""
+
+    default_schedule_seconds: float = 1.0
+    max_consecutive_errors: int = 3
+    max_concurrent_refreshes: int = 4
+
+
+class Outcome(Enum):
+    """What became of one stream table in a refresh."""
+
+    REFRESHED = "refreshed"
+    SKIPPED = "skipped"
+    RETRY = "retry"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """Ask which of these tables have changes, because of these sources."""
+
+    tables: frozenset[int]
+    sources: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A group to be refreshed together, in this order; ``failures`` counts what each has to retry already."""
+
+    group: tuple[int, ...]
+    started_at: float
+    failures: Mapping[int, int]
+    max_errors: int
+
+
+@dataclass(slots=True)
+class Scheduler:
+    """Knows the stream tables, which of them changed, which are being refreshed and which have to wait."""
+
+    settings: Settings = Settings()
+    dag: Dag = field(default_factory=lambda: Dag({}))
+    marks: Marks = field(default_factory=Marks)
+    running: set[int] = field(default_factory=set)
+    runs: int = 0
+    unsure: set[int] = field(default_factory=set)
+    changed: set[int] = field(default_factory=set)
+    stale: bool = True
+    _followers: tuple[Follower, ...] = ()
+    _watchers: dict[int, frozenset[int]] = field(default_factory=dict)
+    _since: dict[int, float] = field(default_factory=dict)
+    _next: dict[int, float] = field(default_factory=dict)
+    _paced: dict[int, float] = field(default_factory=dict)
+    _held: dict[int, float] = field(default_factory=dict)
+    _failures: dict[int, int] = field(default_factory=dict)
+    _penalties: dict[int, int] = field(default_factory=dict)
+
+    def load(self, tables: Iterable[StreamTable], settings: Settings) -> None:
+        """Take in what stream tables there are now."""
+        before = self.dag.tables
+        self.dag, self.settings, self.stale = Dag.of(tables), settings, False
+        self._followers = followers(self.dag, default_seconds=settings.default_schedule_seconds)
+        watchers: dict[int, set[int]] = {}
+        for table in frozenset().union(*(follower.watched for follower in self._followers)):
+            for source in self.dag.tables[table].sources:
+                watchers.setdefault(source, set()).add(table)
+        self._watchers = {source: frozenset(tables) for source, tables in watchers.items()}
+        self.unsure.intersection_update(self.dag.tables)
+        self.changed.intersection_update(self.dag.tables)
+        for memory in (self._since, self._next, self._paced, self._held, self._failures, self._penalties):
+            for gone in memory.keys() - self.dag.tables.keys():
+                del memory[gone]
+        for table in self.dag.tables.values():
+            if table.id not in before or not _same_but_for_time(before[table.id], table):
+                self.unsure.add(table.id)
+                self._held.pop(table.id, None)
+            if table.last_refresh_at is not None:
+                self._since[table.id] = max(table.last_refresh_at, self._since.get(table.id, -math.inf))
+            self._next[table.id] = next_at(table, since=self._since.get(table.id))
+
+    def forget(self) -> None:
+        """Trust nothing that was seen: somebody else may have been at work in the meantime."""
+        self.marks = Marks()
+        self.changed.clear()
+        self.unsure.update(self.dag.tables)
+        self.stale = True
+
+    def observe(self, high_water: Mapping[int, int]) -> bool:
+        """Note the buffers' high-water marks; whether one that matters has moved."""
+        return self.marks.observe({source: mark for source, mark in high_water.items() if source in self._watchers})
+
+    def to_check(self, now: Snapshot) -> Check:
+        """What has to be asked before ``start`` knows which tables have changed."""
+        sources = self.marks.to_check(now)
+        watching = frozenset().union(*(self._watchers.get(source, frozenset()) for source in sources))
+        return Check(tables=watching | self.unsure, sources=sources)
+
+    def checked(self, check: Check, *, pending: Collection[int], snapshot: Snapshot, next_xid: int) -> None:
+        self.changed -= check.tables
+        self.changed.update(pending)
+        self.unsure -= check.tables
+        self.marks.checked(check.sources, snapshot, next_xid=next_xid)
+
+    def start(self, now: float) -> list[Run]:
+        """The groups to begin with now; they count as running until ``finished``."""
+        free = self.settings.max_concurrent_refreshes - self.runs
+        if free <= 0:
+            return []
+        groups = self.dag.groups(self.dag.closure(table for table in self._due(now) if self._may_start(table, now)))
+        # Who has waited longest comes first, or tables with small numbers could starve the others.
+        waiting = sorted(groups, key=lambda group: min(self._since.get(table, -math.inf) for table in group))
+        return [self._begin(group, now) for group in waiting[:free]]
+
+    def _due(self, now: float) -> frozenset[int]:
+        unfilled = {table.id for table in self.dag.tables.values() if table.needs_reinit or not table.populated}
+        by_time = frozenset(table for table, moment in self._next.items() if moment <= now)
+        return by_time | followers_due(self._followers, now, changed=self.changed | unfilled, since=self._since)
+
+    def _may_start(self, table: int, now: float) -> bool:
+        if self._paced.get(table, -math.inf) > now:
+            return False
+        needed = self.dag.closure([table])
+        return self.running.isdisjoint(needed) and all(
+            self._held.get(upstream, -math.inf) <= now for upstream in needed
+        )
+
+    def _begin(self, group: tuple[int, ...], now: float) -> Run:
+        self.running.update(group)
+        self.runs += 1
+        # Its snapshot will be newer than any check so far.  What a check finds from here on may be newer than that.
+        self.changed.difference_update(group)
+        self.unsure.difference_update(group)
+        failures = {table: self._failures.get(table, 0) for table in group}
+        return Run(group, now, failures, self.settings.max_consecutive_errors)
+
+    def finished(self, run: Run, outcomes: Mapping[int, Outcome], *, now: float, jitter: float = 0.0) -> None:
+        """Take in what became of a run."""
+        self.runs -= 1
+        self.running.difference_update(run.group)
+        for table in run.group:
+            outcome = outcomes[table]
+            if table in self.changed or outcome is not Outcome.REFRESHED:
+                self.unsure.add(table)
+            self._paced[table] = now + (now - run.started_at)
+            match outcome:
+                case Outcome.REFRESHED:
+                    self._failures.pop(table, None)
+                    self._penalties.pop(table, None)
+                case Outcome.SKIPPED:
+                    self._held[table] = now + retry.FIRST_DELAY_SECONDS
+                case Outcome.RETRY:
+                    self._failures[table] = self._failures.get(table, 0) + 1
+                    self._held[table] = now + retry.delay(self._failures[table], jitter)
+                case Outcome.FAILED:
+                    self._failures.pop(table, None)
+                    self._penalties[table] = self._penalties.get(table, 0) + 1
+                    self._held[table] = now + self._penalty_seconds(table)
+                    self.stale = True
+            if outcome in (Outcome.REFRESHED, Outcome.FAILED):
+                self._attempted(table, run.started_at)
+
+    def _penalty_seconds(self, table: int) -> float:
+        """An error that isn't going to pass by itself is tried again at the default pace, then ever slower."""
+        doubled = self.settings.default_schedule_seconds * 2.0 ** min(self._penalties[table] - 1, 30)
+        return min(doubled, LONGEST_PENALTY_SECONDS)
+
+    def _attempted(self, table: int, at: float) -> None:
+        self._since[table] = max(at, self._since.get(table, -math.inf))
+        known = self.dag.tables.get(table)
+        if known is not None:
+            self.stale |= known.needs_reinit or not known.populated
+            self._next[table] = next_at(known, since=self._since[table])
+
+    @property
+    def idle(self) -> bool:
+        """Nothing is running, nothing is known to have changed, and nothing has to be asked for."""
+        waiting = self.changed & frozenset().union(*(follower.watched for follower in self._followers))
+        return not (self.stale or self.runs or self.unsure or waiting)
+
+
+def _same_but_for_time(one: StreamTable, other: StreamTable) -> bool:
+    return replace(one, last_refresh_at=None) == replace(other, last_refresh_at=None)

@@ -1,0 +1,202 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+from pg_trickle.worker.dag import StreamTable
+from pg_trickle.worker.marks import Snapshot
+from pg_trickle.worker.scheduler import Outcome, Run, Scheduler, Settings
+
+ORDERS, CUSTOMERS = 100, 101
+QUIET = Snapshot(50, 50)
+
+
+def table(number: int, *upstream: int, sources: tuple[int, ...] = (ORDERS,), **facts: object) -> StreamTable:
+    made = StreamTable(
+        number, f"t{number}", depends_on=frozenset(upstream), sources=frozenset(sources), last_refresh_at=0.0
+    )
+    return replace(made, **facts)  # type: ignore[arg-type]
+
+
+def every(seconds: float) -> dict[str, object]:
+    return {"schedule": f"{seconds}s", "schedule_seconds": seconds}
+
+
+def made(*tables: StreamTable, settings: Settings = Settings()) -> Scheduler:
+    """A scheduler that has looked at everything and found nothing."""
+    scheduler = Scheduler()
+    scheduler.load(tables, settings)
+    scheduler.observe({ORDERS: 0, CUSTOMERS: 0})
+    look(scheduler)
+    return scheduler
+
+
+def look(scheduler: Scheduler, *pending: int) -> None:
+    check = scheduler.to_check(QUIET)
+    scheduler.checked(check, pending=check.tables & set(pending), snapshot=QUIET, next_xid=50)
+
+
+def write(scheduler: Scheduler, *pending: int, mark: int = 1) -> None:
+    """Somebody wrote to orders and committed, which concerns these tables."""
+    scheduler.observe({ORDERS: mark, CUSTOMERS: 0})
+    look(scheduler, *pending)
+
+
+def finish(scheduler: Scheduler, run: Run, now: float, outcome: Outcome = Outcome.REFRESHED) -> None:
+    scheduler.finished(run, dict.fromkeys(run.group, outcome), now=now)
+
+
+def test_nothing_changed_nothing_to_do():
+    scheduler = made(table(1))
+    assert scheduler.start(10.0) == []
+    assert scheduler.idle
+
+
+def test_a_change_is_refreshed_with_all_that_share_the_source():
+    scheduler = made(table(1), table(2), table(3, sources=(CUSTOMERS,)))
+    write(scheduler, 1, 2)
+    (run,) = scheduler.start(10.0)
+    assert run.group == (1, 2)
+    assert not scheduler.idle
+    finish(scheduler, run, 10.01)
+    assert scheduler.idle
+
+
+def test_upstream_tables_are_refreshed_with_the_one_that_is_due():
+    scheduler = made(table(1, schedule=None), table(2, 1, sources=(200,), **every(60)))
+    (run,) = scheduler.start(61.0)
+    assert run.group == (1, 2)
+
+
+def test_a_second_change_waits_for_as_long_as_the_first_refresh_took():
+    scheduler = made(table(1))
+    write(scheduler, 1)
+    (run,) = scheduler.start(10.0)
+    finish(scheduler, run, 12.0)
+    write(scheduler, 1, mark=2)
+    assert scheduler.start(13.9) == []
+    assert len(scheduler.start(14.0)) == 1
+
+
+def test_a_change_seen_while_refreshing_is_asked_for_again_afterwards():
+    scheduler = made(table(1))
+    write(scheduler, 1)
+    (run,) = scheduler.start(10.0)
+    write(scheduler, 1, mark=2)
+    assert scheduler.start(10.0) == []
+    finish(scheduler, run, 10.0)
+    assert scheduler.to_check(QUIET).tables == {1}
+    look(scheduler, 1)
+    assert len(scheduler.start(10.1)) == 1
+
+
+def test_a_table_that_is_being_refreshed_holds_up_what_needs_it():
+    scheduler = made(table(1), table(2, 1, sources=(200,), **every(60)), table(3, sources=(CUSTOMERS,), **every(60)))
+    (one, three) = scheduler.start(61.0)
+    assert (one.group, three.group) == ((1, 2), (3,))
+    finish(scheduler, three, 61.0)
+    assert [run.group for run in scheduler.start(200.0)] == [(3,)]
+
+
+def test_no_more_runs_at_once_than_allowed_and_the_longest_waiting_first():
+    tables = [table(n, sources=(200 + n,), **every(10), last_refresh_at=float(-n)) for n in range(1, 4)]
+    scheduler = made(*tables, settings=Settings(max_concurrent_refreshes=2))
+    runs = scheduler.start(20.0)
+    assert [run.group for run in runs] == [(3,), (2,)]
+    assert scheduler.start(20.0) == []
+    finish(scheduler, runs[0], 20.1)
+    assert [run.group for run in scheduler.start(20.1)] == [(1,)]
+
+
+def test_a_transient_failure_is_retried_after_a_growing_delay():
+    scheduler = made(table(1))
+    write(scheduler, 1)
+    now = 10.0
+    for failures, delay in enumerate((0.1, 0.2, 0.4)):
+        (run,) = scheduler.start(now)
+        assert run.failures == {1: failures}
+        finish(scheduler, run, now, Outcome.RETRY)
+        look(scheduler, 1)
+        assert scheduler.start(now + delay * 0.9) == []
+        now += delay
+    (run,) = scheduler.start(now)
+    finish(scheduler, run, now)
+    write(scheduler, 1, mark=2)
+    assert scheduler.start(now + 1)[0].failures == {1: 0}
+
+
+def test_a_recorded_failure_is_tried_again_at_the_default_pace_then_slower():
+    scheduler = made(table(1))
+    write(scheduler, 1)
+    now = 10.0
+    for pause in (1.0, 2.0, 4.0):
+        (run,) = scheduler.start(now)
+        finish(scheduler, run, now, Outcome.FAILED)
+        assert scheduler.stale
+        look(scheduler, 1)
+        assert scheduler.start(now + pause * 0.9) == []
+        now += pause
+
+
+def test_a_held_upstream_holds_its_dependants_and_nobody_else():
+    scheduler = made(table(1), table(2, 1, sources=(200,), **every(5)), table(3, sources=(CUSTOMERS,), **every(5)))
+    runs = scheduler.start(5.0)
+    for run in runs:
+        scheduler.finished(
+            run, {1: Outcome.FAILED, 2: Outcome.SKIPPED} if 1 in run.group else {3: Outcome.REFRESHED}, now=5.0
+        )
+    assert [run.group for run in scheduler.start(10.0)] == [(1, 2), (3,)]
+    scheduler = made(table(1), table(2, 1, sources=(200,), **every(5)))
+    (run,) = scheduler.start(5.0)
+    scheduler.finished(run, {1: Outcome.FAILED, 2: Outcome.SKIPPED}, now=5.0)
+    assert scheduler.start(5.9) == []
+    assert [run.group for run in scheduler.start(6.0)] == [(1, 2)]
+
+
+def test_once_suspended_a_table_no_longer_holds_up_its_dependants():
+    tables = table(1), table(2, 1, sources=(200,), **every(5))
+    scheduler = made(*tables)
+    (run,) = scheduler.start(5.0)
+    scheduler.finished(run, {1: Outcome.FAILED, 2: Outcome.SKIPPED}, now=5.0)
+    scheduler.load([replace(tables[0], status="SUSPENDED"), tables[1]], Settings())
+    assert [run.group for run in scheduler.start(5.5)] == [(2,)]
+
+
+def test_a_resumed_table_is_asked_about():
+    scheduler = made(table(1, status="SUSPENDED"))
+    write(scheduler)
+    assert scheduler.start(10.0) == []
+    scheduler.load([table(1)], Settings())
+    assert scheduler.to_check(QUIET).tables == {1}
+
+
+def test_a_table_to_be_filled_needs_no_change_to_be_due():
+    scheduler = made(table(1, populated=False, status="INITIALIZING", last_refresh_at=None))
+    (run,) = scheduler.start(1.0)
+    finish(scheduler, run, 1.0)
+    assert scheduler.stale
+
+
+def test_a_source_that_nobody_follows_is_not_looked_at():
+    scheduler = made(table(1, **every(60)))
+    assert not scheduler.observe({ORDERS: 5})
+    assert scheduler.to_check(QUIET).sources == frozenset()
+
+
+def test_after_an_interruption_everything_is_looked_at_again():
+    scheduler = made(table(1))
+    scheduler.forget()
+    assert scheduler.stale
+    scheduler.load([table(1)], Settings())
+    assert scheduler.observe({ORDERS: 0})
+    assert scheduler.to_check(QUIET).tables == {1}
+
+
+def test_a_dropped_table_leaves_nothing_behind():
+    scheduler = made(table(1), table(2))
+    write(scheduler, 1, 2)
+    (run,) = scheduler.start(1.0)
+    scheduler.load([table(2)], Settings())
+    finish(scheduler, run, 1.1)
+    look(scheduler)
+    scheduler.load([table(2)], Settings())
+    assert scheduler.idle
