@@ -70,9 +70,14 @@ CREATE TABLE pgtrickle.pgt_captures (
     buffer_relid oid     NOT NULL,
     trigger_mode text    NOT NULL CHECK (trigger_mode IN ('statement', 'row')),
     columns      text[]  NOT NULL,
+    attnums      smallint[] NOT NULL,
+    stamp        text    NOT NULL,
+    since        xid8    NOT NULL,
     PRIMARY KEY (source_relid, owner_oid)
 );
 COMMENT ON TABLE pgtrickle.pgt_captures IS 'The change buffers: one per source and owner';
+COMMENT ON COLUMN pgtrickle.pgt_captures.stamp IS 'Versions of the triggers, functions and buffer as the engine made them; a difference means: changes may be missing';
+COMMENT ON COLUMN pgtrickle.pgt_captures.since IS 'The transaction that made or repaired the capture: a snapshot that does not see it may lack changes';
 
 CREATE TABLE pgtrickle.pgt_refresh_history (
     refresh_id     bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
