@@ -19,6 +19,7 @@ from psycopg import sql
 
 from pg_trickle.testing import EmbeddedServer, installed_binaries
 from pg_trickle.testing.oracle import assert_fresh as check_fresh
+from pg_trickle.worker.loop import Worker
 
 TEMPLATE = "pgtrickle_template"
 WORKER_ROLE = "pgtrickle_worker"
@@ -165,6 +166,18 @@ def bare_database(server: EmbeddedServer) -> Iterator[Database]:
 def db(database: Database) -> Connection:
     """A superuser's connection in autocommit mode to the test's database."""
     return database.connect()
+
+
+@pytest.fixture
+def worker(database: Database) -> Iterator[Worker]:
+    """A worker on the test's database, in this process, as its own role that may do nothing else."""
+    made = Worker(database.dsn_of(WORKER_ROLE))
+    made.start()
+    try:
+        made.wait_for(lambda: made.is_active)
+        yield made
+    finally:
+        made.stop()
 
 
 @pytest.fixture

@@ -36,9 +36,8 @@ def test_every_function_pins_its_search_path(db: Connection) -> None:
 
 
 def test_public_may_execute_nothing(db: Connection) -> None:
-    grants = """EXISTS (SELECT FROM pg_catalog.aclexplode(coalesce(p.proacl, pg_catalog.acldefault('f', p.proowner))) AS a
-                         WHERE a.grantee = 0)"""
-    assert names(db, grants) == []
+    rights = "coalesce(p.proacl, pg_catalog.acldefault('f', p.proowner))"
+    assert names(db, f"EXISTS (SELECT FROM pg_catalog.aclexplode({rights}) AS a WHERE a.grantee = 0)") == []
 
 
 def test_only_the_superuser_owns_the_functions(db: Connection) -> None:

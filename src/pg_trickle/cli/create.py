@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -85,16 +87,11 @@ def query_text(query: str | None, file: Path | None) -> str | None:
     return None if text is None else text.strip().removesuffix(";").rstrip()
 
 
-class pointing_into:  # noqa: N801 - reads as the statement it is
-    """Errors inside are shown with the place in the query that they are about, and end the command."""
-
-    def __init__(self, query: str) -> None:
-        self._query = query
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, _type: object, error: BaseException | None, _trace: object) -> None:
-        if isinstance(error, PgTrickleError | psycopg.Error):
-            sys.stderr.write(report(error, self._query) + "\n")
-            raise typer.Exit(1) from error
+@contextlib.contextmanager
+def pointing_into(query: str) -> Iterator[None]:
+    """Show errors inside with the place in the query that they are about, and end the command."""
+    try:
+        yield
+    except (PgTrickleError, psycopg.Error) as error:
+        sys.stderr.write(report(error, query) + "\n")
+        raise typer.Exit(1) from error

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import psycopg
 from psycopg import sql
 
 from pg_trickle.errors import NotInstalled
@@ -143,10 +144,16 @@ def start_worker(server: EmbeddedServer, log: Path, *, dbname: str = "postgres",
     return process
 
 
-def _has_worker(conn: Any) -> bool:
+def _has_worker(conn: psycopg.Connection[Any]) -> bool:
     found = conn.execute(
-        "SELECT FROM pg_catalog.pg_locks WHERE locktype = 'advisory' AND classid = %s AND objid = %s AND objsubid = 2 AND granted"
-        " AND database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())",
+        """
+        SELECT
+          FROM pg_catalog.pg_locks    AS l
+          JOIN pg_catalog.pg_database AS d ON d.oid = l.database
+         WHERE d.datname = pg_catalog.current_database()
+           AND l.locktype = 'advisory' AND l.classid = %s AND l.objid = %s AND l.objsubid = 2
+           AND l.granted
+        """,
         WORKER_LOCK,
     ).fetchone()
     return found is not None

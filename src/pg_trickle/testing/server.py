@@ -43,7 +43,6 @@ SETTINGS: Mapping[str, str] = {
 # A crash of the machine may lose a throwaway cluster; a crash of the server loses nothing.
 THROWAWAY_SETTINGS: Mapping[str, str] = {
     "fsync": "off",
-    "synchronous_commit": "off",
     "full_page_writes": "off",
     "shared_buffers": "64MB",
 }

@@ -1,0 +1,3 @@
+"""``pgtrickle demo``."""
+
+from __future__ import annotations
