@@ -1,0 +1,605 @@
+-- Change capture: buffers, and the triggers that fill them.
+--
+-- A source's changes go into one buffer an owner, in the writer's transaction, by statement triggers whose functions
+-- belong to the owner of the stream tables that read it.  Everything here is built by the engine from catalog facts.
+--
+-- The generated functions must never make a writer's statement fail, and never lose a change unnoticed:
+--  * They do nothing unless they run as the owner they were made for, and the trigger's WHEN does not even call
+--    a function that was altered since.  The stamp of the capture changes with either, and a refresh compares it.
+--  * They name columns.  When a column was renamed they write a marker (w = 0) in place of the change, which makes
+--    the next refresh repair the capture and recompute.
+
+CREATE FUNCTION pgtrickle_changes.buffer_name(p_source oid, p_owner oid) RETURNS name
+    LANGUAGE sql STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    -- The first owner gets the short name; others add their own oid.
+    SELECT coalesce(
+        (SELECT c.buffer FROM pgtrickle.pgt_captures AS c
+          WHERE c.source_relid = p_source AND c.owner_oid = p_owner),
+        (SELECT format('changes_%s_%s', p_source, p_owner)::name FROM pgtrickle.pgt_captures AS c
+          WHERE c.buffer = format('changes_%s', p_source)),
+        format('changes_%s', p_source)::name)
+$$;
+
+CREATE FUNCTION pgtrickle_changes.capture_identity(p_type oid, p_collation oid) RETURNS text
+    LANGUAGE sql STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    -- How to tell values apart that are equal but not the same, for the netting of an UPDATE: 'equal' needs nothing.
+    SELECT CASE
+        WHEN p_type IN ('int2'::regtype, 'int4'::regtype, 'int8'::regtype, 'bool'::regtype, 'uuid'::regtype,
+                        'date'::regtype, 'timestamp'::regtype, 'timestamptz'::regtype, 'time'::regtype,
+                        'bytea'::regtype, 'oid'::regtype, '"char"'::regtype, 'name'::regtype, 'money'::regtype,
+                        'inet'::regtype, 'macaddr'::regtype, 'macaddr8'::regtype, 'xid8'::regtype, 'pg_lsn'::regtype)
+          OR (SELECT t.typtype = 'e' FROM pg_type AS t WHERE t.oid = p_type)
+          OR p_type IN ('text'::regtype, 'varchar'::regtype)
+             AND (SELECT c.collisdeterministic FROM pg_collation AS c WHERE c.oid = p_collation) THEN 'equal'
+        WHEN p_type = 'numeric'::regtype THEN 'scale'
+        WHEN p_type IN ('float4'::regtype, 'float8'::regtype) THEN 'bits'
+        ELSE 'text' END
+$$;
+
+CREATE FUNCTION pgtrickle_changes.column_type(p_type oid, p_typmod integer, p_collation oid) RETURNS text
+    LANGUAGE sql STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT format_type(p_type, p_typmod) || coalesce((
+        SELECT format(' COLLATE %I.%I', n.nspname, c.collname)
+          FROM pg_collation AS c JOIN pg_namespace AS n ON n.oid = c.collnamespace
+         WHERE c.oid = p_collation AND c.oid <> (SELECT t.typcollation FROM pg_type AS t WHERE t.oid = p_type)), '')
+$$;
+
+CREATE FUNCTION pgtrickle_changes.capture_columns(p_source oid, p_owner oid)
+    RETURNS TABLE (attnum smallint, source_column name, buffer_column name, type text, expression text,
+                   identity text, groupable boolean)
+    LANGUAGE sql STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    -- What the buffer has to hold, in the source's column order.  A domain is stored as its base type: the domain's
+    -- constraints are none of the buffer's business (NOT NULL would refuse the marker of a TRUNCATE), and must not run.
+    -- A virtual generated column is not in a trigger's rows: its expression is, which may only use built-in functions.
+    WITH RECURSIVE needed AS (
+        SELECT a.attnum, a.attname, a.atttypid, a.atttypmod, a.attcollation, a.attgenerated
+          FROM pg_attribute AS a
+         WHERE a.attrelid = p_source AND a.attnum > 0 AND NOT a.attisdropped
+           AND a.attname IN (SELECT unnest(d.columns_used)
+                               FROM pgtrickle.pgt_dependencies AS d
+                               JOIN pgtrickle.pgt_stream_tables AS st USING (pgt_id)
+                              WHERE d.source_relid = p_source AND d.captured AND st.owner_oid = p_owner)
+    ), bases AS (
+        SELECT n.attnum, n.atttypid AS typid, n.atttypmod AS typmod FROM needed AS n
+        UNION ALL
+        SELECT b.attnum, t.typbasetype, CASE WHEN b.typmod = -1 THEN t.typtypmod ELSE b.typmod END
+          FROM bases AS b JOIN pg_type AS t ON t.oid = b.typid
+         WHERE t.typtype = 'd'
+    )
+    SELECT n.attnum, n.attname,
+           CASE WHEN n.attname IN ('xid', 'seq', 'w') THEN format('__pgt_%s', n.attnum)::name ELSE n.attname END,
+           pgtrickle_changes.column_type(b.typid, b.typmod, n.attcollation),
+           CASE WHEN n.attgenerated = 'v'
+                THEN (SELECT format('(%s)', pg_get_expr(d.adbin, d.adrelid))
+                        FROM pg_attrdef AS d WHERE d.adrelid = p_source AND d.adnum = n.attnum) END,
+           pgtrickle_changes.capture_identity(b.typid, n.attcollation),
+           EXISTS (SELECT FROM pg_opclass AS o JOIN pg_am AS am ON am.oid = o.opcmethod
+                    WHERE o.opcdefault AND am.amname IN ('btree', 'hash')
+                      AND (o.opcintype = b.typid OR o.opcintype = 'anyarray'::regtype AND t.typcategory = 'A'
+                           OR o.opcintype = 'anyenum'::regtype AND t.typtype = 'e'
+                           OR o.opcintype = 'anyrange'::regtype AND t.typtype = 'r'
+                           OR o.opcintype = 'anymultirange'::regtype AND t.typtype = 'm'
+                           OR o.opcintype = 'text'::regtype AND b.typid = 'varchar'::regtype))
+      FROM needed AS n
+      JOIN bases AS b USING (attnum)
+      JOIN pg_type AS t ON t.oid = b.typid AND t.typtype <> 'd'
+     ORDER BY n.attnum
+$$;
+
+CREATE FUNCTION pgtrickle_changes.capture_body(p_source oid, p_owner oid, p_buffer name, p_event text, p_mode text) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- The text of a capture function.  Every name is qualified and every operator spelled out, so that no setting
+-- of the writer and no object of the owner can change its meaning.
+DECLARE
+    v_sequence  oid := pg_get_serial_sequence(format('pgtrickle_changes.%I', p_buffer), 'seq')::regclass::oid;
+    v_rows      text := CASE p_event WHEN 'del' THEN '__pgt_old' ELSE '__pgt_new' END;
+    v_columns   text;
+    v_images    text;
+    v_numbered  text;
+    v_outputs   text;
+    v_keys      text;
+    v_checks    text;
+    v_attnums   text;
+    v_count     bigint;
+    v_intact    text := 'true';
+    v_change    text;
+    v_marker    text;
+    v_next      text;
+BEGIN
+    SELECT count(*),
+           coalesce(string_agg(format(', %I', c.buffer_column), '' ORDER BY c.attnum), ''),
+           coalesce(string_agg(format(', %s', coalesce(c.expression, format('r.%I', c.source_column))), '' ORDER BY c.attnum), ''),
+           coalesce(string_agg(format(', %s AS c%s', coalesce(c.expression, format('r.%I', c.source_column)), c.attnum), ''
+                               ORDER BY c.attnum), ''),
+           coalesce(string_agg(CASE WHEN c.groupable THEN format(', x.c%s', c.attnum)
+                                    ELSE format(', (pg_catalog.array_agg(x.c%1$s))[1] AS c%1$s', c.attnum) END, ''
+                               ORDER BY c.attnum), ''),
+           string_agg(concat_ws(', ', CASE WHEN c.groupable THEN format('x.c%s', c.attnum) END,
+                                format(CASE c.identity WHEN 'scale' THEN 'pg_catalog.scale(x.c%s)'
+                                                       WHEN 'bits' THEN 'pg_catalog.float8send(x.c%s)'
+                                                       WHEN 'text' THEN 'x.c%s::pg_catalog.text' END, c.attnum)), ', '
+                      ORDER BY c.attnum),
+           string_agg(format('a.attnum OPERATOR(pg_catalog.=) %s::pg_catalog.int2 AND a.attname OPERATOR(pg_catalog.=) %L::pg_catalog.name',
+                             c.attnum, c.source_column), ' OR ' ORDER BY c.attnum),
+           string_agg(c.attnum::text, ',' ORDER BY c.attnum)
+      INTO v_count, v_columns, v_images, v_numbered, v_outputs, v_keys, v_checks, v_attnums
+      FROM pgtrickle_changes.capture_columns(p_source, p_owner) AS c;
+
+    IF v_count > 0 THEN
+        v_intact := format('(SELECT pg_catalog.count(*) OPERATOR(pg_catalog.=) %s::pg_catalog.int8 FROM pg_catalog.pg_attribute AS a'
+            ' WHERE a.attrelid OPERATOR(pg_catalog.=) %s::pg_catalog.oid'
+            ' AND a.attnum OPERATOR(pg_catalog.=) ANY (''{%s}''::pg_catalog.int2[]) AND (%s))',
+            v_count, p_source, v_attnums, v_checks);
+    END IF;
+    -- One number a statement will do: a refresh can't come in between.  Scalar subqueries run for the first row only.
+    v_next := format('(SELECT pg_catalog.pg_current_xact_id()), (SELECT pg_catalog.nextval(%L::pg_catalog.regclass))', v_sequence::text);
+    v_marker := format('INSERT INTO pgtrickle_changes.%I (xid, seq, w) OVERRIDING SYSTEM VALUE SELECT %s, 0::pg_catalog.int2', p_buffer, v_next);
+
+    IF p_event = 'trunc' THEN
+        v_change := v_marker;
+        v_intact := 'true';
+    ELSIF p_event = 'upd' AND v_count = 0 THEN
+        v_change := 'NULL';
+        v_intact := 'true';
+    ELSIF p_mode = 'row' THEN
+        v_intact := CASE WHEN v_count = 0 THEN 'true' ELSE v_intact END;
+        v_change := format('INSERT INTO pgtrickle_changes.%I (xid, seq, w%s) OVERRIDING SYSTEM VALUE ', p_buffer, v_columns);
+        IF p_event IN ('del', 'upd') THEN
+            v_change := v_change || format('SELECT %s, -1::pg_catalog.int2%s FROM (SELECT OLD.*) AS r', v_next, v_images);
+        END IF;
+        IF p_event = 'upd' THEN
+            v_change := v_change || ' UNION ALL ';
+        END IF;
+        IF p_event IN ('ins', 'upd') THEN
+            v_change := v_change || format('SELECT %s, 1::pg_catalog.int2%s FROM (SELECT NEW.*) AS r', v_next, v_images);
+        END IF;
+    ELSE
+        v_intact := format('(SELECT CASE WHEN EXISTS (SELECT FROM %I) THEN %s END)', v_rows, v_intact);
+        v_change := format('INSERT INTO pgtrickle_changes.%I (xid, seq, w%s) OVERRIDING SYSTEM VALUE ', p_buffer, v_columns);
+        IF p_event = 'upd' THEN
+            -- Rows in which nothing that anyone reads has changed cancel out.
+            v_change := v_change || format(
+                'SELECT %1$s, CASE WHEN g.n OPERATOR(pg_catalog.>) 0 THEN 1 ELSE -1 END::pg_catalog.int2%2$s'
+                ' FROM (SELECT pg_catalog.sum(x.n) AS n, pg_catalog.generate_series(1::pg_catalog.int8, pg_catalog.abs(pg_catalog.sum(x.n)))%3$s'
+                ' FROM (SELECT -1 AS n%4$s FROM __pgt_old AS r UNION ALL SELECT 1 AS n%4$s FROM __pgt_new AS r) AS x'
+                ' GROUP BY %5$s HAVING pg_catalog.sum(x.n) OPERATOR(pg_catalog.<>) 0) AS g',
+                v_next,
+                (SELECT string_agg(format(', g.c%s', c.attnum), '' ORDER BY c.attnum)
+                   FROM pgtrickle_changes.capture_columns(p_source, p_owner) AS c),
+                v_outputs, v_numbered, v_keys);
+        ELSE
+            v_change := v_change || format('SELECT %s, %s::pg_catalog.int2%s FROM %I AS r',
+                v_next, CASE p_event WHEN 'del' THEN '-1' ELSE '1' END, v_images, v_rows);
+        END IF;
+    END IF;
+
+    RETURN format(E'\n'
+        'DECLARE\n'
+        '    v_intact pg_catalog.bool;\n'
+        'BEGIN\n'
+        '    IF current_user OPERATOR(pg_catalog.<>) pg_catalog.pg_get_userbyid(%1$s::pg_catalog.oid)\n'
+        '       OR NOT pg_catalog.has_schema_privilege(%6$s::pg_catalog.oid, ''USAGE'')\n'
+        '       OR pg_catalog.has_table_privilege(pg_catalog.to_regclass(%2$L)::pg_catalog.oid, ''INSERT'') IS NOT TRUE THEN\n'
+        '        RETURN NULL;\n'
+        '    END IF;\n'
+        '    v_intact := %3$s;\n'
+        '    IF v_intact THEN\n'
+        '        %4$s;\n'
+        '    ELSIF NOT v_intact THEN\n'
+        '        %5$s;\n'
+        '    END IF;\n'
+        '    RETURN NULL;\n'
+        'END\n',
+        p_owner, format('pgtrickle_changes.%I', p_buffer), v_intact, v_change, v_marker,
+        'pgtrickle_changes'::regnamespace::oid);
+END
+$$;
+
+CREATE FUNCTION pgtrickle_changes.capture_guard(p_function oid) RETURNS text
+    LANGUAGE plpgsql STABLE STRICT
+    SET search_path = pg_catalog, pg_temp
+    SET quote_all_identifiers = off
+AS $$
+-- A trigger's WHEN: true as long as the function is the one the engine made.  The writer's settings reach into the
+-- text that pg_get_functiondef makes: all identifiers may be quoted, and a temporary type called "trigger" makes it
+-- qualify the result type.  All four spellings are accepted, or a writer could switch capture off for himself.
+DECLARE
+    v_plain  text := pg_get_functiondef(p_function);
+    v_quoted text;
+BEGIN
+    PERFORM set_config('quote_all_identifiers', 'on', true);
+    v_quoted := pg_get_functiondef(p_function);
+    RETURN format('pg_catalog.md5(pg_catalog.pg_get_functiondef(%s::pg_catalog.oid)) OPERATOR(pg_catalog.=) ANY (%L::pg_catalog.text[])',
+        p_function, ARRAY[
+            md5(v_plain),
+            md5(regexp_replace(v_plain, E'\n RETURNS trigger\n', E'\n RETURNS pg_catalog.trigger\n')),
+            md5(v_quoted),
+            md5(regexp_replace(v_quoted, E'\n RETURNS "trigger"\n', E'\n RETURNS "pg_catalog"."trigger"\n'))]);
+END
+$$;
+
+CREATE FUNCTION pgtrickle_changes.capture_functions(p_buffer name) RETURNS name[]
+    LANGUAGE plpgsql IMMUTABLE STRICT
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_prefix text := 'capture_' || substr(p_buffer, length('changes_') + 1);
+BEGIN
+    RETURN ARRAY[v_prefix || '_ins', v_prefix || '_upd', v_prefix || '_del', v_prefix || '_trunc']::name[];
+END
+$$;
+
+CREATE FUNCTION pgtrickle_changes.capture_triggers(p_buffer name, p_source oid) RETURNS name[]
+    LANGUAGE plpgsql IMMUTABLE STRICT
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_suffix text := substr(p_buffer, length(format('changes_%s', p_source)) + 1);
+BEGIN
+    RETURN ARRAY['pg_trickle_cdc_ins' || v_suffix, 'pg_trickle_cdc_upd' || v_suffix,
+                 'pg_trickle_cdc_del' || v_suffix, 'pg_trickle_cdc_trunc' || v_suffix]::name[];
+END
+$$;
+
+CREATE FUNCTION pgtrickle_changes.capture_relations(p_source oid) RETURNS oid[]
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- The source, and the partitions below it: a partition can be truncated by itself.
+BEGIN
+    IF EXISTS (SELECT FROM pg_class AS c WHERE c.oid = p_source AND c.relkind = 'p') THEN
+        RETURN ARRAY(SELECT pt.relid::oid FROM pg_partition_tree(p_source) AS pt ORDER BY 1);
+    END IF;
+    RETURN ARRAY[p_source];
+END
+$$;
+
+CREATE FUNCTION pgtrickle_changes.capture_stamp(p_source oid, p_buffer name, p_attnums smallint[]) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- Changes whenever a trigger, a function, the buffer, the owner's rights on it or the name of a captured column does.
+DECLARE
+    v_functions name[] := pgtrickle_changes.capture_functions(p_buffer);
+    v_triggers  name[] := pgtrickle_changes.capture_triggers(p_buffer, p_source);
+    v_relations oid[] := pgtrickle_changes.capture_relations(p_source);
+BEGIN
+    RETURN md5(concat_ws('|', v_relations::text,
+        (SELECT string_agg(concat_ws(' ', p.oid, p.xmin, p.proowner), ',' ORDER BY p.oid)
+           FROM pg_proc AS p
+          WHERE p.proname = ANY (v_functions) AND p.pronamespace = 'pgtrickle_changes'::regnamespace),
+        (SELECT string_agg(concat_ws(' ', t.oid, t.xmin, t.tgenabled), ',' ORDER BY t.oid)
+           FROM pg_trigger AS t
+          WHERE t.tgrelid = ANY (v_relations) AND t.tgname = ANY (v_triggers)),
+        (SELECT concat_ws(' ', b.oid, b.relowner, b.relkind, b.relchecks, b.relhastriggers, b.relhasrules, b.relrowsecurity,
+                          has_schema_privilege(b.relowner, b.relnamespace, 'USAGE'),
+                          has_table_privilege(b.relowner, b.oid, 'INSERT'),
+                          (SELECT string_agg(a.xmin::text, ',' ORDER BY a.attnum)
+                             FROM pg_attribute AS a WHERE a.attrelid = b.oid AND a.attnum > 0))
+           FROM pg_class AS b
+          WHERE b.relname = p_buffer AND b.relnamespace = 'pgtrickle_changes'::regnamespace),
+        (SELECT string_agg(quote_ident(a.attname), ',' ORDER BY a.attnum)
+           FROM pg_attribute AS a WHERE a.attrelid = p_source AND a.attnum = ANY (p_attnums))));
+END
+$$;
+
+CREATE FUNCTION pgtrickle_changes.capture_drift(p_source oid, p_owner oid) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, pg_temp
+    SET quote_all_identifiers = off
+AS $$
+-- NULL when changes of the source have been captured without a gap since the capture was made; else what is wrong.
+DECLARE
+    v_capture pgtrickle.pgt_captures;
+BEGIN
+    SELECT c.* INTO v_capture FROM pgtrickle.pgt_captures AS c WHERE c.source_relid = p_source AND c.owner_oid = p_owner;
+    IF NOT FOUND THEN
+        RETURN 'nothing captures its changes';
+    END IF;
+    IF v_capture.stamp = pgtrickle_changes.capture_stamp(p_source, v_capture.buffer, v_capture.attnums) THEN
+        RETURN NULL;
+    END IF;
+    RETURN coalesce(
+        CASE WHEN NOT EXISTS (SELECT FROM pg_class AS c
+                               WHERE c.oid = v_capture.buffer_relid AND c.relname = v_capture.buffer
+                                 AND c.relnamespace = 'pgtrickle_changes'::regnamespace)
+             THEN format('change buffer "%s" was dropped or moved', v_capture.buffer) END,
+        (SELECT format('function "%s" was dropped or moved', f.name)
+           FROM unnest(pgtrickle_changes.capture_functions(v_capture.buffer)) AS f(name)
+          WHERE NOT EXISTS (SELECT FROM pg_proc AS p
+                             WHERE p.proname = f.name AND p.pronamespace = 'pgtrickle_changes'::regnamespace)
+          LIMIT 1),
+        (SELECT format('trigger "%s" was %s', g.name, CASE WHEN t.oid IS NULL THEN 'dropped' ELSE 'disabled' END)
+           FROM unnest(pgtrickle_changes.capture_triggers(v_capture.buffer, p_source)) AS g(name)
+           LEFT JOIN pg_trigger AS t ON t.tgrelid = p_source AND t.tgname = g.name
+          WHERE t.tgenabled IS DISTINCT FROM 'A'
+          LIMIT 1),
+        (SELECT format('function "%s" was altered', p.proname)
+           FROM pg_trigger AS t JOIN pg_proc AS p ON p.oid = t.tgfoid
+          WHERE t.tgrelid = p_source AND t.tgname = ANY (pgtrickle_changes.capture_triggers(v_capture.buffer, p_source))
+            AND strpos(pg_get_triggerdef(t.oid), md5(pg_get_functiondef(p.oid))) = 0
+          LIMIT 1),
+        (SELECT format('column "%s" was renamed', o.name)
+           FROM unnest(v_capture.attnums, v_capture.columns) AS o(attnum, name)
+           LEFT JOIN pg_attribute AS a ON a.attrelid = p_source AND a.attnum = o.attnum
+          WHERE a.attname IS DISTINCT FROM o.name
+          LIMIT 1),
+        'its triggers, its partitions or its change buffer were altered');
+END
+$$;
+
+CREATE FUNCTION pgtrickle_changes.capture_mode(p_source oid) RETURNS text
+    LANGUAGE sql STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    -- Statement triggers don't fire for rows written through a partition, nor for what logical replication applies.
+    SELECT CASE WHEN pgtrickle_changes.setting('cdc_trigger_mode') = 'row' OR c.relkind = 'p' OR c.relispartition
+                  OR EXISTS (SELECT FROM pg_subscription_rel AS s WHERE s.srrelid = c.oid)
+                THEN 'row' ELSE 'statement' END
+      FROM pg_class AS c WHERE c.oid = p_source
+$$;
+
+CREATE FUNCTION pgtrickle_changes.sync_capture(p_source oid, p_owner oid) RETURNS void
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- Make the capture what the owner's stream tables need, or drop it when none needs it.
+DECLARE
+    v_source  text;
+    v_columns text[];
+    v_attnums smallint[];
+    v_mode    text;
+    v_capture pgtrickle.pgt_captures;
+    v_drift   text;
+    v_buffer  name;
+BEGIN
+    SELECT format('%I.%I', n.nspname, c.relname) INTO v_source
+      FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+     WHERE c.oid = p_source;
+    IF v_source IS NULL
+       OR NOT EXISTS (SELECT FROM pgtrickle.pgt_dependencies AS d JOIN pgtrickle.pgt_stream_tables AS st USING (pgt_id)
+                       WHERE d.source_relid = p_source AND d.captured AND st.owner_oid = p_owner) THEN
+        PERFORM pgtrickle_changes.drop_capture(p_source, p_owner);
+        RETURN;
+    END IF;
+
+    FOR v_attempt IN 1..2 LOOP
+        SELECT coalesce(array_agg(c.source_column ORDER BY c.attnum), '{}'), coalesce(array_agg(c.attnum ORDER BY c.attnum), '{}')
+          INTO v_columns, v_attnums
+          FROM pgtrickle_changes.capture_columns(p_source, p_owner) AS c;
+        v_mode := pgtrickle_changes.capture_mode(p_source);
+        SELECT c.* INTO v_capture FROM pgtrickle.pgt_captures AS c WHERE c.source_relid = p_source AND c.owner_oid = p_owner;
+        v_drift := CASE WHEN FOUND THEN pgtrickle_changes.capture_drift(p_source, p_owner) END;
+        IF v_drift IS NULL AND v_capture.columns = v_columns AND v_capture.attnums = v_attnums AND v_capture.trigger_mode = v_mode THEN
+            RETURN;
+        END IF;
+        -- Waits for running writers and keeps new ones out: what is read afterwards and what is captured from now on
+        -- join without a gap.
+        IF v_attempt = 1 THEN
+            EXECUTE format('LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE', v_source);
+        END IF;
+    END LOOP;
+
+    v_buffer := pgtrickle_changes.buffer_name(p_source, p_owner);
+    PERFORM pgtrickle_changes.sync_buffer(p_source, p_owner, v_buffer);
+    PERFORM pgtrickle_changes.sync_triggers(p_source, p_owner, v_buffer, v_mode);
+
+    INSERT INTO pgtrickle.pgt_captures AS c
+           (source_relid, owner_oid, buffer, buffer_relid, trigger_mode, columns, attnums, stamp, since)
+    VALUES (p_source, p_owner, v_buffer, format('pgtrickle_changes.%I', v_buffer)::regclass, v_mode, v_columns, v_attnums,
+            pgtrickle_changes.capture_stamp(p_source, v_buffer, v_attnums), pg_current_xact_id())
+        ON CONFLICT (source_relid, owner_oid) DO UPDATE
+       SET buffer = excluded.buffer, buffer_relid = excluded.buffer_relid, trigger_mode = excluded.trigger_mode,
+           columns = excluded.columns, attnums = excluded.attnums, stamp = excluded.stamp, since = excluded.since;
+
+    -- Whoever reads what was not captured so far has to start afresh.
+    UPDATE pgtrickle.pgt_stream_tables AS st
+       SET needs_reinit = true,
+           reinit_reason = CASE WHEN v_drift IS NULL THEN format('columns of %s are captured anew', v_source)
+                                ELSE format('changes of %s may be missing: %s', v_source, v_drift) END
+      FROM pgtrickle.pgt_dependencies AS d
+     WHERE d.pgt_id = st.pgt_id AND d.source_relid = p_source AND d.captured AND st.owner_oid = p_owner
+       AND st.is_populated AND NOT st.needs_reinit
+       AND (v_capture.source_relid IS NULL OR v_drift IS NOT NULL OR EXISTS (
+            SELECT FROM unnest(v_columns, v_attnums) AS n(name, attnum)
+             WHERE n.name = ANY (d.columns_used)
+               AND NOT EXISTS (SELECT FROM unnest(v_capture.columns, v_capture.attnums) AS o(name, attnum)
+                                WHERE o.name = n.name AND o.attnum = n.attnum)));
+END
+$$;
+
+CREATE FUNCTION pgtrickle_changes.sync_buffer(p_source oid, p_owner oid, p_buffer name) RETURNS void
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_table      text := format('pgtrickle_changes.%I', p_buffer);
+    v_tablespace name := nullif(current_setting('default_tablespace'), '');
+    v_item       record;
+BEGIN
+    IF to_regclass(v_table) IS NULL THEN
+        -- Where the owner's own tables would go: nobody gets space by way of the engine that he may not use.
+        IF v_tablespace IS NOT NULL AND NOT coalesce(has_tablespace_privilege(p_owner, (
+               SELECT t.oid FROM pg_tablespace AS t WHERE t.spcname = v_tablespace), 'CREATE'), false) THEN
+            PERFORM set_config('default_tablespace', '', true);
+        END IF;
+        EXECUTE format('CREATE TABLE %s (xid xid8 NOT NULL, seq bigint GENERATED ALWAYS AS IDENTITY, w smallint NOT NULL)'
+            ' USING heap WITH (autovacuum_vacuum_insert_threshold = -1, autovacuum_vacuum_scale_factor = 0,'
+            ' autovacuum_vacuum_threshold = 10000)', v_table);
+        PERFORM set_config('default_tablespace', coalesce(v_tablespace, ''), true);
+        -- A histogram of the transactions of yesterday would make the planner expect no rows of today's.
+        EXECUTE format('ALTER TABLE %s ALTER COLUMN xid SET STATISTICS 0', v_table);
+        EXECUTE format('COMMENT ON TABLE %s IS %L', v_table,
+            format('pg_trickle: changes of %s, captured for %I', p_source::regclass, pg_get_userbyid(p_owner)));
+    END IF;
+
+    -- A column that nobody reads any more goes; so does one whose name now means another column.
+    FOR v_item IN
+        SELECT a.attname
+          FROM pg_attribute AS a
+         WHERE a.attrelid = v_table::regclass AND a.attnum > 3 AND NOT a.attisdropped
+           AND NOT EXISTS (SELECT FROM pgtrickle_changes.capture_columns(p_source, p_owner) AS c
+                             JOIN pgtrickle.pgt_captures AS o ON o.source_relid = p_source AND o.owner_oid = p_owner
+                            WHERE c.buffer_column = a.attname
+                              AND o.attnums[array_position(o.columns, c.source_column::text)] = c.attnum
+                              AND c.type = pgtrickle_changes.column_type(a.atttypid, a.atttypmod, a.attcollation))
+    LOOP
+        EXECUTE format('ALTER TABLE %s DROP COLUMN %I CASCADE', v_table, v_item.attname);
+    END LOOP;
+    FOR v_item IN
+        SELECT c.buffer_column, c.type
+          FROM pgtrickle_changes.capture_columns(p_source, p_owner) AS c
+         WHERE NOT EXISTS (SELECT FROM pg_attribute AS a
+                            WHERE a.attrelid = v_table::regclass AND a.attname = c.buffer_column AND NOT a.attisdropped)
+         ORDER BY c.attnum
+    LOOP
+        EXECUTE format('ALTER TABLE %s ADD COLUMN %I %s', v_table, v_item.buffer_column, v_item.type);
+    END LOOP;
+
+    IF NOT EXISTS (SELECT FROM pg_index AS i
+                    WHERE i.indrelid = v_table::regclass AND i.indisvalid AND i.indpred IS NULL AND i.indkey[0] = 1) THEN
+        EXECUTE format('CREATE INDEX ON %s (xid)', v_table);
+    END IF;
+    EXECUTE format('ALTER TABLE %s OWNER TO %I', v_table, pg_get_userbyid(p_owner));
+    IF NOT has_table_privilege(p_owner, v_table::regclass, 'INSERT') THEN
+        EXECUTE format('GRANT ALL ON %s TO %I', v_table, pg_get_userbyid(p_owner));
+    END IF;
+    IF NOT has_schema_privilege(p_owner, 'pgtrickle_changes', 'USAGE') THEN
+        EXECUTE format('GRANT USAGE ON SCHEMA pgtrickle_changes TO %I', pg_get_userbyid(p_owner));
+    END IF;
+    PERFORM pgtrickle_changes.revoke_strangers(v_table::regclass);
+END
+$$;
+
+CREATE FUNCTION pgtrickle_changes.revoke_strangers(p_relation regclass) RETURNS void
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- Default privileges of the installing superuser must not open what belongs to the owner alone.
+DECLARE
+    v_grantee text;
+BEGIN
+    FOR v_grantee IN
+        SELECT DISTINCT CASE g.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(g.grantee)) END
+          FROM pg_class AS c CROSS JOIN LATERAL aclexplode(c.relacl) AS g
+         WHERE c.oid = p_relation AND g.grantee <> c.relowner
+    LOOP
+        EXECUTE format('REVOKE ALL ON %s FROM %s', p_relation, v_grantee);
+    END LOOP;
+END
+$$;
+
+CREATE FUNCTION pgtrickle_changes.sync_triggers(p_source oid, p_owner oid, p_buffer name, p_mode text) RETURNS void
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_events    CONSTANT text[] := ARRAY['ins', 'upd', 'del', 'trunc'];
+    v_words     CONSTANT text[] := ARRAY['INSERT', 'UPDATE', 'DELETE', 'TRUNCATE'];
+    v_tables    CONSTANT text[] := ARRAY['NEW TABLE AS __pgt_new', 'OLD TABLE AS __pgt_old NEW TABLE AS __pgt_new',
+                                         'OLD TABLE AS __pgt_old'];
+    v_functions name[] := pgtrickle_changes.capture_functions(p_buffer);
+    v_triggers  name[] := pgtrickle_changes.capture_triggers(p_buffer, p_source);
+    v_function  text;
+    v_guard     text;
+    v_changed   text;
+    v_relation  regclass;
+BEGIN
+    PERFORM pgtrickle_changes.drop_triggers(p_source, p_buffer, p_mode = 'statement');
+    IF p_mode = 'row' THEN
+        SELECT format('ROW(%s) OPERATOR(pg_catalog.*<>) ROW(%s)',
+                      string_agg(format('OLD.%I', c.source_column), ', ' ORDER BY c.attnum),
+                      string_agg(format('NEW.%I', c.source_column), ', ' ORDER BY c.attnum))
+          INTO v_changed
+          FROM pgtrickle_changes.capture_columns(p_source, p_owner) AS c
+        HAVING bool_and(c.expression IS NULL);
+    END IF;
+
+    FOR v_i IN 1..4 LOOP
+        v_function := format('pgtrickle_changes.%I', v_functions[v_i]);
+        EXECUTE format('CREATE OR REPLACE FUNCTION %s() RETURNS trigger LANGUAGE plpgsql VOLATILE SECURITY DEFINER'
+            ' SET search_path = pg_catalog, pg_temp%s AS %L',
+            v_function,
+            -- Rows of types without an equality of their own are told apart by their text.
+            CASE WHEN v_events[v_i] = 'upd' AND p_mode = 'statement'
+                  AND EXISTS (SELECT FROM pgtrickle_changes.capture_columns(p_source, p_owner) AS c WHERE c.identity = 'text')
+                 THEN $q$ SET "TimeZone" = 'UTC' SET "DateStyle" = 'ISO, YMD' SET "IntervalStyle" = 'postgres'$q$
+                      || $q$ SET extra_float_digits = 3 SET bytea_output = 'hex' SET xmlbinary = 'base64'$q$
+                 ELSE '' END,
+            pgtrickle_changes.capture_body(p_source, p_owner, p_buffer, v_events[v_i], p_mode));
+        EXECUTE format('ALTER FUNCTION %s() OWNER TO %I', v_function, pg_get_userbyid(p_owner));
+        EXECUTE format('REVOKE ALL ON FUNCTION %s() FROM PUBLIC', v_function);
+        v_guard := pgtrickle_changes.capture_guard(format('%s()', v_function)::regprocedure);
+
+        FOR v_relation IN
+            SELECT r.relid FROM unnest(pgtrickle_changes.capture_relations(p_source)) AS r(relid)
+             WHERE r.relid = p_source OR v_events[v_i] = 'trunc'
+        LOOP
+            EXECUTE format('CREATE OR REPLACE TRIGGER %I AFTER %s ON %s %s WHEN (%s) EXECUTE FUNCTION %s()',
+                v_triggers[v_i], v_words[v_i], v_relation,
+                CASE WHEN v_events[v_i] = 'trunc' THEN 'FOR EACH STATEMENT'
+                     WHEN p_mode = 'row' THEN 'FOR EACH ROW'
+                     ELSE format('REFERENCING %s FOR EACH STATEMENT', v_tables[v_i]) END,
+                concat_ws(' AND ', CASE WHEN v_events[v_i] = 'upd' THEN v_changed END, v_guard),
+                v_function);
+            -- Also for a session that plays a replica: what it writes is in the table all the same.
+            EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER %I', v_relation, v_triggers[v_i]);
+        END LOOP;
+    END LOOP;
+END
+$$;
+
+CREATE FUNCTION pgtrickle_changes.drop_triggers(p_source oid, p_buffer name, p_keep_statement boolean) RETURNS void
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- Drop the capture's triggers wherever they are (a detached partition keeps its own).  Statement triggers of the
+-- source itself may stay to be replaced, which takes a weaker lock; row triggers have copies on partitions.
+DECLARE
+    v_item record;
+BEGIN
+    FOR v_item IN
+        SELECT t.tgrelid::regclass AS relation, t.tgname
+          FROM pg_trigger AS t
+         WHERE t.tgparentid = 0 AND t.tgname = ANY (pgtrickle_changes.capture_triggers(p_buffer, p_source))
+           AND (t.tgrelid = p_source
+                OR t.tgfoid IN (SELECT p.oid FROM pg_proc AS p
+                                 WHERE p.pronamespace = 'pgtrickle_changes'::regnamespace
+                                   AND p.proname = ANY (pgtrickle_changes.capture_functions(p_buffer))))
+           AND NOT (p_keep_statement AND t.tgrelid = p_source AND t.tgtype & 1 = 0)
+    LOOP
+        EXECUTE format('DROP TRIGGER IF EXISTS %I ON %s', v_item.tgname, v_item.relation);
+    END LOOP;
+END
+$$;
+
+CREATE FUNCTION pgtrickle_changes.drop_capture(p_source oid, p_owner oid) RETURNS void
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_buffer   name;
+    v_function name;
+BEGIN
+    DELETE FROM pgtrickle.pgt_captures AS c WHERE c.source_relid = p_source AND c.owner_oid = p_owner
+    RETURNING c.buffer INTO v_buffer;
+    IF v_buffer IS NULL THEN
+        RETURN;
+    END IF;
+    PERFORM pgtrickle_changes.drop_triggers(p_source, v_buffer, false);
+    FOREACH v_function IN ARRAY pgtrickle_changes.capture_functions(v_buffer) LOOP
+        EXECUTE format('DROP FUNCTION IF EXISTS pgtrickle_changes.%I()', v_function);
+    END LOOP;
+    EXECUTE format('DROP TABLE IF EXISTS pgtrickle_changes.%I', v_buffer);
+END
+$$;
