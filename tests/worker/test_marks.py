@@ -82,7 +82,7 @@ SIZE = 8
     writers=st.lists(st.tuples(st.integers(0, SIZE - 1), st.sampled_from(["write", "end"])), max_size=40),
 )
 def test_no_commit_is_overlooked(writers):
-    """Transactions write and end in any order, with a look after each step: whoever ended after writing was looked for."""
+    """Transactions write and end in any order, with a look after each step: no writer's end goes without a check."""
     marks, mark = Marks(), 0
     running: set[int] = set()
     next_xid, latest_ended = 1, 0

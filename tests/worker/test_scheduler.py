@@ -8,6 +8,7 @@ from pg_trickle.worker.scheduler import Outcome, Run, Scheduler, Settings
 
 ORDERS, CUSTOMERS = 100, 101
 QUIET = Snapshot(50, 50)
+DEFAULTS = Settings()
 
 
 def table(number: int, *upstream: int, sources: tuple[int, ...] = (ORDERS,), **facts: object) -> StreamTable:
@@ -21,7 +22,7 @@ def every(seconds: float) -> dict[str, object]:
     return {"schedule": f"{seconds}s", "schedule_seconds": seconds}
 
 
-def made(*tables: StreamTable, settings: Settings = Settings()) -> Scheduler:
+def made(*tables: StreamTable, settings: Settings = DEFAULTS) -> Scheduler:
     """A scheduler that has looked at everything and found nothing."""
     scheduler = Scheduler()
     scheduler.load(tables, settings)
@@ -157,7 +158,7 @@ def test_once_suspended_a_table_no_longer_holds_up_its_dependants():
     scheduler = made(*tables)
     (run,) = scheduler.start(5.0)
     scheduler.finished(run, {1: Outcome.FAILED, 2: Outcome.SKIPPED}, now=5.0)
-    scheduler.load([replace(tables[0], status="SUSPENDED"), tables[1]], Settings())
+    scheduler.load([replace(tables[0], status="SUSPENDED"), tables[1]], DEFAULTS)
     assert [run.group for run in scheduler.start(5.5)] == [(2,)]
 
 
@@ -165,7 +166,7 @@ def test_a_resumed_table_is_asked_about():
     scheduler = made(table(1, status="SUSPENDED"))
     write(scheduler)
     assert scheduler.start(10.0) == []
-    scheduler.load([table(1)], Settings())
+    scheduler.load([table(1)], DEFAULTS)
     assert scheduler.to_check(QUIET).tables == {1}
 
 
@@ -186,7 +187,7 @@ def test_after_an_interruption_everything_is_looked_at_again():
     scheduler = made(table(1))
     scheduler.forget()
     assert scheduler.stale
-    scheduler.load([table(1)], Settings())
+    scheduler.load([table(1)], DEFAULTS)
     assert scheduler.observe({ORDERS: 0})
     assert scheduler.to_check(QUIET).tables == {1}
 
@@ -195,8 +196,8 @@ def test_a_dropped_table_leaves_nothing_behind():
     scheduler = made(table(1), table(2))
     write(scheduler, 1, 2)
     (run,) = scheduler.start(1.0)
-    scheduler.load([table(2)], Settings())
+    scheduler.load([table(2)], DEFAULTS)
     finish(scheduler, run, 1.1)
     look(scheduler)
-    scheduler.load([table(2)], Settings())
+    scheduler.load([table(2)], DEFAULTS)
     assert scheduler.idle

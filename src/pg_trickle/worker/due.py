@@ -110,7 +110,7 @@ def followers(dag: Dag, *, default_seconds: float) -> tuple[Follower, ...]:
 
 
 def _asked_for(dag: Dag, table: StreamTable) -> bool:
-    """Whether a dependant wants it: one with a time table, or one that is ``calculated`` and so asked for or a follower."""
+    """Whether a dependant wants it: one with a time table does, and a ``calculated`` one passes on who wants it."""
     dependants = (dag.tables[dependant] for dependant in dag.dependants[table.id])
     return any(dependant.refreshable and not isinstance(schedule(dependant), Never) for dependant in dependants)
 

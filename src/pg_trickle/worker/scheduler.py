@@ -7,7 +7,7 @@ The loop tells it what it saw (``load``, ``observe``, ``checked``, ``finished``)
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Set
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
@@ -81,16 +81,8 @@ class Scheduler:
         before = self.dag.tables
         self.dag, self.settings, self.stale = Dag.of(tables), settings, False
         self._followers = followers(self.dag, default_seconds=settings.default_schedule_seconds)
-        watchers: dict[int, set[int]] = {}
-        for table in frozenset().union(*(follower.watched for follower in self._followers)):
-            for source in self.dag.tables[table].sources:
-                watchers.setdefault(source, set()).add(table)
-        self._watchers = {source: frozenset(tables) for source, tables in watchers.items()}
-        self.unsure.intersection_update(self.dag.tables)
-        self.changed.intersection_update(self.dag.tables)
-        for memory in (self._since, self._next, self._paced, self._held, self._failures, self._penalties):
-            for gone in memory.keys() - self.dag.tables.keys():
-                del memory[gone]
+        self._watchers = _watchers(self.dag, self._followers)
+        self._forget_all_but(self.dag.tables.keys())
         for table in self.dag.tables.values():
             if table.id not in before or not _same_but_for_time(before[table.id], table):
                 self.unsure.add(table.id)
@@ -98,6 +90,16 @@ class Scheduler:
             if table.last_refresh_at is not None:
                 self._since[table.id] = max(table.last_refresh_at, self._since.get(table.id, -math.inf))
             self._next[table.id] = next_at(table, since=self._since.get(table.id))
+
+    def _forget_all_but(self, tables: Set[int]) -> None:
+        self.unsure &= tables
+        self.changed &= tables
+        for times in (self._since, self._next, self._paced, self._held):
+            for gone in times.keys() - tables:
+                del times[gone]
+        for counts in (self._failures, self._penalties):
+            for gone in counts.keys() - tables:
+                del counts[gone]
 
     def forget(self) -> None:
         """Trust nothing that was seen: somebody else may have been at work in the meantime."""
@@ -197,6 +199,15 @@ class Scheduler:
         """Nothing is running, nothing is known to have changed, and nothing has to be asked for."""
         waiting = self.changed & frozenset().union(*(follower.watched for follower in self._followers))
         return not (self.stale or self.runs or self.unsure or waiting)
+
+
+def _watchers(dag: Dag, every: Iterable[Follower]) -> dict[int, frozenset[int]]:
+    """Which tables to ask about when a source moves: those that some follower watches."""
+    watchers: dict[int, set[int]] = {}
+    for table in frozenset().union(*(follower.watched for follower in every)):
+        for source in dag.tables[table].sources:
+            watchers.setdefault(source, set()).add(table)
+    return {source: frozenset(watching) for source, watching in watchers.items()}
 
 
 def _same_but_for_time(one: StreamTable, other: StreamTable) -> bool:
