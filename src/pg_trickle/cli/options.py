@@ -17,7 +17,7 @@ Dsn = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-Name = Annotated[str, typer.Argument(metavar="NAME", help="The stream table, by a name as in SQL.", show_default=False)]
+Name = Annotated[str, typer.Argument(help="The stream table, by a name as in SQL.", show_default=False)]
 
 
 def connect(dsn: str) -> psycopg.Connection[tuple[Any, ...]]:

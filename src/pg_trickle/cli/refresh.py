@@ -12,7 +12,7 @@ from pg_trickle.cli.options import Dsn, connect
 
 
 def refresh(
-    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="The stream tables.", show_default=False)],
+    names: Annotated[list[str], typer.Argument(help="The stream tables.", show_default=False)],
     dsn: Dsn = "",
 ) -> None:
     """Bring stream tables up to date now, those they read first.
