@@ -1,0 +1,229 @@
+"""The SQL API from Python, with the queries compiled in this process: no worker is needed.
+
+Every function takes a psycopg connection and works in its transaction, as the SQL function
+of the same name does.  What the server refuses is raised as psycopg's own exception.
+"""
+
+from __future__ import annotations
+
+from typing import Any, LiteralString, NamedTuple
+
+import psycopg
+from psycopg import sql
+from psycopg.rows import tuple_row
+from psycopg.types.json import Jsonb
+
+from pg_trickle.catalog.model import CompileRequest
+from pg_trickle.compile import Plan
+from pg_trickle.compile import compile as compile_query
+
+Connection = psycopg.Connection[Any]
+
+
+class Verdict(NamedTuple):
+    """How a stream table compares with its query: rows it lacks, rows it has too many, and whether all is well."""
+
+    missing: int
+    extra: int
+    ok: bool
+
+
+class Check(NamedTuple):
+    """One finding about a query."""
+
+    check_name: str
+    result: str
+    severity: str
+
+
+def create_stream_table(
+    conn: Connection,
+    name: str,
+    query: str,
+    schedule: str | None = "calculated",
+    refresh_mode: str = "AUTO",
+    initialize: bool = True,
+    diamond_consistency: str | None = None,
+    diamond_schedule_policy: str | None = None,
+    cdc_mode: str | None = None,
+    append_only: bool = False,
+) -> None:
+    """Create a stream table, filled and kept equal to ``query``."""
+    _create(
+        conn,
+        "create_stream_table",
+        name,
+        query,
+        schedule=schedule,
+        refresh_mode=refresh_mode,
+        initialize=initialize,
+        diamond_consistency=diamond_consistency,
+        diamond_schedule_policy=diamond_schedule_policy,
+        cdc_mode=cdc_mode,
+        append_only=append_only,
+    )
+
+
+def create_stream_table_if_not_exists(
+    conn: Connection,
+    name: str,
+    query: str,
+    schedule: str | None = "calculated",
+    refresh_mode: str = "AUTO",
+    initialize: bool = True,
+    diamond_consistency: str | None = None,
+    diamond_schedule_policy: str | None = None,
+    cdc_mode: str | None = None,
+    append_only: bool = False,
+) -> None:
+    """Create a stream table unless there is one of that name."""
+    _create(
+        conn,
+        "create_stream_table_if_not_exists",
+        name,
+        query,
+        schedule=schedule,
+        refresh_mode=refresh_mode,
+        initialize=initialize,
+        diamond_consistency=diamond_consistency,
+        diamond_schedule_policy=diamond_schedule_policy,
+        cdc_mode=cdc_mode,
+        append_only=append_only,
+    )
+
+
+def create_or_replace_stream_table(
+    conn: Connection,
+    name: str,
+    query: str,
+    schedule: str | None = "calculated",
+    refresh_mode: str = "AUTO",
+    initialize: bool = True,
+    diamond_consistency: str | None = None,
+    diamond_schedule_policy: str | None = None,
+    cdc_mode: str | None = None,
+    append_only: bool = False,
+) -> None:
+    """Create a stream table, or make the one of that name so; one that is so already is left alone."""
+    _create(
+        conn,
+        "create_or_replace_stream_table",
+        name,
+        query,
+        schedule=schedule,
+        refresh_mode=refresh_mode,
+        initialize=initialize,
+        diamond_consistency=diamond_consistency,
+        diamond_schedule_policy=diamond_schedule_policy,
+        cdc_mode=cdc_mode,
+        append_only=append_only,
+    )
+
+
+def alter_stream_table(
+    conn: Connection,
+    name: str,
+    query: str | None = None,
+    schedule: str | None = None,
+    refresh_mode: str | None = None,
+    status: str | None = None,
+    diamond_consistency: str | None = None,
+    diamond_schedule_policy: str | None = None,
+    cdc_mode: str | None = None,
+    append_only: bool | None = None,
+    tier: str | None = None,
+) -> None:
+    """Change a stream table; what is None stays as it is."""
+    arguments = {
+        "name": name,
+        "query": query,
+        "schedule": schedule,
+        "refresh_mode": refresh_mode,
+        "status": status,
+        "diamond_consistency": diamond_consistency,
+        "diamond_schedule_policy": diamond_schedule_policy,
+        "cdc_mode": cdc_mode,
+        "append_only": append_only,
+        "tier": tier,
+    }
+    with conn.transaction():
+        if query is None:
+            _call(conn, "alter_stream_table", arguments)
+        else:
+            plan = compile_locally(conn, name, query)
+            _call(conn, "alter_stream_table_with_plan", {**arguments, "plan": Jsonb(plan.to_json())})
+
+
+def drop_stream_table(conn: Connection, name: str, cascade: bool = False) -> None:
+    """Drop a stream table; with ``cascade`` those that depend on it as well."""
+    _call(conn, "drop_stream_table", {"name": name, "cascade": cascade})
+
+
+def refresh_stream_table(conn: Connection, name: str) -> None:
+    """Bring a stream table up to date now, those it reads first."""
+    _call(conn, "refresh_stream_table", {"name": name})
+
+
+def suspend_stream_table(conn: Connection, name: str) -> None:
+    """Leave a stream table as it is until it is resumed."""
+    _call(conn, "suspend_stream_table", {"name": name})
+
+
+def resume_stream_table(conn: Connection, name: str) -> None:
+    """Let a suspended or failed stream table go on."""
+    _call(conn, "resume_stream_table", {"name": name})
+
+
+def reinitialize_stream_table(conn: Connection, name: str) -> None:
+    """Compute a stream table anew at its next refresh."""
+    _call(conn, "reinitialize_stream_table", {"name": name})
+
+
+def verify_stream_table(conn: Connection, name: str) -> Verdict:
+    """Compare a stream table with its query, in one snapshot."""
+    return Verdict(*_row(conn, "SELECT missing, extra, ok FROM pgtrickle.verify_stream_table(%s)", name))
+
+
+def validate_query(conn: Connection, query: str) -> list[Check]:
+    """What would happen to a query as a stream table; nothing is created."""
+    with conn.transaction(force_rollback=True):
+        plan = compile_locally(conn, "pg_trickle_validated_query", query)
+    checks = [Check("resolved_refresh_mode", "DIFFERENTIAL" if plan.incremental else "FULL", "OK")]
+    if plan.refusal:
+        checks.append(Check(plan.refusal.construct, plan.refusal.reason, "WARN"))
+    checks.append(Check("key", ", ".join(plan.key) if plan.key else "none: rows are told apart by their content", "OK"))
+    checks.extend(Check("wanted_index", str(index["why"]), "WARN") for index in plan.indexes)
+    return checks
+
+
+def compile_locally(conn: Connection, name: str, query: str) -> Plan:
+    """The plan of a query, as a stream table of that name would have it."""
+    (request,) = _row(conn, "SELECT pgtrickle.compile_request(%s, %s)", name, query)
+    return compile_query(CompileRequest.from_json(request))
+
+
+def _create(conn: Connection, function: str, name: str, query: str, **options: Any) -> None:
+    # One transaction: the plan is made for facts that must still hold when it is stored.
+    with conn.transaction():
+        plan = compile_locally(conn, name, query)
+        _call(conn, f"{function}_with_plan", {"name": name, "query": query, **options, "plan": Jsonb(plan.to_json())})
+
+
+def _row(conn: Connection, query: LiteralString, *parameters: str) -> tuple[Any, ...]:
+    # Whatever row factory the caller's connection has.
+    row = conn.cursor(row_factory=tuple_row).execute(query, parameters).fetchone()
+    assert row is not None
+    return row
+
+
+def _call(conn: Connection, function: str, arguments: dict[str, Any]) -> None:
+    named = (
+        sql.SQL("{name} => {value}").format(name=sql.Identifier(name), value=sql.Placeholder(name))
+        for name in arguments
+    )
+    conn.execute(
+        sql.SQL("SELECT {function}({arguments})").format(
+            function=sql.Identifier("pgtrickle", function), arguments=sql.SQL(", ").join(named)
+        ),
+        arguments,
+    )
