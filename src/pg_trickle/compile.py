@@ -144,6 +144,8 @@ def _output(request: CompileRequest, query: Query) -> tuple[Algebra, tuple[tuple
     for place, (fact, (_, made)) in enumerate(zip(request.columns, query.outputs, strict=True), 1):
         value: Scalar = column(made)
         wanted = fact_type(fact)
+        if made.type == wanted.by_value:
+            wanted = made.type
         if wanted.name != made.type.name:
             text = sql.SQL("CAST({value} AS {type})").format(value=value.sql(), type=_type_name(fact.type))
             value = composed(text, value.columns, wanted, not_null=made.not_null)

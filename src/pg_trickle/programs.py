@@ -13,13 +13,15 @@ from pg_trickle.algebra.linear import Consolidate
 from pg_trickle.algebra.plan import Plan, inputs
 from pg_trickle.algebra.source import Changes, Empty, Field, Opaque, Scan, Source, State
 from pg_trickle.render.apply import Target, apply, insert_all, renamed
+from pg_trickle.render.direct import apply_directly, is_direct
 from pg_trickle.render.parts import CHANGES_SCHEMA, WEIGHT
 from pg_trickle.render.parts import names as name_list
 from pg_trickle.render.select import CommonTables, consolidated, relation
-from pg_trickle.render.stage import add_stage, fresh, grouped_delta, insert_fresh, needs_rows_below
+from pg_trickle.render.stage import add_delta, add_stage, fresh, grouped_delta, insert_fresh, needs_rows_below
 from pg_trickle.rewrite.specialise import specialised
 from pg_trickle.scalar import Column, Identity, Type
 from pg_trickle.stages import Stage
+from pg_trickle.uniqueness import is_net
 
 Program = tuple[str, ...]
 
@@ -43,9 +45,9 @@ def _printed(statement: sql.Composable) -> str:
     return statement.as_string(None)
 
 
-def _count_of(common: CommonTables) -> str:
-    """A statement that only maintains states: it wrote nothing to the stream table."""
-    return _printed(sql.SQL("{ctes}SELECT 0").format(ctes=common.with_clause()))
+def _counting(count: sql.Composable, common: CommonTables) -> str:
+    """A statement of WITH queries and the SELECT that counts what they wrote."""
+    return _printed(sql.SQL("{ctes}{count}").format(ctes=common.with_clause(), count=count))
 
 
 def fill(definition: Definition) -> Program:
@@ -80,8 +82,7 @@ def full(definition: Definition) -> Program:
 
 
 def _written(target: Target, delta: sql.Composable, common: CommonTables) -> str:
-    wrote = apply(target, delta, common)
-    return _printed(sql.SQL("{ctes}{wrote}").format(ctes=common.with_clause(), wrote=wrote))
+    return _counting(apply(target, delta, common), common)
 
 
 def verify(definition: Definition) -> str:
@@ -150,7 +151,7 @@ def differential(definition: Definition, changed: frozenset[int] | None) -> tupl
         made.add(stage.state)
     last = specialised(definition.final.delta(), is_changed)
     if not isinstance(last, Empty):
-        netted = Consolidate(last)
+        netted = last if is_net(last) else Consolidate(last)
         parts.append(_Part(None, netted, (netted,)))
     return _statements(definition, parts)
 
@@ -197,24 +198,35 @@ def _travelling(groups: list[list[_Part]]) -> frozenset[State]:
 
 
 def _statement(definition: Definition, group: list[_Part], travelling: frozenset[State]) -> str:
-    own = frozenset(part.stage.state for part in group if part.stage)
-    common = CommonTables(tuple(plan for part in group for plan in part.reads), own)
+    stages = {part.stage.state: part.stage for part in group if part.stage}
+    common = CommonTables(tuple(plan for part in group for plan in part.reads), frozenset(stages))
+    direct = _direct_stage(definition, group)
     for part in group:
         if part.stage is not None:
             add_stage(part.stage, part.change, common)
-    for state in sorted(own & travelling, key=lambda state: state.name):
-        stage = next(part.stage for part in group if part.stage and part.stage.state == state)
-        columns = name_list([one.name for one in stage.columns])
+            if part.stage is not direct or part.stage.state in travelling:
+                add_delta(part.stage, common)
+    for state in sorted(stages.keys() & travelling, key=lambda state: state.name):
+        columns = name_list([one.name for one in stages[state].columns])
         common.add_writing(
             f"{state.name}_out",
             sql.SQL("INSERT INTO {table} ({c}, {w}) SELECT {c}, {w} FROM {delta}").format(
                 table=_delta_table(state), c=columns, w=WEIGHT, delta=sql.Identifier(state.delta_name)
             ),
         )
+    if direct is not None:
+        return _counting(apply_directly(definition.final, direct, definition.target, common), common)
     if group[-1].stage is None:
-        rows = renamed(definition.target, common.select(group[-1].change))
-        return _written(definition.target, rows, common)
-    return _count_of(common)
+        return _written(definition.target, renamed(definition.target, common.select(group[-1].change)), common)
+    return _counting(sql.SQL("SELECT 0"), common)
+
+
+def _direct_stage(definition: Definition, group: list[_Part]) -> Stage | None:
+    """The stage of this statement that alone decides what the stream table shows, if there is one."""
+    if group[-1].stage is not None:
+        return None
+    made = [part.stage for part in group if part.stage and is_direct(definition.final, part.stage, definition.target)]
+    return made[0] if made else None
 
 
 def _delta_table(state: State) -> sql.Identifier:

@@ -7,7 +7,7 @@ it says so (``UNKNOWN``) and every user of a type takes the careful way.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from psycopg import sql
@@ -43,6 +43,11 @@ class Type:
     def is_exact(self) -> bool:
         """Whether adding and subtracting loses nothing."""
         return self.is_integer or self.name == "numeric"
+
+    @property
+    def by_value(self) -> Type:
+        """The type where any of several equal values will do: which one a group shows is PostgreSQL's free choice."""
+        return self if self.identity is Identity.NONE else replace(self, identity=Identity.EQUAL)
 
 
 UNKNOWN = Type(None, Identity.NONE, hashable=False)

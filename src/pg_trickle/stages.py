@@ -150,7 +150,7 @@ def _stage(aggregate: Aggregate, state: State) -> tuple[Stage, Plan]:
     below = {one.name: one for one in aggregate.input.columns}
     grouped = [below[key] for key in aggregate.keys]
     keys: tuple[tuple[StateColumn, Column | None], ...] = tuple(
-        (StateColumn(f"k{place}", Role.KEY, one.type), one) for place, one in enumerate(grouped, 1)
+        (StateColumn(f"k{place}", Role.KEY, one.type.by_value), one) for place, one in enumerate(grouped, 1)
     ) or ((StateColumn("k1", Role.KEY, INT4), None),)
     layout = _Layout({})
     layout.need(Role.ROWS)
@@ -162,7 +162,7 @@ def _stage(aggregate: Aggregate, state: State) -> tuple[Stage, Plan]:
     )
     named = {field.attribute: field.column for field in fields}
     items = [
-        Item(source, column(Column(named[key.name].name, source.type, source.not_null)))
+        Item(replace(source, type=key.type), column(Column(named[key.name].name, key.type, source.not_null)))
         for key, source in keys
         if source is not None
     ]
@@ -210,9 +210,7 @@ def _output(call: Call, layout: _Layout, below: dict[str, Column]) -> _Output:
     where = {"argument": call.argument, "condition": call.condition}
     match call.rule:
         case Rule.COUNT:
-            if argument is None and call.condition is None:
-                return _Output(_AS_STORED, {"value": layout.need(Role.ROWS)}, of, not_null=True)
-            return _Output(_AS_STORED, {"value": layout.need(Role.COUNT, **where)}, of, not_null=True)
+            return _Output(_AS_STORED, {"value": _count(call, layout, argument)}, of, not_null=True)
         case Rule.SUM | Rule.AVG:
             assert argument is not None
             return _sum(call, layout, argument)
@@ -222,7 +220,7 @@ def _output(call: Call, layout: _Layout, below: dict[str, Column]) -> _Output:
         case Rule.BOOL_AND | Rule.BOOL_OR:
             every = call.rule is Rule.BOOL_AND
             parts = {
-                "count": layout.need(Role.COUNT, **where),
+                "count": _count(call, layout, argument),
                 "hits": layout.need(Role.COUNT_FALSE if every else Role.COUNT_TRUE, **where),
             }
             template = (
@@ -235,12 +233,19 @@ def _output(call: Call, layout: _Layout, below: dict[str, Column]) -> _Output:
             return _Output(_AS_STORED, {"value": layout.need(Role.VALUE, of, value=call.value)}, of)
 
 
+def _count(call: Call, layout: _Layout, argument: Column | None) -> StateColumn:
+    """The counter of inputs that count: of all rows, when none is left out."""
+    if call.condition is None and (argument is None or argument.not_null):
+        return layout.need(Role.ROWS)
+    return layout.need(Role.COUNT, argument=call.argument, condition=call.condition)
+
+
 def _sum(call: Call, layout: _Layout, argument: Column) -> _Output:
     """The stored sum is of finite values; NaN and the infinities, which no subtraction takes out again, are counted."""
     where = {"argument": call.argument, "condition": call.condition}
-    stored = INT8 if argument.type.name in {"int2", "int4"} else replace(NUMERIC, scale=argument.type.scale)
+    stored = INT8 if argument.type.name in {"int2", "int4"} else replace(NUMERIC.by_value, scale=argument.type.scale)
     summed = Role.SUM if argument.type.is_integer else Role.FINITE_SUM
-    parts = {"count": layout.need(Role.COUNT, **where), "sum": layout.need(summed, stored, **where)}
+    parts = {"count": _count(call, layout, argument), "sum": layout.need(summed, stored, **where)}
     if argument.type.is_integer:
         plain = sql.SQL("CASE WHEN {count} > 0 THEN {sum} END")
         mean = sql.SQL("CASE WHEN {count} > 0 THEN {sum}::numeric / {count} END")

@@ -15,6 +15,7 @@ from pg_trickle.algebra.plan import Plan
 from pg_trickle.algebra.source import Changes, Empty, Opaque, Scan, Unit
 
 Key = frozenset[str]
+"""Names of columns that are unique together."""
 _MOST = 8
 
 
@@ -62,3 +63,23 @@ def _join_keys(join: Join, left: tuple[Key, ...], right: tuple[Key, ...]) -> set
     if any(key <= joined for key in left):
         found.update(right)
     return found
+
+
+def is_net(plan: Plan) -> bool:
+    """Whether a delta certainly has no row twice, so that consolidating it would change nothing.
+
+    An update may leave −row and +row alike once columns are projected away, and the terms of a sum may
+    overlap; but a filter, or a join with rows that are told apart by a key, keeps net what was net.
+    """
+    match operator(plan):
+        case Changes() | Consolidate() | Empty():
+            return True
+        case Filter(below) | Negate(below):
+            return is_net(below)
+        case Project(below, items):
+            kept = {next(iter(item.value.columns)) for item in items if item.value.is_column}
+            return is_net(below) and kept >= {column.name for column in below.columns}
+        case Join(left, right, _):
+            return (is_net(left) and bool(keys(right))) or (is_net(right) and bool(keys(left)))
+        case Scan() | Unit() | UnionAll() | Aggregate() | Touched() | Opaque():
+            return False

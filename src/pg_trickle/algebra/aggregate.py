@@ -59,7 +59,8 @@ class Aggregate(Plan):
     @property
     def columns(self) -> tuple[Column, ...]:
         by_name = {column.name: column for column in self.input.columns}
-        return tuple(by_name[key] for key in self.keys) + tuple(call.column for call in self.calls)
+        keys = (replace(by_name[key], type=by_name[key].type.by_value) for key in self.keys)
+        return (*keys, *(call.column for call in self.calls))
 
     def delta(self) -> Plan:
         change = self.input.delta()

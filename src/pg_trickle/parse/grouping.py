@@ -172,12 +172,14 @@ def _result_type(rule: Rule, argument: Column | None) -> Type:
         case Rule.SUM:
             assert argument is not None
             small = argument.type.name in {"int2", "int4"}
-            return INT8 if small else Type("numeric", NUMERIC.identity, argument.type.scale)
+            whole = Type("numeric", NUMERIC.identity, argument.type.scale)
+            # A sum prints with the largest scale of its inputs: subtracting can't tell when that one left.
+            return INT8 if small else whole if whole.scale is not None else whole.by_value
         case Rule.AVG:
             return NUMERIC
         case Rule.MIN | Rule.MAX | Rule.RECOMPUTE:
             assert argument is not None
-            return argument.type
+            return argument.type.by_value
 
 
 def _call_text(name: str, argument: Column | None, condition: Column | None, of: Type) -> Scalar:

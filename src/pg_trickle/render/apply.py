@@ -63,43 +63,64 @@ def apply(target: Target, delta: sql.Composable, common: CommonTables) -> sql.Co
 
 def _by_key(target: Target, common: CommonTables) -> sql.Composable:
     assert target.key is not None
-    keyed = [(column, name, name) for name, column in target.columns if name in target.key]
     common.add(
         "k",
         sql.SQL("SELECT {key}, bool_or({w} > 0) AS __pgt_stays FROM f GROUP BY {key}").format(
             key=names(target.key), w=WEIGHT
         ),
     )
-    located = matches(keyed, "t", "k")
-    if target.keyed_by_hash:
-        same_hash = sql.SQL("{t} = {k}").format(t=row_hash(target.key, "t"), k=row_hash(target.key, "k"))
-        located = every([same_hash, located])
     common.add_writing(
         "x",
         sql.SQL("DELETE FROM {table} AS t USING k WHERE NOT k.__pgt_stays AND {match} RETURNING 1").format(
-            table=target.table, match=located
+            table=target.table, match=located(target, "t", "k", {name: name for name in target.key})
         ),
-    )
-    # A key column is written too where equal values may differ, 1.0 and 1.00 say.
-    written = [
-        name for name, column in target.columns if name not in target.key or column.type.identity is not Identity.EQUAL
-    ]
-    action = (
-        sql.SQL("DO UPDATE SET {assignments}").format(assignments=assignments(written))
-        if written
-        else sql.SQL("DO NOTHING")
     )
     common.add_writing(
         "y",
         sql.SQL(
             "INSERT INTO {table} ({columns}) SELECT {columns} FROM f WHERE {w} > 0 ORDER BY {key}"
             " ON CONFLICT ({key}) {action} RETURNING 1"
-        ).format(table=target.table, columns=names(target.names), w=WEIGHT, key=names(target.key), action=action),
+        ).format(
+            table=target.table,
+            columns=names(target.names),
+            w=WEIGHT,
+            key=names(target.key),
+            action=upsert_action(target),
+        ),
     )
+    return counted(sql.SQL("(SELECT count(*) FROM k WHERE NOT __pgt_stays)"))
+
+
+def located(target: Target, table: str, rows: str, columns: dict[str, str]) -> sql.Composable:
+    """Which rows of the target have the keys of others: an index lookup.  ``columns`` names the others' keys."""
+    assert target.key is not None
+    keyed = [(column, name, columns[name]) for name, column in target.columns if name in target.key]
+    match = matches(keyed, table, rows)
+    if not target.keyed_by_hash:
+        return match
+    same_hash = sql.SQL("{t} = {k}").format(
+        t=row_hash(target.key, table), k=row_hash((columns[name] for name in target.key), rows)
+    )
+    return every([same_hash, match])
+
+
+def upsert_action(target: Target) -> sql.Composable:
+    """What to do with a row whose key is there: write the rest, and key columns where equal values may differ."""
+    assert target.key is not None
+    written = [
+        name for name, column in target.columns if name not in target.key or column.type.identity is not Identity.EQUAL
+    ]
+    if not written:
+        return sql.SQL("DO NOTHING")
+    return sql.SQL("DO UPDATE SET {assignments}").format(assignments=assignments(written))
+
+
+def counted(expected: sql.Composable) -> sql.Composable:
+    """The number of rows written, NULL when not as many were deleted as expected."""
     return sql.SQL(
-        "SELECT CASE WHEN (SELECT count(*) FROM x) = (SELECT count(*) FROM k WHERE NOT __pgt_stays)"
+        "SELECT CASE WHEN (SELECT count(*) FROM x) = {expected}"
         " THEN (SELECT count(*) FROM x) + (SELECT count(*) FROM y) END"
-    )
+    ).format(expected=expected)
 
 
 def _by_content(target: Target, common: CommonTables) -> sql.Composable:
@@ -121,10 +142,7 @@ def _by_content(target: Target, common: CommonTables) -> sql.Composable:
             " WHERE f.{w} > 0 RETURNING 1"
         ).format(table=target.table, columns=names(target.names), w=WEIGHT),
     )
-    return sql.SQL(
-        "SELECT CASE WHEN (SELECT count(*) FROM x) = (SELECT coalesce(sum(-{w}), 0) FROM f WHERE {w} < 0)"
-        " THEN (SELECT count(*) FROM x) + (SELECT count(*) FROM y) END"
-    ).format(w=WEIGHT)
+    return counted(sql.SQL("(SELECT coalesce(sum(-{w}), 0) FROM f WHERE {w} < 0)").format(w=WEIGHT))
 
 
 def _same_row(target: Target) -> sql.Composable:

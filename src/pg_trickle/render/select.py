@@ -77,9 +77,9 @@ class CommonTables:
         return sql.SQL("WITH {bodies} ").format(bodies=sql.SQL(",\n     ").join(self.bodies))
 
     def _is_shared(self, plan: Plan) -> bool:
-        if isinstance(plan, Changes):
-            return isinstance(plan.table, Source)
-        return isinstance(plan, Consolidate) or (self._seen[plan] > 1 and is_delta(plan))
+        if self._seen[plan] < 2 or not is_delta(plan):
+            return False
+        return not (isinstance(plan, Changes) and isinstance(plan.table, State))
 
 
 def is_delta(plan: Plan) -> bool:
@@ -207,8 +207,8 @@ def consolidated(columns: tuple[Column, ...], rows: sql.Composable) -> sql.Compo
     if any(column.type.identity is Identity.NONE for column in columns):
         # No GROUP BY without equality, and no aggregate that returns any one value before PostgreSQL 16.
         return sql.SQL(
-            "SELECT {columns}{w} FROM (SELECT {columns}(sum({w}) OVER p)::bigint AS {w}, row_number() OVER p AS __pgt_nth"
-            " FROM ({rows}) AS c WINDOW p AS (PARTITION BY {keys}"
+            "SELECT {columns}{w} FROM (SELECT {columns}(sum({w}) OVER p)::bigint AS {w},"
+            " row_number() OVER p AS __pgt_nth FROM ({rows}) AS c WINDOW p AS (PARTITION BY {keys}"
             " ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING)) AS c WHERE __pgt_nth = 1 AND {w} <> 0"
         ).format(**hole)
     if not columns:

@@ -21,6 +21,7 @@ from pg_trickle.render.parts import WEIGHT, listed, matches, names, row_hash
 from pg_trickle.render.select import CommonTables, relation, rows
 from pg_trickle.scalar import Column, column
 from pg_trickle.stages import Role, Stage, StateColumn
+from pg_trickle.uniqueness import is_net
 
 
 def needs_rows_below(stage: Stage) -> bool:
@@ -35,11 +36,11 @@ def grouped_delta(stage: Stage, change: Plan) -> Plan:
     read.update(stage.aggregate.keys)
     items = tuple(Item(one, column(one)) for one in change.columns if one.name in read)
     narrow = change if len(items) == len(change.columns) else Project(change, items)
-    return Consolidate(narrow) if stage.recomputed else narrow
+    return Consolidate(narrow) if stage.recomputed and not is_net(narrow) else narrow
 
 
 def add_stage(stage: Stage, change: Plan, common: CommonTables) -> None:
-    """Add the stage's WITH queries; its delta is the one named after the state's delta."""
+    """Add the stage's WITH queries, up to the old and new row of every updated group."""
     prefix = stage.state.name
     made = {part: f"{prefix}_{part}" for part in ("g", "j", "r", "u")}
     common.add(made["g"], _groups(stage, change, common))
@@ -47,10 +48,14 @@ def add_stage(stage: Stage, change: Plan, common: CommonTables) -> None:
     if stage.recomputed:
         common.add(made["r"], _recomputed(stage, made["j"], common))
     common.add(made["u"], _updates(stage, made["j"], made["r"] if stage.recomputed else None))
-    common.add(stage.state.delta_name, _delta(stage, made["u"]))
     common.add_writing(f"{prefix}_up", _upsert(stage, made["u"]))
     if not stage.is_global:
         common.add_writing(f"{prefix}_de", _delete(stage, made["u"]))
+
+
+def add_delta(stage: Stage, common: CommonTables) -> None:
+    """Add the stage's delta, named after the state's delta."""
+    common.add(stage.state.delta_name, _delta(stage, f"{stage.state.name}_u"))
 
 
 def fresh(stage: Stage, common: CommonTables) -> sql.Composable:
