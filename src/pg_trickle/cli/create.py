@@ -17,9 +17,7 @@ from pg_trickle.cli.failure import report
 from pg_trickle.cli.options import Dsn, Name, connect
 from pg_trickle.errors import PgTrickleError
 
-Query = Annotated[
-    str | None, typer.Argument(help="The query; - reads it from standard input.", show_default=False)
-]
+Query = Annotated[str | None, typer.Argument(help="The query; - reads it from standard input.", show_default=False)]
 File = Annotated[
     Path | None, typer.Option("--file", "-f", metavar="FILE", help="Read the query from a file.", exists=True)
 ]

@@ -14,9 +14,7 @@ COLUMNS = ("name", "missing", "extra", "ok")
 
 
 def verify(
-    names: Annotated[
-        list[str] | None, typer.Argument(help="The stream tables; by default all you may see.")
-    ] = None,
+    names: Annotated[list[str] | None, typer.Argument(help="The stream tables; by default all you may see.")] = None,
     dsn: Dsn = "",
     as_json: AsJson = False,
 ) -> None:
