@@ -1,0 +1,89 @@
+"""One script, three doors: CREATE EXTENSION from the package, copied files, plain SQL; and out again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+import pytest
+
+from pg_trickle import create_stream_table
+from pg_trickle.install import install as installer
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+
+pytestmark = pytest.mark.versions
+
+OBJECTS = """
+    SELECT p.oid::regprocedure::text, md5(pg_get_functiondef(p.oid)), p.proacl::text, obj_description(p.oid, 'pg_proc')
+      FROM pg_proc AS p
+     WHERE p.pronamespace IN ('pgtrickle'::regnamespace, 'pgtrickle_changes'::regnamespace)
+    UNION ALL
+    SELECT c.oid::regclass::text, c.relkind::text, c.relacl::text, obj_description(c.oid, 'pg_class')
+      FROM pg_class AS c
+     WHERE c.relnamespace IN ('pgtrickle'::regnamespace, 'pgtrickle_changes'::regnamespace)
+     ORDER BY 1
+"""
+
+
+def with_stream_table(conn: Connection) -> None:
+    conn.execute("CREATE TABLE t (a int PRIMARY KEY)")
+    conn.execute("INSERT INTO t VALUES (1), (2)")
+    create_stream_table(conn, "s", "SELECT a FROM t")
+
+
+def assert_only_tables_are_left(conn: Connection) -> None:
+    assert conn.execute("SELECT a FROM s ORDER BY a").fetchall() == [(1,), (2,)]
+    assert conn.execute("SELECT tgname FROM pg_trigger WHERE NOT tgisinternal").fetchall() == []
+    assert conn.execute("SELECT nspname FROM pg_namespace WHERE nspname LIKE 'pgtrickle%'").fetchall() == []
+    conn.execute("INSERT INTO t VALUES (3)")
+    conn.execute("INSERT INTO s VALUES (3)")
+    conn.execute("DROP TABLE s, t")
+
+
+def test_the_plain_script_makes_what_the_extension_makes(db: Connection, bare_database: Any) -> None:
+    bare = bare_database.connect()
+    installer.install(bare)
+    assert bare.execute(OBJECTS).fetchall() == db.execute(OBJECTS).fetchall()
+    assert bare.execute("SELECT FROM pg_extension WHERE extname = 'pg_trickle'").fetchall() == []
+
+
+def test_dropping_the_extension_leaves_ordinary_tables(db: Connection) -> None:
+    with_stream_table(db)
+    db.execute("DROP EXTENSION pg_trickle CASCADE")
+    assert_only_tables_are_left(db)
+
+
+@pytest.mark.parametrize("how", ["extension", "script"])
+def test_uninstalling_leaves_ordinary_tables(bare_database: Any, how: str) -> None:
+    conn = bare_database.connect()
+    doors: dict[str, Callable[[], Any]] = {
+        "extension": lambda: conn.execute("CREATE EXTENSION pg_trickle"),
+        "script": lambda: installer.install(conn),
+    }
+    doors[how]()
+    with_stream_table(conn)
+    installer.uninstall(conn)
+    assert_only_tables_are_left(conn)
+
+
+def test_it_can_be_installed_again(bare_database: Any) -> None:
+    conn = bare_database.connect()
+    for _ in range(2):
+        installer.install(conn)
+        installer.uninstall(conn)
+    conn.execute("CREATE EXTENSION pg_trickle")
+
+
+def test_only_a_superuser_may_install(bare_database: Any) -> None:
+    plain = bare_database.make_role("pgt_plain_installer")
+    with bare_database.connect() as admin:
+        admin.execute(f"GRANT CREATE ON DATABASE {bare_database.name} TO {plain}".encode())
+    conn = bare_database.connect(plain)
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        conn.execute("CREATE EXTENSION pg_trickle")
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        installer.install(conn)
+    assert conn.execute("SELECT nspname FROM pg_namespace WHERE nspname LIKE 'pgtrickle%'").fetchall() == []
+    conn.close()
