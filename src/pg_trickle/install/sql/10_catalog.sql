@@ -73,10 +73,12 @@ CREATE TABLE pgtrickle.pgt_captures (
     attnums      smallint[] NOT NULL,
     stamp        text    NOT NULL,
     since        xid8    NOT NULL,
+    cleaned_at   timestamptz,
     PRIMARY KEY (source_relid, owner_oid)
 );
 COMMENT ON TABLE pgtrickle.pgt_captures IS 'The change buffers: one per source and owner';
 COMMENT ON COLUMN pgtrickle.pgt_captures.stamp IS 'Versions of the triggers, functions and buffer as the engine made them; a difference means: changes may be missing';
+COMMENT ON COLUMN pgtrickle.pgt_captures.cleaned_at IS 'When consumed rows were last removed: a snapshot older than that may not begin to read the buffer';
 COMMENT ON COLUMN pgtrickle.pgt_captures.since IS 'The transaction that made or repaired the capture: a snapshot that does not see it may lack changes';
 
 CREATE TABLE pgtrickle.pgt_refresh_history (
@@ -92,12 +94,14 @@ CREATE TABLE pgtrickle.pgt_refresh_history (
     rows_out       bigint,
     error_message  text,
     skipped_reason text,
-    data_timestamp timestamptz
+    data_timestamp timestamptz,
+    reason         text
 );
 CREATE INDEX pgt_refresh_history_by_table ON pgtrickle.pgt_refresh_history (pgt_id, started_at);
 CREATE INDEX pgt_refresh_history_by_time ON pgtrickle.pgt_refresh_history (started_at);
 COMMENT ON TABLE pgtrickle.pgt_refresh_history IS 'Every refresh: initial, manual, scheduled, failed, skipped; written by the engine alone';
 COMMENT ON COLUMN pgtrickle.pgt_refresh_history.rows_in IS 'Change rows read';
+COMMENT ON COLUMN pgtrickle.pgt_refresh_history.reason IS 'Why it recomputed although it has delta rules';
 COMMENT ON COLUMN pgtrickle.pgt_refresh_history.rows_out IS 'Rows written to the stream table';
 
 CREATE TABLE pgtrickle.pgt_settings (

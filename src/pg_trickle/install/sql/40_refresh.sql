@@ -1,0 +1,692 @@
+-- Refresh: bringing one stream table up to date, in the current transaction.
+--
+-- What touches the query, its sources, buffers, states or the stream table runs as the owner (run_as); the engine itself
+-- only reads the catalog and writes its own tables.
+
+CREATE FUNCTION pgtrickle_changes.new_rows(p_source oid, p_frontier text, p_xid text, p_seqs text) RETURNS text
+    LANGUAGE sql IMMUTABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    -- The condition on a change row c that makes it new to a frontier (docs/internals.md §2); the arguments are SQL.
+    SELECT format('c.xid >= pg_catalog.pg_snapshot_xmin(%1$s) AND CASE WHEN c.xid = %2$s'
+                  ' THEN c.seq > coalesce((%3$s ->> %4$L)::pg_catalog.int8, 0)'
+                  ' ELSE NOT pg_catalog.pg_visible_in_snapshot(c.xid, %1$s) END',
+                  p_frontier, p_xid, p_seqs, p_source)
+$$;
+
+CREATE FUNCTION pgtrickle_changes.high_water(p_id bigint) RETURNS jsonb
+    LANGUAGE sql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    -- The last sequence number of the buffer of each source, by source.
+    SELECT coalesce(jsonb_object_agg(k.source_relid, coalesce(pg_sequence_last_value(d.objid), 0)), '{}')
+      FROM pgtrickle.pgt_stream_tables AS st
+      JOIN pgtrickle.pgt_dependencies AS s ON s.pgt_id = st.pgt_id AND s.captured
+      JOIN pgtrickle.pgt_captures AS k ON k.source_relid = s.source_relid AND k.owner_oid = st.owner_oid
+      JOIN pg_depend AS d ON d.refclassid = 'pg_class'::regclass AND d.refobjid = k.buffer_relid
+                         AND d.classid = 'pg_class'::regclass AND d.deptype = 'i' AND d.refobjsubid = 2
+     WHERE st.pgt_id = p_id
+$$;
+
+CREATE FUNCTION pgtrickle_changes.pending(p_id bigint, p_frontier pg_snapshot, p_xid xid8, p_seqs jsonb) RETURNS jsonb
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- The change rows that are new to a frontier: {source: [rows, truncated]} of the sources that have any.
+DECLARE
+    v_owner     oid;
+    v_statement text;
+BEGIN
+    SELECT st.owner_oid, 'SELECT pg_catalog.jsonb_object_agg(s.source, pg_catalog.jsonb_build_array(s.n, s.truncated)) FROM ('
+           || string_agg(format('SELECT %L AS source, pg_catalog.count(*) AS n, pg_catalog.bool_or(c.w = 0) AS truncated'
+                                ' FROM pgtrickle_changes.%I AS c WHERE %s',
+                                s.source_relid, k.buffer, pgtrickle_changes.new_rows(s.source_relid, '$1', '$2', '$3')),
+                         ' UNION ALL ')
+           || ') AS s WHERE s.n > 0'
+      INTO v_owner, v_statement
+      FROM pgtrickle.pgt_stream_tables AS st
+      JOIN pgtrickle.pgt_dependencies AS s ON s.pgt_id = st.pgt_id AND s.captured
+      JOIN pgtrickle.pgt_captures AS k ON k.source_relid = s.source_relid AND k.owner_oid = st.owner_oid
+     WHERE st.pgt_id = p_id
+     GROUP BY st.owner_oid;
+    IF v_statement IS NULL THEN
+        RETURN NULL;
+    END IF;
+    RETURN nullif(pgtrickle_changes.run_as(v_owner, v_statement, p_frontier, p_xid, p_seqs), 'null');
+END
+$$;
+
+CREATE FUNCTION pgtrickle_changes.is_watched(p_id bigint) RETURNS boolean
+    LANGUAGE sql STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    -- Whether a change of any source is noticed.
+    SELECT coalesce(bool_and(s.captured), false) FROM pgtrickle.pgt_dependencies AS s WHERE s.pgt_id = p_id
+$$;
+
+CREATE FUNCTION pgtrickle_changes.request_hash(p_request jsonb) RETURNS text
+    LANGUAGE sql IMMUTABLE STRICT
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    -- What of a compile request decides the plan.  Row estimates don't: an ANALYZE makes no plan stale.
+    SELECT md5(jsonb_set(p_request, '{relations}', coalesce((
+               SELECT jsonb_agg(r.relation - 'rows' ORDER BY r.place)
+                 FROM jsonb_array_elements(p_request -> 'relations') WITH ORDINALITY AS r(relation, place)), '[]'))::text)
+$$;
+
+CREATE FUNCTION pgtrickle_changes.lock_stream_table(p_id bigint) RETURNS pgtrickle.pgt_stream_tables
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- One refresher at a time.  The catalog row is read under the lock; in REPEATABLE READ a row that somebody else's
+-- refresh has changed since the snapshot is a serialization failure, which it is.
+DECLARE
+    v_table pgtrickle.pgt_stream_tables;
+BEGIN
+    PERFORM pg_advisory_xact_lock(1885762402, (p_id % 2147483647)::integer);
+    SELECT st.* INTO v_table FROM pgtrickle.pgt_stream_tables AS st WHERE st.pgt_id = p_id FOR NO KEY UPDATE;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'stream table % does not exist', p_id
+            USING ERRCODE = 'undefined_table', DETAIL = 'It was dropped in the meantime.',
+                  HINT = 'List the stream tables with SELECT * FROM pgtrickle.pgt_status().';
+    END IF;
+    RETURN v_table;
+END
+$$;
+
+CREATE FUNCTION pgtrickle_changes.check_privileges(p_table pgtrickle.pgt_stream_tables) RETURNS void
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- The owner must still be allowed to read what the query reads, whether or not this refresh touches it.
+DECLARE
+    v_denied record;
+    v_owner  name := pg_get_userbyid(p_table.owner_oid);
+BEGIN
+    SELECT n.nspname, c.relname, has_schema_privilege(p_table.owner_oid, n.oid, 'USAGE') AS schema_ok
+      INTO v_denied
+      FROM pgtrickle.pgt_dependencies AS s
+      JOIN pg_class AS c ON c.oid = s.source_relid
+      JOIN pg_namespace AS n ON n.oid = c.relnamespace
+     WHERE s.pgt_id = p_table.pgt_id
+       AND NOT (has_schema_privilege(p_table.owner_oid, n.oid, 'USAGE')
+                AND (has_table_privilege(p_table.owner_oid, c.oid, 'SELECT')
+                     OR has_any_column_privilege(p_table.owner_oid, c.oid, 'SELECT')
+                        AND NOT EXISTS (SELECT FROM pg_attribute AS a
+                                         WHERE a.attrelid = c.oid AND a.attname = ANY (s.columns_used) AND NOT a.attisdropped
+                                           AND NOT has_column_privilege(p_table.owner_oid, c.oid, a.attnum, 'SELECT'))))
+     LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'permission denied for table "%"', v_denied.relname
+            USING ERRCODE = 'insufficient_privilege',
+                  DETAIL = CASE WHEN v_denied.schema_ok
+                      THEN format('Role "%s", who owns the stream table "%s"."%s", may not read the columns it uses.',
+                                  v_owner, p_table.pgt_schema, p_table.pgt_name)
+                      ELSE format('Role "%s", who owns the stream table "%s"."%s", has no USAGE on schema "%s".',
+                                  v_owner, p_table.pgt_schema, p_table.pgt_name, v_denied.nspname) END,
+                  HINT = CASE WHEN v_denied.schema_ok
+                      THEN format('GRANT SELECT ON %I.%I TO %I;', v_denied.nspname, v_denied.relname, v_owner)
+                      ELSE format('GRANT USAGE ON SCHEMA %I TO %I;', v_denied.nspname, v_owner) END;
+    END IF;
+END
+$$;
+
+CREATE FUNCTION pgtrickle_changes.run_program(p_table pgtrickle.pgt_stream_tables, p_program jsonb) RETURNS bigint
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- The statements of a program, in order, as the owner; the number of rows they wrote to the stream table.
+DECLARE
+    v_statement text;
+    v_rows      bigint := 0;
+BEGIN
+    FOR v_statement IN SELECT s.value FROM jsonb_array_elements_text(p_program) WITH ORDINALITY AS s(value, place) ORDER BY s.place LOOP
+        v_rows := v_rows + coalesce((pgtrickle_changes.run_as(p_table.owner_oid, v_statement, p_table.frontier,
+            p_table.frontier_xid, p_table.frontier_seqs, p_table.settings) #>> '{}')::bigint, 0);
+    END LOOP;
+    RETURN v_rows;
+END
+$$;
+
+CREATE FUNCTION pgtrickle_changes.record_refresh(p_table pgtrickle.pgt_stream_tables, p_mode text, p_initiated_by text,
+    p_started_at timestamptz, p_rows_in bigint, p_rows_out bigint, p_skipped_reason text, p_reason text, p_data_timestamp timestamptz)
+    RETURNS void
+    LANGUAGE sql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    INSERT INTO pgtrickle.pgt_refresh_history (pgt_id, pgt_name, refresh_mode, initiated_by, started_at, finished_at, success,
+                                               rows_in, rows_out, skipped_reason, reason, data_timestamp)
+    VALUES (p_table.pgt_id, p_table.pgt_name, p_mode, p_initiated_by, p_started_at, clock_timestamp(), true,
+            p_rows_in, p_rows_out, p_skipped_reason, p_reason, p_data_timestamp)
+$$;
+
+CREATE FUNCTION pgtrickle_changes.record_failure(p_id bigint, p_initiated_by text, p_started_at timestamptz, p_message text, p_max_errors integer)
+    RETURNS void
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- A failed refresh in history and catalog; suspended after so many in a row.  It runs beside the transaction that
+-- failed, which may still hold the catalog row: then the history has to do.
+BEGIN
+    INSERT INTO pgtrickle.pgt_refresh_history (pgt_id, pgt_name, refresh_mode, initiated_by, started_at, finished_at, success, error_message)
+    SELECT st.pgt_id, st.pgt_name, st.effective_refresh_mode, p_initiated_by, p_started_at, clock_timestamp(), false, p_message
+      FROM pgtrickle.pgt_stream_tables AS st WHERE st.pgt_id = p_id;
+    UPDATE pgtrickle.pgt_stream_tables AS st
+       SET consecutive_errors = st.consecutive_errors + 1, last_error_at = clock_timestamp(), last_error_message = p_message,
+           status = CASE WHEN st.consecutive_errors + 1 >= p_max_errors AND st.status <> 'INITIALIZING' THEN 'SUSPENDED' ELSE st.status END
+     WHERE st.pgt_id IN (SELECT l.pgt_id FROM pgtrickle.pgt_stream_tables AS l
+                          WHERE l.pgt_id = p_id FOR NO KEY UPDATE SKIP LOCKED);
+END
+$$;
+
+CREATE FUNCTION pgtrickle_changes.reset_states(p_id bigint) RETURNS void
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- Empty the state and delta tables, as after their creation.
+DECLARE
+    v_table pgtrickle.pgt_stream_tables;
+    v_name  text;
+BEGIN
+    SELECT st.* INTO STRICT v_table FROM pgtrickle.pgt_stream_tables AS st WHERE st.pgt_id = p_id;
+    FOR v_name IN
+        SELECT t.item ->> 'name'
+          FROM pgtrickle.pgt_plans AS p
+         CROSS JOIN LATERAL jsonb_array_elements((p.plan -> 'states') || (p.plan -> 'deltas')) AS t(item)
+         WHERE p.pgt_id = p_id
+    LOOP
+        PERFORM pgtrickle_changes.run_as(v_table.owner_oid,
+            format('WITH gone AS (DELETE FROM pgtrickle_changes.%I RETURNING 1) SELECT pg_catalog.count(*) FROM gone', v_name));
+    END LOOP;
+END
+$$;
+
+CREATE FUNCTION pgtrickle_changes.verify(p_id bigint) RETURNS jsonb
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- The stream table against its query, in one statement and so in one snapshot: {"missing": n, "extra": n}.
+DECLARE
+    v_table pgtrickle.pgt_stream_tables;
+    v_query text;
+BEGIN
+    SELECT st.* INTO STRICT v_table FROM pgtrickle.pgt_stream_tables AS st WHERE st.pgt_id = p_id;
+    SELECT p.plan -> 'programs' ->> 'verify' INTO STRICT v_query FROM pgtrickle.pgt_plans AS p WHERE p.pgt_id = p_id;
+    RETURN pgtrickle_changes.run_as(v_table.owner_oid, v_query, v_table.frontier, v_table.frontier_xid, v_table.frontier_seqs, v_table.settings);
+END
+$$;
+
+CREATE FUNCTION pgtrickle_changes.recompute_reason(p_table pgtrickle.pgt_stream_tables, p_plan jsonb, p_pending jsonb, p_rows bigint) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- Why this refresh has to recompute, or had better; NULL: the delta will do.
+DECLARE
+    v_ratio text;
+    v_total float8;
+BEGIN
+    IF p_table.frontier IS NULL THEN
+        RETURN 'nothing is known of what it contains';
+    ELSIF p_table.needs_reinit THEN
+        RETURN coalesce(p_table.reinit_reason, 'asked to start afresh');
+    ELSIF p_table.effective_refresh_mode <> 'DIFFERENTIAL' OR NOT (p_plan ->> 'incremental')::boolean THEN
+        RETURN '';
+    ELSIF EXISTS (SELECT FROM jsonb_each(p_pending) AS s WHERE (s.value ->> 1)::boolean) THEN
+        RETURN 'a source was truncated or its columns were renamed';
+    ELSIF p_table.refresh_mode <> 'AUTO' OR p_rows <= 1000 THEN
+        RETURN NULL;
+    END IF;
+    v_ratio := pgtrickle_changes.setting('differential_max_change_ratio');
+    IF v_ratio ~ '^[0-9]*\.?[0-9]+$' THEN
+        SELECT sum(greatest(c.reltuples, 0)) INTO v_total FROM pg_class AS c WHERE c.oid IN (SELECT k::oid FROM jsonb_object_keys(p_pending) AS k);
+        RETURN CASE WHEN p_rows > v_ratio::float8 * v_total THEN format('%s changes are more than the set share of the sources', p_rows) END;
+    END IF;
+    RETURN CASE WHEN p_rows * p_table.differential_ms_per_row > p_table.full_ms
+                THEN format('recomputing is cheaper than applying %s changes', p_rows) END;
+END
+$$;
+
+CREATE FUNCTION pgtrickle_changes.attempt(p_table pgtrickle.pgt_stream_tables, p_plan jsonb, p_reason text, p_one_snapshot boolean) RETURNS jsonb
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- Run the program that is due, and move the frontier: NULL when there is nothing to do.  Error TK001: a source changed
+-- between two of its statements, the work is to be thrown away.
+DECLARE
+    v_taken_at timestamptz := CASE WHEN p_one_snapshot THEN transaction_timestamp() ELSE clock_timestamp() END;
+    v_snapshot pg_snapshot := pg_current_snapshot();
+    v_seqs     jsonb := pgtrickle_changes.high_water(p_table.pgt_id);
+    v_pending  jsonb;
+    v_rows_in  bigint;
+    v_rows_out bigint;
+    v_mode     text;
+    v_reason   text := p_reason;
+    v_program  jsonb;
+    v_began_at timestamptz := clock_timestamp();
+    v_ms       float8;
+    v_young    boolean;
+BEGIN
+    IF p_table.frontier IS NOT NULL THEN
+        v_pending := pgtrickle_changes.pending(p_table.pgt_id, p_table.frontier, p_table.frontier_xid, p_table.frontier_seqs);
+    END IF;
+    SELECT coalesce(sum((s.value ->> 0)::bigint), 0) INTO v_rows_in FROM jsonb_each(v_pending) AS s;
+    IF v_rows_in = 0 AND v_reason IS NULL AND p_table.frontier IS NOT NULL AND NOT p_table.needs_reinit
+       AND pgtrickle_changes.is_watched(p_table.pgt_id) THEN
+        UPDATE pgtrickle.pgt_stream_tables AS st
+           SET data_timestamp = v_taken_at, last_refresh_at = clock_timestamp(), consecutive_errors = 0, last_error_message = NULL,
+               status = CASE WHEN st.status = 'ERROR' THEN 'ACTIVE' ELSE st.status END
+         WHERE st.pgt_id = p_table.pgt_id;
+        RETURN jsonb_build_object('mode', p_table.effective_refresh_mode, 'rows_in', 0, 'rows_out', 0, 'changed', false,
+                                  'skipped', 'no changes', 'data_timestamp', v_taken_at);
+    END IF;
+
+    v_reason := coalesce(v_reason, pgtrickle_changes.recompute_reason(p_table, p_plan, v_pending, v_rows_in));
+    IF v_reason IS NULL THEN
+        v_program := coalesce(
+            p_plan #> ARRAY['programs', 'differential', (SELECT string_agg(k, ',' ORDER BY k::bigint) FROM jsonb_object_keys(v_pending) AS k)],
+            p_plan #> ARRAY['programs', 'differential', '*']);
+        v_reason := CASE WHEN v_program IS NULL THEN 'the plan has no program for what changed' END;
+    END IF;
+    v_mode := 'DIFFERENTIAL';
+    IF v_reason IS NOT NULL THEN
+        v_mode := 'FULL';
+        v_program := p_plan #> ARRAY['programs', CASE WHEN p_table.is_populated THEN 'full' ELSE 'fill' END];
+        v_reason := nullif(v_reason, '');
+    END IF;
+    v_rows_out := pgtrickle_changes.run_program(p_table, v_program);
+    v_ms := 1000 * extract(epoch FROM clock_timestamp() - v_began_at);
+
+    -- Is anything new already?  Then some statement may have seen it and another not.
+    IF (NOT p_one_snapshot OR v_seqs <> pgtrickle_changes.high_water(p_table.pgt_id))
+       AND pgtrickle_changes.pending(p_table.pgt_id, v_snapshot, pg_current_xact_id(), v_seqs) IS NOT NULL THEN
+        RAISE EXCEPTION 'a source changed while "%" was refreshed', p_table.pgt_name USING ERRCODE = 'TK001';
+    END IF;
+
+    -- One snapshot, taken before the triggers were there, lacks what was written in between: once more, later.
+    v_young := p_one_snapshot AND v_mode = 'FULL' AND EXISTS (
+        SELECT FROM pgtrickle.pgt_dependencies AS s
+          LEFT JOIN pgtrickle.pgt_captures AS k ON k.source_relid = s.source_relid AND k.owner_oid = p_table.owner_oid
+         WHERE s.pgt_id = p_table.pgt_id AND s.captured
+           AND (k.since IS NULL OR k.since = pg_current_xact_id() OR NOT pg_visible_in_snapshot(k.since, v_snapshot)));
+    UPDATE pgtrickle.pgt_stream_tables AS st
+       SET frontier = v_snapshot, frontier_xid = pg_current_xact_id(), frontier_seqs = v_seqs,
+           system_identifier = (SELECT c.system_identifier FROM pg_control_system() AS c),
+           data_timestamp = v_taken_at, last_refresh_at = clock_timestamp(),
+           is_populated = true, status = CASE WHEN st.status IN ('INITIALIZING', 'ERROR') THEN 'ACTIVE' ELSE st.status END,
+           needs_reinit = v_young,
+           reinit_reason = CASE WHEN v_young THEN 'changes are captured since a later moment than the one it was computed for' END,
+           consecutive_errors = 0, last_error_message = NULL,
+           full_ms = CASE WHEN v_mode = 'FULL' THEN coalesce(0.5 * st.full_ms, 0.5 * v_ms) + 0.5 * v_ms ELSE st.full_ms END,
+           -- A fixed cost spread over few rows says nothing about many.  What was judged too dear gets another chance with time.
+           differential_ms_per_row = CASE
+               WHEN v_mode = 'FULL' THEN 0.9 * st.differential_ms_per_row
+               WHEN v_rows_in >= 500 THEN coalesce(0.5 * st.differential_ms_per_row, 0.5 * v_ms / v_rows_in) + 0.5 * v_ms / v_rows_in
+               ELSE st.differential_ms_per_row END
+     WHERE st.pgt_id = p_table.pgt_id;
+    RETURN jsonb_build_object('mode', v_mode, 'rows_in', v_rows_in, 'rows_out', v_rows_out, 'changed', v_rows_out > 0,
+                              'reason', v_reason, 'data_timestamp', v_taken_at);
+END
+$$;
+
+CREATE FUNCTION pgtrickle_changes.lock_sources(p_id bigint) RETURNS void
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_source regclass;
+BEGIN
+    FOR v_source IN
+        SELECT s.source_relid FROM pgtrickle.pgt_dependencies AS s JOIN pg_class AS c ON c.oid = s.source_relid
+         WHERE s.pgt_id = p_id AND s.captured ORDER BY s.source_relid
+    LOOP
+        EXECUTE format('LOCK TABLE %s IN SHARE MODE', v_source);
+    END LOOP;
+END
+$$;
+
+CREATE FUNCTION pgtrickle_changes.keep_changes(p_table pgtrickle.pgt_stream_tables) RETURNS void
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- Nobody keeps change rows for a stream table that has no frontier yet.  Until ours is committed, nobody cleans up;
+-- and if somebody has since our snapshot, that is a serialization failure.
+BEGIN
+    PERFORM FROM pgtrickle.pgt_captures AS k
+       JOIN pgtrickle.pgt_dependencies AS s ON s.source_relid = k.source_relid
+      WHERE s.pgt_id = p_table.pgt_id AND s.captured AND k.owner_oid = p_table.owner_oid
+        FOR SHARE OF k;
+END
+$$;
+
+CREATE FUNCTION pgtrickle_changes.discard_foreign_changes(p_table pgtrickle.pgt_stream_tables) RETURNS void
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- In a restored or cloned cluster, change rows bear transaction ids of another history.  A row that can be seen although
+-- its transaction has not happened here is one of those.
+DECLARE
+    v_buffer name;
+BEGIN
+    FOR v_buffer IN
+        SELECT k.buffer FROM pgtrickle.pgt_captures AS k JOIN pgtrickle.pgt_dependencies AS s ON s.source_relid = k.source_relid
+         WHERE s.pgt_id = p_table.pgt_id AND s.captured AND k.owner_oid = p_table.owner_oid
+    LOOP
+        PERFORM pgtrickle_changes.run_as(p_table.owner_oid, format(
+            'WITH gone AS (DELETE FROM pgtrickle_changes.%I AS c'
+            ' WHERE NOT pg_catalog.pg_visible_in_snapshot(c.xid, pg_catalog.pg_current_snapshot())'
+            ' AND c.xid IS DISTINCT FROM pg_catalog.pg_current_xact_id() RETURNING 1) SELECT pg_catalog.count(*) FROM gone', v_buffer));
+    END LOOP;
+END
+$$;
+
+CREATE FUNCTION pgtrickle_changes.follow_name(p_table pgtrickle.pgt_stream_tables) RETURNS pgtrickle.pgt_stream_tables
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- The catalog row under the table's name of today; the table and its definition must be there still.
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_class AS c WHERE c.oid = p_table.definition_view AND c.relkind = 'v') THEN
+        RAISE EXCEPTION 'the definition of stream table "%" was dropped', p_table.pgt_name
+            USING ERRCODE = 'invalid_object_definition',
+                  DETAIL = 'A source, or a column that the query uses, was dropped with CASCADE.',
+                  HINT = 'Give it a new query with pgtrickle.alter_stream_table, or drop it.';
+    END IF;
+    UPDATE pgtrickle.pgt_stream_tables AS st SET pgt_schema = n.nspname, pgt_name = c.relname
+      FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+     WHERE st.pgt_id = p_table.pgt_id AND c.oid = st.pgt_relid
+    RETURNING st.* INTO p_table;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'the table of stream table % was dropped', p_table.pgt_id
+            USING ERRCODE = 'undefined_table', DETAIL = 'DROP TABLE removed the rows; what is left is bookkeeping.',
+                  HINT = 'The worker''s housekeeping removes it.';
+    END IF;
+    RETURN p_table;
+END
+$$;
+
+CREATE FUNCTION pgtrickle_changes.refresh(p_id bigint, p_initiated_by text, p_force_full boolean DEFAULT false) RETURNS jsonb
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_started_at   timestamptz := clock_timestamp();
+    v_one_snapshot boolean := current_setting('transaction_isolation') IN ('repeatable read', 'serializable');
+    v_table        pgtrickle.pgt_stream_tables := pgtrickle_changes.lock_stream_table(p_id);
+    v_plan         pgtrickle.pgt_plans;
+    v_fingerprint  text;
+    v_reason       text := CASE WHEN p_initiated_by = 'INITIAL' THEN '' WHEN p_force_full THEN 'asked to recompute' END;
+    v_drift        text;
+    v_result       jsonb;
+    v_broken       text;
+    v_tries        integer := 0;
+BEGIN
+    SELECT p.* INTO STRICT v_plan FROM pgtrickle.pgt_plans AS p WHERE p.pgt_id = p_id;
+    PERFORM pgtrickle_changes.check_privileges(v_table);
+
+    v_fingerprint := pgtrickle_changes.fingerprint(p_id);
+    IF v_fingerprint IS DISTINCT FROM v_table.fingerprint AND p_initiated_by <> 'INITIAL' THEN
+        v_table := pgtrickle_changes.follow_name(v_table);
+        -- PostgreSQL's own check of everything the query reads, views included.
+        PERFORM pgtrickle_changes.run_as(v_table.owner_oid, format('SELECT pg_catalog.count(*) FROM (SELECT FROM %s LIMIT 0) AS q',
+            v_table.definition_view::regclass));
+        IF pgtrickle_changes.request_hash(pgtrickle_changes.compile_request(v_table.owner_oid, v_table.definition_view, p_id,
+               v_table.pgt_schema, v_table.pgt_name)) <> v_plan.request_hash THEN
+            RETURN jsonb_build_object('mode', NULL, 'rows_in', 0, 'rows_out', 0, 'changed', false, 'stale_plan', true);
+        END IF;
+        -- A policy or a function may have changed what the query returns although no source did.
+        UPDATE pgtrickle.pgt_stream_tables AS st SET fingerprint = v_fingerprint WHERE st.pgt_id = p_id;
+        v_reason := coalesce(v_reason, 'definitions that the query rests on were changed');
+    END IF;
+
+    v_drift := pgtrickle_changes.repair_captures(v_table);
+    IF v_drift IS NOT NULL THEN
+        v_reason := v_drift;
+        v_table.needs_reinit := true;
+        v_table.reinit_reason := v_drift;
+    END IF;
+    IF v_table.frontier IS NOT NULL AND v_table.system_identifier IS DISTINCT FROM (SELECT c.system_identifier FROM pg_control_system() AS c) THEN
+        PERFORM pgtrickle_changes.discard_foreign_changes(v_table);
+        v_table.frontier := NULL;
+        v_reason := 'this is another database cluster than the one it was computed in';
+    END IF;
+    IF v_table.frontier IS NULL THEN
+        PERFORM pgtrickle_changes.keep_changes(v_table);
+    END IF;
+    IF NOT v_table.is_populated THEN
+        v_table.is_populated := pgtrickle_changes.has_rows(v_table);
+        v_reason := coalesce(v_reason, '');
+    END IF;
+
+    LOOP
+        BEGIN
+            v_result := pgtrickle_changes.attempt(v_table, v_plan.plan, v_reason, v_one_snapshot);
+            EXIT;
+        EXCEPTION
+            WHEN SQLSTATE 'TK001' THEN
+                v_tries := v_tries + 1;
+                IF v_one_snapshot OR v_tries > 3 THEN
+                    RAISE EXCEPTION 'refreshing "%" changes its own sources', v_table.pgt_name
+                        USING ERRCODE = 'object_not_in_prerequisite_state',
+                              DETAIL = 'A source was written in this transaction while the stream table was refreshed.',
+                              HINT = 'Look for triggers on the stream table, and for functions in its query, that write to a source.';
+                END IF;
+            WHEN check_violation THEN
+                GET STACKED DIAGNOSTICS v_broken = TABLE_NAME;
+                IF v_broken IS NULL OR v_broken !~ format('^state_%s_[0-9]+$', p_id) OR v_table.needs_reinit THEN
+                    RAISE;
+                END IF;
+                v_table.needs_reinit := true;
+                v_table.reinit_reason := format('state table "%s" contradicted the changes', v_broken);
+                PERFORM pgtrickle_changes.reset_states(p_id);
+        END;
+        IF v_tries = 3 THEN
+            PERFORM pgtrickle_changes.lock_sources(p_id);
+        END IF;
+    END LOOP;
+
+    PERFORM pgtrickle_changes.record_refresh(v_table, v_result ->> 'mode', p_initiated_by, v_started_at, (v_result ->> 'rows_in')::bigint,
+        (v_result ->> 'rows_out')::bigint, v_result ->> 'skipped', v_result ->> 'reason', (v_result ->> 'data_timestamp')::timestamptz);
+    RETURN v_result || '{"stale_plan": false}';
+END
+$$;
+
+CREATE FUNCTION pgtrickle_changes.repair_captures(p_table pgtrickle.pgt_stream_tables) RETURNS text
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- What was wrong with the capture of a source, and is no more; NULL if nothing was.
+DECLARE
+    v_source oid;
+    v_drift  text;
+    v_found  text;
+BEGIN
+    FOR v_source IN
+        SELECT s.source_relid
+          FROM pgtrickle.pgt_dependencies AS s
+          LEFT JOIN pgtrickle.pgt_captures AS k ON k.source_relid = s.source_relid AND k.owner_oid = p_table.owner_oid
+         WHERE s.pgt_id = p_table.pgt_id AND s.captured
+           AND k.stamp IS DISTINCT FROM pgtrickle_changes.capture_stamp(k.source_relid, k.buffer, k.attnums)
+         ORDER BY s.source_relid
+    LOOP
+        v_drift := pgtrickle_changes.capture_drift(v_source, p_table.owner_oid);
+        PERFORM pgtrickle_changes.sync_capture(v_source, p_table.owner_oid);
+        v_found := coalesce(v_found, format('changes of "%s" may be missing: %s', v_source::regclass, v_drift));
+    END LOOP;
+    RETURN v_found;
+END
+$$;
+
+CREATE FUNCTION pgtrickle_changes.has_rows(p_table pgtrickle.pgt_stream_tables) RETURNS boolean
+    LANGUAGE sql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT pgtrickle_changes.run_as(p_table.owner_oid, format('SELECT EXISTS (SELECT FROM %I.%I)', p_table.pgt_schema, p_table.pgt_name))::boolean
+$$;
+
+CREATE FUNCTION pgtrickle_changes.populate(p_id bigint) RETURNS void
+    LANGUAGE sql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT pgtrickle_changes.refresh(p_id, 'INITIAL', true)
+$$;
+
+CREATE FUNCTION pgtrickle_changes.with_upstream(p_id bigint) RETURNS bigint[]
+    LANGUAGE sql STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    -- The stream tables below this one, each after those it reads, and itself at the end.
+    WITH RECURSIVE up AS (
+        SELECT p_id AS pgt_id, 0 AS depth
+        UNION
+        SELECT u.pgt_id, up.depth + 1
+          FROM up
+          JOIN pgtrickle.pgt_dependencies AS s ON s.pgt_id = up.pgt_id
+          JOIN pgtrickle.pgt_stream_tables AS u ON u.pgt_relid = s.source_relid
+         WHERE up.depth < 1000
+    )
+    SELECT array_agg(d.pgt_id ORDER BY d.depth DESC, d.pgt_id)
+      FROM (SELECT up.pgt_id, max(up.depth) AS depth FROM up GROUP BY up.pgt_id) AS d
+$$;
+
+CREATE FUNCTION pgtrickle_changes.manual_refresh(p_id bigint) RETURNS void
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- Bring a stream table up to date now, and what it reads before it.
+DECLARE
+    v_id         bigint;
+    v_table      pgtrickle.pgt_stream_tables;
+    v_started_at timestamptz;
+    v_message    text;
+    v_why        text;
+BEGIN
+    FOREACH v_id IN ARRAY pgtrickle_changes.with_upstream(p_id) LOOP
+        SELECT st.* INTO v_table FROM pgtrickle.pgt_stream_tables AS st WHERE st.pgt_id = v_id;
+        IF v_table.status = 'SUSPENDED' THEN
+            -- Upstream, that is somebody's decision: what it holds is what there is to read.
+            CONTINUE WHEN v_id <> p_id;
+            RAISE EXCEPTION 'stream table "%" is suspended', v_table.pgt_name
+                USING ERRCODE = 'object_not_in_prerequisite_state',
+                      DETAIL = coalesce('Its last error: ' || v_table.last_error_message, 'It was suspended by hand.'),
+                      HINT = format('SELECT pgtrickle.resume_stream_table(%L);', format('%I.%I', v_table.pgt_schema, v_table.pgt_name));
+        END IF;
+        v_started_at := clock_timestamp();
+        BEGIN
+            PERFORM pgtrickle_changes.refresh_current_plan(v_id);
+        EXCEPTION WHEN OTHERS THEN
+            GET STACKED DIAGNOSTICS v_message = MESSAGE_TEXT;
+            BEGIN
+                -- What this transaction writes is about to be rolled back: another one has to tell.
+                PERFORM pgtrickle_changes.bridge_execute(format('SELECT pgtrickle_changes.record_failure(%s, ''MANUAL'', %L, %L, %s)',
+                    v_id, v_started_at, v_message, 2147483647));
+            EXCEPTION WHEN OTHERS THEN
+                GET STACKED DIAGNOSTICS v_why = MESSAGE_TEXT;
+                RAISE WARNING 'the failed refresh of "%" is not in the history', v_table.pgt_name USING DETAIL = v_why;
+            END;
+            RAISE;
+        END;
+    END LOOP;
+END
+$$;
+
+CREATE FUNCTION pgtrickle_changes.refresh_current_plan(p_id bigint) RETURNS void
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- Refresh by hand; when the plan has gone stale, with a new one.
+BEGIN
+    FOR v_try IN 1..3 LOOP
+        IF NOT (pgtrickle_changes.refresh(p_id, 'MANUAL') ->> 'stale_plan')::boolean THEN
+            RETURN;
+        END IF;
+        PERFORM pgtrickle_changes.recompile(p_id);
+    END LOOP;
+    RAISE EXCEPTION 'the definitions under stream table % change all the time', p_id
+        USING ERRCODE = 'serialization_failure', DETAIL = 'Its plan was stale again right after it had been made.',
+              HINT = 'Try again when no more DDL is running.';
+END
+$$;
+
+CREATE FUNCTION pgtrickle_changes.cleanup_buffer(p_buffer name) RETURNS bigint
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- Remove rows that every consumer has passed; how many, at most (0: nothing to do, or not now).  No writer is made to
+-- wait for more than the removal itself.
+DECLARE
+    v_batch     CONSTANT integer := 20000;
+    v_worth     CONSTANT bigint := 1048576;
+    v_capture   pgtrickle.pgt_captures;
+    v_table     text := format('pgtrickle_changes.%I', p_buffer);
+    v_size      bigint;
+    v_needed    text;
+    v_rows      bigint := 0;
+BEGIN
+    IF current_setting('transaction_isolation') <> 'read committed' THEN
+        RAISE EXCEPTION 'change buffers are cleaned up in READ COMMITTED only'
+            USING ERRCODE = 'invalid_transaction_state', DETAIL = 'An older snapshot may not know all consumers.',
+                  HINT = 'Call it in a transaction of its own.';
+    END IF;
+    -- Whoever is about to read the buffer for the first time holds this (keep_changes); the statements below see what he did.
+    SELECT k.* INTO v_capture FROM pgtrickle.pgt_captures AS k WHERE k.buffer = p_buffer FOR UPDATE SKIP LOCKED;
+    IF NOT FOUND OR to_regclass(v_table) IS NULL THEN
+        RETURN 0;
+    END IF;
+    v_size := pg_relation_size(v_capture.buffer_relid);
+    IF v_size = 0 THEN
+        RETURN 0;
+    END IF;
+    PERFORM pgtrickle_changes.let_go(v_capture, v_size);
+
+    SELECT coalesce(string_agg(format('(%s)', pgtrickle_changes.new_rows(v_capture.source_relid,
+               format('%L::pg_catalog.pg_snapshot', st.frontier), format('%L::pg_catalog.xid8', st.frontier_xid),
+               format('%L::pg_catalog.jsonb', st.frontier_seqs))), ' OR '), 'false')
+      INTO v_needed
+      FROM pgtrickle.pgt_stream_tables AS st JOIN pgtrickle.pgt_dependencies AS s USING (pgt_id)
+     WHERE s.source_relid = v_capture.source_relid AND s.captured AND st.owner_oid = v_capture.owner_oid
+       AND st.frontier IS NOT NULL;
+    IF NOT pgtrickle_changes.run_as(v_capture.owner_oid, format(
+           'SELECT EXISTS (SELECT FROM %s AS c WHERE (%s) IS NOT TRUE)', v_table, v_needed))::boolean THEN
+        RETURN 0;
+    END IF;
+
+    IF v_size >= v_worth THEN
+        BEGIN
+            EXECUTE format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE NOWAIT', v_table);
+            v_rows := pgtrickle_changes.run_as(v_capture.owner_oid, format(
+                'SELECT CASE WHEN NOT EXISTS (SELECT FROM %s AS c WHERE %s) THEN (SELECT pg_catalog.count(*) FROM %1$s) END', v_table, v_needed))::text::bigint;
+            IF v_rows IS NULL THEN
+                RAISE lock_not_available;
+            END IF;
+            PERFORM pgtrickle_changes.run_as(v_capture.owner_oid, format('SELECT pgtrickle_changes.%I()',
+                (pgtrickle_changes.capture_functions(p_buffer))[5]));
+        EXCEPTION WHEN lock_not_available THEN
+            -- Somebody is writing or reading, or rows are still needed: a piece at a time, then.
+            v_rows := 0;
+        END;
+    END IF;
+    IF v_rows = 0 THEN
+        v_rows := pgtrickle_changes.run_as(v_capture.owner_oid, format(
+            'WITH gone AS (DELETE FROM %1$s AS d WHERE d.ctid = ANY (ARRAY('
+            'SELECT c.ctid FROM %1$s AS c WHERE (%2$s) IS NOT TRUE LIMIT %3$s)) RETURNING 1) SELECT pg_catalog.count(*) FROM gone',
+            v_table, v_needed, v_batch))::text::bigint;
+    END IF;
+    UPDATE pgtrickle.pgt_captures AS k SET cleaned_at = clock_timestamp() WHERE k.buffer = p_buffer;
+    RETURN v_rows;
+END
+$$;
+
+CREATE FUNCTION pgtrickle_changes.let_go(p_capture pgtrickle.pgt_captures, p_size bigint) RETURNS void
+    LANGUAGE sql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    -- Who doesn't come to read will be cheaper to compute afresh once the changes outgrow the source itself.
+    UPDATE pgtrickle.pgt_stream_tables AS st
+       SET frontier = NULL, frontier_xid = NULL, needs_reinit = true,
+           reinit_reason = format('its changes of %s outgrew the source while it was not refreshed', p_capture.source_relid::regclass)
+     WHERE p_size > greatest(67108864, pg_relation_size(p_capture.source_relid))
+       AND st.pgt_id IN (SELECT l.pgt_id FROM pgtrickle.pgt_stream_tables AS l JOIN pgtrickle.pgt_dependencies AS s USING (pgt_id)
+                          WHERE s.source_relid = p_capture.source_relid AND s.captured AND l.owner_oid = p_capture.owner_oid
+                            AND l.frontier IS NOT NULL AND (l.status IN ('SUSPENDED', 'ERROR') OR l.tier = 'frozen')
+                            FOR NO KEY UPDATE OF l SKIP LOCKED)
+$$;
