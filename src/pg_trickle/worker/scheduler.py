@@ -68,7 +68,9 @@ class Scheduler:
     changed: set[int] = field(default_factory=set)
     stale: bool = True
     _followers: tuple[Follower, ...] = ()
+    _watched: frozenset[int] = frozenset()
     _watchers: dict[int, frozenset[int]] = field(default_factory=dict)
+    _unfilled: frozenset[int] = frozenset()
     _since: dict[int, float] = field(default_factory=dict)
     _next: dict[int, float] = field(default_factory=dict)
     _paced: dict[int, float] = field(default_factory=dict)
@@ -76,12 +78,14 @@ class Scheduler:
     _failures: dict[int, int] = field(default_factory=dict)
     _penalties: dict[int, int] = field(default_factory=dict)
 
-    def load(self, tables: Iterable[StreamTable], settings: Settings) -> None:
+    def load(self, tables: Collection[StreamTable], settings: Settings) -> None:
         """Take in what stream tables there are now."""
         before = self.dag.tables
         self.dag, self.settings, self.stale = Dag.of(tables), settings, False
         self._followers = followers(self.dag, default_seconds=settings.default_schedule_seconds)
-        self._watchers = _watchers(self.dag, self._followers)
+        self._watched = frozenset().union(*(follower.watched for follower in self._followers))
+        self._watchers = _watchers(self.dag, self._watched)
+        self._unfilled = frozenset(table.id for table in tables if table.needs_reinit or not table.populated)
         self._forget_all_but(self.dag.tables.keys())
         for table in self.dag.tables.values():
             if table.id not in before or not _same_but_for_time(before[table.id], table):
@@ -135,9 +139,8 @@ class Scheduler:
         return [self._begin(group, now) for group in waiting[:free]]
 
     def _due(self, now: float) -> frozenset[int]:
-        unfilled = {table.id for table in self.dag.tables.values() if table.needs_reinit or not table.populated}
         by_time = frozenset(table for table, moment in self._next.items() if moment <= now)
-        return by_time | followers_due(self._followers, now, changed=self.changed | unfilled, since=self._since)
+        return by_time | followers_due(self._followers, now, changed=self.changed | self._unfilled, since=self._since)
 
     def _may_start(self, table: int, now: float) -> bool:
         if self._paced.get(table, -math.inf) > now:
@@ -197,14 +200,13 @@ class Scheduler:
     @property
     def idle(self) -> bool:
         """Nothing is running, nothing is known to have changed, and nothing has to be asked for."""
-        waiting = self.changed & frozenset().union(*(follower.watched for follower in self._followers))
-        return not (self.stale or self.runs or self.unsure or waiting)
+        return not (self.stale or self.runs or self.unsure or self.changed & self._watched)
 
 
-def _watchers(dag: Dag, every: Iterable[Follower]) -> dict[int, frozenset[int]]:
-    """Which tables to ask about when a source moves: those that some follower watches."""
+def _watchers(dag: Dag, watched: Iterable[int]) -> dict[int, frozenset[int]]:
+    """Which of the watched tables to ask about when a source moves."""
     watchers: dict[int, set[int]] = {}
-    for table in frozenset().union(*(follower.watched for follower in every)):
+    for table in watched:
         for source in dag.tables[table].sources:
             watchers.setdefault(source, set()).add(table)
     return {source: frozenset(watching) for source, watching in watchers.items()}
