@@ -235,8 +235,7 @@ AS $$
 DECLARE
     v_prefix text := 'capture_' || substr(p_buffer, length('changes_') + 1);
 BEGIN
-    -- The last one is no trigger's: it empties the buffer.
-    RETURN ARRAY[v_prefix || '_ins', v_prefix || '_upd', v_prefix || '_del', v_prefix || '_trunc', v_prefix || '_clear']::name[];
+    RETURN ARRAY[v_prefix || '_ins', v_prefix || '_upd', v_prefix || '_del', v_prefix || '_trunc']::name[];
 END
 $$;
 
@@ -557,13 +556,6 @@ BEGIN
             EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER %I', v_relation, v_triggers[v_i]);
         END LOOP;
     END LOOP;
-
-    v_function := format('pgtrickle_changes.%I', v_functions[5]);
-    EXECUTE format('CREATE OR REPLACE FUNCTION %s() RETURNS integer LANGUAGE plpgsql VOLATILE SECURITY INVOKER'
-        ' SET search_path = pg_catalog, pg_temp AS %L',
-        v_function, format(E'\nBEGIN\n    TRUNCATE TABLE pgtrickle_changes.%I;\n    RETURN 0;\nEND\n', p_buffer));
-    EXECUTE format('ALTER FUNCTION %s() OWNER TO %I', v_function, pg_get_userbyid(p_owner));
-    EXECUTE format('REVOKE ALL ON FUNCTION %s() FROM PUBLIC', v_function);
 END
 $$;
 

@@ -160,19 +160,21 @@ AS $$
             p_rows_in, p_rows_out, p_skipped_reason, p_reason, p_data_timestamp)
 $$;
 
-CREATE FUNCTION pgtrickle_changes.record_failure(p_id bigint, p_initiated_by text, p_started_at timestamptz, p_message text, p_max_errors integer)
-    RETURNS void
+CREATE FUNCTION pgtrickle_changes.record_failure(p_id bigint, p_initiated_by text, p_started_at timestamptz,
+    p_sqlstate text, p_message text, p_max_errors integer) RETURNS void
     LANGUAGE plpgsql VOLATILE
     SET search_path = pg_catalog, pg_temp
 AS $$
 -- A failed refresh in history and catalog; suspended after so many in a row.  It runs beside the transaction that
 -- failed, which may still hold the catalog row: then the history has to do.
+DECLARE
+    v_text text := format('%s (SQLSTATE %s)', p_message, p_sqlstate);
 BEGIN
     INSERT INTO pgtrickle.pgt_refresh_history (pgt_id, pgt_name, refresh_mode, initiated_by, started_at, finished_at, success, error_message)
-    SELECT st.pgt_id, st.pgt_name, st.effective_refresh_mode, p_initiated_by, p_started_at, clock_timestamp(), false, p_message
+    SELECT st.pgt_id, st.pgt_name, st.effective_refresh_mode, p_initiated_by, p_started_at, clock_timestamp(), false, v_text
       FROM pgtrickle.pgt_stream_tables AS st WHERE st.pgt_id = p_id;
     UPDATE pgtrickle.pgt_stream_tables AS st
-       SET consecutive_errors = st.consecutive_errors + 1, last_error_at = clock_timestamp(), last_error_message = p_message,
+       SET consecutive_errors = st.consecutive_errors + 1, last_error_at = clock_timestamp(), last_error_message = v_text,
            status = CASE WHEN st.consecutive_errors + 1 >= p_max_errors AND st.status <> 'INITIALIZING' THEN 'SUSPENDED' ELSE st.status END
      WHERE st.pgt_id IN (SELECT l.pgt_id FROM pgtrickle.pgt_stream_tables AS l
                           WHERE l.pgt_id = p_id FOR NO KEY UPDATE SKIP LOCKED);
@@ -557,6 +559,7 @@ DECLARE
     v_id         bigint;
     v_table      pgtrickle.pgt_stream_tables;
     v_started_at timestamptz;
+    v_sqlstate   text;
     v_message    text;
     v_why        text;
 BEGIN
@@ -574,11 +577,11 @@ BEGIN
         BEGIN
             PERFORM pgtrickle_changes.refresh_current_plan(v_id);
         EXCEPTION WHEN OTHERS THEN
-            GET STACKED DIAGNOSTICS v_message = MESSAGE_TEXT;
+            GET STACKED DIAGNOSTICS v_sqlstate = RETURNED_SQLSTATE, v_message = MESSAGE_TEXT;
             BEGIN
                 -- What this transaction writes is about to be rolled back: another one has to tell.
-                PERFORM pgtrickle_changes.bridge_execute(format('SELECT pgtrickle_changes.record_failure(%s, ''MANUAL'', %L, %L, %s)',
-                    v_id, v_started_at, v_message, 2147483647));
+                PERFORM pgtrickle_changes.bridge_execute(format('SELECT pgtrickle_changes.record_failure(%s, ''MANUAL'', %L, %L, %L, %s)',
+                    v_id, v_started_at, v_sqlstate, v_message, 2147483647));
             EXCEPTION WHEN OTHERS THEN
                 GET STACKED DIAGNOSTICS v_why = MESSAGE_TEXT;
                 RAISE WARNING 'the failed refresh of "%" is not in the history', v_table.pgt_name USING DETAIL = v_why;
@@ -658,8 +661,7 @@ BEGIN
             IF v_rows IS NULL THEN
                 RAISE lock_not_available;
             END IF;
-            PERFORM pgtrickle_changes.run_as(v_capture.owner_oid, format('SELECT pgtrickle_changes.%I()',
-                (pgtrickle_changes.capture_functions(p_buffer))[5]));
+            PERFORM pgtrickle_changes.command_as(v_capture.owner_oid, format('TRUNCATE TABLE %s', v_table));
         EXCEPTION WHEN lock_not_available THEN
             -- Somebody is writing or reading, or rows are still needed: a piece at a time, then.
             v_rows := 0;

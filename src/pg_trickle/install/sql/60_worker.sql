@@ -1,0 +1,303 @@
+-- The worker's functions.  The worker logs in as a role that may call these and nothing else; they run as the engine.
+
+CREATE FUNCTION pgtrickle.grant_worker(role name) RETURNS void
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_function regprocedure;
+    v_former   text;
+BEGIN
+    IF NOT (SELECT r.rolsuper FROM pg_roles AS r WHERE r.rolname = current_user) THEN
+        RAISE EXCEPTION 'permission denied to appoint the worker''s role'
+            USING ERRCODE = 'insufficient_privilege', DETAIL = 'The worker refreshes everybody''s stream tables.',
+                  HINT = 'Ask a superuser to call pgtrickle.grant_worker().';
+    END IF;
+    IF NOT EXISTS (SELECT FROM pg_roles AS r WHERE r.rolname = grant_worker.role) THEN
+        RAISE EXCEPTION 'role "%" does not exist', grant_worker.role
+            USING ERRCODE = 'undefined_object', DETAIL = 'The worker has to log in as an existing role.',
+                  HINT = format('CREATE ROLE %I LOGIN;', grant_worker.role);
+    END IF;
+    SELECT s.value INTO v_former FROM pgtrickle.pgt_settings AS s WHERE s.name = 'worker_role' AND s.value <> grant_worker.role;
+    FOR v_function IN
+        SELECT p.oid FROM pg_proc AS p
+         WHERE p.pronamespace = 'pgtrickle_changes'::regnamespace AND p.proname LIKE 'worker\_%'
+    LOOP
+        IF EXISTS (SELECT FROM pg_roles AS r WHERE r.rolname = v_former) THEN
+            EXECUTE format('REVOKE EXECUTE ON FUNCTION %s FROM %I', v_function, v_former);
+        END IF;
+        EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO %I', v_function, grant_worker.role);
+    END LOOP;
+    EXECUTE format('GRANT USAGE ON SCHEMA pgtrickle, pgtrickle_changes TO %I', grant_worker.role);
+    INSERT INTO pgtrickle.pgt_settings AS s (name, value) VALUES ('worker_role', grant_worker.role)
+        ON CONFLICT (name) DO UPDATE SET value = excluded.value;
+END
+$$;
+COMMENT ON FUNCTION pgtrickle.grant_worker(name) IS 'Appoint the role that the worker logs in as: it may do the worker''s job and nothing else (superusers only)';
+
+CREATE FUNCTION pgtrickle_changes.worker_stream_tables()
+    RETURNS TABLE (pgt_id bigint, name text, depends_on bigint[], source_relids oid[], schedule text, schedule_seconds float8,
+                   status text, tier text, refresh_mode text, is_populated boolean, needs_reinit boolean,
+                   last_refresh_at timestamptz, consecutive_errors integer, full_ms float8, watched boolean)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT st.pgt_id, format('%I.%I', st.pgt_schema, st.pgt_name),
+           ARRAY(SELECT DISTINCT u.pgt_id
+                   FROM pgtrickle.pgt_dependencies AS s JOIN pgtrickle.pgt_stream_tables AS u ON u.pgt_relid = s.source_relid
+                  WHERE s.pgt_id = st.pgt_id),
+           ARRAY(SELECT s.source_relid FROM pgtrickle.pgt_dependencies AS s WHERE s.pgt_id = st.pgt_id),
+           st.schedule, st.schedule_seconds, st.status, st.tier, st.refresh_mode, st.is_populated, st.needs_reinit,
+           st.last_refresh_at, st.consecutive_errors, st.full_ms, pgtrickle_changes.is_watched(st.pgt_id)
+      FROM pgtrickle.pgt_stream_tables AS st
+     ORDER BY st.pgt_id
+$$;
+
+CREATE FUNCTION pgtrickle_changes.worker_settings() RETURNS jsonb
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT jsonb_build_object(
+        'default_schedule_seconds', pgtrickle_changes.setting('default_schedule_seconds')::float8,
+        'max_consecutive_errors', pgtrickle_changes.setting('max_consecutive_errors')::integer,
+        'max_concurrent_refreshes', pgtrickle_changes.setting('max_concurrent_refreshes')::integer)
+$$;
+
+CREATE FUNCTION pgtrickle_changes.worker_poll(OUT wal_lsn pg_lsn, OUT enabled boolean, OUT catalog_version bigint,
+                                              OUT high_water jsonb, OUT requests integer)
+    LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- Is there anything to look at?  Asked all the time, so: plans kept for the session, no table of an owner's.
+BEGIN
+    wal_lsn := CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_insert_lsn() END;
+    enabled := pgtrickle_changes.setting('enabled')::boolean;
+    -- A refresh that went well changes none of this, or what it repaired.
+    SELECT coalesce(bit_xor(hashtextextended(concat_ws('|', st.pgt_id, st.pgt_schema, st.pgt_name, st.schedule, st.schedule_seconds,
+               st.status, st.tier, st.refresh_mode, st.is_populated, st.needs_reinit, st.definition_view), 0)), 0)
+      INTO catalog_version
+      FROM pgtrickle.pgt_stream_tables AS st;
+    SELECT catalog_version # coalesce(bit_xor(hashtextextended(concat_ws('|', s.pgt_id, s.source_relid, s.captured), 1)), 0)
+      INTO catalog_version
+      FROM pgtrickle.pgt_dependencies AS s;
+    SELECT coalesce(jsonb_object_agg(m.source_relid, m.mark), '{}') INTO high_water
+      FROM (SELECT k.source_relid, sum(coalesce(pg_sequence_last_value(d.objid), 0)) AS mark
+              FROM pgtrickle.pgt_captures AS k
+              JOIN pg_depend AS d ON d.refclassid = 'pg_class'::regclass AND d.refobjid = k.buffer_relid
+                                 AND d.classid = 'pg_class'::regclass AND d.deptype = 'i' AND d.refobjsubid = 2
+             GROUP BY k.source_relid) AS m;
+    SELECT count(*) INTO requests FROM pgtrickle_changes.bridge_requests AS r WHERE r.taken_at IS NULL AND r.answered_at IS NULL;
+END
+$$;
+
+CREATE FUNCTION pgtrickle_changes.worker_pending(p_ids bigint[]) RETURNS bigint[]
+    LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_item    record;
+    v_pending bigint[] := '{}';
+    v_changed boolean;
+BEGIN
+    FOR v_item IN
+        SELECT st.pgt_id, st.owner_oid, st.frontier, st.frontier_xid, st.frontier_seqs,
+               'SELECT ' || string_agg(format('EXISTS (SELECT FROM pgtrickle_changes.%I AS c WHERE %s)', k.buffer,
+                                              pgtrickle_changes.new_rows(s.source_relid, '$1', '$2', '$3')), ' OR ') AS statement
+          FROM pgtrickle.pgt_stream_tables AS st
+          JOIN pgtrickle.pgt_dependencies AS s ON s.pgt_id = st.pgt_id AND s.captured
+          JOIN pgtrickle.pgt_captures AS k ON k.source_relid = s.source_relid AND k.owner_oid = st.owner_oid
+         WHERE st.pgt_id = ANY (p_ids) AND st.frontier IS NOT NULL
+         GROUP BY st.pgt_id
+    LOOP
+        BEGIN
+            v_changed := pgtrickle_changes.run_as(v_item.owner_oid, v_item.statement, v_item.frontier, v_item.frontier_xid,
+                                                  v_item.frontier_seqs)::boolean;
+        EXCEPTION WHEN OTHERS THEN
+            -- An owner has broken his buffer or his runner: the refresh repairs it or says what is wrong.
+            v_changed := true;
+        END;
+        IF v_changed THEN
+            v_pending := v_pending || v_item.pgt_id;
+        END IF;
+    END LOOP;
+    RETURN v_pending;
+END
+$$;
+
+CREATE FUNCTION pgtrickle_changes.worker_refresh(p_ids bigint[], p_initiated_by text) RETURNS jsonb
+    LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- Refresh a group in the order given, in the one snapshot of the transaction; who reads one that failed is left out.
+DECLARE
+    v_id         bigint;
+    v_results    jsonb := '[]';
+    v_result     jsonb;
+    v_left_out   bigint[] := '{}';
+    v_upstream   text;
+    v_status     text;
+    v_began_at   timestamptz;
+    v_sqlstate   text;
+    v_message    text;
+BEGIN
+    IF current_setting('transaction_isolation') NOT IN ('repeatable read', 'serializable') THEN
+        RAISE EXCEPTION 'the worker refreshes in REPEATABLE READ'
+            USING ERRCODE = 'invalid_transaction_state', DETAIL = 'The stream tables of a group have to show the same moment.',
+                  HINT = 'BEGIN ISOLATION LEVEL REPEATABLE READ first.';
+    END IF;
+    FOREACH v_id IN ARRAY p_ids LOOP
+        v_began_at := clock_timestamp();
+        SELECT st.status INTO v_status FROM pgtrickle.pgt_stream_tables AS st WHERE st.pgt_id = v_id;
+        SELECT format('"%s" was not refreshed', u.pgt_name) INTO v_upstream
+          FROM pgtrickle.pgt_dependencies AS s JOIN pgtrickle.pgt_stream_tables AS u ON u.pgt_relid = s.source_relid
+         WHERE s.pgt_id = v_id AND u.pgt_id = ANY (v_left_out)
+         LIMIT 1;
+        IF v_status IS NULL OR v_status = 'SUSPENDED' OR v_upstream IS NOT NULL THEN
+            v_result := jsonb_build_object('skipped', coalesce(v_upstream, 'suspended or dropped'));
+            v_left_out := v_left_out || CASE WHEN v_upstream IS NOT NULL THEN v_id END;
+        ELSE
+            BEGIN
+                v_result := pgtrickle_changes.refresh(v_id, p_initiated_by) - 'skipped';
+                IF (v_result ->> 'stale_plan')::boolean THEN
+                    v_left_out := v_left_out || v_id;
+                END IF;
+            EXCEPTION WHEN OTHERS THEN
+                GET STACKED DIAGNOSTICS v_sqlstate = RETURNED_SQLSTATE, v_message = MESSAGE_TEXT;
+                v_result := jsonb_build_object('error', jsonb_build_object('sqlstate', v_sqlstate, 'message', v_message));
+                v_left_out := v_left_out || v_id;
+            END;
+        END IF;
+        v_results := v_results || jsonb_build_array(
+            '{"mode": null, "rows_in": null, "rows_out": null, "error": null, "skipped": null, "stale_plan": false}'
+            || v_result || jsonb_build_object('pgt_id', v_id, 'ms', 1000 * extract(epoch FROM clock_timestamp() - v_began_at)));
+    END LOOP;
+    RETURN v_results;
+END
+$$;
+
+CREATE FUNCTION pgtrickle_changes.worker_failed(p_id bigint, p_started_at timestamptz, p_sqlstate text, p_message text, p_max_errors integer)
+    RETURNS void
+    LANGUAGE sql VOLATILE SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT pgtrickle_changes.record_failure(p_id, 'SCHEDULER', p_started_at, p_sqlstate, p_message, p_max_errors)
+$$;
+
+CREATE FUNCTION pgtrickle_changes.worker_compile_request(p_id bigint) RETURNS jsonb
+    LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_table pgtrickle.pgt_stream_tables := pgtrickle_changes.follow_name(pgtrickle_changes.lock_stream_table(p_id));
+BEGIN
+    RETURN pgtrickle_changes.compile_request(v_table.owner_oid, v_table.definition_view, p_id, v_table.pgt_schema, v_table.pgt_name);
+END
+$$;
+
+CREATE FUNCTION pgtrickle_changes.worker_install_plan(p_id bigint, p_plan jsonb) RETURNS void
+    LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    PERFORM pgtrickle_changes.recompile(p_id, p_plan);
+END
+$$;
+
+CREATE FUNCTION pgtrickle_changes.worker_take_requests(p_most integer) RETURNS TABLE (id bigint, request jsonb)
+    LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- The oldest compile requests; none is handed out twice.
+BEGIN
+    RETURN QUERY
+        UPDATE pgtrickle_changes.bridge_requests AS r SET taken_at = clock_timestamp()
+         WHERE r.id IN (SELECT q.id FROM pgtrickle_changes.bridge_requests AS q
+                         WHERE q.taken_at IS NULL AND q.answered_at IS NULL
+                         ORDER BY q.id LIMIT p_most FOR UPDATE SKIP LOCKED)
+        RETURNING r.id, r.request;
+END
+$$;
+
+CREATE FUNCTION pgtrickle_changes.worker_answer(p_id bigint, p_plan jsonb, p_error jsonb) RETURNS void
+    LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    UPDATE pgtrickle_changes.bridge_requests AS r SET plan = p_plan, error = p_error, answered_at = clock_timestamp()
+     WHERE r.id = p_id AND r.answered_at IS NULL;
+END
+$$;
+
+CREATE FUNCTION pgtrickle_changes.worker_housekeeping() RETURNS jsonb
+    LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_buffer  name;
+    v_id      bigint;
+    v_rows    bigint := 0;
+    v_history bigint;
+    v_dropped integer := 0;
+    v_problems text[] := '{}';
+    v_message text;
+BEGIN
+    -- The big ones last: emptying one locks it until this transaction ends.
+    FOR v_buffer IN SELECT k.buffer FROM pgtrickle.pgt_captures AS k ORDER BY pg_relation_size(k.buffer_relid) LOOP
+        BEGIN
+            v_rows := v_rows + pgtrickle_changes.cleanup_buffer(v_buffer);
+        EXCEPTION WHEN OTHERS THEN
+            GET STACKED DIAGNOSTICS v_message = MESSAGE_TEXT;
+            v_problems := v_problems || format('%s: %s', v_buffer, v_message);
+        END;
+    END LOOP;
+    FOR v_id IN
+        SELECT st.pgt_id FROM pgtrickle.pgt_stream_tables AS st
+         WHERE NOT EXISTS (SELECT FROM pg_class AS c WHERE c.oid = st.pgt_relid)
+    LOOP
+        BEGIN
+            PERFORM pgtrickle_changes.forget_stream_table(v_id);
+            v_dropped := v_dropped + 1;
+        EXCEPTION WHEN OTHERS THEN
+            GET STACKED DIAGNOSTICS v_message = MESSAGE_TEXT;
+            v_problems := v_problems || format('stream table %s: %s', v_id, v_message);
+        END;
+    END LOOP;
+    WITH gone AS (
+        DELETE FROM pgtrickle.pgt_refresh_history AS h
+         WHERE h.refresh_id IN (SELECT o.refresh_id FROM pgtrickle.pgt_refresh_history AS o
+                                 WHERE o.started_at < now() - pgtrickle_changes.setting('history_retention_days')::float8 * interval '1 day'
+                                 LIMIT 5000)
+        RETURNING 1)
+    SELECT count(*) INTO v_history FROM gone;
+    DELETE FROM pgtrickle_changes.bridge_requests AS r WHERE r.requested_at < now() - interval '1 hour';
+    RETURN jsonb_build_object('change_rows', v_rows, 'history_rows', v_history, 'dropped', v_dropped, 'problems', to_jsonb(v_problems));
+END
+$$;
+
+CREATE FUNCTION pgtrickle_changes.forget_stream_table(p_id bigint) RETURNS void
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- Remove what is left of a stream table whose table was dropped: catalog rows, definition, states, captures.
+DECLARE
+    v_owner   oid;
+    v_states  text[];
+    v_sources oid[];
+    v_item    text;
+    v_source  oid;
+BEGIN
+    SELECT ARRAY(SELECT t.item ->> 'name' FROM pgtrickle.pgt_plans AS p
+                  CROSS JOIN LATERAL jsonb_array_elements((p.plan -> 'states') || (p.plan -> 'deltas')) AS t(item)
+                  WHERE p.pgt_id = p_id),
+           ARRAY(SELECT s.source_relid FROM pgtrickle.pgt_dependencies AS s WHERE s.pgt_id = p_id ORDER BY s.source_relid)
+      INTO v_states, v_sources;
+    DELETE FROM pgtrickle.pgt_stream_tables AS st WHERE st.pgt_id = p_id RETURNING st.owner_oid INTO v_owner;
+    EXECUTE format('DROP VIEW IF EXISTS pgtrickle_changes.%I', 'query_' || p_id);
+    FOREACH v_item IN ARRAY v_states LOOP
+        EXECUTE format('DROP TABLE IF EXISTS pgtrickle_changes.%I', v_item);
+    END LOOP;
+    FOREACH v_source IN ARRAY v_sources LOOP
+        PERFORM pgtrickle_changes.sync_capture(v_source, v_owner);
+    END LOOP;
+END
+$$;
