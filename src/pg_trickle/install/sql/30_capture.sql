@@ -267,6 +267,7 @@ $$;
 CREATE FUNCTION pgtrickle_changes.capture_stamp(p_source oid, p_buffer name, p_attnums smallint[]) RETURNS text
     LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, pg_temp
+    SET plan_cache_mode = force_generic_plan
 AS $$
 -- Changes whenever a trigger, a function, the buffer, the owner's rights on it or the name of a captured column does.
 DECLARE
@@ -395,11 +396,13 @@ BEGIN
     PERFORM pgtrickle_changes.sync_triggers(p_source, p_owner, v_buffer, v_mode);
 
     INSERT INTO pgtrickle.pgt_captures AS c
-           (source_relid, owner_oid, buffer, buffer_relid, trigger_mode, columns, attnums, stamp, since)
-    VALUES (p_source, p_owner, v_buffer, format('pgtrickle_changes.%I', v_buffer)::regclass, v_mode, v_columns, v_attnums,
+           (source_relid, owner_oid, buffer, buffer_relid, sequence_relid, trigger_mode, columns, attnums, stamp, since)
+    VALUES (p_source, p_owner, v_buffer, format('pgtrickle_changes.%I', v_buffer)::regclass,
+            pg_get_serial_sequence(format('pgtrickle_changes.%I', v_buffer), 'seq')::regclass, v_mode, v_columns, v_attnums,
             pgtrickle_changes.capture_stamp(p_source, v_buffer, v_attnums), pg_current_xact_id())
         ON CONFLICT (source_relid, owner_oid) DO UPDATE
-       SET buffer = excluded.buffer, buffer_relid = excluded.buffer_relid, trigger_mode = excluded.trigger_mode,
+       SET buffer = excluded.buffer, buffer_relid = excluded.buffer_relid,
+           sequence_relid = excluded.sequence_relid, trigger_mode = excluded.trigger_mode,
            columns = excluded.columns, attnums = excluded.attnums, stamp = excluded.stamp, since = excluded.since;
 
     -- Whoever reads what was not captured so far has to start afresh.

@@ -2,35 +2,43 @@
 --
 -- What touches the query, its sources, buffers, states or the stream table runs as the owner (run_as); the engine itself
 -- only reads the catalog and writes its own tables.
+--
+-- A refresh with nothing to do has to be cheap.  So what every refresh calls is PL/pgSQL even where one statement would do:
+-- it keeps its plans for the session, where a SQL function is planned at every call.
 
 CREATE FUNCTION pgtrickle_changes.new_rows(p_source oid, p_frontier text, p_xid text, p_seqs text) RETURNS text
-    LANGUAGE sql IMMUTABLE
+    LANGUAGE plpgsql IMMUTABLE
     SET search_path = pg_catalog, pg_temp
 AS $$
-    -- The condition on a change row c that makes it new to a frontier (docs/internals.md §2); the arguments are SQL.
-    SELECT format('c.xid >= pg_catalog.pg_snapshot_xmin(%1$s) AND CASE WHEN c.xid = %2$s'
+-- The condition on a change row c that makes it new to a frontier (docs/internals.md §2); the arguments are SQL.
+BEGIN
+    RETURN format('c.xid >= pg_catalog.pg_snapshot_xmin(%1$s) AND CASE WHEN c.xid = %2$s'
                   ' THEN c.seq > coalesce((%3$s ->> %4$L)::pg_catalog.int8, 0)'
                   ' ELSE NOT pg_catalog.pg_visible_in_snapshot(c.xid, %1$s) END',
-                  p_frontier, p_xid, p_seqs, p_source)
+                  p_frontier, p_xid, p_seqs, p_source);
+END
 $$;
 
 CREATE FUNCTION pgtrickle_changes.high_water(p_id bigint) RETURNS jsonb
-    LANGUAGE sql VOLATILE
+    LANGUAGE plpgsql VOLATILE
     SET search_path = pg_catalog, pg_temp
+    SET plan_cache_mode = force_generic_plan
 AS $$
-    -- The last sequence number of the buffer of each source, by source.
-    SELECT coalesce(jsonb_object_agg(k.source_relid, coalesce(pg_sequence_last_value(d.objid), 0)), '{}')
-      FROM pgtrickle.pgt_stream_tables AS st
-      JOIN pgtrickle.pgt_dependencies AS s ON s.pgt_id = st.pgt_id AND s.captured
-      JOIN pgtrickle.pgt_captures AS k ON k.source_relid = s.source_relid AND k.owner_oid = st.owner_oid
-      JOIN pg_depend AS d ON d.refclassid = 'pg_class'::regclass AND d.refobjid = k.buffer_relid
-                         AND d.classid = 'pg_class'::regclass AND d.deptype = 'i' AND d.refobjsubid = 2
-     WHERE st.pgt_id = p_id
+-- The last sequence number of the buffer of each source, by source.
+BEGIN
+    RETURN (SELECT coalesce(jsonb_object_agg(k.source_relid, coalesce(pg_sequence_last_value(k.sequence_relid), 0)), '{}')
+              FROM pgtrickle.pgt_stream_tables AS st
+              JOIN pgtrickle.pgt_dependencies AS s ON s.pgt_id = st.pgt_id AND s.captured
+              JOIN pgtrickle.pgt_captures AS k ON k.source_relid = s.source_relid AND k.owner_oid = st.owner_oid
+              JOIN pg_class AS c ON c.oid = k.sequence_relid
+             WHERE st.pgt_id = p_id);
+END
 $$;
 
 CREATE FUNCTION pgtrickle_changes.pending(p_id bigint, p_frontier pg_snapshot, p_xid xid8, p_seqs jsonb) RETURNS jsonb
     LANGUAGE plpgsql VOLATILE
     SET search_path = pg_catalog, pg_temp
+    SET plan_cache_mode = force_generic_plan
 AS $$
 -- The change rows that are new to a frontier: {source: [rows, truncated]} of the sources that have any.
 DECLARE
@@ -57,11 +65,13 @@ END
 $$;
 
 CREATE FUNCTION pgtrickle_changes.is_watched(p_id bigint) RETURNS boolean
-    LANGUAGE sql STABLE
+    LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, pg_temp
 AS $$
-    -- Whether a change of any source is noticed.
-    SELECT coalesce(bool_and(s.captured), false) FROM pgtrickle.pgt_dependencies AS s WHERE s.pgt_id = p_id
+-- Whether a change of any source is noticed.
+BEGIN
+    RETURN (SELECT coalesce(bool_and(s.captured), false) FROM pgtrickle.pgt_dependencies AS s WHERE s.pgt_id = p_id);
+END
 $$;
 
 CREATE FUNCTION pgtrickle_changes.request_hash(p_request jsonb) RETURNS text
@@ -77,6 +87,7 @@ $$;
 CREATE FUNCTION pgtrickle_changes.lock_stream_table(p_id bigint) RETURNS pgtrickle.pgt_stream_tables
     LANGUAGE plpgsql VOLATILE
     SET search_path = pg_catalog, pg_temp
+    SET plan_cache_mode = force_generic_plan
 AS $$
 -- One refresher at a time.  The catalog row is read under the lock; in REPEATABLE READ a row that somebody else's
 -- refresh has changed since the snapshot is a serialization failure, which it is.
@@ -97,6 +108,7 @@ $$;
 CREATE FUNCTION pgtrickle_changes.check_privileges(p_table pgtrickle.pgt_stream_tables) RETURNS void
     LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, pg_temp
+    SET plan_cache_mode = force_generic_plan
 AS $$
 -- The owner must still be allowed to read what the query reads, whether or not this refresh touches it.
 DECLARE
@@ -151,13 +163,15 @@ $$;
 CREATE FUNCTION pgtrickle_changes.record_refresh(p_table pgtrickle.pgt_stream_tables, p_mode text, p_initiated_by text,
     p_started_at timestamptz, p_rows_in bigint, p_rows_out bigint, p_skipped_reason text, p_reason text, p_data_timestamp timestamptz)
     RETURNS void
-    LANGUAGE sql VOLATILE
+    LANGUAGE plpgsql VOLATILE
     SET search_path = pg_catalog, pg_temp
 AS $$
+BEGIN
     INSERT INTO pgtrickle.pgt_refresh_history (pgt_id, pgt_name, refresh_mode, initiated_by, started_at, finished_at, success,
                                                rows_in, rows_out, skipped_reason, reason, data_timestamp)
     VALUES (p_table.pgt_id, p_table.pgt_name, p_mode, p_initiated_by, p_started_at, clock_timestamp(), true,
-            p_rows_in, p_rows_out, p_skipped_reason, p_reason, p_data_timestamp)
+            p_rows_in, p_rows_out, p_skipped_reason, p_reason, p_data_timestamp);
+END
 $$;
 
 CREATE FUNCTION pgtrickle_changes.record_failure(p_id bigint, p_initiated_by text, p_started_at timestamptz,
@@ -248,9 +262,10 @@ BEGIN
 END
 $$;
 
-CREATE FUNCTION pgtrickle_changes.attempt(p_table pgtrickle.pgt_stream_tables, p_plan jsonb, p_reason text, p_one_snapshot boolean) RETURNS jsonb
+CREATE FUNCTION pgtrickle_changes.attempt(p_table pgtrickle.pgt_stream_tables, p_reason text, p_one_snapshot boolean) RETURNS jsonb
     LANGUAGE plpgsql VOLATILE
     SET search_path = pg_catalog, pg_temp
+    SET plan_cache_mode = force_generic_plan
 AS $$
 -- Run the program that is due, and move the frontier: NULL when there is nothing to do.  Error TK001: a source changed
 -- between two of its statements, the work is to be thrown away.
@@ -259,7 +274,8 @@ DECLARE
     v_snapshot pg_snapshot := pg_current_snapshot();
     v_seqs     jsonb := pgtrickle_changes.high_water(p_table.pgt_id);
     v_pending  jsonb;
-    v_rows_in  bigint;
+    v_plan     jsonb;
+    v_rows_in  bigint := 0;
     v_rows_out bigint;
     v_mode     text;
     v_reason   text := p_reason;
@@ -271,8 +287,7 @@ BEGIN
     IF p_table.frontier IS NOT NULL THEN
         v_pending := pgtrickle_changes.pending(p_table.pgt_id, p_table.frontier, p_table.frontier_xid, p_table.frontier_seqs);
     END IF;
-    SELECT coalesce(sum((s.value ->> 0)::bigint), 0) INTO v_rows_in FROM jsonb_each(v_pending) AS s;
-    IF v_rows_in = 0 AND v_reason IS NULL AND p_table.frontier IS NOT NULL AND NOT p_table.needs_reinit
+    IF v_pending IS NULL AND v_reason IS NULL AND p_table.frontier IS NOT NULL AND NOT p_table.needs_reinit
        AND pgtrickle_changes.is_watched(p_table.pgt_id) THEN
         UPDATE pgtrickle.pgt_stream_tables AS st
            SET data_timestamp = v_taken_at, last_refresh_at = clock_timestamp(), consecutive_errors = 0, last_error_message = NULL,
@@ -282,17 +297,19 @@ BEGIN
                                   'skipped', 'no changes', 'data_timestamp', v_taken_at);
     END IF;
 
-    v_reason := coalesce(v_reason, pgtrickle_changes.recompute_reason(p_table, p_plan, v_pending, v_rows_in));
+    SELECT p.plan INTO STRICT v_plan FROM pgtrickle.pgt_plans AS p WHERE p.pgt_id = p_table.pgt_id;
+    SELECT coalesce(sum((s.value ->> 0)::bigint), 0) INTO v_rows_in FROM jsonb_each(v_pending) AS s;
+    v_reason := coalesce(v_reason, pgtrickle_changes.recompute_reason(p_table, v_plan, v_pending, v_rows_in));
     IF v_reason IS NULL THEN
         v_program := coalesce(
-            p_plan #> ARRAY['programs', 'differential', (SELECT string_agg(k, ',' ORDER BY k::bigint) FROM jsonb_object_keys(v_pending) AS k)],
-            p_plan #> ARRAY['programs', 'differential', '*']);
+            v_plan #> ARRAY['programs', 'differential', (SELECT string_agg(k, ',' ORDER BY k::bigint) FROM jsonb_object_keys(v_pending) AS k)],
+            v_plan #> ARRAY['programs', 'differential', '*']);
         v_reason := CASE WHEN v_program IS NULL THEN 'the plan has no program for what changed' END;
     END IF;
     v_mode := 'DIFFERENTIAL';
     IF v_reason IS NOT NULL THEN
         v_mode := 'FULL';
-        v_program := p_plan #> ARRAY['programs', CASE WHEN p_table.is_populated THEN 'full' ELSE 'fill' END];
+        v_program := v_plan #> ARRAY['programs', CASE WHEN p_table.is_populated THEN 'full' ELSE 'fill' END];
         v_reason := nullif(v_reason, '');
     END IF;
     v_rows_out := pgtrickle_changes.run_program(p_table, v_program);
@@ -409,12 +426,12 @@ $$;
 CREATE FUNCTION pgtrickle_changes.refresh(p_id bigint, p_initiated_by text, p_force_full boolean DEFAULT false) RETURNS jsonb
     LANGUAGE plpgsql VOLATILE
     SET search_path = pg_catalog, pg_temp
+    SET plan_cache_mode = force_generic_plan
 AS $$
 DECLARE
     v_started_at   timestamptz := clock_timestamp();
     v_one_snapshot boolean := current_setting('transaction_isolation') IN ('repeatable read', 'serializable');
     v_table        pgtrickle.pgt_stream_tables := pgtrickle_changes.lock_stream_table(p_id);
-    v_plan         pgtrickle.pgt_plans;
     v_fingerprint  text;
     v_reason       text := CASE WHEN p_initiated_by = 'INITIAL' THEN '' WHEN p_force_full THEN 'asked to recompute' END;
     v_drift        text;
@@ -422,17 +439,20 @@ DECLARE
     v_broken       text;
     v_tries        integer := 0;
 BEGIN
-    SELECT p.* INTO STRICT v_plan FROM pgtrickle.pgt_plans AS p WHERE p.pgt_id = p_id;
     PERFORM pgtrickle_changes.check_privileges(v_table);
 
     v_fingerprint := pgtrickle_changes.fingerprint(p_id);
-    IF v_fingerprint IS DISTINCT FROM v_table.fingerprint AND p_initiated_by <> 'INITIAL' THEN
+    IF p_initiated_by = 'INITIAL' THEN
+        -- The plan was made in this very transaction; making the captures has changed the sources' catalog rows since.
+        UPDATE pgtrickle.pgt_stream_tables AS st SET fingerprint = v_fingerprint WHERE st.pgt_id = p_id;
+    ELSIF v_fingerprint IS DISTINCT FROM v_table.fingerprint THEN
         v_table := pgtrickle_changes.follow_name(v_table);
         -- PostgreSQL's own check of everything the query reads, views included.
         PERFORM pgtrickle_changes.run_as(v_table.owner_oid, format('SELECT pg_catalog.count(*) FROM (SELECT FROM %s LIMIT 0) AS q',
             v_table.definition_view::regclass));
         IF pgtrickle_changes.request_hash(pgtrickle_changes.compile_request(v_table.owner_oid, v_table.definition_view, p_id,
-               v_table.pgt_schema, v_table.pgt_name)) <> v_plan.request_hash THEN
+               v_table.pgt_schema, v_table.pgt_name)) IS DISTINCT FROM (
+               SELECT p.request_hash FROM pgtrickle.pgt_plans AS p WHERE p.pgt_id = p_id) THEN
             RETURN jsonb_build_object('mode', NULL, 'rows_in', 0, 'rows_out', 0, 'changed', false, 'stale_plan', true);
         END IF;
         -- A policy or a function may have changed what the query returns although no source did.
@@ -461,7 +481,7 @@ BEGIN
 
     LOOP
         BEGIN
-            v_result := pgtrickle_changes.attempt(v_table, v_plan.plan, v_reason, v_one_snapshot);
+            v_result := pgtrickle_changes.attempt(v_table, v_reason, v_one_snapshot);
             EXIT;
         EXCEPTION
             WHEN SQLSTATE 'TK001' THEN
@@ -495,6 +515,7 @@ $$;
 CREATE FUNCTION pgtrickle_changes.repair_captures(p_table pgtrickle.pgt_stream_tables) RETURNS text
     LANGUAGE plpgsql VOLATILE
     SET search_path = pg_catalog, pg_temp
+    SET plan_cache_mode = force_generic_plan
 AS $$
 -- What was wrong with the capture of a source, and is no more; NULL if nothing was.
 DECLARE
@@ -522,7 +543,8 @@ CREATE FUNCTION pgtrickle_changes.has_rows(p_table pgtrickle.pgt_stream_tables) 
     LANGUAGE sql VOLATILE
     SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT pgtrickle_changes.run_as(p_table.owner_oid, format('SELECT EXISTS (SELECT FROM %I.%I)', p_table.pgt_schema, p_table.pgt_name))::boolean
+    SELECT pgtrickle_changes.run_as(p_table.owner_oid, format('SELECT pg_catalog.to_jsonb(EXISTS (SELECT FROM %I.%I))',
+                                                              p_table.pgt_schema, p_table.pgt_name))::boolean
 $$;
 
 CREATE FUNCTION pgtrickle_changes.populate(p_id bigint) RETURNS void
@@ -649,7 +671,7 @@ BEGIN
      WHERE s.source_relid = v_capture.source_relid AND s.captured AND st.owner_oid = v_capture.owner_oid
        AND st.frontier IS NOT NULL;
     IF NOT pgtrickle_changes.run_as(v_capture.owner_oid, format(
-           'SELECT EXISTS (SELECT FROM %s AS c WHERE (%s) IS NOT TRUE)', v_table, v_needed))::boolean THEN
+           'SELECT pg_catalog.to_jsonb(EXISTS (SELECT FROM %s AS c WHERE (%s) IS NOT TRUE))', v_table, v_needed))::boolean THEN
         RETURN 0;
     END IF;
 
@@ -661,7 +683,7 @@ BEGIN
             IF v_rows IS NULL THEN
                 RAISE lock_not_available;
             END IF;
-            PERFORM pgtrickle_changes.command_as(v_capture.owner_oid, format('TRUNCATE TABLE %s', v_table));
+            PERFORM pgtrickle_changes.run_as(v_capture.owner_oid, format('TRUNCATE TABLE %s', v_table), p_returns => false);
         EXCEPTION WHEN lock_not_available THEN
             -- Somebody is writing or reading, or rows are still needed: a piece at a time, then.
             v_rows := 0;

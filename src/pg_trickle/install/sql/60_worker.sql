@@ -81,10 +81,9 @@ BEGIN
       INTO catalog_version
       FROM pgtrickle.pgt_dependencies AS s;
     SELECT coalesce(jsonb_object_agg(m.source_relid, m.mark), '{}') INTO high_water
-      FROM (SELECT k.source_relid, sum(coalesce(pg_sequence_last_value(d.objid), 0)) AS mark
+      FROM (SELECT k.source_relid, sum(coalesce(pg_sequence_last_value(k.sequence_relid), 0)) AS mark
               FROM pgtrickle.pgt_captures AS k
-              JOIN pg_depend AS d ON d.refclassid = 'pg_class'::regclass AND d.refobjid = k.buffer_relid
-                                 AND d.classid = 'pg_class'::regclass AND d.deptype = 'i' AND d.refobjsubid = 2
+              JOIN pg_class AS c ON c.oid = k.sequence_relid
              GROUP BY k.source_relid) AS m;
     SELECT count(*) INTO requests FROM pgtrickle_changes.bridge_requests AS r WHERE r.taken_at IS NULL AND r.answered_at IS NULL;
 END
@@ -101,8 +100,8 @@ DECLARE
 BEGIN
     FOR v_item IN
         SELECT st.pgt_id, st.owner_oid, st.frontier, st.frontier_xid, st.frontier_seqs,
-               'SELECT ' || string_agg(format('EXISTS (SELECT FROM pgtrickle_changes.%I AS c WHERE %s)', k.buffer,
-                                              pgtrickle_changes.new_rows(s.source_relid, '$1', '$2', '$3')), ' OR ') AS statement
+               'SELECT pg_catalog.to_jsonb(' || string_agg(format('EXISTS (SELECT FROM pgtrickle_changes.%I AS c WHERE %s)', k.buffer,
+                                              pgtrickle_changes.new_rows(s.source_relid, '$1', '$2', '$3')), ' OR ') || ')' AS statement
           FROM pgtrickle.pgt_stream_tables AS st
           JOIN pgtrickle.pgt_dependencies AS s ON s.pgt_id = st.pgt_id AND s.captured
           JOIN pgtrickle.pgt_captures AS k ON k.source_relid = s.source_relid AND k.owner_oid = st.owner_oid
