@@ -66,9 +66,9 @@ class Probe:
 
 @dataclass(frozen=True, slots=True)
 class Poll:
-    """What has to be known when something was written."""
+    """What has to be known when something was written; ``enabled`` only when asked for."""
 
-    enabled: bool
+    enabled: bool | None
     catalog_version: int
     high_water: dict[int, int]
     requests: int
@@ -118,8 +118,8 @@ class Gateway:
         row = self._row("probe")
         return Probe(row["wal_lsn"], Snapshot.parse(row["snapshot"]), row["now"])
 
-    def poll(self) -> Poll:
-        row = self._row("poll")
+    def poll(self, *, with_enabled: bool) -> Poll:
+        row = self._row("poll", with_enabled=with_enabled)
         high_water = {int(source): int(mark or 0) for source, mark in (row["high_water"] or {}).items()}
         return Poll(row["enabled"], row["catalog_version"], high_water, row["requests"])
 

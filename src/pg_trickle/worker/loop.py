@@ -29,8 +29,8 @@ from pg_trickle.worker.scheduler import Outcome, Run, Scheduler
 # How long to wait between two looks, by how long nothing has happened: (quiet for, wait).
 PACES_SECONDS = ((1.0, 0.003), (10.0, 0.01), (float("inf"), 0.02))
 STANDBY_SECONDS = 0.5
-# Settings can change without a word in the WAL.
-POLL_AT_LEAST_EVERY_SECONDS = 1.0
+# Settings change without a word in the WAL.
+ASK_WHETHER_ENABLED_EVERY_SECONDS = 1.0
 RELOAD_AT_LEAST_EVERY_SECONDS = 15.0
 HOUSEKEEPING_SECONDS = 3.0
 # What a refresh may take to end by itself when the worker is told to stop.
@@ -63,7 +63,7 @@ class Sight:
     wal_lsn: str | None = None
     catalog_version: int | None = None
     enabled: bool = True
-    polled_at: float = float("-inf")
+    asked_at: float = float("-inf")
     loaded_at: float = float("-inf")
     busy_at: float = float("-inf")
 
@@ -208,13 +208,15 @@ class Worker:
 
     def _poll(self, gateway: Gateway, sight: Sight, probe: Probe) -> bool:
         """Look at the marks, if anything was written since they were last looked at; whether one has moved."""
-        if probe.wal_lsn == sight.wal_lsn and probe.now - sight.polled_at < POLL_AT_LEAST_EVERY_SECONDS:
+        ask = probe.now - sight.asked_at >= ASK_WHETHER_ENABLED_EVERY_SECONDS
+        if probe.wal_lsn == sight.wal_lsn and not ask:
             return False
-        poll = gateway.poll()
-        sight.wal_lsn, sight.polled_at = probe.wal_lsn, probe.now
-        if poll.enabled != sight.enabled:
-            log.info("scheduling switched on" if poll.enabled else "scheduling switched off")
-        sight.enabled = poll.enabled
+        poll = gateway.poll(with_enabled=ask)
+        sight.wal_lsn = probe.wal_lsn
+        if poll.enabled is not None:
+            if poll.enabled != sight.enabled:
+                log.info("scheduling switched on" if poll.enabled else "scheduling switched off")
+            sight.enabled, sight.asked_at = poll.enabled, probe.now
         self._scheduler.stale |= poll.catalog_version != sight.catalog_version
         sight.catalog_version = poll.catalog_version
         return self._scheduler.observe(poll.high_water)

@@ -10,7 +10,7 @@ SELECT pg_catalog.pg_current_wal_insert_lsn()::text AS wal_lsn,
 
 -- name: poll
 SELECT enabled, catalog_version, high_water, requests
-  FROM pgtrickle_changes.worker_poll()
+  FROM pgtrickle_changes.worker_poll(%(with_enabled)s)
 
 -- name: stream_tables
 SELECT pgt_id, name, depends_on, source_relids::bigint[] AS source_relids, schedule, schedule_seconds, status, tier, refresh_mode,

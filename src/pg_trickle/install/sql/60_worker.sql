@@ -63,15 +63,16 @@ AS $$
         'max_concurrent_refreshes', pgtrickle_changes.setting('max_concurrent_refreshes')::integer)
 $$;
 
-CREATE FUNCTION pgtrickle_changes.worker_poll(OUT wal_lsn pg_lsn, OUT enabled boolean, OUT catalog_version bigint,
+CREATE FUNCTION pgtrickle_changes.worker_poll(p_with_enabled boolean, OUT wal_lsn pg_lsn, OUT enabled boolean, OUT catalog_version bigint,
                                               OUT high_water jsonb, OUT requests integer)
     LANGUAGE plpgsql VOLATILE SECURITY DEFINER
     SET search_path = pg_catalog, pg_temp
 AS $$
--- Is there anything to look at?  Asked all the time, so: plans kept for the session, no table of an owner's.
+-- Is there anything to look at?  Asked all the time, so: plans kept for the session, no table of an owner's, and the
+-- server's configuration files, which cost more than all the rest, only when asked for (else enabled is NULL).
 BEGIN
     wal_lsn := CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_insert_lsn() END;
-    enabled := pgtrickle_changes.setting('enabled')::boolean;
+    enabled := CASE WHEN p_with_enabled THEN pgtrickle_changes.setting('enabled')::boolean END;
     -- A refresh that went well changes none of this, or what it repaired.
     SELECT coalesce(bit_xor(hashtextextended(concat_ws('|', st.pgt_id, st.pgt_schema, st.pgt_name, st.schedule, st.schedule_seconds,
                st.status, st.tier, st.refresh_mode, st.is_populated, st.needs_reinit, st.definition_view), 0)), 0)
