@@ -63,7 +63,7 @@ AS $$
         'max_concurrent_refreshes', pgtrickle_changes.setting('max_concurrent_refreshes')::integer)
 $$;
 
-CREATE FUNCTION pgtrickle_changes.worker_poll(p_with_enabled boolean, OUT wal_lsn pg_lsn, OUT enabled boolean, OUT catalog_version bigint,
+CREATE FUNCTION pgtrickle_changes.worker_poll(p_with_enabled boolean DEFAULT true, OUT wal_lsn pg_lsn, OUT enabled boolean, OUT catalog_version bigint,
                                               OUT high_water jsonb, OUT requests integer)
     LANGUAGE plpgsql VOLATILE SECURITY DEFINER
     SET search_path = pg_catalog, pg_temp
