@@ -39,6 +39,8 @@ FORMAT = 1
 class Plan:
     """How a stream table is stored and maintained (docs/internals.md §5)."""
 
+    id: int
+    request_hash: str | None
     incremental: bool
     refusal: UnsupportedQuery | None
     sources: dict[int, tuple[str, ...]]
@@ -57,6 +59,8 @@ class Plan:
         """The plan as the engine reads it."""
         return {
             "format": FORMAT,
+            "id": self.id,
+            "request_hash": self.request_hash,
             "incremental": self.incremental,
             "refusal": self.refusal and _refusal_json(self.refusal),
             "sources": [{"oid": oid, "columns": list(columns)} for oid, columns in self.sources.items()],
@@ -98,6 +102,8 @@ def _incremental(request: CompileRequest, query: Query) -> Plan:
     wanted = {**singles, **({"*": None} if len(singles) != 1 else {})}
     made = {name: programs.differential(definition, changed) for name, changed in wanted.items()}
     return Plan(
+        id=request.id,
+        request_hash=request.hash,
         incremental=True,
         refusal=None,
         sources=sources,
@@ -122,6 +128,8 @@ def _recomputing(request: CompileRequest, refusal: UnsupportedQuery) -> Plan:
     target = Target(sql.Identifier(request.schema, request.name), columns, None)
     definition = programs.Definition((), opaque, target, opaque)
     return Plan(
+        id=request.id,
+        request_hash=request.hash,
         incremental=False,
         refusal=refusal,
         sources=_watched(request),

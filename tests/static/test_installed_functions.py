@@ -17,7 +17,8 @@ pytestmark = pytest.mark.versions
 def names(db: Connection, condition: str) -> list[str]:
     query = f"""
         SELECT p.oid::pg_catalog.regprocedure::text
-          FROM pg_catalog.pg_proc AS p
+          FROM pg_catalog.pg_proc     AS p
+          JOIN pg_catalog.pg_language AS l ON l.oid = p.prolang
          WHERE p.pronamespace IN {OURS} AND ({condition})
          ORDER BY 1"""
     return [name for (name,) in db.execute(query.encode())]
@@ -27,12 +28,21 @@ def test_there_are_functions(db: Connection) -> None:
     assert len(names(db, "true")) > 20
 
 
+PINNED = """EXISTS (SELECT FROM pg_catalog.unnest(p.proconfig) AS c
+                     WHERE pg_catalog.replace(c, '"', '') = 'search_path=pg_catalog, pg_temp')"""
+# These tell the engine the caller's own search path, and do nothing else: SQL, as the caller.
+HANDS_OVER = """p.pronamespace = 'pgtrickle'::pg_catalog.regnamespace AND NOT p.prosecdef AND p.proconfig IS NULL
+                AND l.lanname = 'sql' AND p.prosrc ~ '^\\s*SELECT [^;]*pgtrickle\\.call_gate\\([^;]*$'"""
+# Bound to dblink's library: they resolve no names.
+IN_C = "l.lanname = 'c'"
+
+
 def test_every_function_pins_its_search_path(db: Connection) -> None:
-    unpinned = """NOT EXISTS (SELECT FROM pg_catalog.unnest(p.proconfig) AS c
-                               WHERE pg_catalog.replace(c, '"', '') = 'search_path=pg_catalog, pg_temp')"""
-    # Those bound to dblink's library are C: they resolve no names.
-    in_c = "p.prolang = (SELECT l.oid FROM pg_catalog.pg_language AS l WHERE l.lanname = 'c')"
-    assert names(db, f"{unpinned} AND NOT {in_c}") == []
+    assert names(db, f"NOT ({PINNED} OR {HANDS_OVER} OR {IN_C})") == []
+
+
+def test_security_definers_pin_their_search_path(db: Connection) -> None:
+    assert names(db, f"p.prosecdef AND NOT {PINNED}") == []
 
 
 def test_public_may_execute_nothing(db: Connection) -> None:
@@ -61,11 +71,15 @@ def test_public_relations_are_commented(db: Connection) -> None:
     assert found == []
 
 
-def test_public_has_no_right_on_relations_but_the_gate(db: Connection) -> None:
+def test_public_may_only_read_what_shows_each_his_own(db: Connection) -> None:
+    """Without USAGE on the schema even that is out of reach; with it, each sees the rows that are for him."""
     found = db.execute(
         f"""SELECT c.oid::pg_catalog.regclass::text, a.privilege_type
              FROM pg_catalog.pg_class AS c, pg_catalog.aclexplode(c.relacl) AS a
             WHERE c.relnamespace IN {OURS} AND a.grantee = 0
+              AND NOT (a.privilege_type = 'SELECT' AND c.relnamespace = 'pgtrickle'::pg_catalog.regnamespace
+                       AND (c.relrowsecurity OR c.relname = 'quick_health' OR 'security_barrier=true' = ANY (c.reloptions)
+                            OR 'security_barrier=on' = ANY (c.reloptions)))
             ORDER BY 1, 2""".encode()
     ).fetchall()
     assert found == []

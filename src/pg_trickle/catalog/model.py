@@ -110,6 +110,7 @@ class CompileRequest:
     columns: tuple[ColumnFact, ...]
     relations: tuple[RelationFact, ...]
     functions: tuple[FunctionFact, ...]
+    hash: str | None = None
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> CompileRequest:
@@ -128,6 +129,7 @@ class CompileRequest:
                 columns=tuple(map(ColumnFact.from_json, data["columns"])),
                 relations=tuple(map(RelationFact.from_json, data["relations"])),
                 functions=tuple(map(FunctionFact.from_json, data["functions"])),
+                hash=data.get("hash"),
             )
         except (KeyError, TypeError) as exc:
             raise InvalidDefinition("malformed compile request", detail=f"{type(exc).__name__}: {exc}") from exc

@@ -457,7 +457,9 @@ BEGIN
         END IF;
         -- A policy or a function may have changed what the query returns although no source did.
         UPDATE pgtrickle.pgt_stream_tables AS st SET fingerprint = v_fingerprint WHERE st.pgt_id = p_id;
-        v_reason := coalesce(v_reason, 'definitions that the query rests on were changed');
+        IF split_part(v_fingerprint, '/', 2) IS DISTINCT FROM split_part(v_table.fingerprint, '/', 2) THEN
+            v_reason := coalesce(v_reason, 'definitions that the query rests on were changed');
+        END IF;
     END IF;
 
     v_drift := pgtrickle_changes.repair_captures(v_table);
@@ -602,7 +604,7 @@ BEGIN
             GET STACKED DIAGNOSTICS v_sqlstate = RETURNED_SQLSTATE, v_message = MESSAGE_TEXT;
             BEGIN
                 -- What this transaction writes is about to be rolled back: another one has to tell.
-                PERFORM pgtrickle_changes.bridge_execute(format('SELECT pgtrickle_changes.record_failure(%s, ''MANUAL'', %L, %L, %L, %s)',
+                PERFORM pgtrickle_changes.bridge_execute(format('SELECT pgtrickle_changes.worker_record_failure(%s, %L, %L, %L)',
                     v_id, v_started_at, v_sqlstate, v_message, 2147483647));
             EXCEPTION WHEN OTHERS THEN
                 GET STACKED DIAGNOSTICS v_why = MESSAGE_TEXT;

@@ -1,0 +1,392 @@
+-- The SQL API (docs/sql-reference.md).  These functions run as the caller and do nothing but hand the call to the gate together
+-- with the caller's search path: names mean what they mean to him.  So they pin no path of their own, and qualify every name.
+
+CREATE FUNCTION pgtrickle.call_gate(action text, args jsonb) RETURNS jsonb
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_result jsonb;
+BEGIN
+    INSERT INTO pgtrickle.gate (action, args) VALUES (call_gate.action, call_gate.args) RETURNING result INTO v_result;
+    RETURN v_result;
+END
+$$;
+COMMENT ON FUNCTION pgtrickle.call_gate(text, jsonb) IS
+    'Hands a call of the API to the engine, in the name of whoever calls; the functions of the API are the way to use it';
+
+CREATE FUNCTION pgtrickle.version() RETURNS text
+    LANGUAGE sql IMMUTABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT '0.1.0'
+$$;
+COMMENT ON FUNCTION pgtrickle.version() IS 'The version of pg_trickle''s SQL part';
+
+CREATE FUNCTION pgtrickle.create_stream_table(
+    name text,
+    query text,
+    schedule text DEFAULT 'calculated',
+    refresh_mode text DEFAULT 'AUTO',
+    initialize boolean DEFAULT true,
+    diamond_consistency text DEFAULT NULL,
+    diamond_schedule_policy text DEFAULT NULL,
+    cdc_mode text DEFAULT NULL,
+    append_only boolean DEFAULT false) RETURNS void
+    LANGUAGE sql VOLATILE
+AS $$
+    SELECT pgtrickle.call_gate('create_stream_table', pg_catalog.jsonb_build_object(
+        'search_path', pg_catalog.current_setting('search_path'),
+        'schema', pg_catalog.current_schema(),
+        'path', pg_catalog.current_schemas(true)::pg_catalog.text,
+        'name', create_stream_table.name,
+        'query', create_stream_table.query,
+        'schedule', create_stream_table.schedule,
+        'refresh_mode', create_stream_table.refresh_mode,
+        'initialize', create_stream_table.initialize,
+        'diamond_consistency', create_stream_table.diamond_consistency,
+        'diamond_schedule_policy', create_stream_table.diamond_schedule_policy,
+        'cdc_mode', create_stream_table.cdc_mode,
+        'append_only', create_stream_table.append_only))
+$$;
+COMMENT ON FUNCTION pgtrickle.create_stream_table(text, text, text, text, boolean, text, text, text, boolean) IS
+    'Create a table that keeps itself equal to a query. schedule: a duration, cron, calculated, or NULL; refresh_mode: AUTO, DIFFERENTIAL, FULL; initialize => false leaves it empty until its first refresh';
+
+CREATE FUNCTION pgtrickle.create_stream_table_if_not_exists(
+    name text,
+    query text,
+    schedule text DEFAULT 'calculated',
+    refresh_mode text DEFAULT 'AUTO',
+    initialize boolean DEFAULT true,
+    diamond_consistency text DEFAULT NULL,
+    diamond_schedule_policy text DEFAULT NULL,
+    cdc_mode text DEFAULT NULL,
+    append_only boolean DEFAULT false) RETURNS void
+    LANGUAGE sql VOLATILE
+AS $$
+    SELECT pgtrickle.call_gate('create_stream_table_if_not_exists', pg_catalog.jsonb_build_object(
+        'search_path', pg_catalog.current_setting('search_path'),
+        'schema', pg_catalog.current_schema(),
+        'path', pg_catalog.current_schemas(true)::pg_catalog.text,
+        'name', create_stream_table_if_not_exists.name,
+        'query', create_stream_table_if_not_exists.query,
+        'schedule', create_stream_table_if_not_exists.schedule,
+        'refresh_mode', create_stream_table_if_not_exists.refresh_mode,
+        'initialize', create_stream_table_if_not_exists.initialize,
+        'diamond_consistency', create_stream_table_if_not_exists.diamond_consistency,
+        'diamond_schedule_policy', create_stream_table_if_not_exists.diamond_schedule_policy,
+        'cdc_mode', create_stream_table_if_not_exists.cdc_mode,
+        'append_only', create_stream_table_if_not_exists.append_only))
+$$;
+COMMENT ON FUNCTION pgtrickle.create_stream_table_if_not_exists(text, text, text, text, boolean, text, text, text, boolean) IS
+    'create_stream_table, unless there is a stream table of that name';
+
+CREATE FUNCTION pgtrickle.create_or_replace_stream_table(
+    name text,
+    query text,
+    schedule text DEFAULT 'calculated',
+    refresh_mode text DEFAULT 'AUTO',
+    initialize boolean DEFAULT true,
+    diamond_consistency text DEFAULT NULL,
+    diamond_schedule_policy text DEFAULT NULL,
+    cdc_mode text DEFAULT NULL,
+    append_only boolean DEFAULT false) RETURNS void
+    LANGUAGE sql VOLATILE
+AS $$
+    SELECT pgtrickle.call_gate('create_or_replace_stream_table', pg_catalog.jsonb_build_object(
+        'search_path', pg_catalog.current_setting('search_path'),
+        'schema', pg_catalog.current_schema(),
+        'path', pg_catalog.current_schemas(true)::pg_catalog.text,
+        'name', create_or_replace_stream_table.name,
+        'query', create_or_replace_stream_table.query,
+        'schedule', create_or_replace_stream_table.schedule,
+        'refresh_mode', create_or_replace_stream_table.refresh_mode,
+        'initialize', create_or_replace_stream_table.initialize,
+        'diamond_consistency', create_or_replace_stream_table.diamond_consistency,
+        'diamond_schedule_policy', create_or_replace_stream_table.diamond_schedule_policy,
+        'cdc_mode', create_or_replace_stream_table.cdc_mode,
+        'append_only', create_or_replace_stream_table.append_only))
+$$;
+COMMENT ON FUNCTION pgtrickle.create_or_replace_stream_table(text, text, text, text, boolean, text, text, text, boolean) IS
+    'Create a stream table, or alter the one of that name to be so; one that is so already is left alone';
+
+CREATE FUNCTION pgtrickle.alter_stream_table(
+    name text,
+    query text DEFAULT NULL,
+    schedule text DEFAULT NULL,
+    refresh_mode text DEFAULT NULL,
+    status text DEFAULT NULL,
+    diamond_consistency text DEFAULT NULL,
+    diamond_schedule_policy text DEFAULT NULL,
+    cdc_mode text DEFAULT NULL,
+    append_only boolean DEFAULT NULL,
+    tier text DEFAULT NULL) RETURNS void
+    LANGUAGE sql VOLATILE
+AS $$
+    SELECT pgtrickle.call_gate('alter_stream_table', pg_catalog.jsonb_build_object(
+        'search_path', pg_catalog.current_setting('search_path'),
+        'schema', pg_catalog.current_schema(),
+        'path', pg_catalog.current_schemas(true)::pg_catalog.text,
+        'name', alter_stream_table.name,
+        'query', alter_stream_table.query,
+        'schedule', alter_stream_table.schedule,
+        'refresh_mode', alter_stream_table.refresh_mode,
+        'status', alter_stream_table.status,
+        'diamond_consistency', alter_stream_table.diamond_consistency,
+        'diamond_schedule_policy', alter_stream_table.diamond_schedule_policy,
+        'cdc_mode', alter_stream_table.cdc_mode,
+        'append_only', alter_stream_table.append_only,
+        'tier', alter_stream_table.tier))
+$$;
+COMMENT ON FUNCTION pgtrickle.alter_stream_table(text, text, text, text, text, text, text, text, boolean, text) IS
+    'Change a stream table; what is NULL stays as it is. A new query keeps the table, its grants, policies and indexes. tier: hot, warm, cold, frozen';
+
+CREATE FUNCTION pgtrickle.create_stream_table_with_plan(
+    name text,
+    query text,
+    schedule text DEFAULT 'calculated',
+    refresh_mode text DEFAULT 'AUTO',
+    initialize boolean DEFAULT true,
+    diamond_consistency text DEFAULT NULL,
+    diamond_schedule_policy text DEFAULT NULL,
+    cdc_mode text DEFAULT NULL,
+    append_only boolean DEFAULT false,
+    plan jsonb DEFAULT NULL) RETURNS void
+    LANGUAGE sql VOLATILE
+AS $$
+    SELECT pgtrickle.call_gate('create_stream_table', pg_catalog.jsonb_build_object(
+        'search_path', pg_catalog.current_setting('search_path'),
+        'schema', pg_catalog.current_schema(),
+        'path', pg_catalog.current_schemas(true)::pg_catalog.text,
+        'name', create_stream_table_with_plan.name,
+        'query', create_stream_table_with_plan.query,
+        'schedule', create_stream_table_with_plan.schedule,
+        'refresh_mode', create_stream_table_with_plan.refresh_mode,
+        'initialize', create_stream_table_with_plan.initialize,
+        'diamond_consistency', create_stream_table_with_plan.diamond_consistency,
+        'diamond_schedule_policy', create_stream_table_with_plan.diamond_schedule_policy,
+        'cdc_mode', create_stream_table_with_plan.cdc_mode,
+        'append_only', create_stream_table_with_plan.append_only,
+        'plan', create_stream_table_with_plan.plan))
+$$;
+COMMENT ON FUNCTION pgtrickle.create_stream_table_with_plan(text, text, text, text, boolean, text, text, text, boolean, jsonb) IS
+    'create_stream_table with a plan that the caller compiled for the request of compile_request: needs no worker';
+
+CREATE FUNCTION pgtrickle.create_stream_table_if_not_exists_with_plan(
+    name text,
+    query text,
+    schedule text DEFAULT 'calculated',
+    refresh_mode text DEFAULT 'AUTO',
+    initialize boolean DEFAULT true,
+    diamond_consistency text DEFAULT NULL,
+    diamond_schedule_policy text DEFAULT NULL,
+    cdc_mode text DEFAULT NULL,
+    append_only boolean DEFAULT false,
+    plan jsonb DEFAULT NULL) RETURNS void
+    LANGUAGE sql VOLATILE
+AS $$
+    SELECT pgtrickle.call_gate('create_stream_table_if_not_exists', pg_catalog.jsonb_build_object(
+        'search_path', pg_catalog.current_setting('search_path'),
+        'schema', pg_catalog.current_schema(),
+        'path', pg_catalog.current_schemas(true)::pg_catalog.text,
+        'name', create_stream_table_if_not_exists_with_plan.name,
+        'query', create_stream_table_if_not_exists_with_plan.query,
+        'schedule', create_stream_table_if_not_exists_with_plan.schedule,
+        'refresh_mode', create_stream_table_if_not_exists_with_plan.refresh_mode,
+        'initialize', create_stream_table_if_not_exists_with_plan.initialize,
+        'diamond_consistency', create_stream_table_if_not_exists_with_plan.diamond_consistency,
+        'diamond_schedule_policy', create_stream_table_if_not_exists_with_plan.diamond_schedule_policy,
+        'cdc_mode', create_stream_table_if_not_exists_with_plan.cdc_mode,
+        'append_only', create_stream_table_if_not_exists_with_plan.append_only,
+        'plan', create_stream_table_if_not_exists_with_plan.plan))
+$$;
+COMMENT ON FUNCTION pgtrickle.create_stream_table_if_not_exists_with_plan(text, text, text, text, boolean, text, text, text, boolean, jsonb) IS
+    'create_stream_table_if_not_exists with a plan that the caller compiled for the request of compile_request: needs no worker';
+
+CREATE FUNCTION pgtrickle.create_or_replace_stream_table_with_plan(
+    name text,
+    query text,
+    schedule text DEFAULT 'calculated',
+    refresh_mode text DEFAULT 'AUTO',
+    initialize boolean DEFAULT true,
+    diamond_consistency text DEFAULT NULL,
+    diamond_schedule_policy text DEFAULT NULL,
+    cdc_mode text DEFAULT NULL,
+    append_only boolean DEFAULT false,
+    plan jsonb DEFAULT NULL) RETURNS void
+    LANGUAGE sql VOLATILE
+AS $$
+    SELECT pgtrickle.call_gate('create_or_replace_stream_table', pg_catalog.jsonb_build_object(
+        'search_path', pg_catalog.current_setting('search_path'),
+        'schema', pg_catalog.current_schema(),
+        'path', pg_catalog.current_schemas(true)::pg_catalog.text,
+        'name', create_or_replace_stream_table_with_plan.name,
+        'query', create_or_replace_stream_table_with_plan.query,
+        'schedule', create_or_replace_stream_table_with_plan.schedule,
+        'refresh_mode', create_or_replace_stream_table_with_plan.refresh_mode,
+        'initialize', create_or_replace_stream_table_with_plan.initialize,
+        'diamond_consistency', create_or_replace_stream_table_with_plan.diamond_consistency,
+        'diamond_schedule_policy', create_or_replace_stream_table_with_plan.diamond_schedule_policy,
+        'cdc_mode', create_or_replace_stream_table_with_plan.cdc_mode,
+        'append_only', create_or_replace_stream_table_with_plan.append_only,
+        'plan', create_or_replace_stream_table_with_plan.plan))
+$$;
+COMMENT ON FUNCTION pgtrickle.create_or_replace_stream_table_with_plan(text, text, text, text, boolean, text, text, text, boolean, jsonb) IS
+    'create_or_replace_stream_table with a plan that the caller compiled for the request of compile_request: needs no worker';
+
+CREATE FUNCTION pgtrickle.alter_stream_table_with_plan(
+    name text,
+    query text DEFAULT NULL,
+    schedule text DEFAULT NULL,
+    refresh_mode text DEFAULT NULL,
+    status text DEFAULT NULL,
+    diamond_consistency text DEFAULT NULL,
+    diamond_schedule_policy text DEFAULT NULL,
+    cdc_mode text DEFAULT NULL,
+    append_only boolean DEFAULT NULL,
+    tier text DEFAULT NULL,
+    plan jsonb DEFAULT NULL) RETURNS void
+    LANGUAGE sql VOLATILE
+AS $$
+    SELECT pgtrickle.call_gate('alter_stream_table', pg_catalog.jsonb_build_object(
+        'search_path', pg_catalog.current_setting('search_path'),
+        'schema', pg_catalog.current_schema(),
+        'path', pg_catalog.current_schemas(true)::pg_catalog.text,
+        'name', alter_stream_table_with_plan.name,
+        'query', alter_stream_table_with_plan.query,
+        'schedule', alter_stream_table_with_plan.schedule,
+        'refresh_mode', alter_stream_table_with_plan.refresh_mode,
+        'status', alter_stream_table_with_plan.status,
+        'diamond_consistency', alter_stream_table_with_plan.diamond_consistency,
+        'diamond_schedule_policy', alter_stream_table_with_plan.diamond_schedule_policy,
+        'cdc_mode', alter_stream_table_with_plan.cdc_mode,
+        'append_only', alter_stream_table_with_plan.append_only,
+        'tier', alter_stream_table_with_plan.tier,
+        'plan', alter_stream_table_with_plan.plan))
+$$;
+COMMENT ON FUNCTION pgtrickle.alter_stream_table_with_plan(text, text, text, text, text, text, text, text, boolean, text, jsonb) IS
+    'alter_stream_table with a plan that the caller compiled for the request of compile_request: needs no worker';
+
+CREATE FUNCTION pgtrickle.compile_request(
+    name text,
+    query text) RETURNS jsonb
+    LANGUAGE sql VOLATILE
+AS $$
+    SELECT pgtrickle.call_gate('compile_request', pg_catalog.jsonb_build_object(
+        'search_path', pg_catalog.current_setting('search_path'),
+        'schema', pg_catalog.current_schema(),
+        'path', pg_catalog.current_schemas(true)::pg_catalog.text,
+        'name', compile_request.name,
+        'query', compile_request.query))
+$$;
+COMMENT ON FUNCTION pgtrickle.compile_request(text, text) IS
+    'What the compiler needs to know to make the plan of a query for a stream table of that name; nothing is created';
+
+CREATE FUNCTION pgtrickle.drop_stream_table(
+    name text,
+    "cascade" boolean DEFAULT false) RETURNS void
+    LANGUAGE sql VOLATILE
+AS $$
+    SELECT pgtrickle.call_gate('drop_stream_table', pg_catalog.jsonb_build_object(
+        'search_path', pg_catalog.current_setting('search_path'),
+        'schema', pg_catalog.current_schema(),
+        'path', pg_catalog.current_schemas(true)::pg_catalog.text,
+        'name', drop_stream_table.name,
+        'cascade', drop_stream_table."cascade"))
+$$;
+COMMENT ON FUNCTION pgtrickle.drop_stream_table(text, boolean) IS
+    'Drop a stream table; cascade: with those that read it, if the caller owns them all';
+
+CREATE FUNCTION pgtrickle.refresh_stream_table(
+    name text) RETURNS void
+    LANGUAGE sql VOLATILE
+AS $$
+    SELECT pgtrickle.call_gate('refresh_stream_table', pg_catalog.jsonb_build_object(
+        'search_path', pg_catalog.current_setting('search_path'),
+        'schema', pg_catalog.current_schema(),
+        'path', pg_catalog.current_schemas(true)::pg_catalog.text,
+        'name', refresh_stream_table.name))
+$$;
+COMMENT ON FUNCTION pgtrickle.refresh_stream_table(text) IS
+    'Bring a stream table up to date now, the stream tables it reads first; sees what the caller''s transaction has written';
+
+CREATE FUNCTION pgtrickle.suspend_stream_table(
+    name text) RETURNS void
+    LANGUAGE sql VOLATILE
+AS $$
+    SELECT pgtrickle.call_gate('suspend_stream_table', pg_catalog.jsonb_build_object(
+        'search_path', pg_catalog.current_setting('search_path'),
+        'schema', pg_catalog.current_schema(),
+        'path', pg_catalog.current_schemas(true)::pg_catalog.text,
+        'name', suspend_stream_table.name))
+$$;
+COMMENT ON FUNCTION pgtrickle.suspend_stream_table(text) IS
+    'Stop refreshing a stream table; changes are still captured';
+
+CREATE FUNCTION pgtrickle.resume_stream_table(
+    name text) RETURNS void
+    LANGUAGE sql VOLATILE
+AS $$
+    SELECT pgtrickle.call_gate('resume_stream_table', pg_catalog.jsonb_build_object(
+        'search_path', pg_catalog.current_setting('search_path'),
+        'schema', pg_catalog.current_schema(),
+        'path', pg_catalog.current_schemas(true)::pg_catalog.text,
+        'name', resume_stream_table.name))
+$$;
+COMMENT ON FUNCTION pgtrickle.resume_stream_table(text) IS
+    'Let a suspended stream table be refreshed again';
+
+CREATE FUNCTION pgtrickle.reinitialize_stream_table(
+    name text) RETURNS void
+    LANGUAGE sql VOLATILE
+AS $$
+    SELECT pgtrickle.call_gate('reinitialize_stream_table', pg_catalog.jsonb_build_object(
+        'search_path', pg_catalog.current_setting('search_path'),
+        'schema', pg_catalog.current_schema(),
+        'path', pg_catalog.current_schemas(true)::pg_catalog.text,
+        'name', reinitialize_stream_table.name))
+$$;
+COMMENT ON FUNCTION pgtrickle.reinitialize_stream_table(text) IS
+    'Recompute a stream table at its next refresh and write what differs';
+
+CREATE FUNCTION pgtrickle.verify_stream_table(
+    name text) RETURNS TABLE (missing bigint, extra bigint, ok boolean)
+    LANGUAGE sql VOLATILE
+AS $$
+    SELECT v.missing, v.extra, v.missing OPERATOR(pg_catalog.=) 0 AND v.extra OPERATOR(pg_catalog.=) 0
+      FROM pg_catalog.jsonb_to_record(pgtrickle.call_gate('verify_stream_table', pg_catalog.jsonb_build_object(
+        'search_path', pg_catalog.current_setting('search_path'),
+        'schema', pg_catalog.current_schema(),
+        'path', pg_catalog.current_schemas(true)::pg_catalog.text,
+        'name', verify_stream_table.name))) AS v(missing pg_catalog.int8, extra pg_catalog.int8)
+$$;
+COMMENT ON FUNCTION pgtrickle.verify_stream_table(text) IS
+    'Compare a stream table with its query in one snapshot: rows it lacks, rows it has too many';
+
+CREATE FUNCTION pgtrickle.validate_query(
+    query text) RETURNS TABLE (check_name text, result text, severity text)
+    LANGUAGE sql VOLATILE
+AS $$
+    SELECT v.check_name, v.result, v.severity
+      FROM pg_catalog.jsonb_to_recordset(pgtrickle.call_gate('validate_query', pg_catalog.jsonb_build_object(
+        'search_path', pg_catalog.current_setting('search_path'),
+        'schema', pg_catalog.current_schema(),
+        'path', pg_catalog.current_schemas(true)::pg_catalog.text,
+        'query', validate_query.query))) AS v(check_name pg_catalog.text, result pg_catalog.text, severity pg_catalog.text)
+$$;
+COMMENT ON FUNCTION pgtrickle.validate_query(text) IS
+    'What would become of a query as a stream table; nothing is created. The first row tells the refresh mode';
+
+INSERT INTO pgtrickle.gate_actions (action, function) VALUES
+    ('create_stream_table', 'pgtrickle.create_stream_table(text, text, text, text, boolean, text, text, text, boolean)'),
+    ('create_stream_table_if_not_exists', 'pgtrickle.create_stream_table_if_not_exists(text, text, text, text, boolean, text, text, text, boolean)'),
+    ('create_or_replace_stream_table', 'pgtrickle.create_or_replace_stream_table(text, text, text, text, boolean, text, text, text, boolean)'),
+    ('alter_stream_table', 'pgtrickle.alter_stream_table(text, text, text, text, text, text, text, text, boolean, text)'),
+    ('compile_request', 'pgtrickle.compile_request(text, text)'),
+    ('drop_stream_table', 'pgtrickle.drop_stream_table(text, boolean)'),
+    ('refresh_stream_table', 'pgtrickle.refresh_stream_table(text)'),
+    ('suspend_stream_table', 'pgtrickle.suspend_stream_table(text)'),
+    ('resume_stream_table', 'pgtrickle.resume_stream_table(text)'),
+    ('reinitialize_stream_table', 'pgtrickle.reinitialize_stream_table(text)'),
+    ('verify_stream_table', 'pgtrickle.verify_stream_table(text)'),
+    ('validate_query', 'pgtrickle.validate_query(text)');
