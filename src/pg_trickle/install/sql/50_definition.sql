@@ -184,7 +184,6 @@ CREATE FUNCTION pgtrickle_changes.adopt_definition_view(p_view oid, p_id bigint)
 AS $$
 -- Move the definition where its owner can't replace it.
 BEGIN
-    EXECUTE format('DROP VIEW IF EXISTS pgtrickle_changes.%I', 'query_' || p_id);
     EXECUTE format('ALTER VIEW %s RENAME TO %I', p_view::regclass, 'query_' || p_id);
     EXECUTE format('ALTER VIEW %s SET SCHEMA pgtrickle_changes', p_view::regclass);
     EXECUTE format('COMMENT ON VIEW %s IS %L', p_view::regclass, format('The definition of stream table %s', p_id));
