@@ -40,13 +40,14 @@ CREATE FUNCTION pgtrickle_changes.pending(p_id bigint, p_frontier pg_snapshot, p
     SET search_path = pg_catalog, pg_temp
     SET plan_cache_mode = force_generic_plan
 AS $$
--- The change rows that are new to a frontier: {source: [rows, truncated]} of the sources that have any.
+-- The change rows that are new to a frontier: {source: [rows, truncated, some of them by this transaction]}.
 DECLARE
     v_owner     oid;
     v_statement text;
 BEGIN
-    SELECT st.owner_oid, 'SELECT pg_catalog.jsonb_object_agg(s.source, pg_catalog.jsonb_build_array(s.n, s.truncated)) FROM ('
-           || string_agg(format('SELECT %L AS source, pg_catalog.count(*) AS n, pg_catalog.bool_or(c.w = 0) AS truncated'
+    SELECT st.owner_oid, 'SELECT pg_catalog.jsonb_object_agg(s.source, pg_catalog.jsonb_build_array(s.n, s.truncated, s.own)) FROM ('
+           || string_agg(format('SELECT %L AS source, pg_catalog.count(*) AS n, pg_catalog.bool_or(c.w = 0) AS truncated,'
+                                ' coalesce(pg_catalog.bool_or(c.xid = pg_catalog.pg_current_xact_id_if_assigned()), false) AS own'
                                 ' FROM pgtrickle_changes.%I AS c WHERE %s',
                                 s.source_relid, k.buffer, pgtrickle_changes.new_rows(s.source_relid, '$1', '$2', '$3')),
                          ' UNION ALL ')
@@ -282,7 +283,7 @@ DECLARE
     v_program  jsonb;
     v_began_at timestamptz := clock_timestamp();
     v_ms       float8;
-    v_young    boolean;
+    v_again    text;
 BEGIN
     IF p_table.frontier IS NOT NULL THEN
         v_pending := pgtrickle_changes.pending(p_table.pgt_id, p_table.frontier, p_table.frontier_xid, p_table.frontier_seqs);
@@ -321,19 +322,14 @@ BEGIN
         RAISE EXCEPTION 'a source changed while "%" was refreshed', p_table.pgt_name USING ERRCODE = 'TK001';
     END IF;
 
-    -- One snapshot, taken before the triggers were there, lacks what was written in between: once more, later.
-    v_young := p_one_snapshot AND v_mode = 'FULL' AND EXISTS (
-        SELECT FROM pgtrickle.pgt_dependencies AS s
-          LEFT JOIN pgtrickle.pgt_captures AS k ON k.source_relid = s.source_relid AND k.owner_oid = p_table.owner_oid
-         WHERE s.pgt_id = p_table.pgt_id AND s.captured
-           AND (k.since IS NULL OR k.since = pg_current_xact_id() OR NOT pg_visible_in_snapshot(k.since, v_snapshot)));
+    v_again := CASE WHEN p_one_snapshot THEN pgtrickle_changes.doubt(p_table, v_snapshot, v_mode,
+        CASE WHEN p_table.frontier IS NULL THEN pgtrickle_changes.pending(p_table.pgt_id, v_snapshot, NULL, v_seqs) ELSE v_pending END) END;
     UPDATE pgtrickle.pgt_stream_tables AS st
        SET frontier = v_snapshot, frontier_xid = pg_current_xact_id(), frontier_seqs = v_seqs,
            system_identifier = (SELECT c.system_identifier FROM pg_control_system() AS c),
            data_timestamp = v_taken_at, last_refresh_at = clock_timestamp(),
            is_populated = true, status = CASE WHEN st.status IN ('INITIALIZING', 'ERROR') THEN 'ACTIVE' ELSE st.status END,
-           needs_reinit = v_young,
-           reinit_reason = CASE WHEN v_young THEN 'changes are captured since a later moment than the one it was computed for' END,
+           needs_reinit = v_again IS NOT NULL, reinit_reason = v_again,
            consecutive_errors = 0, last_error_message = NULL,
            full_ms = CASE WHEN v_mode = 'FULL' THEN coalesce(0.5 * st.full_ms, 0.5 * v_ms) + 0.5 * v_ms ELSE st.full_ms END,
            -- A fixed cost spread over few rows says nothing about many.  What was judged too dear gets another chance with time.
@@ -345,6 +341,28 @@ BEGIN
     RETURN jsonb_build_object('mode', v_mode, 'rows_in', v_rows_in, 'rows_out', v_rows_out, 'changed', v_rows_out > 0,
                               'reason', v_reason, 'data_timestamp', v_taken_at);
 END
+$$;
+
+CREATE FUNCTION pgtrickle_changes.doubt(p_table pgtrickle.pgt_stream_tables, p_snapshot pg_snapshot, p_mode text, p_pending jsonb) RETURNS text
+    LANGUAGE sql STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    -- Why what was computed in the one snapshot of a REPEATABLE READ transaction has to be computed once more, later.
+    SELECT CASE
+        -- What was written between the snapshot and the capture's beginning is in neither.
+        WHEN p_mode = 'FULL' AND EXISTS (
+            SELECT FROM pgtrickle.pgt_dependencies AS s
+              LEFT JOIN pgtrickle.pgt_captures AS k ON k.source_relid = s.source_relid AND k.owner_oid = p_table.owner_oid
+             WHERE s.pgt_id = p_table.pgt_id AND s.captured
+               AND (k.since IS NULL OR k.since = pg_current_xact_id() OR NOT pg_visible_in_snapshot(k.since, p_snapshot)))
+        THEN 'its changes are captured since a later moment than the one it was computed for'
+        -- A transaction that inserts a key which another has deleted since the snapshot sees two rows of that key.
+        WHEN EXISTS (
+            SELECT FROM jsonb_each(p_pending) AS c
+             WHERE (c.value ->> 2)::boolean
+               AND NOT EXISTS (SELECT FROM pgtrickle.pgt_stream_tables AS u WHERE u.pgt_relid = c.key::oid))
+        THEN 'it was refreshed in a REPEATABLE READ transaction that had written to its sources'
+        END
 $$;
 
 CREATE FUNCTION pgtrickle_changes.lock_sources(p_id bigint) RETURNS void
@@ -685,7 +703,7 @@ BEGIN
             IF v_rows IS NULL THEN
                 RAISE lock_not_available;
             END IF;
-            PERFORM pgtrickle_changes.run_as(v_capture.owner_oid, format('TRUNCATE TABLE %s', v_table), p_returns => false);
+            PERFORM pgtrickle_changes.command_as(v_capture.owner_oid, format('TRUNCATE TABLE %s', v_table));
         EXCEPTION WHEN lock_not_available THEN
             -- Somebody is writing or reading, or rows are still needed: a piece at a time, then.
             v_rows := 0;
