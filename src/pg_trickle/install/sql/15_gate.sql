@@ -1,12 +1,10 @@
 -- The gate: how a call gets from its caller to the engine, and from the engine to the owner of a stream table.
 
-CREATE TABLE pgtrickle.gate_actions (
+CREATE TABLE pgtrickle_changes.gate_actions (
     action   text         PRIMARY KEY,
     function regprocedure NOT NULL
 );
-COMMENT ON TABLE pgtrickle.gate_actions IS 'What the gate does, and the API function whose EXECUTE privilege an action takes';
--- The same under the name that some parts use.
-CREATE VIEW pgtrickle_changes.gate_actions AS SELECT a.action, a.function FROM pgtrickle.gate_actions AS a;
+COMMENT ON TABLE pgtrickle_changes.gate_actions IS 'What the gate does, and the API function whose EXECUTE privilege an action takes';
 
 CREATE VIEW pgtrickle.gate AS
 SELECT NULL::text AS action, NULL::jsonb AS args, NULL::name AS caller, NULL::jsonb AS result
@@ -21,7 +19,7 @@ AS $$
 DECLARE
     v_function regprocedure;
 BEGIN
-    SELECT a.function INTO v_function FROM pgtrickle.gate_actions AS a WHERE a.action = NEW.action;
+    SELECT a.function INTO v_function FROM pgtrickle_changes.gate_actions AS a WHERE a.action = NEW.action;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'unknown action "%"', NEW.action USING ERRCODE = 'invalid_parameter_value';
     END IF;
@@ -62,6 +60,7 @@ BEGIN
             SET search_path = pg_catalog, pg_temp
             SET jit = off
             SET row_security = on
+            SET transform_null_equals = off
             SET "TimeZone" = 'UTC'
             SET "DateStyle" = 'ISO, MDY'
             SET "IntervalStyle" = 'postgres'
@@ -75,19 +74,24 @@ BEGIN
 DECLARE
     v_setting record;
     v_row     record;
+    v_cursor  refcursor;
 BEGIN
-    IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles AS r
-                    WHERE r.oid OPERATOR(pg_catalog.=) %1$L::pg_catalog.oid
-                      AND r.rolname OPERATOR(pg_catalog.=) CURRENT_USER) THEN
+    IF pg_catalog.pg_get_userbyid(%1$L::pg_catalog.oid) OPERATOR(pg_catalog.<>) CURRENT_USER THEN
         RAISE EXCEPTION 'function as_%1$s has been altered and runs nothing'
             USING ERRCODE = '55000', HINT = 'Drop the function; the next refresh makes it anew.';
     END IF;
     FOR v_setting IN SELECT s.key, s.value FROM pg_catalog.jsonb_each_text(settings) AS s(key, value)
-                      WHERE s.key OPERATOR(pg_catalog.<>) 'command'::pg_catalog.text LOOP
+                      WHERE s.key OPERATOR(pg_catalog.<>) ALL ('{command,query}'::pg_catalog.text[]) LOOP
         PERFORM pg_catalog.set_config(v_setting.key, v_setting.value, true);
     END LOOP;
     IF settings OPERATOR(pg_catalog.?) 'command'::pg_catalog.text THEN
         EXECUTE statement;
+        RETURN NULL;
+    END IF;
+    IF settings OPERATOR(pg_catalog.?) 'query'::pg_catalog.text THEN
+        -- A cursor takes one query, and nothing else.
+        OPEN v_cursor FOR EXECUTE statement;
+        CLOSE v_cursor;
         RETURN NULL;
     END IF;
     EXECUTE statement INTO v_row USING frontier, own_xid, own_seqs;
@@ -104,7 +108,7 @@ $$;
 COMMENT ON FUNCTION pgtrickle_changes.ensure_runner(oid) IS 'Makes the runner of a role if there is none';
 
 CREATE FUNCTION pgtrickle_changes.run_as(p_owner oid, p_statement text, p_frontier pg_snapshot DEFAULT NULL, p_own_xid xid8 DEFAULT NULL,
-                                         p_own_seqs jsonb DEFAULT NULL, p_settings jsonb DEFAULT '{}', p_returns boolean DEFAULT true) RETURNS jsonb
+                                         p_own_seqs jsonb DEFAULT NULL, p_settings jsonb DEFAULT '{}') RETURNS jsonb
     LANGUAGE plpgsql VOLATILE
     SET search_path = pg_catalog, pg_temp
 AS $$
@@ -112,12 +116,11 @@ DECLARE
     v_result jsonb;
 BEGIN
     EXECUTE format('SELECT pgtrickle_changes.%I($1, $2, $3, $4, $5)', 'as_' || p_owner)
-       INTO v_result USING p_statement, p_frontier, p_own_xid, p_own_seqs,
-            CASE WHEN p_returns THEN p_settings ELSE p_settings || '{"command": "on"}' END;
+       INTO v_result USING p_statement, p_frontier, p_own_xid, p_own_seqs, p_settings;
     RETURN v_result;
 END
 $$;
-COMMENT ON FUNCTION pgtrickle_changes.run_as(oid, text, pg_snapshot, xid8, jsonb, jsonb, boolean) IS 'Runs a statement that yields at most one row of one value as a role';
+COMMENT ON FUNCTION pgtrickle_changes.run_as(oid, text, pg_snapshot, xid8, jsonb, jsonb) IS 'Runs a statement that yields at most one row of one value as a role';
 
 CREATE FUNCTION pgtrickle_changes.command_as(p_owner oid, p_command text, p_settings jsonb DEFAULT '{}') RETURNS void
     LANGUAGE sql VOLATILE

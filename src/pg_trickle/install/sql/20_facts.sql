@@ -182,6 +182,7 @@ $$;
 CREATE FUNCTION pgtrickle_changes.canonical_text(p_view oid) RETURNS text
     LANGUAGE sql STABLE STRICT
     SET search_path = pg_catalog, pg_temp
+    SET quote_all_identifiers = off
 AS $$
     -- With nothing but pg_catalog on the path every other name comes out qualified.
     SELECT rtrim(pg_get_viewdef(p_view), '; ')

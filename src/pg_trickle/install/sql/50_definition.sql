@@ -163,6 +163,7 @@ BEGIN
     IF p_query IS NULL OR p_query ~ '^[\s;]*$' THEN
         RAISE EXCEPTION 'the defining query is empty' USING ERRCODE = 'syntax_error';
     END IF;
+    PERFORM pgtrickle_changes.run_as(p_owner, p_query, p_settings => jsonb_build_object('search_path', p_path, 'query', 'on'));
     -- A line of its own: the query may end in a comment.
     PERFORM pgtrickle_changes.command_as(p_owner, format(E'CREATE VIEW %I.%I AS\n%s\n', p_schema, v_name, p_query),
                                          jsonb_build_object('search_path', p_path));
@@ -241,10 +242,14 @@ CREATE FUNCTION pgtrickle_changes.session_settings() RETURNS jsonb
     LANGUAGE sql STABLE
     SET search_path = pg_catalog, pg_temp
 AS $$
-    -- What of the creator's session a query's result may depend on.
-    SELECT jsonb_object_agg(s.name, current_setting(s.name))
-      FROM unnest(ARRAY['TimeZone', 'DateStyle', 'IntervalStyle', 'extra_float_digits', 'bytea_output',
-                        'lc_monetary', 'lc_numeric', 'lc_time', 'default_text_search_config']) AS s(name)
+    -- What of the creator's session a query's result may depend on, as far as it differs from what runners pin.
+    SELECT coalesce(jsonb_object_agg(s.name, s.value), '{}')
+      FROM (SELECT p.name, p.pinned, CASE WHEN p.name = 'extra_float_digits' THEN greatest(current_setting(p.name)::integer, 1)::text
+                                          ELSE current_setting(p.name) END AS value
+              FROM (VALUES ('TimeZone', 'UTC'), ('DateStyle', 'ISO, MDY'), ('IntervalStyle', 'postgres'), ('extra_float_digits', '1'),
+                           ('bytea_output', 'hex'), ('lc_monetary', 'C'), ('lc_numeric', 'C'), ('lc_time', 'C'),
+                           ('default_text_search_config', 'pg_catalog.simple')) AS p(name, pinned)) AS s
+     WHERE s.value <> s.pinned
 $$;
 
 CREATE FUNCTION pgtrickle_changes.probe_columns(p_owner oid, p_query text, p_columns text[], p_settings jsonb)

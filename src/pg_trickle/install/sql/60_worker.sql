@@ -299,5 +299,9 @@ BEGIN
     FOREACH v_source IN ARRAY v_sources LOOP
         PERFORM pgtrickle_changes.sync_capture(v_source, v_owner);
     END LOOP;
+    IF NOT EXISTS (SELECT FROM pgtrickle.pgt_stream_tables AS st WHERE st.owner_oid = v_owner) THEN
+        -- So that the role can be dropped.
+        EXECUTE format('DROP FUNCTION IF EXISTS pgtrickle_changes.%I(text, pg_snapshot, xid8, jsonb, jsonb)', 'as_' || v_owner);
+    END IF;
 END
 $$;

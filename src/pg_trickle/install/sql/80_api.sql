@@ -377,7 +377,7 @@ $$;
 COMMENT ON FUNCTION pgtrickle.validate_query(text) IS
     'What would become of a query as a stream table; nothing is created. The first row tells the refresh mode';
 
-INSERT INTO pgtrickle.gate_actions (action, function) VALUES
+INSERT INTO pgtrickle_changes.gate_actions (action, function) VALUES
     ('create_stream_table', 'pgtrickle.create_stream_table(text, text, text, text, boolean, text, text, text, boolean)'),
     ('create_stream_table_if_not_exists', 'pgtrickle.create_stream_table_if_not_exists(text, text, text, text, boolean, text, text, text, boolean)'),
     ('create_or_replace_stream_table', 'pgtrickle.create_or_replace_stream_table(text, text, text, text, boolean, text, text, text, boolean)'),
