@@ -23,7 +23,7 @@ from pg_trickle.errors import UnsupportedQuery
 from pg_trickle.parse.from_clause import Query
 from pg_trickle.parse.select import parse
 from pg_trickle.parse.types import fact_type
-from pg_trickle.parse.volatility import check_functions
+from pg_trickle.parse.volatility import check_functions, is_determined_by_rows
 from pg_trickle.render.apply import Target
 from pg_trickle.render.select import CommonTables
 from pg_trickle.render.stage import fresh
@@ -189,6 +189,8 @@ def _opaque(request: CompileRequest, columns: tuple[tuple[str, Column], ...]) ->
 
 def _watched(request: CompileRequest) -> dict[int, tuple[str, ...]]:
     """For a recomputing plan: what to capture, merely to know whether anything changed."""
+    if not is_determined_by_rows(request):
+        return {}
     capturable = {"table", "stream_table"}
     leaves = [one for one in request.relations if one.kind != "view"]
     if any(one.opaque is not None or one.kind not in capturable for one in leaves):

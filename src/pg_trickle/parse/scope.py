@@ -82,6 +82,8 @@ class Context:
         for fact in self.request.relations:
             if fact.name == name and fact.schema == wanted:
                 return fact
+        if not schema:
+            raise UnsupportedQuery(f'system catalog "{name}"', "no trigger can watch it.")
         raise InvalidDefinition(f'relation "{wanted}.{name}" is not among the facts', sqlstate="42P01")
 
     def is_aggregate(self, name: tuple[str, ...]) -> bool:

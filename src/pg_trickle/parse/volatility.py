@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from pg_trickle.catalog.model import FunctionFact
+from pg_trickle.catalog.model import CompileRequest, FunctionFact
 from pg_trickle.errors import UnsupportedQuery
+from pg_trickle.parse.tree import SelectStmt, kind, nodes, parse_select
 
 # Built-in STABLE functions that depend on settings alone, and those settings are pinned
 # to the stream table: TimeZone, DateStyle, IntervalStyle, locale (ALGEBRA.md §8, trap 16).
@@ -43,3 +44,27 @@ def check_functions(functions: Iterable[FunctionFact]) -> None:
             raise UnsupportedQuery(
                 f"{fact.name}()", "its result changes with time or session, without any row changing."
             )
+
+
+def is_determined_by_rows(request: CompileRequest) -> bool:
+    """Whether the query's result can only change when rows of the relations that the request names change.
+
+    Where it can't be watched otherwise, a query is recomputed whenever it is due.
+    """
+    try:
+        check_functions(request.functions)
+    except UnsupportedQuery:
+        return False
+    texts = [request.query, *(one.definition for one in request.relations if one.definition is not None)]
+    return all(map(_reads_named_relations_alone, map(parse_select, texts)))
+
+
+def _reads_named_relations_alone(statement: SelectStmt) -> bool:
+    parts = list(nodes(statement))
+    common = {part.common_table_expr.ctename for part in parts if kind(part) == "common_table_expr"}
+    # Only names of PostgreSQL's own catalog go without their schema.
+    system = any(
+        kind(part) == "range_var" and not part.range_var.schemaname and part.range_var.relname not in common
+        for part in parts
+    )
+    return not system and not any(kind(part) == "sqlvalue_function" for part in parts)
