@@ -52,7 +52,7 @@ class Screen:
         return self.console.is_terminal
 
     def say(self, text: str, style: str = "") -> None:
-        self.console.print(Text(text, style=style))
+        self.console.print(Text(text, style=style), soft_wrap=True)
 
     def show(self, what: RenderableType) -> None:
         self.console.print(what)

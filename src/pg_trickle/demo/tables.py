@@ -90,8 +90,8 @@ def create_rivals(conn: psycopg.Connection[Any], table: StreamTable) -> None:
     """Make the views plain.<name> and materialized.<name> of the same query."""
     row = conn.execute(
         """
-        SELECT pg_catalog.format('CREATE VIEW plain.%%I AS %%s', %(name)s, %(query)s),
-               pg_catalog.format('CREATE MATERIALIZED VIEW materialized.%%I AS %%s', %(name)s, %(query)s)
+        SELECT pg_catalog.format('CREATE VIEW plain.%%I AS %%s', %(name)s::text, %(query)s::text),
+               pg_catalog.format('CREATE MATERIALIZED VIEW materialized.%%I AS %%s', %(name)s::text, %(query)s::text)
         """,
         {"name": table.name, "query": table.query},
     ).fetchone()
