@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
-from pg_trickle.algebra.aggregate import Aggregate, Touched
+from pg_trickle.algebra.aggregate import Aggregate, Call, Touched
 from pg_trickle.algebra.join import Join
-from pg_trickle.algebra.linear import Consolidate, Filter, Negate, Project, UnionAll
+from pg_trickle.algebra.linear import Consolidate, Filter, Item, Negate, Project, UnionAll
 from pg_trickle.algebra.operators import operator
 from pg_trickle.algebra.plan import Plan, inputs
-from pg_trickle.algebra.source import Changes, Empty, Opaque, Scan, Source, Unit
+from pg_trickle.algebra.source import Changes, Empty, Opaque, Scan, Source, State, Unit
 from pg_trickle.catalog.model import CompileRequest
 from pg_trickle.errors import UnsupportedQuery
+from pg_trickle.scalar import identifier
 from pg_trickle.stages import Stage
 
 Line = dict[str, Any]
@@ -32,30 +34,55 @@ def recomputing(refusal: UnsupportedQuery) -> dict[str, Any]:
 
 
 def _walk(plan: Plan, depth: int, stages: dict[str, Stage], lines: list[Line]) -> None:
-    name, detail, rule = _described(plan)
-    if isinstance(plan, Project) and all(item.value.is_column for item in plan.items):
+    if isinstance(plan, Project) and (_is_state(plan.input) or all(item.value.is_column for item in plan.items)):
         _walk(plan.input, depth, stages, lines)
         return
-    if isinstance(plan, Scan) and not isinstance(plan.table, Source):
-        stage = stages[plan.table.name]
-        _stage(stage, depth, stages, lines)
+    if isinstance(plan, Scan) and isinstance(plan.table, State):
+        _stage(stages[plan.table.name], depth, stages, lines)
         return
-    lines.append({"depth": depth, "operator": name, "detail": detail, "rule": rule})
+    name, detail, rule = _described(plan)
+    lines.append({"depth": depth, "operator": name, "detail": _shown(detail), "rule": rule})
     for below in inputs(plan):
         _walk(below, depth + 1, stages, lines)
+
+
+def _is_state(plan: Plan) -> bool:
+    """Whether the plan reads a stage's state: what is computed from it is told with the stage."""
+    return isinstance(plan, Scan) and isinstance(plan.table, State)
+
+
+def _shown(text: str) -> str:
+    """Plan columns by the names they come from: ``"amount__2"`` is some ``amount``."""
+    return re.sub(r'"?\b([a-z0-9_]+?)__\d+\b"?', r"\1", text).replace('pg_catalog."', '"').replace('"', "")
 
 
 def _stage(stage: Stage, depth: int, stages: dict[str, Stage], lines: list[Line]) -> None:
     aggregate = stage.aggregate
     name = "Aggregate" if aggregate.calls or stage.is_global else "Distinct"
-    detail = f"by {', '.join(aggregate.keys) or 'nothing'}, state table {stage.state.name}"
+    keys = {item.column.name: item.value.text for item in _items(aggregate.input)}
+    grouped = ", ".join(keys.get(key, key) for key in aggregate.keys)
+    detail = _shown(f"by {grouped}" if grouped else "of all rows") + f", state table {stage.state.name}"
     rule = "a row while its count is above 0" if name == "Distinct" else "stored counters, only touched groups"
     lines.append({"depth": depth, "operator": name, "detail": detail, "rule": rule})
     lines.extend(
-        {"depth": depth + 1, "operator": "Call", "detail": call.value.text, "rule": call.rule.value}
+        {"depth": depth + 1, "operator": "Call", "detail": _shown(_call(call, keys)), "rule": call.rule.value}
         for call in aggregate.calls
     )
-    _walk(aggregate.input, depth + 1, stages, lines)
+    below = aggregate.input
+    _walk(below.input if isinstance(below, Project) else below, depth + 1, stages, lines)
+
+
+def _items(plan: Plan) -> tuple[Item, ...]:
+    return plan.items if isinstance(plan, Project) else ()
+
+
+def _call(call: Call, values: dict[str, str]) -> str:
+    """An aggregate with the expressions that it is computed from in place of their columns."""
+    text = call.value.text
+    for name in (call.argument, call.condition):
+        if name is not None:
+            text = text.replace(identifier(name), values.get(name, name))
+    return text
 
 
 def _described(plan: Plan) -> tuple[str, str, str]:
@@ -95,7 +122,7 @@ def _want(plan: Plan, found: dict[tuple[int, str], Line]) -> None:
             for name in predicate.equates or ():
                 table, field = scans.get(name, (None, None))
                 if isinstance(table, Source) and field is not None:
-                    why = f"join condition {predicate.text}"
+                    why = f"join condition {_shown(predicate.text)}"
                     line = {"relation": table.oid, "columns": [field.attribute], "why": why}
                     found.setdefault((table.oid, field.attribute), line)
     for below in inputs(plan):
