@@ -107,7 +107,7 @@ def prepare(server: EmbeddedServer, dbname: str = "postgres") -> None:
     """Make the extension and the worker's role, unless they are there."""
     with server.connect(dbname) as conn:
         conn.execute("CREATE EXTENSION IF NOT EXISTS pg_trickle")
-        if not conn.execute("SELECT FROM pg_catalog.pg_roles WHERE rolname = %s", (WORKER_ROLE,)).fetchone():
+        if conn.execute("SELECT FROM pg_catalog.pg_roles WHERE rolname = %s", (WORKER_ROLE,)).rowcount == 0:
             conn.execute(sql.SQL("CREATE ROLE {role} LOGIN").format(role=sql.Identifier(WORKER_ROLE)))
         conn.execute("SELECT pgtrickle.grant_worker(%s)", (WORKER_ROLE,))
 
@@ -147,7 +147,7 @@ def start_worker(server: EmbeddedServer, log: Path, *, dbname: str = "postgres",
 def _has_worker(conn: psycopg.Connection[Any]) -> bool:
     found = conn.execute(
         """
-        SELECT
+        SELECT l.pid
           FROM pg_catalog.pg_locks    AS l
           JOIN pg_catalog.pg_database AS d ON d.oid = l.database
          WHERE d.datname = pg_catalog.current_database()

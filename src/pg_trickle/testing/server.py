@@ -23,6 +23,7 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from pg_trickle.errors import NotInstalled
+from pg_trickle.install.install import write_extension
 from pg_trickle.testing.account import SHARED_STATE, Account, server_account, server_environment
 from pg_trickle.testing.binaries import Binaries, find_binaries
 from pg_trickle.testing.process import Process, Watchdog, children, wait_until
@@ -228,8 +229,6 @@ class EmbeddedServer:
         else:
             programs = self.binaries.overlay(place)
             extension = programs.share / "extension"
-        from pg_trickle.install.install import write_extension
-
         write_extension(extension)
         self.account.let_read(place)
         return programs
