@@ -56,23 +56,23 @@ def test_the_lock_alone_makes_no_worker(shop, rows):
 
 
 @pytest.mark.versions
-@pytest.mark.parametrize("how", TAMPERING.values(), ids=TAMPERING.keys())
-def test_a_broken_capture_is_noticed_by_all_who_may_see_it(shop, rows, how):
+def test_a_broken_capture_is_noticed_by_all_who_may_see_it(shop, rows):
     superuser = shop.superuser
     assert severity(superuser, "capture_integrity") == "OK"
     assert rows(superuser, DRIFT) == [(None,)]
     ((oid,),) = rows(superuser, "SELECT 'orders'::regclass::oid")
-    superuser.execute(how.replace("{oid}", str(oid)).encode())
-
-    for role in ("postgres", "app_reader"):
-        ((found, detail),) = rows(shop.as_(role), CHECK, "capture_integrity")
-        assert found == "ERROR"
-        assert "public.orders" in detail
-    ((alert,),) = rows(superuser, "SELECT alert FROM pgtrickle.check_cdc_health()")
-    assert alert is not None
-    # The refresh, which looks closer, agrees.
-    ((drift,),) = rows(superuser, DRIFT)
-    assert drift is not None
+    for what, how in TAMPERING.items():
+        with superuser.transaction(force_rollback=True):
+            superuser.execute(how.replace("{oid}", str(oid)).encode())
+            # The refresh, which looks closer, agrees.
+            ((drift,),) = rows(superuser, DRIFT)
+            assert drift is not None, what
+            for role in ("postgres", "app_reader"):
+                superuser.execute(f"SET LOCAL ROLE {role}".encode())
+                ((found, detail),) = rows(superuser, CHECK, "capture_integrity")
+                assert (found, "public.orders" in detail) == ("ERROR", True), what
+                ((alert,),) = rows(superuser, "SELECT alert FROM pgtrickle.check_cdc_health()")
+                assert alert is not None, what
 
 
 def test_the_inventory_tells_missing_from_disabled_from_altered(shop, rows):

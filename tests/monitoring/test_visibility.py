@@ -47,27 +47,27 @@ WHERE NOT success AND started_at > now() - interval '1 hour';
 ENTITLED = ["postgres", "st_author", "app_reader"]
 
 
-@pytest.mark.parametrize("query", LISTINGS + DETAILS)
-@pytest.mark.parametrize("role", [*ENTITLED, "observer"])
-def test_who_may_look_sees_the_stream_table(shop, rows, role, query):
-    assert rows(shop.as_(role), query)
+@pytest.mark.versions
+def test_who_may_look_sees_the_stream_table(shop, rows):
+    for role in [*ENTITLED, "observer"]:
+        conn = shop.as_(role)
+        assert [query for query in LISTINGS + DETAILS if not rows(conn, query)] == [], role
 
 
-@pytest.mark.parametrize("query", PLANS + DEFINITIONS)
-@pytest.mark.parametrize("role", ENTITLED)
-def test_who_may_select_sees_query_and_plan(shop, rows, role, query):
-    assert rows(shop.as_(role), query)
+@pytest.mark.versions
+def test_who_may_select_sees_query_and_plan(shop, rows):
+    for role in ENTITLED:
+        conn = shop.as_(role)
+        assert [query for query in PLANS + DEFINITIONS if not rows(conn, query)] == [], role
 
 
-@pytest.mark.parametrize("query", LISTINGS + DEFINITIONS)
-def test_a_stranger_sees_nothing(shop, rows, query):
-    assert rows(shop.as_("stranger"), query) == []
-
-
-@pytest.mark.parametrize("query", DETAILS + PLANS)
-def test_to_a_stranger_it_does_not_exist(shop, rows, query):
-    with pytest.raises(psycopg.errors.UndefinedTable):
-        rows(shop.as_("stranger"), query)
+@pytest.mark.versions
+def test_a_stranger_sees_nothing(shop, rows):
+    stranger = shop.as_("stranger")
+    assert [query for query in LISTINGS + DEFINITIONS if rows(stranger, query)] == []
+    for query in DETAILS + PLANS:
+        with pytest.raises(psycopg.errors.UndefinedTable):
+            rows(stranger, query)
 
 
 def test_a_monitor_sees_neither_query_nor_plan(shop, rows):
@@ -122,10 +122,10 @@ def test_the_application_role_gets_rows_from_its_three_functions(application, ro
     ]
 
 
-@pytest.mark.parametrize("query", [*DETAILS, *PLANS, "SELECT * FROM pgtrickle.change_buffer_sizes()"])
-def test_the_application_role_may_call_nothing_else(application, rows, query):
-    with pytest.raises(psycopg.errors.InsufficientPrivilege):
-        rows(application, query)
+def test_the_application_role_may_call_nothing_else(application, rows):
+    for query in [*DETAILS, *PLANS, "SELECT * FROM pgtrickle.change_buffer_sizes()"]:
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            rows(application, query)
 
 
 def test_the_application_role_sees_no_history_and_no_queries(application, rows):
@@ -154,10 +154,11 @@ def test_a_leaky_function_sees_no_more_than_its_caller(shop):
     seen: list[str] = []
     stranger.add_notice_handler(lambda notice: seen.append(notice.message_primary or ""))
     shop.superuser.execute("GRANT CREATE ON SCHEMA public TO stranger")
+    shop.superuser.execute("UPDATE pgtrickle.pgt_stream_tables SET status = 'ERROR'")
     stranger.execute(
         """
         CREATE FUNCTION leak(value text) RETURNS boolean LANGUAGE plpgsql COST 0.0001 AS
-            'BEGIN RAISE NOTICE ''%', value; RETURN true; END'
+            $$ BEGIN RAISE NOTICE '%', value; RETURN true; END $$
         """
     )
     for relation, column in [
@@ -204,20 +205,21 @@ def test_history_of_what_is_gone_stays_with_the_monitors(shop, rows):
     assert rows(shop.as_("st_author"), query) == []
 
 
-@pytest.mark.parametrize("relation", ["pgt_refresh_history", "pgt_stream_tables", "pgt_plans", "pgt_dependencies"])
 @pytest.mark.parametrize("role", ["st_author", "app_reader", "stranger", "observer"])
-def test_nobody_writes_the_catalog(shop, rows, role, relation):
+def test_nobody_writes_the_catalog(shop, role):
     conn = shop.as_(role)
-    for statement in (f"DELETE FROM pgtrickle.{relation}", f"UPDATE pgtrickle.{relation} SET pgt_id = pgt_id"):
+    for relation in ("pgt_refresh_history", "pgt_stream_tables", "pgt_plans", "pgt_dependencies"):
+        for statement in (
+            f"DELETE FROM pgtrickle.{relation}",
+            f"UPDATE pgtrickle.{relation} SET pgt_id = pgt_id",
+            f"INSERT INTO pgtrickle.{relation} (pgt_id) VALUES (1)",
+            f"TRUNCATE pgtrickle.{relation}",
+        ):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                conn.execute(statement.encode())
+
+
+def test_what_is_nobodys_business_can_not_be_read(shop, rows):
+    for relation in ("pgt_captures", "pgt_settings"):
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
-            conn.execute(statement.encode())
-    with pytest.raises(psycopg.errors.InsufficientPrivilege):
-        conn.execute(f"INSERT INTO pgtrickle.{relation} (pgt_id) VALUES (1)".encode())
-    with pytest.raises(psycopg.errors.InsufficientPrivilege):
-        conn.execute(f"TRUNCATE pgtrickle.{relation}".encode())
-
-
-@pytest.mark.parametrize("relation", ["pgt_captures", "pgt_settings"])
-def test_what_is_nobodys_business_can_not_be_read(shop, rows, relation):
-    with pytest.raises(psycopg.errors.InsufficientPrivilege):
-        rows(shop.as_("st_author"), f"SELECT * FROM pgtrickle.{relation}")
+            rows(shop.as_("st_author"), f"SELECT * FROM pgtrickle.{relation}")
