@@ -59,7 +59,16 @@ def sql_reference(conn: psycopg.Connection[Any]) -> str:
     """The page about what the extension installs for its users."""
     lines = [GENERATED, "# SQL reference", "", "Functions and relations of the schema `pgtrickle`.", "", "## Functions"]
     for name, arguments, result, comment in conn.execute(FUNCTIONS):
-        lines += ["", f"### {name}", "", "```sql", f"pgtrickle.{name}({arguments}) → {result}", "```", "", comment or ""]
+        lines += [
+            "",
+            f"### {name}",
+            "",
+            "```sql",
+            f"pgtrickle.{name}({arguments}) → {result}",
+            "```",
+            "",
+            comment or "",
+        ]
     lines += ["", "## Relations"]
     for oid, name, comment in conn.execute(RELATIONS).fetchall():
         lines += ["", f"### {name}", "", comment or "", "", "| column | type | |", "| --- | --- | --- |"]

@@ -78,8 +78,8 @@ def test_public_may_only_read_what_shows_each_his_own(db: Connection) -> None:
              FROM pg_catalog.pg_class AS c, pg_catalog.aclexplode(c.relacl) AS a
             WHERE c.relnamespace IN {OURS} AND a.grantee = 0
               AND NOT (a.privilege_type = 'SELECT' AND c.relnamespace = 'pgtrickle'::pg_catalog.regnamespace
-                       AND (c.relrowsecurity OR c.relname = 'quick_health' OR 'security_barrier=true' = ANY (c.reloptions)
-                            OR 'security_barrier=on' = ANY (c.reloptions)))
+                       AND (c.relrowsecurity OR c.relname = 'quick_health'
+                            OR c.reloptions && '{{security_barrier=true,security_barrier=on}}'))
             ORDER BY 1, 2""".encode()
     ).fetchall()
     assert found == []

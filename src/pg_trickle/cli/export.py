@@ -16,7 +16,8 @@ from pg_trickle.errors import InvalidDefinition
 DEFINITION: LiteralString = """
     SELECT pg_catalog.format('%%I.%%I', s.pgt_schema, s.pgt_name) AS name,
            pg_catalog.rtrim(pg_catalog.pg_get_viewdef(s.definition_view), '; ') AS query,
-           s.schedule, s.refresh_mode, s.diamond_consistency, s.diamond_schedule_policy, s.cdc_mode, s.append_only, s.tier
+           s.schedule, s.refresh_mode, s.diamond_consistency, s.diamond_schedule_policy, s.cdc_mode, s.append_only,
+           s.tier
       FROM pgtrickle.pgt_stream_tables AS s
      WHERE s.pgt_relid = %s
 """
