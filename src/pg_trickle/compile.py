@@ -27,6 +27,7 @@ from pg_trickle.parse.volatility import check_functions, is_determined_by_rows
 from pg_trickle.render.apply import Target
 from pg_trickle.render.select import CommonTables
 from pg_trickle.render.stage import fresh
+from pg_trickle.rewrite.collapse import collapsed
 from pg_trickle.rewrite.passes import optimised
 from pg_trickle.scalar import UNKNOWN, Column, Scalar, column, composed
 from pg_trickle.stages import Stage, cut
@@ -93,7 +94,8 @@ def compile(request: CompileRequest) -> Plan:
 
 def _incremental(request: CompileRequest, query: Query) -> Plan:
     plan, columns = _output(request, query)
-    stages, final = cut(optimised(plan), request.id)
+    stages, final = cut(collapsed(optimised(plan)), request.id)
+    final = collapsed(final)
     key = _key(final, columns)
     target = Target(sql.Identifier(request.schema, request.name), columns, key)
     definition = programs.Definition(stages, final, target, _opaque(request, columns))

@@ -36,7 +36,10 @@ def specialised(plan: Plan, changed: Changed) -> Plan:
             return Empty(plan.columns) if isinstance(inside, Empty) and keys else Aggregate(inside, keys, calls)
         case Touched(below, change, keys):
             touching = specialised(change, changed)
-            return Empty(plan.columns) if isinstance(touching, Empty) else replace(plan, change=touching)
+            # Without keys every row is of the one group, touched or not.
+            if isinstance(touching, Empty) and keys:
+                return Empty(plan.columns)
+            return replace(plan, input=specialised(below, changed), change=touching)
 
 
 def _sum(whole: Plan, left: Plan, right: Plan) -> Plan:
