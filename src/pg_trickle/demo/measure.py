@@ -8,8 +8,9 @@ from bisect import bisect_right
 from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from statistics import fmean, median
-from typing import Any, LiteralString
+from typing import Any, LiteralString, NamedTuple
 
 import psycopg
 from psycopg import sql
@@ -37,6 +38,12 @@ _HISTORY: LiteralString = """
      WHERE h.refresh_id > %s AND h.success AND h.data_timestamp IS NOT NULL
      ORDER BY h.refresh_id
 """
+_LATEST: LiteralString = """
+    SELECT sched_dep_time, airline, carrier, flight, origin, dest, dep_delay
+      FROM public.late_departures
+     ORDER BY time_hour DESC, sched_dep_time DESC, carrier, flight
+     LIMIT %s
+"""
 _COUNT: LiteralString = "SELECT count(*) FROM {table}"
 _RECOMPUTE: LiteralString = "REFRESH MATERIALIZED VIEW {view}"
 
@@ -50,6 +57,18 @@ class Refresh:
     rows_in: int
     rows_out: int
     mode: str
+
+
+class Late(NamedTuple):
+    """A row of the stream table late_departures."""
+
+    scheduled: datetime
+    airline: str
+    carrier: str
+    flight: int
+    origin: str
+    dest: str
+    minutes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +145,10 @@ class Monitor:
             assert row is not None
             (self._observed[table.name].rows,) = row
         self._counted_at = time.monotonic()
+
+    def latest(self, rows: int) -> list[Late]:
+        """The latest late departures, as the stream table has them."""
+        return [Late(*row) for row in self._conn.execute(_LATEST, (rows,))]
 
     def figures(self, rivals: Rivals, *, seconds: float = WINDOW_SECONDS) -> list[Figures]:
         """The figures of the last so many seconds; of the last refresh where there was none in them."""

@@ -26,6 +26,7 @@ LOOK_EVERY_SECONDS = 0.25
 LINE_EVERY_SECONDS = 5.0
 RATE_OVER_SECONDS = 3.0
 CATCH_UP_SECONDS = 60.0
+LATEST_ROWS = 8
 EQUAL, DIFFERENT = 0, 1
 SERVER_SETTINGS = {
     # Tells when the writer's and the worker's transactions were committed.
@@ -145,9 +146,10 @@ class _Demonstration:
                     elapsed=now - began,
                     seconds=self.options.seconds,
                     dsn=dsn,
+                    latest=monitor.latest(LATEST_ROWS) if live else (),
                 )
                 if live:
-                    live.update(screen.picture(state, self.show.console.width), refresh=True)
+                    live.update(screen.picture(state, *self.show.console.size), refresh=True)
                 elif now - said_at >= LINE_EVERY_SECONDS:
                     self.show.say(screen.line(state))
                     said_at = now

@@ -17,12 +17,14 @@ from rich.table import Table
 from rich.text import Text
 
 from pg_trickle.demo import data
-from pg_trickle.demo.measure import Figures
+from pg_trickle.demo.measure import Figures, Late
 from pg_trickle.demo.proof import Verdict
 from pg_trickle.demo.replay import Written
 
 # From here on there is room for what each table is an example of, and more figures.
 WIDE_COLUMNS = 110
+# From here on there is room for rows of a stream table as well.
+TALL_LINES = 34
 NEW_YORK_HOURS = -5
 BAR_CELLS = 24
 FAST_MS, SLOW_MS = 100, 1000
@@ -39,6 +41,7 @@ class State:
     elapsed: float
     seconds: float | None
     dsn: str
+    latest: Sequence[Late] = ()
 
 
 class Screen:
@@ -89,19 +92,20 @@ class Screen:
             yield live
 
 
-def picture(state: State, width: int) -> RenderableType:
+def picture(state: State, width: int, height: int) -> RenderableType:
     """The live screen."""
-    legend = Text.assemble(
-        ("lag", "bold"),
-        " from the writer's COMMIT to the one that shows it  ",
-        ("delta", "bold"),
-        " change rows read  ",
-        ("ratio", "bold"),
-        " REFRESH MATERIALIZED VIEW of the same query ÷ refresh",
-        style="dim",
-    )
-    look = Text.assemble("look around: ", (f'psql "{state.dsn}"', "cyan"), style="dim")
-    return Group(_heading(state), _figures(state.figures, width), legend, look)
+    legend = Table.grid(padding=(0, 1))
+    for term, meaning in (
+        ("lag", "from the writer's COMMIT to the refresh's that shows it; median of 5 s"),
+        ("delta", "change rows that a refresh reads"),
+        ("ratio", "REFRESH MATERIALIZED VIEW of the same query ÷ refresh"),
+        ("psql", f'"{state.dsn}"'),
+    ):
+        legend.add_row(Text(term, style="bold dim"), Text(meaning, style="dim", no_wrap=True, overflow="ellipsis"))
+    parts: list[RenderableType] = [_heading(state), _figures(state.figures, width), legend]
+    if height >= TALL_LINES and state.latest:
+        parts += [Text(), _latest(state.latest)]
+    return Group(*parts)
 
 
 def line(state: State) -> str:
@@ -125,7 +129,7 @@ def summary(figures: Sequence[Figures], width: int) -> RenderableType:
 
 def verdicts(found: Sequence[Verdict]) -> RenderableType:
     """The proof, table by table."""
-    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, title="stream table = its query?", title_justify="left")
+    grid = _table("does every stream table equal its query?")
     grid.add_column("stream table")
     for column in ("rows", "missing", "extra"):
         grid.add_column(column, justify="right")
@@ -139,7 +143,7 @@ def verdicts(found: Sequence[Verdict]) -> RenderableType:
 def _heading(state: State) -> RenderableType:
     written = state.written
     if state.seconds is None:
-        time = Text.assemble(f"running for {_duration(state.elapsed)}", ("   Ctrl-C: stop and prove", "dim"))
+        time = Text.assemble(_duration(state.elapsed), ("   Ctrl-C ends", "dim"))
     else:
         filled = min(BAR_CELLS, round(BAR_CELLS * state.elapsed / state.seconds))
         time = Text.assemble(
@@ -147,38 +151,29 @@ def _heading(state: State) -> RenderableType:
             ("━" * (BAR_CELLS - filled), "dim"),
             f" {state.elapsed:.0f} of {state.seconds:.0f} s",
         )
-    grid = Table.grid(expand=True)
-    grid.add_column()
-    grid.add_column(justify="right")
-    grid.add_row(Text.assemble("✈ ", (_clock(written.clock), "bold"), "  in New York"), time)
     counts = "  ".join(f"{written.rows[kind]:,} {kind}" for kind in ("INSERT", "UPDATE", "DELETE"))
-    grid.add_row(
-        Text.assemble(counts, f"  in {written.transactions:,} transactions"),
-        Text(f"{state.rows_per_second:,.0f} rows/s", style="bold"),
-    )
-    return Panel(
-        grid, title="[bold]pg_trickle[/]: stream tables that follow the flights", box=box.ROUNDED, style="none"
-    )
+    grid = Table.grid(expand=True)
+    grid.add_column(no_wrap=True)
+    grid.add_column(justify="right", no_wrap=True)
+    grid.add_row(Text.assemble("✈ ", ("New York, " + _clock(written.clock), "bold")), time)
+    grid.add_row(Text(counts), Text(f"{state.rows_per_second:,.0f} rows/s", style="bold"))
+    title = "[bold]pg_trickle[/]: stream tables that follow the flights"
+    return Panel(grid, title=title, box=box.ROUNDED)
 
 
 def _figures(figures: Sequence[Figures], width: int, title: str | None = None) -> Table:
     wide = width >= WIDE_COLUMNS
-    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left", header_style="bold")
+    grid = _table(title)
     grid.add_column("stream table", vertical="bottom", no_wrap=True)
     if wide:
         grid.add_column("", style="dim", no_wrap=True)
-    grid.add_column("rows", justify="right", vertical="bottom")
+    grid.add_column("rows", justify="right", vertical="bottom", no_wrap=True)
     if wide:
-        grid.add_column("refreshes", justify="right", vertical="bottom")
-    grid.add_column("lag\nms", justify="right")
-    if wide:
-        grid.add_column("worst\nms", justify="right")
-    grid.add_column("delta\nrows", justify="right")
-    if wide:
-        grid.add_column("written\nrows", justify="right")
-    grid.add_column("refresh\nms", justify="right")
-    grid.add_column("REFRESH MAT.\nVIEW, ms", justify="right")
-    grid.add_column("ratio", justify="right", vertical="bottom")
+        grid.add_column("refreshes", justify="right", vertical="bottom", no_wrap=True)
+    for column in ("lag\nms", *(["worst\nms"] * wide), "delta\nrows", *(["written\nrows"] * wide), "refresh\nms"):
+        grid.add_column(column, justify="right", no_wrap=True)
+    grid.add_column("REFRESH MAT.\nVIEW, ms", justify="right", no_wrap=True)
+    grid.add_column("ratio", justify="right", vertical="bottom", no_wrap=True)
     for each in figures:
         cells = [
             Text(each.name, style="bold cyan"),
@@ -195,6 +190,29 @@ def _figures(figures: Sequence[Figures], width: int, title: str | None = None) -
         ]
         grid.add_row(*(cell for cell in cells if cell is not None))
     return grid
+
+
+def _latest(late: Sequence[Late]) -> Table:
+    """What a SELECT from a stream table returns right now."""
+    grid = _table("SELECT … FROM late_departures ORDER BY sched_dep_time DESC")
+    for column in ("scheduled", "airline", "flight", "from", "to"):
+        grid.add_column(column, no_wrap=True)
+    grid.add_column("minutes late", justify="right", no_wrap=True)
+    for each in late:
+        flight = f"{each.carrier} {each.flight}"
+        grid.add_row(_clock(each.scheduled), each.airline, flight, each.origin, each.dest, str(each.minutes))
+    return grid
+
+
+def _table(title: str | None) -> Table:
+    return Table(
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        title=title,
+        title_justify="left",
+        title_style="",
+        header_style="bold",
+    )
 
 
 def _number(value: float | None, style: str = "") -> Text:

@@ -22,7 +22,7 @@ STREAM_TABLES = (
         "late_departures",
         "filtered join",
         """
-        SELECT f.time_hour, f.carrier, f.flight, a.name AS airline, f.origin, f.dest, f.dep_delay
+        SELECT f.time_hour, f.carrier, f.flight, a.name AS airline, f.origin, f.dest, f.sched_dep_time, f.dep_delay
           FROM flights  AS f
           JOIN airlines AS a ON a.carrier = f.carrier
          WHERE f.dep_delay > 15
