@@ -26,13 +26,13 @@ FUNCTIONS = """
            pg_catalog.obj_description(p.oid, 'pg_proc')
       FROM pg_catalog.pg_proc AS p
      WHERE p.pronamespace = 'pgtrickle'::pg_catalog.regnamespace AND p.prorettype <> 'trigger'::pg_catalog.regtype
-     ORDER BY p.proname COLLATE "C", 2 COLLATE "C"
+     ORDER BY p.proname, pg_catalog.pg_get_function_arguments(p.oid) COLLATE "C"
 """
 RELATIONS = """
     SELECT c.oid, c.relname, pg_catalog.obj_description(c.oid, 'pg_class')
       FROM pg_catalog.pg_class AS c
      WHERE c.relnamespace = 'pgtrickle'::pg_catalog.regnamespace AND c.relkind IN ('r', 'v')
-     ORDER BY c.relname COLLATE "C"
+     ORDER BY c.relname
 """
 COLUMNS = """
     SELECT a.attname, pg_catalog.format_type(a.atttypid, a.atttypmod), pg_catalog.col_description(a.attrelid, a.attnum)
@@ -81,7 +81,7 @@ def main() -> None:
     (DIRECTORY / "cli.md").write_text(command_line())
     with EmbeddedServer.temporary() as server, server.connect() as conn:
         conn.execute("CREATE EXTENSION pg_trickle")
-        (DIRECTORY / "sql.md").write_text(sql_reference(conn))
+        (DIRECTORY / "sql-reference.md").write_text(sql_reference(conn))
 
 
 if __name__ == "__main__":

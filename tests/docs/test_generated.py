@@ -1,0 +1,37 @@
+"""The generated pages of docs/ are what their sources say."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import psycopg
+import pytest
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+@pytest.fixture(scope="module")
+def generator() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("generate_docs", DOCS / "generate.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_command_line_is_documented(generator: ModuleType) -> None:
+    assert (DOCS / "cli.md").read_text() == generator.command_line(), "run make docs"
+
+
+def test_the_sql_reference_is_up_to_date(generator: ModuleType, db: psycopg.Connection[Any]) -> None:
+    assert (DOCS / "sql-reference.md").read_text() == generator.sql_reference(db), "run make docs"
+
+
+def test_every_command_has_an_example(generator: ModuleType) -> None:
+    sections = generator.command_line().split("```text")[1:]
+    without = [text.split("\n")[1] for text in sections if "Example: " not in text and "COMMAND [ARGS]" not in text]
+    assert without == []
