@@ -106,7 +106,9 @@ def test_what_export_prints_makes_it_anew(pgtrickle, orders, worker):
 def test_explain_shows_rules_and_delta(pgtrickle, orders):
     pgtrickle("create", "totals", TOTALS)
     assert "Aggregate" in pgtrickle("explain", "totals").out
-    assert "SELECT" in pgtrickle("explain", "totals", "--delta").out
+    assert pgtrickle("explain", "totals", "--json").json["effective_mode"] == "DIFFERENTIAL"
+    assert "-- when rows changed in: public.orders\n" in pgtrickle("explain", "totals", "--delta").out
+    assert {row["changed"] for row in pgtrickle("explain", "totals", "--delta", "--json").json} == {"public.orders"}
 
 
 def test_status_reports_that_there_is_no_worker(pgtrickle, orders):

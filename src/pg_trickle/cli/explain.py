@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from itertools import groupby
+from operator import itemgetter
+from typing import Annotated, Any
 
 import typer
 
@@ -21,15 +23,24 @@ def explain(
     Example: pgtrickle explain order_totals --delta
     """
     with connect(dsn) as conn:
-        rows, columns = output.rows_of(
-            conn.execute("SELECT * FROM pgtrickle.explain_delta(%s)", (name,))
-            if delta
-            else conn.execute(
-                "SELECT * FROM pgtrickle.explain_stream_table(%s, %s)", (name, "json" if as_json else "text")
-            )
-        )
-    if as_json:
-        output.document([row[columns[0]] if len(columns) == 1 else row for row in rows])
-    else:
-        for row in rows:
-            output.line("  ".join(str(row[column]) for column in columns))
+        if delta:
+            rows, _ = output.rows_of(conn.execute("SELECT * FROM pgtrickle.explain_delta(%s)", (name,)))
+            if as_json:
+                output.document(rows)
+            else:
+                _statements(rows)
+        else:
+            wanted = "json" if as_json else "text"
+            row = conn.execute("SELECT pgtrickle.explain_stream_table(%s, %s)", (name, wanted)).fetchone()
+            assert row is not None
+            output.line(row[0])
+
+
+def _statements(rows: list[dict[str, Any]]) -> None:
+    for changed, program in groupby(rows, key=itemgetter("changed")):
+        output.line(f"-- when rows changed in: {changed}")
+        for row in program:
+            output.line(f"{row['statement']};")
+        output.line("")
+    if not rows:
+        output.line("-- always recomputed")
