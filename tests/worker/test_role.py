@@ -16,7 +16,8 @@ def test_the_role_may_execute_the_workers_functions_and_no_others(db):
     found = db.execute(
         """SELECT p.proname FROM pg_proc AS p
             WHERE p.pronamespace IN ('pgtrickle'::regnamespace, 'pgtrickle_changes'::regnamespace)
-              AND has_function_privilege(%s, p.oid, 'EXECUTE') AND p.proname NOT LIKE 'worker\\_%%'""",
+              AND has_function_privilege(%s, p.oid, 'EXECUTE')
+              AND p.proname NOT LIKE 'worker\\_%%'""",
         (WORKER_ROLE,),
     ).fetchall()
     assert found == []
@@ -27,7 +28,7 @@ def test_the_role_may_read_and_write_no_table(db, database):
     worker = database.connect(WORKER_ROLE)
     for statement in (
         "SELECT FROM public.t",
-        "SELECT FROM pgtrickle.pgt_stream_tables",
+        "SELECT FROM pgtrickle_changes.bridge_requests",
         "UPDATE pgtrickle.pgt_stream_tables SET status = 'ACTIVE'",
         "CREATE TABLE pgtrickle_changes.x ()",
         "CREATE TABLE public.x ()",

@@ -180,7 +180,7 @@ class Worker:
             self._wake.clear()
             for run in self._look(gateway, sight):
                 executor.submit(self._refresh, refresher, run)
-            self._note_look()
+            self._note_look(idle=self._scheduler.idle or not (sight.enabled or self._scheduler.runs))
             quiet = self._clock.monotonic() - sight.busy_at
             self._clock.wait(self._wake, next(pace for limit, pace in PACES_SECONDS if quiet <= limit))
 
@@ -252,10 +252,10 @@ class Worker:
             self._clock.wait(self._wake, 0.1)
         self._take_in_finished(time.time())
 
-    def _note_look(self) -> None:
+    def _note_look(self, *, idle: bool) -> None:
         with self._looked:
             self._looks += 1
-            if self._scheduler.idle:
+            if idle:
                 self._idle_looks = self._looks
             self._looked.notify_all()
 
