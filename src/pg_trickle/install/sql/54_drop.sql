@@ -1,0 +1,61 @@
+-- Dropping a stream table, and what reads it.
+
+CREATE FUNCTION pgtrickle_changes.dependants(p_id bigint) RETURNS bigint[]
+    LANGUAGE sql STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    -- The stream tables that read this one, directly or not, the farthest first.
+    WITH RECURSIVE down(pgt_id, depth) AS (
+        SELECT p_id, 0
+        UNION
+        SELECT d.pgt_id, down.depth + 1
+          FROM down
+          JOIN pgtrickle.pgt_stream_tables AS st ON st.pgt_id = down.pgt_id
+          JOIN pgtrickle.pgt_dependencies AS d ON d.source_relid = st.pgt_relid
+         WHERE down.depth < 1000
+    )
+    SELECT coalesce(array_agg(x.pgt_id ORDER BY x.depth DESC), '{}')
+      FROM (SELECT down.pgt_id, max(down.depth) AS depth FROM down WHERE down.pgt_id <> p_id GROUP BY down.pgt_id) AS x
+$$;
+
+CREATE FUNCTION pgtrickle_changes.do_drop_stream_table(p_caller name, p_args jsonb) RETURNS jsonb
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_table pgtrickle.pgt_stream_tables := pgtrickle_changes.owned_stream_table(p_caller, p_args);
+    v_down  bigint[] := pgtrickle_changes.dependants(v_table.pgt_id);
+    v_id    bigint;
+BEGIN
+    IF cardinality(v_down) > 0 AND NOT coalesce((p_args ->> 'cascade')::boolean, false) THEN
+        RAISE EXCEPTION 'cannot drop stream table "%" because other stream tables depend on it', v_table.pgt_name
+            USING ERRCODE = 'dependent_objects_still_exist',
+                  DETAIL = (SELECT string_agg(format('stream table %I.%I reads it', st.pgt_schema, st.pgt_name), E'\n')
+                              FROM pgtrickle.pgt_stream_tables AS st WHERE st.pgt_id = ANY (v_down)),
+                  HINT = 'Drop them first, or pass "cascade" => true.';
+    END IF;
+    PERFORM pgtrickle_changes.check_owner(p_caller, st) FROM pgtrickle.pgt_stream_tables AS st WHERE st.pgt_id = ANY (v_down);
+    FOREACH v_id IN ARRAY v_down || v_table.pgt_id LOOP
+        PERFORM pgtrickle_changes.drop_one(v_id);
+    END LOOP;
+    RETURN NULL;
+END
+$$;
+
+CREATE FUNCTION pgtrickle_changes.drop_one(p_id bigint) RETURNS void
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_table pgtrickle.pgt_stream_tables := pgtrickle_changes.lock_stream_table(p_id);
+    v_name  text;
+BEGIN
+    SELECT format('%I.%I', n.nspname, c.relname) INTO v_name
+      FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE c.oid = v_table.pgt_relid;
+    IF v_name IS NOT NULL THEN
+        -- The owner's own DROP: what else depends on the table stops it, as it would stop him.
+        PERFORM pgtrickle_changes.command_as(v_table.owner_oid, 'DROP TABLE ' || v_name);
+    END IF;
+    PERFORM pgtrickle_changes.forget_stream_table(p_id);
+END
+$$;
