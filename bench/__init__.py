@@ -1,0 +1,1 @@
+"""What pg_trickle costs and what it saves, measured: ``python -m bench``."""
