@@ -520,7 +520,8 @@ DECLARE
 BEGIN
     PERFORM pgtrickle_changes.drop_triggers(p_source, p_buffer, p_mode = 'statement');
     IF p_mode = 'row' THEN
-        SELECT format('ROW(%s) OPERATOR(pg_catalog.*<>) ROW(%s)',
+        -- Cast, or it would be a comparison column by column, and not of what is stored.
+        SELECT format('ROW(%s)::pg_catalog.record OPERATOR(pg_catalog.*<>) ROW(%s)::pg_catalog.record',
                       string_agg(format('OLD.%I', c.source_column), ', ' ORDER BY c.attnum),
                       string_agg(format('NEW.%I', c.source_column), ', ' ORDER BY c.attnum))
           INTO v_changed
