@@ -13,6 +13,7 @@ from typing import Any
 import psycopg
 from psycopg.rows import DictRow, dict_row
 from psycopg.types.json import Jsonb
+from psycopg_pool import ConnectionPool
 
 from pg_trickle.worker.dag import StreamTable
 from pg_trickle.worker.marks import Snapshot, full_xid
@@ -39,29 +40,47 @@ def queries() -> dict[str, bytes]:
 
 
 def connect(dsn: str) -> Connection:
-    """A connection for short statements, each its own transaction."""
+    """A connection on which every statement is a transaction."""
     connection = psycopg.connect(dsn, autocommit=True, row_factory=dict_row, **SESSION)  # type: ignore[arg-type]
-    configure(connection)
+    _configure(connection, "read committed")
     return connection
 
 
-def configure(connection: Connection) -> None:
-    """Settle, on a connection in autocommit mode, what a role's or a database's settings could have changed.
+def connect_pool(dsn: str, *, most: int) -> ConnectionPool[Connection]:
+    """Connections for refreshes: on these every statement is a REPEATABLE READ transaction."""
+
+    def prepare(connection: Connection) -> None:
+        connection.autocommit = True
+        _configure(connection, "repeatable read")
+
+    return ConnectionPool(
+        dsn,
+        min_size=1,
+        max_size=most,
+        max_idle=60,
+        timeout=5,
+        kwargs={"row_factory": dict_row, **SESSION},
+        configure=prepare,
+        name="pg_trickle refresh",
+        open=False,
+    )
+
+
+def _configure(connection: Connection, isolation: str) -> None:
+    """Settle what a role's or a database's settings could have changed.
 
     A refresh whose commit a crash loses is made again from the same buffers, so no refresh waits for the disk.
     """
-    connection.execute("SET search_path = pg_catalog, pg_temp")
-    connection.execute("SET synchronous_commit = off")
-    connection.execute("SET client_min_messages = warning")
-
-
-@dataclass(frozen=True, slots=True)
-class Probe:
-    """The cheapest look at the server: has anything been written, has a transaction ended, what time is it there."""
-
-    wal_lsn: str
-    snapshot: Snapshot
-    now: float
+    settings = {
+        "search_path": "pg_catalog, pg_temp",
+        "default_transaction_isolation": isolation,
+        "default_transaction_read_only": "off",
+        "default_transaction_deferrable": "off",
+        "synchronous_commit": "off",
+        "client_min_messages": "warning",
+    }
+    for name, value in settings.items():
+        connection.execute("SELECT pg_catalog.set_config(%s, %s, false)", (name, value))
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +90,16 @@ class Poll:
     enabled: bool | None
     catalog_version: int
     high_water: dict[int, int]
-    requests: int
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """Has anything been written, has a transaction ended, what time is it there; ``poll`` if something was written."""
+
+    wal_lsn: str
+    snapshot: Snapshot
+    now: float
+    poll: Poll | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,14 +142,15 @@ class Gateway:
         (taken,) = self._row("lock").values()
         return bool(taken)
 
-    def probe(self) -> Probe:
-        row = self._row("probe")
-        return Probe(row["wal_lsn"], Snapshot.parse(row["snapshot"]), row["now"])
-
-    def poll(self, *, with_enabled: bool) -> Poll:
-        row = self._row("poll", with_enabled=with_enabled)
-        high_water = {int(source): int(mark or 0) for source, mark in (row["high_water"] or {}).items()}
-        return Poll(row["enabled"], row["catalog_version"], high_water, row["requests"])
+    def look(self, *, known_lsn: str | None, with_enabled: bool) -> Look:
+        row = self._row("look", known_lsn=known_lsn, with_enabled=with_enabled)
+        found = row["poll"]
+        poll = found and Poll(
+            enabled=found["enabled"],
+            catalog_version=found["catalog_version"],
+            high_water={int(source): mark for source, mark in found["high_water"].items()},
+        )
+        return Look(row["wal_lsn"], Snapshot.parse(row["snapshot"]), row["now"], poll)
 
     def stream_tables(self) -> list[StreamTable]:
         return [
@@ -158,9 +187,8 @@ class Gateway:
         return Pending(frozenset(row["pending"] or ()), snapshot, next_xid)
 
     def refresh(self, group: Collection[int]) -> list[Result]:
-        """Refresh these, in this order, in one REPEATABLE READ transaction (the connection's isolation level)."""
-        with self.connection.transaction():
-            results = self._row("refresh", tables=list(group))["results"]
+        """Refresh these, in this order, in one transaction, which has to be REPEATABLE READ."""
+        results = self._row("refresh", tables=list(group))["results"]
         return [
             Result(
                 id=result["pgt_id"],
@@ -177,23 +205,14 @@ class Gateway:
         ]
 
     def failed(self, table: int, *, started_at: float, sqlstate: str, message: str, max_errors: int) -> None:
-        with self.connection.transaction():
-            self._row(
-                "failed",
-                table=table,
-                started_at=datetime.fromtimestamp(started_at, UTC),
-                sqlstate=sqlstate,
-                message=message,
-                max_errors=max_errors,
-            )
+        at = datetime.fromtimestamp(started_at, UTC)
+        self._row("failed", table=table, started_at=at, sqlstate=sqlstate, message=message, max_errors=max_errors)
 
     def compile_request(self, table: int) -> Any:
-        with self.connection.transaction():
-            return json.loads(self._row("compile_request", table=table)["request"])
+        return json.loads(self._row("compile_request", table=table)["request"])
 
     def install_plan(self, table: int, plan: dict[str, Any]) -> None:
-        with self.connection.transaction():
-            self._row("install_plan", table=table, plan=Jsonb(plan))
+        self._row("install_plan", table=table, plan=Jsonb(plan))
 
     def take_requests(self, *, most: int, longest: int) -> list[tuple[int, str | None]]:
         """The next compile requests, as JSON text; None for one that is longer than that many bytes."""
@@ -209,5 +228,4 @@ class Gateway:
         )
 
     def housekeeping(self) -> Any:
-        with self.connection.transaction():
-            return self._row("housekeeping")["done"]
+        return self._row("housekeeping")["done"]

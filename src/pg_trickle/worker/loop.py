@@ -13,14 +13,11 @@ from queue import Empty, SimpleQueue
 from typing import Protocol
 
 import psycopg
-from psycopg import IsolationLevel
 from psycopg.conninfo import conninfo_to_dict
-from psycopg.rows import dict_row
-from psycopg_pool import ConnectionPool
 
 from pg_trickle.worker import retry
 from pg_trickle.worker.compile_service import CompileService
-from pg_trickle.worker.gateway import SESSION, Connection, Gateway, Probe, configure, connect
+from pg_trickle.worker.gateway import Gateway, Poll, connect, connect_pool
 from pg_trickle.worker.housekeeping import Housekeeper
 from pg_trickle.worker.log import logger
 from pg_trickle.worker.refresher import Refresher
@@ -148,7 +145,8 @@ class Worker:
                 self._keep_up_to_date(gateway, stack)
             else:
                 while not self._stopping.is_set():
-                    gateway.probe()
+                    # The lock goes with the connection.
+                    gateway.look(known_lsn=None, with_enabled=False)
                     self._clock.wait(self._stopping, STANDBY_SECONDS)
 
     def _take_lock(self, gateway: Gateway) -> bool:
@@ -170,7 +168,7 @@ class Worker:
         housekeeper = Housekeeper(self._dsn, every_seconds=HOUSEKEEPING_SECONDS)
         housekeeper.start()
         stack.callback(housekeeper.stop)
-        pool = stack.enter_context(_pool(self._dsn))
+        pool = stack.enter_context(connect_pool(self._dsn, most=MOST_THREADS))
         refresher = Refresher(pool)
         executor = ThreadPoolExecutor(MOST_THREADS, thread_name_prefix="pg_trickle refresh")
         stack.callback(self._wind_up, refresher, executor)
@@ -187,36 +185,34 @@ class Worker:
     def _look(self, gateway: Gateway, sight: Sight) -> list[Run]:
         """See what is new, and what to begin with."""
         scheduler = self._scheduler
-        probe = gateway.probe()
-        self._take_in_finished(probe.now)
-        moved = self._poll(gateway, sight, probe)
-        if scheduler.stale or probe.now - sight.loaded_at >= RELOAD_AT_LEAST_EVERY_SECONDS:
+        asked_at = self._clock.monotonic()
+        ask = asked_at - sight.asked_at >= ASK_WHETHER_ENABLED_EVERY_SECONDS
+        look = gateway.look(known_lsn=sight.wal_lsn, with_enabled=ask)
+        sight.wal_lsn = look.wal_lsn
+        sight.asked_at = asked_at if ask else sight.asked_at
+        self._take_in_finished(look.now)
+        moved = look.poll is not None and self._take_in_poll(look.poll, sight)
+        if scheduler.stale or look.now - sight.loaded_at >= RELOAD_AT_LEAST_EVERY_SECONDS:
             scheduler.load(gateway.stream_tables(), gateway.settings())
-            sight.loaded_at = probe.now
+            sight.loaded_at = look.now
             # There may be sources now whose marks didn't matter before.
             sight.wal_lsn = None
         if not sight.enabled:
             return []
-        check = scheduler.to_check(probe.snapshot)
+        check = scheduler.to_check(look.snapshot)
         if check.tables or check.sources:
             found = gateway.pending(check.tables)
             scheduler.checked(check, pending=found.tables, snapshot=found.snapshot, next_xid=found.next_xid)
-        runs = scheduler.start(probe.now)
+        runs = scheduler.start(look.now)
         if moved or runs or scheduler.runs:
             sight.busy_at = self._clock.monotonic()
         return runs
 
-    def _poll(self, gateway: Gateway, sight: Sight, probe: Probe) -> bool:
-        """Look at the marks, if anything was written since they were last looked at; whether one has moved."""
-        ask = probe.now - sight.asked_at >= ASK_WHETHER_ENABLED_EVERY_SECONDS
-        if probe.wal_lsn == sight.wal_lsn and not ask:
-            return False
-        poll = gateway.poll(with_enabled=ask)
-        sight.wal_lsn = probe.wal_lsn
-        if poll.enabled is not None:
-            if poll.enabled != sight.enabled:
-                log.info("scheduling switched on" if poll.enabled else "scheduling switched off")
-            sight.enabled, sight.asked_at = poll.enabled, probe.now
+    def _take_in_poll(self, poll: Poll, sight: Sight) -> bool:
+        """Whether a mark has moved."""
+        if poll.enabled is not None and poll.enabled != sight.enabled:
+            log.info("scheduling switched on" if poll.enabled else "scheduling switched off")
+            sight.enabled = poll.enabled
         self._scheduler.stale |= poll.catalog_version != sight.catalog_version
         sight.catalog_version = poll.catalog_version
         return self._scheduler.observe(poll.high_water)
@@ -258,25 +254,6 @@ class Worker:
             if idle:
                 self._idle_looks = self._looks
             self._looked.notify_all()
-
-
-def _pool(dsn: str) -> ConnectionPool[Connection]:
-    def prepare(connection: Connection) -> None:
-        connection.autocommit = True
-        connection.isolation_level = IsolationLevel.REPEATABLE_READ
-        configure(connection)
-
-    return ConnectionPool(
-        dsn,
-        min_size=1,
-        max_size=MOST_THREADS,
-        max_idle=60,
-        timeout=5,
-        kwargs={"row_factory": dict_row, **SESSION},
-        configure=prepare,
-        name="pg_trickle refresh",
-        open=False,
-    )
 
 
 def _place(dsn: str) -> dict[str, object]:

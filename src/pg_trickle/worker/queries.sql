@@ -3,14 +3,16 @@
 -- name: lock
 SELECT pg_catalog.pg_try_advisory_lock(1885762401, 1)
 
--- name: probe
-SELECT pg_catalog.pg_current_wal_insert_lsn()::text AS wal_lsn,
-       pg_catalog.pg_current_snapshot()::text AS snapshot,
-       extract(epoch FROM pg_catalog.clock_timestamp())::float8 AS now
-
--- name: poll
-SELECT enabled, catalog_version, high_water, requests
-  FROM pgtrickle_changes.worker_poll(%(with_enabled)s)
+-- name: look
+-- The position in the WAL is read first: whatever is written while the rest is looked at moves it, and is seen next time.
+-- OFFSET 0 keeps the subquery, and so the order.
+SELECT seen.wal_lsn::text, seen.snapshot::text, seen.now,
+       CASE WHEN %(with_enabled)s OR seen.wal_lsn IS DISTINCT FROM %(known_lsn)s::pg_catalog.pg_lsn
+            THEN pg_catalog.to_jsonb(pgtrickle_changes.worker_poll(%(with_enabled)s)) END AS poll
+  FROM (SELECT pg_catalog.pg_current_wal_insert_lsn() AS wal_lsn,
+               pg_catalog.pg_current_snapshot() AS snapshot,
+               extract(epoch FROM pg_catalog.clock_timestamp())::float8 AS now
+        OFFSET 0) AS seen
 
 -- name: stream_tables
 SELECT pgt_id, name, depends_on, source_relids::bigint[] AS source_relids, schedule, schedule_seconds, status, tier, refresh_mode,
