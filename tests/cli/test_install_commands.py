@@ -15,3 +15,9 @@ def test_install_grants_the_worker_and_uninstall_leaves_nothing(run, bare_databa
         found = conn.execute("SELECT nspname FROM pg_namespace WHERE nspname LIKE 'pgtrickle%'").fetchall()
         assert found == []
     assert run("uninstall", "--dsn", bare_database.dsn).code == 1
+
+
+def test_files_for_create_extension(run, bare_database, tmp_path):
+    assert run("install", "--files", str(tmp_path / "extension")).code == 0
+    found = sorted(file.suffix for file in (tmp_path / "extension").iterdir())
+    assert found == [".control", ".sql"]

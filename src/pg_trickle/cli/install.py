@@ -1,7 +1,8 @@
-"""``pgtrickle install`` and ``uninstall``: the extension where no files can be placed in the server."""
+"""``pgtrickle install`` and ``uninstall``: as plain SQL where no files can be placed, or just the files."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -16,11 +17,21 @@ def install(
     worker_role: Annotated[
         str | None, typer.Option("--worker-role", metavar="ROLE", help="An existing login role to run the worker.")
     ] = None,
+    files: Annotated[
+        Path | None,
+        typer.Option(
+            "--files", metavar="DIRECTORY", help="Write the files for CREATE EXTENSION there, and touch no database."
+        ),
+    ] = None,
 ) -> None:
     """Install pg_trickle into a database, as plain SQL; needs a superuser.
 
     Example: pgtrickle install --dsn "host=db dbname=shop user=postgres" --worker-role pgtrickle_worker
     """
+    if files is not None:
+        installer.write_extension(files)
+        output.line(f"wrote pg_trickle.control and its script to {files}")
+        return
     with connect(dsn) as conn:
         installer.install(conn)
         if worker_role is not None:
