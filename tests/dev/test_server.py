@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -90,6 +91,16 @@ def test_the_server_ends_with_the_process_that_started_it(name: str) -> None:
     pid, *directories = parent.stdout.split()
     assert wait_until(lambda: Process.of(int(pid)) is None, 20)
     assert wait_until(lambda: not any(Path(each).exists() for each in directories), 20)
+
+
+def test_a_port_taken_meanwhile_is_exchanged_for_another() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        server = EmbeddedServer.temporary()
+        server.port = taken.getsockname()[1]
+        with server:
+            assert server.port != taken.getsockname()[1]
 
 
 def test_a_setting_with_a_quote_arrives() -> None:

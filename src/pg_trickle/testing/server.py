@@ -94,33 +94,37 @@ class EmbeddedServer:
         return server
 
     def __enter__(self) -> Self:
-        try:
-            return self.start()
-        except BaseException:
-            self.close()
-            raise
+        return self.start()
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
     def start(self) -> Self:
-        """Make the cluster unless it is there, start the server, and wait until it answers."""
-        if self.is_running:
-            return self
+        """Make the cluster unless it is there, start the server, and wait until it answers; failing leaves nothing."""
+        if not self.is_running:
+            try:
+                self._start()
+            except BaseException:
+                self.close()
+                raise
+        return self
+
+    def _start(self) -> None:
         self._make_cluster()
         programs = self._place_extension()
-        for attempt in range(PORT_ATTEMPTS):
-            self.port = self.port if self._fixed_port and self.port else _free_port()
+        for _ in range(PORT_ATTEMPTS):
+            self.port = self.port or _free_port()
             self.socket_directory = self.socket_directory or self.account.temporary_directory()
             self._configure()
             self._launch(programs)
             if self._is_ready():
-                break
+                return
             # Between finding a free port and taking it, somebody else may have.
-            if self._fixed_port or attempt + 1 == PORT_ATTEMPTS or "Address already in use" not in self._last_words():
-                self.stop()
-                raise NotInstalled("PostgreSQL did not start", detail=self._last_words(), hint=f'See "{self.log}".')
-        return self
+            if self._fixed_port or "Address already in use" not in self._last_words():
+                break
+            self._forget()
+            self.port = None
+        raise NotInstalled("PostgreSQL did not start", detail=self._last_words(), hint=f'See "{self.log}".')
 
     def stop(self) -> None:
         """Shut down: fast; if that doesn't end it, by force."""
@@ -138,14 +142,12 @@ class EmbeddedServer:
             shutil.rmtree(self.directory, ignore_errors=True)
 
     def restart(self) -> None:
-        """Stop and start again, on the same port."""
-        fixed, self._fixed_port = self._fixed_port, True
+        """Stop and start again, on the same port if it is still free."""
         self.stop()
         self.start()
-        self._fixed_port = fixed
 
     def crash(self) -> None:
-        """Kill every process of the server at once, as a crash would; ``start`` recovers."""
+        """Kill every process of the server at once, as a crash would; ``start`` recovers, on the same port."""
         if self.process is None:
             return
         backends = children(self.process.pid)
