@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timedelta
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 MISSING = "NA"
 DAY_MINUTES = 24 * 60
-# New York's hours from UTC in summer; the data set has the hour of departure both local and in UTC.
+# New York's in summer.
 SUMMER_OFFSET_HOURS = -4
 # Served from New York, but not in the table of airports: Puerto Rico and the Virgin Islands, without summer time.
 ATLANTIC_AIRPORTS = ("BQN", "PSE", "SJU", "STT")
@@ -49,12 +49,13 @@ class Flight(NamedTuple):
     time_hour: datetime
 
     @property
+    def offset(self) -> timedelta:
+        """New York's offset from UTC on that day."""
+        return timedelta(hours=_offset_hours(self.hour, self.time_hour))
+
+    @property
     def is_cancelled(self) -> bool:
         return self.dep_time is None
-
-    def as_scheduled(self) -> Flight:
-        """The flight as it was known before it left."""
-        return self._replace(dep_time=None, dep_delay=None, arr_time=None, arr_delay=None, air_time=None)
 
 
 class Zone(NamedTuple):
@@ -75,7 +76,9 @@ def zones(airports: Path) -> dict[str, Zone]:
     return found
 
 
-def read(archive: Path, airports: Mapping[str, Zone], progress: Progress = lambda _bytes: None) -> Iterator[Flight]:
+def read(
+    archive: Path | BinaryIO, airports: Mapping[str, Zone], progress: Progress = lambda _bytes: None
+) -> Iterator[Flight]:
     """The flights in a zipped CSV file; ``progress`` is told how many bytes of it have been read, all in all."""
     with zipfile.ZipFile(archive) as zipped, zipped.open(zipped.namelist()[0]) as raw:
         lines = csv.reader(io.TextIOWrapper(raw, encoding="utf-8", newline=""))
@@ -87,7 +90,7 @@ def read(archive: Path, airports: Mapping[str, Zone], progress: Progress = lambd
                 progress(raw.tell())
 
 
-def size(archive: Path) -> int:
+def size(archive: Path | BinaryIO) -> int:
     """How many bytes there are to read."""
     with zipfile.ZipFile(archive) as zipped:
         return zipped.infolist()[0].file_size
@@ -97,7 +100,7 @@ def _flight(row: list[str], airports: Mapping[str, Zone]) -> Flight:
     hour, minute = int(row[16]), int(row[17])
     time_hour = _instant(row[18])
     scheduled = time_hour + timedelta(minutes=minute)
-    summer = (hour - time_hour.hour) % 24 - 24 == SUMMER_OFFSET_HOURS
+    summer = _offset_hours(hour, time_hour) == SUMMER_OFFSET_HOURS
     there = airports[row[13]].minutes(summer=summer)
     dep_delay, arr_delay = _integer(row[5]), _integer(row[8])
     departure = None if dep_delay is None else scheduled + timedelta(minutes=dep_delay)
@@ -129,6 +132,11 @@ def _flight(row: list[str], airports: Mapping[str, Zone]) -> Flight:
         minute=minute,
         time_hour=time_hour,
     )
+
+
+def _offset_hours(hour: int, time_hour: datetime) -> int:
+    # The same hour, on New York's clocks and in UTC.
+    return (hour - time_hour.hour) % 24 - 24
 
 
 def _integer(text: str) -> int | None:

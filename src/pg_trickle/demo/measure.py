@@ -39,7 +39,7 @@ _HISTORY: LiteralString = """
      ORDER BY h.refresh_id
 """
 _LATEST: LiteralString = """
-    SELECT sched_dep_time, airline, carrier, flight, origin, dest, dep_delay
+    SELECT sched_dep_time AT TIME ZONE 'America/New_York', airline, carrier, flight, origin, dest, dep_delay
       FROM public.late_departures
      ORDER BY time_hour DESC, sched_dep_time DESC, carrier, flight
      LIMIT %s

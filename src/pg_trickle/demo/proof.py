@@ -24,12 +24,15 @@ _COMPARE: LiteralString = """
            (SELECT count(*) FROM (SELECT line FROM have EXCEPT ALL SELECT line FROM want) AS extra)
 """
 
+# What could not be counted has not been read.
 _BEHIND: LiteralString = """
-    SELECT s.name, s.status, coalesce(sum(b.pending_rows), 0)
-      FROM pgtrickle.pgt_status()          AS s
-      JOIN pgtrickle.change_buffer_sizes() AS b ON b.stream_table = s.name
-     GROUP BY s.name, s.status
-    HAVING s.status <> 'ACTIVE' OR bool_or(b.pending_rows IS DISTINCT FROM 0)
+    SELECT t.name, coalesce(i.status, 'missing'), coalesce(sum(b.pending_rows), 0)::bigint
+      FROM unnest(%s::text[]) AS t(name)
+      LEFT JOIN pgtrickle.stream_tables_info    AS i ON i.pgt_schema = 'public' AND i.pgt_name = t.name
+      LEFT JOIN pgtrickle.change_buffer_sizes() AS b ON b.stream_table = i.name
+     GROUP BY t.name, i.status
+    HAVING i.status IS DISTINCT FROM 'ACTIVE' OR bool_or(b.pending_rows IS DISTINCT FROM 0)
+     ORDER BY t.name
 """
 
 
@@ -47,10 +50,11 @@ class Verdict:
         return self.missing == self.extra == 0
 
 
-def catch_up(conn: psycopg.Connection[Any], seconds: float) -> list[str]:
+def catch_up(conn: psycopg.Connection[Any], tables: Iterable[StreamTable], seconds: float) -> list[str]:
     """Wait until no stream table has changes left to read; which have, if that takes too long."""
+    names = [table.name for table in tables]
     deadline = time.monotonic() + seconds
-    while behind := conn.execute(_BEHIND).fetchall():
+    while behind := conn.execute(_BEHIND, (names,)).fetchall():
         if time.monotonic() > deadline:
             return [f"{name} is {status} and has {rows} changes to read" for name, status, rows in behind]
         time.sleep(LOOK_AGAIN_SECONDS)

@@ -127,6 +127,7 @@ class Written:
 
     rows: Counter[str] = field(default_factory=Counter)
     transactions: int = 0
+    # What the clocks in New York show, in the story.
     clock: datetime | None = None
     # When each COMMIT had returned.
     commits: deque[float] = field(default_factory=lambda: deque(maxlen=COMMITS_KEPT))
@@ -174,7 +175,7 @@ class Writer:
         written.commits.append(time.time())
         written.transactions += 1
         written.rows[batch[0].kind.statement] += len(batch)
-        written.clock = batch[0].at
+        written.clock = batch[0].at + batch[0].flight.offset
 
 
 def write(conn: psycopg.Connection[Any], batch: Sequence[Event]) -> None:

@@ -38,11 +38,12 @@ SERVER_SETTINGS = {
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How long (None: until interrupted), how fast, and how much history to begin with (None: all there is)."""
+    """How long (None: until interrupted), how fast, how much history to begin with (None: all), and of which data."""
 
     seconds: float | None = None
     rows_per_second: float = ROWS_PER_SECOND
     history_days: int | None = None
+    directory: Path | None = None
 
 
 def run(options: Options, show: Screen | None = None, *, before_proof: Callable[[str], None] | None = None) -> int:
@@ -66,7 +67,7 @@ class _Demonstration:
         self.options = options
         self.show = show
         self.stack = stack
-        directory = data.data_directory()
+        directory = options.directory or data.data_directory()
         with show.doing("starting PostgreSQL"):
             self.server = stack.enter_context(EmbeddedServer.temporary(settings=SERVER_SETTINGS))
             self.server.create_database(DATABASE)
@@ -79,7 +80,7 @@ class _Demonstration:
             self._create()
             writer, monitor, rivals = self._play(worker)
             with self.show.doing("the writer has stopped; letting the worker catch up"):
-                behind = proof.catch_up(self.conn, CATCH_UP_SECONDS)
+                behind = proof.catch_up(self.conn, tables.STREAM_TABLES, CATCH_UP_SECONDS)
             monitor.look(writer.written.commits)
             monitor.count_rows()
             self.show.show(screen.summary(monitor.figures(rivals, seconds=float("inf")), self.show.console.width))

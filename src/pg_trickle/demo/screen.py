@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from statistics import median
 
 from rich import box
@@ -22,10 +22,9 @@ from pg_trickle.demo.proof import Verdict
 from pg_trickle.demo.replay import Written
 
 # From here on there is room for what each table is an example of, and more figures.
-WIDE_COLUMNS = 110
+WIDE_COLUMNS = 116
 # From here on there is room for rows of a stream table as well.
 TALL_LINES = 34
-NEW_YORK_HOURS = -5
 BAR_CELLS = 24
 FAST_MS, SLOW_MS = 100, 1000
 UNKNOWN = Text("–", style="dim")
@@ -152,13 +151,19 @@ def _heading(state: State) -> RenderableType:
             f" {state.elapsed:.0f} of {state.seconds:.0f} s",
         )
     counts = "  ".join(f"{written.rows[kind]:,} {kind}" for kind in ("INSERT", "UPDATE", "DELETE"))
+    story = _apart(Text.assemble("✈ ", ("New York, " + _clock(written.clock), "bold")), time)
+    work = _apart(Text(counts), Text(f"{state.rows_per_second:,.0f} rows/s", style="bold"))
+    title = "[bold]pg_trickle[/]: stream tables that follow the flights"
+    return Panel(Group(story, work), title=title, box=box.ROUNDED)
+
+
+def _apart(left: Text, right: Text) -> Table:
+    """A line with something at either end."""
     grid = Table.grid(expand=True)
     grid.add_column(no_wrap=True)
     grid.add_column(justify="right", no_wrap=True)
-    grid.add_row(Text.assemble("✈ ", ("New York, " + _clock(written.clock), "bold")), time)
-    grid.add_row(Text(counts), Text(f"{state.rows_per_second:,.0f} rows/s", style="bold"))
-    title = "[bold]pg_trickle[/]: stream tables that follow the flights"
-    return Panel(grid, title=title, box=box.ROUNDED)
+    grid.add_row(left, right)
+    return grid
 
 
 def _figures(figures: Sequence[Figures], width: int, title: str | None = None) -> Table:
@@ -236,7 +241,7 @@ def _ratio(value: float | None) -> Text:
 def _clock(at: datetime | None) -> str:
     if at is None:
         return "– – –"
-    return (at + timedelta(hours=NEW_YORK_HOURS)).strftime("%a %-d %b %Y %H:%M")
+    return at.strftime("%a %-d %b %Y %H:%M")
 
 
 def _duration(seconds: float) -> str:

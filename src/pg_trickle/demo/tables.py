@@ -39,7 +39,7 @@ STREAM_TABLES = (
     ),
     StreamTable(
         "delays_by_route",
-        "avg, min, max, 3 tables",
+        "3-way aggregate",
         """
         SELECT a.name AS airline, p.name AS destination, count(*) AS flights,
                avg(f.arr_delay) AS average_delay, min(f.arr_delay) AS best, max(f.arr_delay) AS worst
