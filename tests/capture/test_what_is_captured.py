@@ -209,7 +209,8 @@ def test_partitions_are_captured_however_they_are_written(
     db.execute(refresh)
     assert_fresh(db, "s")
     for ddl in (
-        "CREATE TABLE p3 (k int, v int); INSERT INTO p3 VALUES (3, 3); ALTER TABLE p ATTACH PARTITION p3 FOR VALUES IN (3)",
+        "CREATE TABLE p3 (k int, v int); INSERT INTO p3 VALUES (3, 3);"
+        " ALTER TABLE p ATTACH PARTITION p3 FOR VALUES IN (3)",
         "ALTER TABLE p DETACH PARTITION p1",
         "ALTER TABLE p DETACH PARTITION p3; INSERT INTO p3 VALUES (3, 4);"
         " ALTER TABLE p ATTACH PARTITION p3 FOR VALUES IN (3)",
