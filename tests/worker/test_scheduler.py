@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from pg_trickle.worker.dag import StreamTable
 from pg_trickle.worker.marks import Snapshot
@@ -18,7 +19,7 @@ def table(number: int, *upstream: int, sources: tuple[int, ...] = (ORDERS,), **f
     return replace(made, **facts)  # type: ignore[arg-type]
 
 
-def every(seconds: float) -> dict[str, object]:
+def every(seconds: float) -> dict[str, Any]:
     return {"schedule": f"{seconds}s", "schedule_seconds": seconds}
 
 

@@ -5,18 +5,14 @@ Requests are compiled, nothing else: no text that comes in here is ever sent to 
 
 from __future__ import annotations
 
-import json
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
 
 import psycopg
 
-from pg_trickle.catalog.model import CompileRequest
-from pg_trickle.compile import compile as compile_query
-from pg_trickle.errors import InvalidDefinition, PgTrickleError, QueryTooComplex
+from pg_trickle.errors import PgTrickleError, QueryTooComplex
 from pg_trickle.worker import retry
+from pg_trickle.worker.compiler import failure
+from pg_trickle.worker.compiler_process import CompilerProcess, shared
 from pg_trickle.worker.gateway import Connection, Gateway, connect
 from pg_trickle.worker.log import logger
 
@@ -27,56 +23,13 @@ LOOK_EVERY_SECONDS = 0.25
 
 log = logger("pg_trickle.worker.compile")
 
-Compile = Callable[[CompileRequest], dict[str, Any]]
-
-
-def compile_to_json(request: CompileRequest) -> dict[str, Any]:
-    plan: dict[str, Any] = compile_query(request).to_json()
-    return plan
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """A plan, or the error that explains why there is none."""
-
-    plan: dict[str, Any] | None = None
-    error: dict[str, Any] | None = None
-
-
-def answer(text: str | None, compile_request: Compile = compile_to_json) -> Answer:
-    """The answer to a request, whatever it is: anything that goes wrong is an answer too."""
-    try:
-        if text is None:
-            raise QueryTooComplex(
-                "compile request is too large",
-                detail=f"Requests of more than {LONGEST_REQUEST_BYTES} bytes are refused.",
-                hint="Split the query into several stream tables.",
-            )
-        request = json.loads(text)
-        if not isinstance(request, dict):
-            raise InvalidDefinition("malformed compile request", detail="A JSON object was expected.")
-        return Answer(plan=compile_request(CompileRequest.from_json(request)))
-    except PgTrickleError as exc:
-        return Answer(error=exc.to_json())
-    except (RecursionError, MemoryError):
-        return Answer(error=QueryTooComplex("query is nested too deeply", hint="Split the query.").to_json())
-    except Exception as exc:
-        log.exception("compiler failed", error=type(exc).__name__)
-        return Answer(
-            error=PgTrickleError(
-                "the compiler failed on this query",
-                detail=f"{type(exc).__name__} in the compiler; the worker's log has more.",
-                hint="This is a bug in pg_trickle. A simpler query may get around it.",
-            ).to_json()
-        )
-
 
 class CompileService:
     """A thread with a connection of its own that answers requests until it is told to stop."""
 
-    def __init__(self, dsn: str, compile_request: Compile = compile_to_json) -> None:
+    def __init__(self, dsn: str, compiler: CompilerProcess | None = None) -> None:
         self._dsn = dsn
-        self._compile = compile_request
+        self._compiler = compiler or shared()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="pg_trickle compile", daemon=True)
 
@@ -89,6 +42,7 @@ class CompileService:
 
     def _run(self) -> None:
         """Serve, and after any accident serve again: the one place where no error may get through."""
+        self._compiler.start()
         failures = 0
         while not self._stopping.is_set():
             try:
@@ -113,11 +67,15 @@ class CompileService:
                     pass
 
     def _answer(self, gateway: Gateway, request: int, text: str | None) -> None:
-        found = answer(text, self._compile)
+        if text is None:
+            detail = f"Requests of more than {LONGEST_REQUEST_BYTES} bytes are refused."
+            found = failure(QueryTooComplex("query is too complex", detail=detail, hint="Split it into several."))
+        else:
+            found = self._compiler.answer(text, give_up=self._stopping.is_set)
         try:
-            gateway.answer(request, plan=found.plan, error=found.error)
+            gateway.answer(request, plan=found["plan"], error=found["error"])
         except psycopg.DataError:
             # Such as a plan or a message with a NUL character, which jsonb can't hold.
             unusable = PgTrickleError("the compiler's answer can't be stored", hint="Use plainer names and literals.")
             gateway.answer(request, plan=None, error=unusable.to_json())
-        log.info("request answered", request=request, sqlstate=found.error and found.error["sqlstate"])
+        log.info("request answered", request=request, sqlstate=found["error"] and found["error"]["sqlstate"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -208,8 +207,10 @@ class Gateway:
         at = datetime.fromtimestamp(started_at, UTC)
         self._row("failed", table=table, started_at=at, sqlstate=sqlstate, message=message, max_errors=max_errors)
 
-    def compile_request(self, table: int) -> Any:
-        return json.loads(self._row("compile_request", table=table)["request"])
+    def compile_request(self, table: int) -> str:
+        """The request, as JSON text, to compile a stream table's query again."""
+        request: str = self._row("compile_request", table=table)["request"]
+        return request
 
     def install_plan(self, table: int, plan: dict[str, Any]) -> None:
         self._row("install_plan", table=table, plan=Jsonb(plan))

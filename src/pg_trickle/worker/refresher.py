@@ -10,10 +10,8 @@ from dataclasses import dataclass, field, replace
 import psycopg
 from psycopg_pool import ConnectionPool, PoolTimeout
 
-from pg_trickle.catalog.model import CompileRequest
-from pg_trickle.errors import PgTrickleError
 from pg_trickle.worker import retry
-from pg_trickle.worker.compile_service import Compile, compile_to_json
+from pg_trickle.worker.compiler_process import CompilerProcess, shared
 from pg_trickle.worker.gateway import Connection, Gateway, Result
 from pg_trickle.worker.log import logger
 from pg_trickle.worker.scheduler import Outcome, Run
@@ -31,7 +29,7 @@ class Refresher:
     """Runs groups on connections of a pool.  Safe to use from several threads."""
 
     pool: ConnectionPool[Connection]
-    compile_request: Compile = compile_to_json
+    compiler: CompilerProcess = field(default_factory=shared)
     stopping: threading.Event = field(default_factory=threading.Event)
     _busy: set[Connection] = field(default_factory=set)
 
@@ -101,11 +99,13 @@ class Refresher:
         try:
             with self._gateway() as gateway:
                 request = gateway.compile_request(table)
-                gateway.install_plan(table, self.compile_request(CompileRequest.from_json(request)))
+            found = self.compiler.answer(request, give_up=self.stopping.is_set)
+            if found["error"] is not None:
+                return self._failed(run, table, found["error"]["sqlstate"], found["error"]["message"])
+            with self._gateway() as gateway:
+                gateway.install_plan(table, found["plan"])
         except psycopg.Error as exc:
             return self._failed(run, table, _sqlstate(exc), _message(exc))
-        except PgTrickleError as exc:
-            return self._failed(run, table, exc.sqlstate, exc.message)
         log.info("compiled again", table=table)
         return None
 
