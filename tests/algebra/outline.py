@@ -1,0 +1,42 @@
+"""A plan as a tree for people to read: an operator a line, its inputs below it."""
+
+from __future__ import annotations
+
+from pg_trickle.algebra.aggregate import Aggregate, Touched
+from pg_trickle.algebra.join import Join
+from pg_trickle.algebra.linear import Filter, Project
+from pg_trickle.algebra.plan import Plan, inputs, names
+from pg_trickle.algebra.source import Changes, Opaque, Scan, Source
+
+
+def outline(plan: Plan, depth: int = 0) -> str:
+    """The operator with what it holds, then each input one step further in."""
+    lines = [f"{'  ' * depth}{type(plan).__name__}{_detail(plan)}"]
+    return "\n".join([*lines, *(outline(below, depth + 1) for below in inputs(plan))])
+
+
+def _detail(plan: Plan) -> str:
+    match plan:
+        case Scan(table, fields) | Changes(table, fields):
+            name = f"{table.schema}.{table.name}" if isinstance(table, Source) else table.name
+            return f" {name} ({', '.join(field.column.name for field in fields)})"
+        case Filter(_, predicates):
+            return " " + " AND ".join(one.text for one in predicates)
+        case Project(_, items):
+            return " " + ", ".join(
+                item.column.name
+                if item.value.text.strip('"') == item.column.name
+                else f"{item.column.name}={item.value.text}"
+                for item in items
+            )
+        case Join(_, _, on):
+            return " " + (" AND ".join(one.text for one in on) or "TRUE")
+        case Aggregate(_, keys, calls):
+            made = ", ".join(f"{one.column.name}={one.value.text} [{one.rule.name}]" for one in calls)
+            return f" by ({', '.join(keys)}) {made}".rstrip()
+        case Touched(_, _, keys):
+            return f" by ({', '.join(keys)})"
+        case Opaque(text, _):
+            return f" {text}"
+        case _:
+            return "" if inputs(plan) else f" ({', '.join(names(plan))})"

@@ -1,0 +1,165 @@
+"""Plans for the laws: one for each operator and its traps, and any composition of them by Hypothesis."""
+
+from __future__ import annotations
+
+from itertools import count
+
+from hypothesis import strategies as st
+from psycopg import sql
+
+from pg_trickle.algebra.aggregate import Aggregate, Call, Rule
+from pg_trickle.algebra.join import Join
+from pg_trickle.algebra.linear import Consolidate, Filter, Item, Project, UnionAll
+from pg_trickle.algebra.plan import Plan
+from pg_trickle.algebra.source import Unit
+from pg_trickle.scalar import BOOL, INT4, INT8, NUMERIC, Column, Scalar, Type, column, composed
+from tests.algebra.sources import scan
+
+
+def named(plan: Plan, name: str) -> Column:
+    return next(one for one in plan.columns if one.name == name)
+
+
+def predicate(template: sql.SQL, *columns: str, equates: bool = False) -> Scalar:
+    """A condition over columns, which stand in its holes by place."""
+    text = template.format(*map(sql.Identifier, columns))
+    made = composed(text, frozenset(columns), BOOL)
+    return Scalar(made.text, made.columns, made.type, equates=(columns[0], columns[1])) if equates else made
+
+
+def equal(left: str, right: str) -> Scalar:
+    return predicate(sql.SQL("{} = {}"), left, right, equates=True)
+
+
+def projected(plan: Plan, *items: tuple[str, str], by_value: bool = False) -> Project:
+    """Columns renamed: (new, old) pairs."""
+    return Project(plan, tuple(_renamed(new, named(plan, old), by_value) for new, old in items))
+
+
+def _renamed(name: str, value: Column, by_value: bool) -> Item:
+    return Item(Column(name, value.type.by_value if by_value else value.type), column(value))
+
+
+def call(name: str, value: sql.SQL, of: Type, *columns: str) -> Call:
+    text = value.format(*map(sql.Identifier, columns))
+    return Call(Column(name, of.by_value), Rule.RECOMPUTE, composed(text, frozenset(columns), of))
+
+
+def counted(name: str) -> Call:
+    return call(name, sql.SQL("count(*)"), INT8)
+
+
+def summed(name: str, of: Column) -> Call:
+    return call(name, sql.SQL("sum({})"), INT8 if of.type.is_integer else NUMERIC, of.name)
+
+
+R, S, T = scan("r", "r"), scan("s", "s"), scan("r", "t")
+R_S = Join(R, S, (equal("r_a", "s_a"),))
+TOTALS = Aggregate(
+    R, ("r_a",), (counted("n"), summed("total", named(R, "r_b")), call("low", sql.SQL("min({})"), INT4, "r_b"))
+)
+WIDE = Aggregate(S, ("s_a", "s_b"), (counted("m"), call("most", sql.SQL("max({})"), R.columns[2].type, "s_x")))
+
+PLANS: dict[str, Plan] = {
+    "scan": R,
+    "scan of a type without equality": scan("r", "r", "aj"),
+    "constant": Unit(),
+    "filter": Filter(R, (predicate(sql.SQL("{} > 1"), "r_a"),)),
+    "filter that NULL passes": Filter(R, (predicate(sql.SQL("{} IS DISTINCT FROM 1"), "r_b"),)),
+    "projection that drops the rest": projected(R, ("one", "r_b")),
+    "projection that keeps the scale": projected(R, ("one", "r_x")),
+    "projection that computes": Project(
+        R, (Item(Column("sum", INT4), composed(sql.SQL("r_a + coalesce(r_b, 0)"), frozenset(("r_a", "r_b")), INT4)),)
+    ),
+    "sum": UnionAll(R, S),
+    "sum of a table with itself": UnionAll(R, T),
+    "netted": Consolidate(UnionAll(R, S)),
+    "join": R_S,
+    "join over numbers of different scale": Join(R, S, (equal("r_x", "s_x"),)),
+    "join with any condition": Join(R, S, (predicate(sql.SQL("{} < {}"), "r_a", "s_b"),)),
+    "cross join": Join(R, S),
+    "join with a constant": Join(Unit(), R),
+    "self join": Join(R, T, (equal("r_a", "t_b"),)),
+    "join of three": Join(R_S, T, (equal("s_b", "t_b"),)),
+    "join of filtered": Join(Filter(R, (predicate(sql.SQL("{} > 0"), "r_b"),)), S, (equal("r_a", "s_a"),)),
+    "filter over a join": Filter(R_S, (predicate(sql.SQL("{} > {}"), "r_b", "s_b"),)),
+    "aggregate": TOTALS,
+    "aggregate by two nullable keys": WIDE,
+    "aggregate of everything": Aggregate(R, (), (counted("n"), summed("total", named(R, "r_b")))),
+    "aggregate over a join": Aggregate(R_S, ("s_b",), (counted("n"), summed("total", named(R, "r_b")))),
+    "filter over an aggregate": Filter(TOTALS, (predicate(sql.SQL("{} > 1"), "n"),)),
+    "distinct": Aggregate(projected(R, ("one", "r_a"), ("two", "r_b")), ("one", "two"), ()),
+    "distinct sum": Aggregate(UnionAll(projected(R, ("one", "r_a")), projected(S, ("two", "s_b"))), ("one",), ()),
+    "aggregate over an aggregate": Aggregate(
+        TOTALS, ("n",), (counted("groups"), summed("all", named(TOTALS, "total")))
+    ),
+    "join of aggregates": Join(TOTALS, WIDE, (equal("r_a", "s_b"),)),
+    "join of an aggregate and its table": Join(TOTALS, T, (equal("r_a", "t_a"),)),
+    "join with an aggregate of everything": Join(T, Aggregate(R, (), (counted("n"),))),
+}
+
+_TESTS = (sql.SQL("{} > 1"), sql.SQL("{} IS NULL"), sql.SQL("coalesce({}, 2) <= 2"))
+
+
+@st.composite
+def any_plan(draw: st.DrawFn, depth: int = 3) -> Plan:
+    """Any plan over r and s that is at most so deep."""
+    return draw(_plans(depth, count(1)))
+
+
+@st.composite
+def _plans(draw: st.DrawFn, depth: int, numbers: count[int]) -> Plan:
+    if depth == 0:
+        return scan(draw(st.sampled_from(["r", "s"])), f"t{next(numbers)}", "abx")
+    shape = draw(st.sampled_from(["scan", "filter", "project", "union", "join", "join", "aggregate", "distinct"]))
+    below = draw(_plans(0 if shape == "scan" else depth - 1, numbers))
+    match shape:
+        case "filter":
+            return Filter(below, (predicate(draw(st.sampled_from(_TESTS)), draw(_some(below))),))
+        case "project":
+            return draw(_projections(below, numbers))
+        case "union":
+            other = draw(_plans(depth - 1, numbers))
+            pairs = [(x.name, y.name) for x in below.columns for y in other.columns if x.type.name == y.type.name]
+            if not pairs:
+                return below
+            one, two = draw(st.sampled_from(pairs))
+            # Which of several equal numbers a group shows is free, and one branch may be a group.
+            branches = (
+                projected(below, (f"u{next(numbers)}", one), by_value=True),
+                projected(other, (f"u{next(numbers)}", two), by_value=True),
+            )
+            return UnionAll(*branches)
+        case "join":
+            other = draw(_plans(depth - 2 if depth > 1 else 0, numbers))
+            return Join(below, other, draw(_conditions(below, other)))
+        case "aggregate":
+            keys = draw(st.lists(_some(below), max_size=2, unique=True))
+            value = draw(_some(below))
+            calls = (counted(f"n{next(numbers)}"), summed(f"s{next(numbers)}", named(below, value)))
+            return Aggregate(below, tuple(keys), calls)
+        case "distinct":
+            some = draw(st.lists(_some(below), min_size=1, max_size=2, unique=True))
+            made = projected(below, *((f"d{next(numbers)}", name) for name in some))
+            return Aggregate(made, tuple(one.name for one in made.columns), ())
+        case _:
+            return below
+
+
+def _some(plan: Plan) -> st.SearchStrategy[str]:
+    return st.sampled_from([one.name for one in plan.columns])
+
+
+@st.composite
+def _projections(draw: st.DrawFn, plan: Plan, numbers: count[int]) -> Project:
+    kept = draw(st.lists(_some(plan), min_size=1, max_size=3))
+    return projected(plan, *((f"p{next(numbers)}", name) for name in kept))
+
+
+@st.composite
+def _conditions(draw: st.DrawFn, left: Plan, right: Plan) -> tuple[Scalar, ...]:
+    one, other = draw(_some(left)), draw(_some(right))
+    how = draw(st.sampled_from(["equal", "less", "none"]))
+    if how == "equal":
+        return (equal(one, other),)
+    return (predicate(sql.SQL("{} < {}"), one, other),) if how == "less" else ()

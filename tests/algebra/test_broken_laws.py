@@ -1,0 +1,200 @@
+"""The laws broken, once each: a test that can't see that proves nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+from hypothesis import Phase, find, settings
+from hypothesis import strategies as st
+from hypothesis.errors import NoSuchExample
+from psycopg import sql
+
+from pg_trickle.algebra.aggregate import Aggregate, Touched
+from pg_trickle.algebra.join import Join
+from pg_trickle.algebra.linear import Filter, Negate, UnionAll
+from pg_trickle.algebra.plan import Plan
+from pg_trickle.algebra.states import old
+from pg_trickle.render import parts, select
+from pg_trickle.rewrite import pushdown
+from pg_trickle.scalar import Column
+from tests.algebra.plans import PLANS
+from tests.algebra.sources import Contents, contents, fill, net_change, prepare, scan, zset
+
+pytestmark = pytest.mark.property
+LOOKING = settings(
+    max_examples=150, phases=[Phase.generate], derandomize=True, database=None, deadline=None, suppress_health_check=()
+)
+
+
+@pytest.fixture
+def conn(bare_database):
+    made = bare_database.connect()
+    prepare(made)
+    return made
+
+
+def is_noticed(conn, plan: Plan) -> bool:
+    """Whether some contents show that old + Δ isn't new."""
+    return _exists(conn, lambda _: zset(conn, UnionAll(UnionAll(old(plan), plan.delta()), Negate(plan))) != {})
+
+
+def are_noticed(conn) -> bool:
+    """Whether some contents show that the changes read aren't those that happened."""
+    return _exists(conn, lambda r: zset(conn, scan("r", "r", "abxj").delta()) != net_change(r))
+
+
+def _exists(conn, differs: Callable[[Contents], bool]) -> bool:
+    def found(tables: tuple[Contents, Contents]) -> bool:
+        with conn.transaction(force_rollback=True):
+            fill(conn, dict(zip("rs", tables, strict=True)))
+            return differs(tables[0])
+
+    try:
+        find(st.tuples(contents, contents), found, settings=LOOKING)
+    except NoSuchExample:
+        return False
+    return True
+
+
+def test_the_laws_hold_unbroken(conn):
+    assert not is_noticed(conn, PLANS["join"])
+    assert not are_noticed(conn)
+
+
+def test_a_join_without_the_term_of_both_sides_is_noticed(conn, monkeypatch):
+    def delta(self: Join) -> Plan:
+        return UnionAll(replace(self, left=self.left.delta()), replace(self, right=self.right.delta()))
+
+    monkeypatch.setattr(Join, "delta", delta)
+    assert is_noticed(conn, PLANS["join"])
+
+
+def test_a_join_without_the_change_of_its_right_side_is_noticed(conn, monkeypatch):
+    monkeypatch.setattr(Join, "delta", lambda self: replace(self, left=self.left.delta()))
+    assert is_noticed(conn, PLANS["join"])
+
+
+def test_a_join_that_reads_old_where_the_rule_says_new_is_noticed(conn, monkeypatch):
+    def delta(self: Join) -> Plan:
+        left, right = self.left.delta(), self.right.delta()
+        both = Negate(replace(self, left=left, right=right))
+        return UnionAll(UnionAll(replace(self, left=left), replace(self, left=old(self.left), right=right)), both)
+
+    monkeypatch.setattr(Join, "delta", delta)
+    assert is_noticed(conn, PLANS["self join"])
+
+
+def test_a_join_that_drops_a_weight_is_noticed(conn, monkeypatch):
+    whole = select._join
+
+    def one_sided(left, right, on, common):
+        return (
+            whole(left, right, on, common) if not select.is_delta(right) else _weight_of_left(left, right, on, common)
+        )
+
+    monkeypatch.setattr(select, "_join", one_sided)
+    assert is_noticed(conn, PLANS["join"])
+
+
+def _weight_of_left(left, right, on, common):
+    return sql.SQL("SELECT {columns}, l.{w} AS {w} FROM ({left}) AS l JOIN ({right}) AS r ON {on}").format(
+        columns=parts.names(one.name for one in left.columns + right.columns),
+        w=parts.WEIGHT,
+        left=common.select(left),
+        right=common.select(right),
+        on=parts.conjunction(on),
+    )
+
+
+def test_a_delta_that_is_not_filtered_is_noticed(conn, monkeypatch):
+    monkeypatch.setattr(Filter, "delta", lambda self: self.input.delta())
+    assert is_noticed(conn, PLANS["filter"])
+
+
+def test_half_a_sum_is_noticed(conn, monkeypatch):
+    monkeypatch.setattr(UnionAll, "delta", lambda self: self.left.delta())
+    assert is_noticed(conn, PLANS["sum of a table with itself"])
+
+
+def test_a_sign_not_turned_is_noticed(conn, monkeypatch):
+    monkeypatch.setattr(Aggregate, "delta", _groups(lambda self: self.input, sign=lambda plan: plan))
+    assert is_noticed(conn, PLANS["aggregate"])
+
+
+def test_groups_that_keep_their_old_row_are_noticed(conn, monkeypatch):
+    monkeypatch.setattr(Aggregate, "delta", lambda self: replace(self, input=_touched(self, self.input)))
+    assert is_noticed(conn, PLANS["distinct"])
+
+
+def test_old_groups_computed_from_the_new_state_are_noticed(conn, monkeypatch):
+    monkeypatch.setattr(Aggregate, "delta", _groups(lambda self: self.input, sign=Negate))
+    assert is_noticed(conn, PLANS["aggregate of everything"])
+
+
+def _touched(aggregate: Aggregate, state: Plan) -> Plan:
+    return Touched(state, aggregate.input.delta(), aggregate.keys)
+
+
+def _groups(before: Callable[[Aggregate], Plan], sign: Callable[[Plan], Plan]) -> Callable[[Aggregate], Plan]:
+    def delta(self: Aggregate) -> Plan:
+        now = replace(self, input=_touched(self, self.input))
+        return UnionAll(now, sign(replace(self, input=_touched(self, before(self)))))
+
+    return delta
+
+
+@pytest.mark.parametrize("plan", ["aggregate", "aggregate by two nullable keys", "distinct sum"])
+def test_a_bare_equals_between_nullable_keys_is_noticed(conn, monkeypatch, plan):
+    def bare(of: Column, left: sql.Composable, right: sql.Composable) -> sql.Composable:
+        return sql.SQL("{left} = {right}").format(left=left, right=right)
+
+    monkeypatch.setattr(parts, "_match", bare)
+    assert is_noticed(conn, PLANS[plan])
+
+
+def test_netting_by_equality_instead_of_identity_is_noticed(conn, monkeypatch):
+    monkeypatch.setattr(select, "identity_keys", lambda of, value: (value if of.type.hashable else _as_text(value),))
+    assert are_noticed(conn)
+
+
+def _as_text(value: sql.Composable) -> sql.Composable:
+    return sql.SQL("{value}::text").format(value=value)
+
+
+INTERVALS = {
+    "the snapshot alone": sql.SQL("NOT pg_visible_in_snapshot(xid, $1)"),
+    "the lower bound alone": sql.SQL("xid >= pg_snapshot_xmin($1)"),
+    "the sequence alone": sql.SQL("seq > ($3 ->> '11')::bigint"),
+    "the own transaction as a whole": sql.SQL("(xid = $2 OR NOT pg_visible_in_snapshot(xid, $1))"),
+}
+
+
+@pytest.mark.parametrize("condition", INTERVALS.values(), ids=INTERVALS)
+def test_an_interval_that_rests_on_half_the_frontier_is_noticed(conn, monkeypatch, condition):
+    typed = sql.SQL("num_nulls($1::pg_snapshot, $2::xid8, $3::jsonb) = 0")
+
+    def changes(table, fields, common):
+        held = sql.SQL("SELECT a AS r_a, b AS r_b, x AS r_x, j AS r_j, w AS {w} FROM {buffer} WHERE {new} AND {typed}")
+        rows = held.format(
+            w=parts.WEIGHT, buffer=sql.Identifier("pgtrickle_changes", table.buffer), new=condition, typed=typed
+        )
+        return select.consolidated(tuple(field.column for field in fields), rows)
+
+    monkeypatch.setattr(select, "_changes", changes)
+    assert are_noticed(conn)
+
+
+def test_a_predicate_lost_on_its_way_down_is_noticed(conn, monkeypatch):
+    plan = PLANS["filter over a join"]
+    tables = {"r": _pairs((1, 1), (1, 0)), "s": _pairs((1, 1), (1, -1))}
+    with conn.transaction(force_rollback=True):
+        fill(conn, tables)
+        assert zset(conn, pushdown.pushed_down(plan)) == zset(conn, plan)
+        monkeypatch.setattr(pushdown, "_sunk", lambda below, predicates: below)
+        assert zset(conn, pushdown.pushed_down(plan)) != zset(conn, plan)
+
+
+def _pairs(*rows: tuple[int, int]) -> Contents:
+    return Contents([(a, b, None, "1") for a, b in rows], [], [], [], [], [0])

@@ -1,0 +1,115 @@
+"""The law of all operators: old + Δ − new is empty."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, note
+from hypothesis import strategies as st
+
+from pg_trickle.algebra.linear import Consolidate, Negate, UnionAll
+from pg_trickle.algebra.plan import Plan, inputs, names
+from pg_trickle.algebra.source import Changes, Empty, Source
+from pg_trickle.algebra.states import old
+from pg_trickle.rewrite.passes import optimised
+from pg_trickle.rewrite.specialise import specialised
+from pg_trickle.uniqueness import is_net, keys
+from tests.algebra.outline import outline
+from tests.algebra.plans import PLANS, any_plan
+from tests.algebra.sources import SOURCES, Contents, contents, fill, net_change, prepare, scan, weighted, zset
+
+UNCHANGED = Contents([(1, 1, "1.0", "1"), (None, 2, None, "[]")], [], [], [], [], [0])
+
+
+@pytest.fixture
+def conn(bare_database):
+    made = bare_database.connect()
+    prepare(made)
+    return made
+
+
+def surplus(plan: Plan) -> Plan:
+    """What old and change together have more, or less, than new."""
+    note(outline(plan))
+    return UnionAll(UnionAll(old(plan), plan.delta()), Negate(plan))
+
+
+@pytest.mark.property
+@pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
+@given(r=contents, s=contents)
+def test_old_plus_delta_is_new(conn, plan, r, s):
+    with conn.transaction(force_rollback=True):
+        fill(conn, {"r": r, "s": s})
+        assert zset(conn, surplus(plan)) == {}
+
+
+@pytest.mark.property
+@given(plan=any_plan(), r=contents, s=contents)
+def test_old_plus_delta_is_new_however_operators_are_composed(conn, plan, r, s):
+    with conn.transaction(force_rollback=True):
+        fill(conn, {"r": r, "s": s})
+        assert zset(conn, surplus(plan)) == {}
+
+
+@pytest.mark.property
+@given(plan=any_plan(), r=contents, s=contents)
+def test_rewriting_changes_neither_the_query_nor_its_delta(conn, plan, r, s):
+    better = optimised(plan)
+    assert names(better) == names(plan)
+    with conn.transaction(force_rollback=True):
+        fill(conn, {"r": r, "s": s})
+        assert zset(conn, better) == zset(conn, plan)
+        assert zset(conn, better.delta()) == zset(conn, plan.delta())
+
+
+@pytest.mark.property
+@given(plan=any_plan(), r=contents)
+def test_a_delta_specialised_to_what_changed_is_the_same_delta(conn, plan, r):
+    with conn.transaction(force_rollback=True):
+        fill(conn, {"r": r, "s": UNCHANGED})
+        special = specialised(plan.delta(), lambda table: table == SOURCES["r"])
+        assert not any(part.table == SOURCES["s"] for part in _changes(special))
+        expected = zset(conn, plan.delta())
+        assert (expected if isinstance(special, Empty) else zset(conn, special)) == expected
+        assert not (isinstance(special, Empty) and expected)
+
+
+@pytest.mark.property
+@given(plan=any_plan(), r=contents, s=contents)
+def test_rows_told_apart_by_a_key_really_are(conn, plan, r, s):
+    with conn.transaction(force_rollback=True):
+        fill(conn, {"r": r, "s": s})
+        rows = weighted(conn, Consolidate(plan))
+        places = {one.name: place for place, one in enumerate(plan.columns)}
+        for key in keys(plan):
+            shown = [tuple(row[places[name]] for name in sorted(key)) for row in rows for _ in range(row[-1])]
+            assert len(shown) == len(set(shown)), f"{sorted(key)} is no key"
+
+
+@pytest.mark.property
+@given(plan=any_plan(2), r=contents, s=contents)
+def test_a_delta_taken_for_net_has_no_row_twice(conn, plan, r, s):
+    change = plan.delta()
+    if not is_net(change):
+        return
+    with conn.transaction(force_rollback=True):
+        fill(conn, {"r": r, "s": s})
+        rows = weighted(conn, change)
+        assert len(rows) == len({row[:-1] for row in rows})
+        assert all(row[-1] for row in rows)
+
+
+@given(r=contents)
+def test_changes_are_those_that_the_frontier_does_not_show(conn, r):
+    with conn.transaction(force_rollback=True):
+        fill(conn, {"r": r})
+        assert zset(conn, scan("r", "r", "abxj").delta()) == net_change(r)
+
+
+@given(plan=any_plan(), data=st.data())
+def test_a_delta_never_asks_for_the_delta_of_a_delta(plan, data):
+    assert names(plan.delta()) == names(plan)
+
+
+def _changes(plan: Plan) -> list[Changes]:
+    own = [plan] if isinstance(plan, Changes) and isinstance(plan.table, Source) else []
+    return own + [one for below in inputs(plan) for one in _changes(below)]
