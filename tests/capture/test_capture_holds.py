@@ -44,10 +44,11 @@ def source_oid(db: Connection) -> int:
 
 
 def last_reason(db: Connection) -> str | None:
+    """Why the last refresh recomputed; None if it didn't."""
     (reason,) = db.execute(
         "SELECT reason FROM pgtrickle.pgt_refresh_history ORDER BY refresh_id DESC LIMIT 1"
     ).fetchone() or (None,)
-    return reason
+    return None if reason is None else str(reason)
 
 
 @pytest.mark.parametrize(
