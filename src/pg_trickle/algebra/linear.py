@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from pg_trickle.algebra.plan import Plan
 from pg_trickle.scalar import Column, Scalar
@@ -66,11 +66,17 @@ class UnionAll(Plan):
 
     left: Plan
     right: Plan
+    schema: tuple[Column, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        # Once, not on every look: both sides share their parts, and looking through both takes exponential time.
+        pairs = zip(self.left.columns, self.right.columns, strict=True)
+        schema = tuple(replace(left, not_null=left.not_null and right.not_null) for left, right in pairs)
+        object.__setattr__(self, "schema", schema)
 
     @property
     def columns(self) -> tuple[Column, ...]:
-        pairs = zip(self.left.columns, self.right.columns, strict=True)
-        return tuple(replace(left, not_null=left.not_null and right.not_null) for left, right in pairs)
+        return self.schema
 
     def delta(self) -> Plan:
         return UnionAll(self.left.delta(), self.right.delta())

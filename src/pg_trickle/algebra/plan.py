@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 from typing import Self
 
@@ -39,3 +39,15 @@ def inputs(plan: Plan) -> tuple[Plan, ...]:
     """The plans directly below."""
     values = (getattr(plan, field.name) for field in fields(plan))
     return tuple(value for value in values if isinstance(value, Plan))
+
+
+def distinct(plan: Plan) -> Iterator[Plan]:
+    """Each node of a plan once.  A delta shares its parts: as a tree, a join of n inputs would have 2ⁿ of them."""
+    seen: set[int] = set()
+    pending = [plan]
+    while pending:
+        node = pending.pop()
+        if id(node) not in seen:
+            seen.add(id(node))
+            yield node
+            pending.extend(reversed(inputs(node)))

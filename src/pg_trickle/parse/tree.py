@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 import postgast
 from google.protobuf.descriptor import FieldDescriptor
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 from postgast.pg_query_pb2 import AND_EXPR, Node, ParseResult, SelectStmt
 
 from pg_trickle.errors import InvalidDefinition, UnsupportedQuery
@@ -21,6 +21,8 @@ def parse_select(text: str) -> SelectStmt:
         statements = postgast.parse(text).stmts
     except postgast.PgQueryError as exc:
         raise InvalidDefinition(str(exc), sqlstate="42601") from exc
+    except (DecodeError, RecursionError) as exc:
+        raise UnsupportedQuery("a query nested this deeply", "its tree is deeper than the compiler reads.") from exc
     if len(statements) != 1 or kind(statements[0].stmt) != "select_stmt":
         raise InvalidDefinition("a defining query must be a single SELECT", sqlstate="42601")
     return statements[0].stmt.select_stmt

@@ -53,10 +53,10 @@ def is_determined_by_rows(request: CompileRequest) -> bool:
     """
     try:
         check_functions(request.functions)
+        texts = [request.query, *(one.definition for one in request.relations if one.definition is not None)]
+        return all(map(_reads_named_relations_alone, map(parse_select, texts)))
     except UnsupportedQuery:
         return False
-    texts = [request.query, *(one.definition for one in request.relations if one.definition is not None)]
-    return all(map(_reads_named_relations_alone, map(parse_select, texts)))
 
 
 def _reads_named_relations_alone(statement: SelectStmt) -> bool:

@@ -10,7 +10,7 @@ from pg_trickle.algebra.aggregate import Aggregate, Touched
 from pg_trickle.algebra.join import Join
 from pg_trickle.algebra.linear import Consolidate, Filter, Negate, Project, UnionAll
 from pg_trickle.algebra.operators import operator
-from pg_trickle.algebra.plan import Plan, inputs
+from pg_trickle.algebra.plan import Plan, distinct, inputs
 from pg_trickle.algebra.plan import names as names_of
 from pg_trickle.algebra.source import Changes, Empty, Field, Opaque, Scan, Source, State, Unit
 from pg_trickle.render.parts import (
@@ -35,17 +35,13 @@ class CommonTables:
 
     def __init__(self, plans: tuple[Plan, ...], local: frozenset[State] = frozenset()) -> None:
         self.local = local
-        self._seen: Counter[Plan] = Counter()
-        self._names: dict[Plan, sql.Identifier] = {}
+        # By identity: a delta shares its parts as objects, and to compare or hash them as trees takes exponential time.
+        self._nodes = {id(node): node for plan in plans for node in distinct(plan)}
+        self._uses = Counter(id(below) for node in self._nodes.values() for below in inputs(node))
+        self._uses.update(map(id, plans))
+        self._deltas: dict[int, bool] = {}
+        self._names: dict[int, sql.Identifier] = {}
         self.bodies: list[sql.Composable] = []
-        for plan in plans:
-            self._count(plan)
-
-    def _count(self, plan: Plan) -> None:
-        self._seen[plan] += 1
-        if self._seen[plan] == 1:
-            for below in inputs(plan):
-                self._count(below)
 
     def add(self, name: str, body: sql.Composable) -> sql.Identifier:
         """A WITH query of the given name."""
@@ -63,11 +59,11 @@ class CommonTables:
         """The plan as a SELECT of its columns and the weight."""
         if not self._is_shared(plan):
             return _body(plan, self)
-        if plan not in self._names:
+        if id(plan) not in self._names:
             body = _body(plan, self)
-            self._names[plan] = self.add(f"__pgt_{len(self._names) + 1}", body)
+            self._names[id(plan)] = self.add(f"__pgt_{len(self._names) + 1}", body)
         return sql.SQL("SELECT {columns}{w} FROM {name}").format(
-            columns=leading(names_of(plan)), w=WEIGHT, name=self._names[plan]
+            columns=leading(names_of(plan)), w=WEIGHT, name=self._names[id(plan)]
         )
 
     def with_clause(self) -> sql.Composable:
@@ -77,24 +73,31 @@ class CommonTables:
         return sql.SQL("WITH {bodies} ").format(bodies=sql.SQL(",\n     ").join(self.bodies))
 
     def _is_shared(self, plan: Plan) -> bool:
-        if self._seen[plan] < 2 or not is_delta(plan):
+        if self._uses[id(plan)] < 2 or not is_delta(plan, self._deltas):
             return False
         return not (isinstance(plan, Changes) and isinstance(plan.table, State))
 
 
-def is_delta(plan: Plan) -> bool:
-    """Whether the plan's size follows the change rather than the tables."""
+def is_delta(plan: Plan, known: dict[int, bool] | None = None) -> bool:
+    """Whether the plan's size follows the change rather than the tables; ``known`` remembers it by identity."""
+    known = {} if known is None else known
+    if id(plan) not in known:
+        known[id(plan)] = _is_delta(plan, known)
+    return known[id(plan)]
+
+
+def _is_delta(plan: Plan, known: dict[int, bool]) -> bool:
     match operator(plan):
         case Changes() | Empty() | Touched():
             return True
         case Scan() | Unit() | Opaque():
             return False
         case Join(left, right, _):
-            return is_delta(left) or is_delta(right)
+            return is_delta(left, known) or is_delta(right, known)
         case UnionAll(left, right):
-            return is_delta(left) and is_delta(right)
+            return is_delta(left, known) and is_delta(right, known)
         case Filter() | Project() | Negate() | Consolidate() | Aggregate():
-            return is_delta(inputs(plan)[0])
+            return is_delta(inputs(plan)[0], known)
 
 
 def is_bag(plan: Plan) -> bool:

@@ -17,29 +17,40 @@ Changed = Callable[[Source | State], bool]
 
 
 def specialised(plan: Plan, changed: Changed) -> Plan:
-    """The plan with ``ΔR = ∅`` for every unchanged R, simplified: ``∅ ⋈ R = ∅``, ``∅ + Q = Q``, ``σ(∅) = ∅`` …"""
+    """The plan with ``ΔR = ∅`` for every unchanged R, simplified: ``∅ ⋈ R = ∅``, ``∅ + Q = Q``, ``σ(∅) = ∅`` …
+
+    Parts that the plan shares stay shared.
+    """
+    done: dict[int, Plan] = {}
+
+    def descend(part: Plan) -> Plan:
+        if id(part) not in done:
+            done[id(part)] = _simplified(part, descend, changed)
+        return done[id(part)]
+
+    return descend(plan)
+
+
+def _simplified(plan: Plan, descend: Callable[[Plan], Plan], changed: Changed) -> Plan:
     match operator(plan):
         case Changes(table, _):
             return plan if changed(table) else Empty(plan.columns)
         case Scan() | Unit() | Empty() | Opaque():
             return plan
         case Filter(below) | Project(below) | Negate(below) | Consolidate(below):
-            inside = specialised(below, changed)
+            inside = descend(below)
             return Empty(plan.columns) if isinstance(inside, Empty) else replace(plan, input=inside)
         case UnionAll(left, right):
-            return _sum(plan, specialised(left, changed), specialised(right, changed))
+            return _sum(plan, descend(left), descend(right))
         case Join(left, right, on):
-            sides = specialised(left, changed), specialised(right, changed)
+            sides = descend(left), descend(right)
             return Empty(plan.columns) if any(isinstance(side, Empty) for side in sides) else Join(*sides, on)
         case Aggregate(below, keys, calls):
-            inside = specialised(below, changed)
+            inside = descend(below)
             return Empty(plan.columns) if isinstance(inside, Empty) and keys else Aggregate(inside, keys, calls)
-        case Touched(below, change, keys):
-            touching = specialised(change, changed)
-            # Without keys every row is of the one group, touched or not.
-            if isinstance(touching, Empty) and keys:
-                return Empty(plan.columns)
-            return replace(plan, input=specialised(below, changed), change=touching)
+        case Touched(_, change, _):
+            touching = descend(change)
+            return Empty(plan.columns) if isinstance(touching, Empty) else replace(plan, change=touching)
 
 
 def _sum(whole: Plan, left: Plan, right: Plan) -> Plan:
