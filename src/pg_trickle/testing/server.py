@@ -45,6 +45,7 @@ SETTINGS: Mapping[str, str] = {
 THROWAWAY_SETTINGS: Mapping[str, str] = {
     "fsync": "off",
     "full_page_writes": "off",
+    "max_prepared_transactions": "10",
     "shared_buffers": "64MB",
 }
 
