@@ -94,6 +94,7 @@ CREATE FUNCTION pgtrickle_changes.worker_pending(p_ids bigint[]) RETURNS bigint[
     LANGUAGE plpgsql VOLATILE SECURITY DEFINER
     SET search_path = pg_catalog, pg_temp
 AS $$
+-- In the order of the index: EXISTS would read the consumed rows from the beginning, expecting a hit among the first.
 DECLARE
     v_item    record;
     v_pending bigint[] := '{}';
@@ -101,7 +102,8 @@ DECLARE
 BEGIN
     FOR v_item IN
         SELECT st.pgt_id, st.owner_oid, st.frontier, st.frontier_xid, st.frontier_seqs,
-               'SELECT pg_catalog.to_jsonb(' || string_agg(format('EXISTS (SELECT FROM pgtrickle_changes.%I AS c WHERE %s)', k.buffer,
+               'SELECT pg_catalog.to_jsonb(' || string_agg(format('(SELECT true FROM pgtrickle_changes.%I AS c WHERE %s'
+                                              ' ORDER BY c.xid LIMIT 1) IS NOT NULL', k.buffer,
                                               pgtrickle_changes.new_rows(s.source_relid, '$1', '$2', '$3')), ' OR ') || ')' AS statement
           FROM pgtrickle.pgt_stream_tables AS st
           JOIN pgtrickle.pgt_dependencies AS s ON s.pgt_id = st.pgt_id AND s.captured
