@@ -88,5 +88,5 @@ def test_ctrl_c_brings_the_command_to_its_proof():
             break
     text, errors = process.communicate()
     watchdog.cancel()
-    assert process.returncode == 0, errors
+    assert process.returncode == 0, text + errors
     assert "all 6 stream tables equal their queries" in text
