@@ -45,8 +45,8 @@ def _keys(plan: Plan) -> set[Key]:
                 if key <= renamed.keys()
                 for choice in product(*(sorted(renamed[name]) for name in sorted(key)))
             }
-        case Join(left, right, _):
-            return _join_keys(plan, keys(left), keys(right))
+        case Join(left, right, _) as join:
+            return _join_keys(join, keys(left), keys(right))
         case Aggregate(_, grouped, _):
             return {frozenset(grouped)}
         case UnionAll() | Negate() | Consolidate() | Changes() | Empty() | Opaque():

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from postgast.pg_query_pb2 import AEXPR_OP
+from postgast.pg_query_pb2 import AEXPR_OP, Node
 
 from pg_trickle.errors import UnsupportedQuery
 from pg_trickle.parse.scope import Context, Scope
-from pg_trickle.parse.tree import Node, column_reference, kind, location, nodes, printed, rebuilt, strings
+from pg_trickle.parse.tree import column_reference, kind, location, nodes, printed, rebuilt, strings
 from pg_trickle.parse.types import Resolve, Types
 from pg_trickle.scalar import Column, Scalar, identifier
 

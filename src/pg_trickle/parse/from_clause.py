@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from postgast.pg_query_pb2 import JOIN_FULL, JOIN_INNER, JOIN_LEFT, JOIN_RIGHT, JoinExpr, RangeSubselect, RangeVar
+from postgast.pg_query_pb2 import (
+    JOIN_FULL,
+    JOIN_INNER,
+    JOIN_LEFT,
+    JOIN_RIGHT,
+    JoinExpr,
+    Node,
+    RangeSubselect,
+    RangeVar,
+    SelectStmt,
+)
 
 from pg_trickle.algebra.join import Join
 from pg_trickle.algebra.linear import Filter
@@ -15,7 +25,7 @@ from pg_trickle.catalog.model import RelationFact
 from pg_trickle.errors import UnsupportedQuery
 from pg_trickle.parse.expressions import scalar
 from pg_trickle.parse.scope import Context, Entry, Scope
-from pg_trickle.parse.tree import Node, SelectStmt, conjuncts, kind, only, parse_select, strings
+from pg_trickle.parse.tree import conjuncts, kind, only, parse_select, strings
 from pg_trickle.parse.types import fact_type
 from pg_trickle.scalar import BOOL, Column, Scalar, identifier
 

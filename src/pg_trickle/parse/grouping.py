@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from postgast.pg_query_pb2 import Node
 from psycopg import sql
 
 from pg_trickle.algebra.aggregate import Aggregate, Call, Rule
@@ -12,17 +13,7 @@ from pg_trickle.algebra.plan import Plan
 from pg_trickle.errors import UnsupportedQuery
 from pg_trickle.parse.expressions import check, over_columns, resolved, scalar
 from pg_trickle.parse.scope import Context, Scope
-from pg_trickle.parse.tree import (
-    Node,
-    children,
-    column_reference,
-    is_expression,
-    kind,
-    location,
-    printed,
-    rebuilt,
-    strings,
-)
+from pg_trickle.parse.tree import children, column_reference, is_expression, kind, location, printed, rebuilt, strings
 from pg_trickle.parse.types import Types
 from pg_trickle.scalar import BOOL, INT8, NUMERIC, Column, Scalar, Type, column, composed
 
@@ -126,7 +117,7 @@ class Grouping:
         result_type = _result_type(rule, argument)
         result = Column(self.context.namer.fresh(name), result_type, not_null=rule is Rule.COUNT)
         value = _call_text(name, argument, condition, result_type)
-        return Call(result, rule, value, argument and argument.name, condition and condition.name)
+        return Call(result, rule, value, argument.name if argument else None, condition.name if condition else None)
 
     def _condition(self, node: Node) -> Column:
         return self._item(scalar(node, self.scope, self.context), "filter").column

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from postgast.pg_query_pb2 import SETOP_INTERSECT, SETOP_NONE, SETOP_UNION
+from postgast.pg_query_pb2 import SETOP_INTERSECT, SETOP_NONE, SETOP_UNION, Node, SelectStmt
 from psycopg import sql
 
 from pg_trickle.algebra.aggregate import Aggregate
@@ -16,7 +16,7 @@ from pg_trickle.parse.expressions import scalar
 from pg_trickle.parse.from_clause import Query, filtered, from_clause
 from pg_trickle.parse.grouping import Grouping
 from pg_trickle.parse.scope import CommonTable, Context, Expected, Namer, Scope
-from pg_trickle.parse.tree import Node, SelectStmt, conjuncts, kind, nodes, only, parse_select, strings
+from pg_trickle.parse.tree import conjuncts, kind, nodes, only, parse_select, strings
 from pg_trickle.parse.types import fact_type
 from pg_trickle.scalar import NUMERIC, Column, Scalar, Type, column, composed
 

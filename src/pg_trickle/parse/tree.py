@@ -86,7 +86,7 @@ def printed(node: Node) -> str:
     statement = ParseResult()
     target = statement.stmts.add().stmt.select_stmt.target_list.add().res_target
     target.val.CopyFrom(node)
-    return postgast.deparse(statement).removeprefix("SELECT ")
+    return str(postgast.deparse(statement)).removeprefix("SELECT ")
 
 
 def column_reference(name: str) -> Node:

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from postgast.pg_query_pb2 import AEXPR_NULLIF, AEXPR_OP, A_Const, A_Expr, TypeCast, TypeName
+from postgast.pg_query_pb2 import AEXPR_NULLIF, AEXPR_OP, A_Const, A_Expr, Node, TypeCast, TypeName
 
 from pg_trickle.catalog.model import ColumnFact, FunctionFact
-from pg_trickle.parse.tree import Node, kind, nodes, strings
+from pg_trickle.parse.tree import kind, nodes, strings
 from pg_trickle.scalar import BOOL, INT4, INT8, NUMERIC, TEXT, UNKNOWN, Column, Identity, Type
 
 _EQUAL = {

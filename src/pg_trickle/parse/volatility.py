@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from postgast.pg_query_pb2 import SelectStmt
+
 from pg_trickle.catalog.model import CompileRequest, FunctionFact
 from pg_trickle.errors import UnsupportedQuery
-from pg_trickle.parse.tree import SelectStmt, kind, nodes, parse_select
+from pg_trickle.parse.tree import kind, nodes, parse_select
 
 # Built-in STABLE functions that depend on settings alone, and those settings are pinned
 # to the stream table: TimeZone, DateStyle, IntervalStyle, locale (ALGEBRA.md §8, trap 16).

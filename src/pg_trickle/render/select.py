@@ -152,8 +152,8 @@ def _body(plan: Plan, common: CommonTables) -> sql.Composable:
             return consolidated(below.columns, common.select(below))
         case Join(left, right, on):
             return _join(left, right, on, common)
-        case Aggregate():
-            return _aggregate(plan, common)
+        case Aggregate() as aggregate:
+            return _aggregate(aggregate, common)
         case Touched(below, change, keys):
             return _touched(below, change, keys, common)
 

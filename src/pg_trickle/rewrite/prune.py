@@ -16,10 +16,10 @@ from pg_trickle.scalar import Column, Scalar, column
 def pruned(plan: Plan, needed: frozenset[str]) -> Plan:
     """The plan without columns outside ``needed`` (a plan may keep more than that, never less)."""
     match operator(plan):
-        case Scan(_, fields):
-            return replace(plan, fields=tuple(field for field in fields if field.column.name in needed))
-        case Filter(below, predicates):
-            return replace(plan, input=pruned(below, needed | _columns(predicates)))
+        case Scan(_, fields) as scan:
+            return replace(scan, fields=tuple(field for field in fields if field.column.name in needed))
+        case Filter(below, predicates) as filtered:
+            return replace(filtered, input=pruned(below, needed | _columns(predicates)))
         case Project(below, items):
             kept = tuple(item for item in items if item.column.name in needed)
             return Project(pruned(below, _columns(tuple(item.value for item in kept))), kept)

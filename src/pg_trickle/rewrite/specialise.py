@@ -37,9 +37,9 @@ def _simplified(plan: Plan, descend: Callable[[Plan], Plan], changed: Changed) -
             return plan if changed(table) else Empty(plan.columns)
         case Scan() | Unit() | Empty() | Opaque():
             return plan
-        case Filter(below) | Project(below) | Negate(below) | Consolidate(below):
+        case Filter(below) | Project(below) | Negate(below) | Consolidate(below) as linear:
             inside = descend(below)
-            return Empty(plan.columns) if isinstance(inside, Empty) else replace(plan, input=inside)
+            return Empty(plan.columns) if isinstance(inside, Empty) else replace(linear, input=inside)
         case UnionAll(left, right):
             return _sum(plan, descend(left), descend(right))
         case Join(left, right, on):
@@ -48,9 +48,9 @@ def _simplified(plan: Plan, descend: Callable[[Plan], Plan], changed: Changed) -
         case Aggregate(below, keys, calls):
             inside = descend(below)
             return Empty(plan.columns) if isinstance(inside, Empty) and keys else Aggregate(inside, keys, calls)
-        case Touched(_, change, _):
+        case Touched(_, change, _) as touched:
             touching = descend(change)
-            return Empty(plan.columns) if isinstance(touching, Empty) else replace(plan, change=touching)
+            return Empty(plan.columns) if isinstance(touching, Empty) else replace(touched, change=touching)
 
 
 def _sum(whole: Plan, left: Plan, right: Plan) -> Plan:
