@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 
 from pg_trickle.catalog.model import ColumnFact, CompileRequest, FunctionFact, RelationFact
 from pg_trickle.errors import InvalidDefinition, UnsupportedQuery
-from pg_trickle.parse.tree import 
 from pg_trickle.scalar import Column
 
 
