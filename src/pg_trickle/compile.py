@@ -111,13 +111,13 @@ def _incremental(request: CompileRequest, query: Query) -> Plan:
         sources=sources,
         key=key,
         content_index=target.content_index,
-        states=stages,
+        states=definition.stored,
         deltas=tuple(sorted({state.delta_name for _, used in made.values() for state in used})),
         fill=programs.fill(definition),
         full=programs.full(definition),
         verify=programs.verify(definition),
         differential={name: program for name, (program, _) in made.items()},
-        explain=explain.incremental(stages, final),
+        explain=explain.incremental(stages, final, definition.stored),
         indexes=explain.wanted_indexes(request, stages, final),
     )
 

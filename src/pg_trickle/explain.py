@@ -19,12 +19,14 @@ from pg_trickle.stages import Stage
 Line = dict[str, Any]
 
 
-def incremental(stages: tuple[Stage, ...], final: Plan) -> dict[str, Any]:
+def incremental(stages: tuple[Stage, ...], final: Plan, stored: tuple[Stage, ...]) -> dict[str, Any]:
     """The tree of the final plan with each stage's tree below the scan of its state."""
     by_state = {stage.state.name: stage for stage in stages}
     lines: list[Line] = []
     _walk(final, 0, by_state, lines)
-    return {"tree": lines, "notes": []}
+    own = [stage for stage in stages if stage not in stored]
+    notes = ["The stream table shows all that the aggregation has to remember: there is no state table for it."]
+    return {"tree": lines, "notes": notes if own else []}
 
 
 def recomputing(refusal: UnsupportedQuery) -> dict[str, Any]:
@@ -61,7 +63,7 @@ def _stage(stage: Stage, depth: int, stages: dict[str, Stage], lines: list[Line]
     name = "Aggregate" if aggregate.calls or stage.is_global else "Distinct"
     keys = {item.column.name: item.value.text for item in _items(aggregate.input)}
     grouped = ", ".join(keys.get(key, key) for key in aggregate.keys)
-    detail = _shown(f"by {grouped}" if grouped else "of all rows") + f", state table {stage.state.name}"
+    detail = _shown(f"by {grouped}" if grouped else "of all rows") + f", state {stage.state.name}"
     rule = "a row while its count is above 0" if name == "Distinct" else "stored counters, only touched groups"
     lines.append({"depth": depth, "operator": name, "detail": detail, "rule": rule})
     lines.extend(

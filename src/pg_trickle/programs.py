@@ -10,14 +10,15 @@ from dataclasses import dataclass, replace
 from psycopg import sql
 
 from pg_trickle.algebra.linear import Consolidate
-from pg_trickle.algebra.plan import Plan, inputs
+from pg_trickle.algebra.plan import Plan, distinct
 from pg_trickle.algebra.source import Changes, Empty, Field, Opaque, Scan, Source, State
 from pg_trickle.render.apply import Target, apply, insert_all, renamed
-from pg_trickle.render.direct import apply_directly, is_direct
+from pg_trickle.render.direct import apply_directly
 from pg_trickle.render.parts import CHANGES_SCHEMA, WEIGHT
 from pg_trickle.render.parts import names as name_list
 from pg_trickle.render.select import CommonTables, consolidated, relation
 from pg_trickle.render.stage import add_delta, add_stage, fresh, grouped_delta, insert_fresh, needs_rows_below
+from pg_trickle.render.store import Store, is_direct, store_in
 from pg_trickle.rewrite.specialise import specialised
 from pg_trickle.scalar import Column, Identity, Type
 from pg_trickle.stages import Stage
@@ -36,9 +37,20 @@ class Definition:
     query: Opaque
 
     @property
+    def stored(self) -> tuple[Stage, ...]:
+        """The stages that have a state table."""
+        own = store_in(self.target, self.final, self.stages)
+        return tuple(stage for stage in self.stages if own is None or stage is not own.stage)
+
+    def store(self, stage: Stage) -> Store:
+        """Where a stage's state is kept."""
+        own = store_in(self.target, self.final, self.stages)
+        return own if own is not None and own.stage is stage else Store(stage)
+
+    @property
     def whole(self) -> Plan:
         """The contents of the stream table, from scratch: the query's own text, or its states once those are right."""
-        return self.final if self.stages else self.query
+        return self.final if self.stages and self.stored == self.stages else self.query
 
 
 def _printed(statement: sql.Composable) -> str:
@@ -58,7 +70,7 @@ def fill(definition: Definition) -> Program:
                 insert=insert_fresh(stage, CommonTables(()))
             )
         )
-        for stage in definition.stages
+        for stage in definition.stored
     ]
     rows = _contents(definition.target, definition.whole, CommonTables(()))
     return (*statements, _printed(insert_all(definition.target, rows)))
@@ -67,7 +79,7 @@ def fill(definition: Definition) -> Program:
 def full(definition: Definition) -> Program:
     """Recompute and diff: only rows that differ are written."""
     statements = []
-    for stage in definition.stages:
+    for stage in definition.stored:
         common = CommonTables(())
         target = _state_target(stage)
         wrote = apply(target, _diff_rows(target, fresh(stage, common)), common)
@@ -203,7 +215,7 @@ def _statement(definition: Definition, group: list[_Part], travelling: frozenset
     direct = _direct_stage(definition, group)
     for part in group:
         if part.stage is not None:
-            add_stage(part.stage, part.change, common)
+            add_stage(definition.store(part.stage), part.change, common)
             if part.stage is not direct or part.stage.state in travelling:
                 add_delta(part.stage, common)
     for state in sorted(stages.keys() & travelling, key=lambda state: state.name):
@@ -215,7 +227,7 @@ def _statement(definition: Definition, group: list[_Part], travelling: frozenset
             ),
         )
     if direct is not None:
-        return _counting(apply_directly(definition.final, direct, definition.target, common), common)
+        return _counting(apply_directly(definition.final, definition.store(direct), definition.target, common), common)
     if group[-1].stage is None:
         return _written(definition.target, renamed(definition.target, common.select(group[-1].change)), common)
     return _counting(sql.SQL("SELECT 0"), common)
@@ -234,31 +246,21 @@ def _delta_table(state: State) -> sql.Identifier:
 
 
 def _scans(plan: Plan, states: set[State]) -> bool:
-    if isinstance(plan, Scan):
-        return plan.table in states
-    return any(_scans(below, states) for below in inputs(plan))
+    return any(isinstance(node, Scan) and node.table in states for node in distinct(plan))
 
 
 def _changes(plan: Plan, state: State) -> bool:
-    if isinstance(plan, Changes):
-        return plan.table == state
-    return any(_changes(below, state) for below in inputs(plan))
+    return any(isinstance(node, Changes) and node.table == state for node in distinct(plan))
 
 
 def sources(definition: Definition) -> dict[int, tuple[str, ...]]:
     """The columns read of each source, in the order of their first use."""
     found: dict[int, dict[str, None]] = {}
 
-    def walk(plan: Plan) -> None:
-        if isinstance(plan, Scan) and isinstance(plan.table, Source):
-            read = found.setdefault(plan.table.oid, {})
-            read.update(dict.fromkeys(_attributes(plan.fields)))
-        for below in inputs(plan):
-            walk(below)
-
-    for stage in definition.stages:
-        walk(stage.aggregate.input)
-    walk(definition.final)
+    for plan in (*(stage.aggregate.input for stage in definition.stages), definition.final):
+        for node in distinct(plan):
+            if isinstance(node, Scan) and isinstance(node.table, Source):
+                found.setdefault(node.table.oid, {}).update(dict.fromkeys(_attributes(node.fields)))
     return {oid: tuple(read) for oid, read in found.items()}
 
 

@@ -128,6 +128,10 @@ class _Layout:
             self.columns[place] = StateColumn(name, role, of, argument, condition, value)
         return self.columns[place]
 
+    def of(self, call: Call, role: Role, of: Type = INT8, *, value: Scalar | None = None) -> StateColumn:
+        """A column about the inputs of an aggregate."""
+        return self.need(role, of, argument=call.argument, condition=call.condition, value=value)
+
 
 def cut(plan: Plan, identifier: int) -> tuple[tuple[Stage, ...], Plan]:
     """The stages of a plan, inner ones first, and the plan over them."""
@@ -202,12 +206,13 @@ class _Output:
 
 
 _AS_STORED = sql.SQL("{value}")
+# Of integers: the sum is NULL when nothing was summed.
+SHOWN_SUM = sql.SQL("CASE WHEN {count} > 0 THEN {sum} END")
 
 
 def _output(call: Call, layout: _Layout, below: dict[str, Column]) -> _Output:
     of = call.column.type
     argument = below[call.argument] if call.argument else None
-    where = {"argument": call.argument, "condition": call.condition}
     match call.rule:
         case Rule.COUNT:
             return _Output(_AS_STORED, {"value": _count(call, layout, argument)}, of, not_null=True)
@@ -216,12 +221,12 @@ def _output(call: Call, layout: _Layout, below: dict[str, Column]) -> _Output:
             return _sum(call, layout, argument)
         case Rule.MIN | Rule.MAX:
             role = Role.MIN if call.rule is Rule.MIN else Role.MAX
-            return _Output(_AS_STORED, {"value": layout.need(role, of, value=call.value, **where)}, of)
+            return _Output(_AS_STORED, {"value": layout.of(call, role, of, value=call.value)}, of)
         case Rule.BOOL_AND | Rule.BOOL_OR:
             every = call.rule is Rule.BOOL_AND
             parts = {
                 "count": _count(call, layout, argument),
-                "hits": layout.need(Role.COUNT_FALSE if every else Role.COUNT_TRUE, **where),
+                "hits": layout.of(call, Role.COUNT_FALSE if every else Role.COUNT_TRUE),
             }
             template = (
                 sql.SQL("CASE WHEN {count} > 0 THEN {hits} = 0 END")
@@ -237,26 +242,24 @@ def _count(call: Call, layout: _Layout, argument: Column | None) -> StateColumn:
     """The counter of inputs that count: of all rows, when none is left out."""
     if call.condition is None and (argument is None or argument.not_null):
         return layout.need(Role.ROWS)
-    return layout.need(Role.COUNT, argument=call.argument, condition=call.condition)
+    return layout.of(call, Role.COUNT)
 
 
 def _sum(call: Call, layout: _Layout, argument: Column) -> _Output:
     """The stored sum is of finite values; NaN and the infinities, which no subtraction takes out again, are counted."""
-    where = {"argument": call.argument, "condition": call.condition}
     stored = INT8 if argument.type.name in {"int2", "int4"} else replace(NUMERIC.by_value, scale=argument.type.scale)
     summed = Role.SUM if argument.type.is_integer else Role.FINITE_SUM
-    parts = {"count": _count(call, layout, argument), "sum": layout.need(summed, stored, **where)}
+    parts = {"count": _count(call, layout, argument), "sum": layout.of(call, summed, stored)}
     if argument.type.is_integer:
-        plain = sql.SQL("CASE WHEN {count} > 0 THEN {sum} END")
         mean = sql.SQL("CASE WHEN {count} > 0 THEN {sum}::numeric / {count} END")
-        return _Output(plain if call.rule is Rule.SUM else mean, parts, call.column.type)
-    parts["nan"] = layout.need(Role.COUNT_NAN, **where)
+        return _Output(SHOWN_SUM if call.rule is Rule.SUM else mean, parts, call.column.type)
+    parts["nan"] = layout.of(call, Role.COUNT_NAN)
     if argument.type.scale is not None:
         plain = sql.SQL("CASE WHEN {nan} > 0 THEN 'NaN'::numeric WHEN {count} > 0 THEN {sum} END")
         mean = sql.SQL("CASE WHEN {nan} > 0 THEN 'NaN'::numeric WHEN {count} > 0 THEN {sum} / {count} END")
         return _Output(plain if call.rule is Rule.SUM else mean, parts, call.column.type)
-    parts["up"] = layout.need(Role.COUNT_POSITIVE_INFINITY, **where)
-    parts["down"] = layout.need(Role.COUNT_NEGATIVE_INFINITY, **where)
+    parts["up"] = layout.of(call, Role.COUNT_POSITIVE_INFINITY)
+    parts["down"] = layout.of(call, Role.COUNT_NEGATIVE_INFINITY)
     plain = sql.SQL(
         "CASE WHEN {nan} > 0 OR ({up} > 0 AND {down} > 0) THEN 'NaN'::numeric"
         " WHEN {up} > 0 THEN 'Infinity'::numeric WHEN {down} > 0 THEN '-Infinity'::numeric"

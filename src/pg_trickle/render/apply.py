@@ -10,9 +10,8 @@ from dataclasses import dataclass
 
 from psycopg import sql
 
-from pg_trickle.render.parts import WEIGHT, every, identity_keys, listed, matches, names, row_hash
+from pg_trickle.render.parts import WEIGHT, assignments, every, identity_keys, listed, matches, names, row_hash
 from pg_trickle.render.select import CommonTables
-from pg_trickle.render.stage import assignments
 from pg_trickle.scalar import Column, Identity
 
 
@@ -35,6 +34,14 @@ class Target:
     def hashed(self) -> tuple[str, ...]:
         """The columns of the content index: those whose types can be hashed."""
         return tuple(name for name, column in self.columns if column.type.hashable)
+
+    @property
+    def written(self) -> tuple[str, ...]:
+        """What an update writes: all but the key, and of the key what may differ in equal values."""
+        key = self.key or ()
+        return tuple(
+            name for name, column in self.columns if name not in key or column.type.identity is not Identity.EQUAL
+        )
 
     @property
     def keyed_by_hash(self) -> bool:
@@ -105,14 +112,10 @@ def located(target: Target, table: str, rows: str, columns: dict[str, str]) -> s
 
 
 def upsert_action(target: Target) -> sql.Composable:
-    """What to do with a row whose key is there: write the rest, and key columns where equal values may differ."""
-    assert target.key is not None
-    written = [
-        name for name, column in target.columns if name not in target.key or column.type.identity is not Identity.EQUAL
-    ]
-    if not written:
+    """What to do with a row whose key is there."""
+    if not target.written:
         return sql.SQL("DO NOTHING")
-    return sql.SQL("DO UPDATE SET {assignments}").format(assignments=assignments(written))
+    return sql.SQL("DO UPDATE SET {assignments}").format(assignments=assignments(target.written))
 
 
 def counted(expected: sql.Composable) -> sql.Composable:

@@ -1,8 +1,7 @@
 """A stage straight onto the stream table.
 
-Where the final plan only filters and computes columns of one stage's state, and the stream table is keyed
-like it, every updated group is at most one old and one new row.  Both are computed side by side, so
-nothing needs to be netted or matched up again::
+Every updated group is at most one old and one new row of the stream table (``store.is_direct``).  Both are
+computed side by side, so nothing needs to be netted or matched up again::
 
     e   for each updated group: the row that was shown (b) and the row to show (a)
 """
@@ -11,83 +10,82 @@ from __future__ import annotations
 
 from psycopg import sql
 
-from pg_trickle.algebra.linear import Filter, Project
 from pg_trickle.algebra.plan import Plan
 from pg_trickle.algebra.source import Opaque, Scan
-from pg_trickle.render.apply import Target, counted, located, upsert_action
+from pg_trickle.render.apply import Target, located, upsert_action
 from pg_trickle.render.parts import WEIGHT, listed, names
 from pg_trickle.render.select import CommonTables
+from pg_trickle.render.store import Store
 from pg_trickle.stages import Role, Stage
 
 
-def is_direct(final: Plan, stage: Stage, target: Target) -> bool:
-    """Whether the final plan shows each row of the stage's state at most once, under the state's own key."""
-    if target.key is None or stage.is_global:
-        return False
-    origin = _origin(final, stage)
-    keys = {key.name for key, _ in stage.keys}
-    shown = [origin.get(column.name) for name, column in target.columns if name in target.key]
-    return len(shown) == len(keys) and set(shown) == keys
-
-
-def _origin(plan: Plan, stage: Stage) -> dict[str, str]:
-    """The plan's columns that are columns of the state, passed through."""
-    if isinstance(plan, Scan):
-        return {field.column.name: field.attribute for field in plan.fields} if plan.table == stage.state else {}
-    if isinstance(plan, Filter):
-        return _origin(plan.input, stage)
-    if isinstance(plan, Project):
-        below = _origin(plan.input, stage)
-        passed = [(item.column.name, next(iter(item.value.columns))) for item in plan.items if item.value.is_column]
-        return {name: below[source] for name, source in passed if source in below}
-    return {}
-
-
-def apply_directly(final: Plan, stage: Stage, target: Target, common: CommonTables) -> sql.Composable:
+def apply_directly(final: Plan, store: Store, target: Target, common: CommonTables) -> sql.Composable:
     """Add the WITH queries that bring the stream table up to the stage's updates; the SELECT that counts."""
-    assert target.key is not None
+    common.add("e", _images(final, store.stage, target, common))
+    places = {name: place for place, name in enumerate(target.names, 1)}
+    hole = {
+        "table": target.table,
+        "columns": names(target.names),
+        "after": names(f"a_{place}" for place in places.values()),
+        "key": names(target.key or ()),
+        "action": upsert_action(target),
+        "match": located(target, "t", "e", {name: f"b_{place}" for name, place in places.items()}),
+        "assigned": listed(
+            sql.SQL("{name} = e.{new}").format(name=sql.Identifier(name), new=sql.Identifier(f"a_{places[name]}"))
+            for name in target.written
+        ),
+    }
+    writing = {
+        "x": sql.SQL("DELETE FROM {table} AS t USING e WHERE e.act = 'x' AND {match} RETURNING 1"),
+        "y": sql.SQL(
+            "INSERT INTO {table} ({columns}) SELECT {after} FROM e WHERE act = 'y'"
+            " ON CONFLICT ({key}) {action} RETURNING 1"
+        ),
+        "z": sql.SQL("UPDATE {table} AS t SET {assigned} FROM e WHERE e.act = 'z' AND {match} RETURNING 1"),
+    }
+    if not target.written:
+        # With nothing but its key, a row comes and goes but never changes.
+        del writing["z"]
+    for name, statement in writing.items():
+        common.add_writing(name, statement.format(**hole))
+    return _counted(store, tuple(writing))
+
+
+def _images(final: Plan, stage: Stage, target: Target, common: CommonTables) -> sql.Composable:
+    """Both images of each updated group's row, and what is to be done: delete (x), insert (y), update (z), nothing."""
     shown = [column.name for _, column in target.columns]
-    places = range(1, len(shown) + 1)
-    common.add(
-        "e",
-        sql.SQL(
-            "SELECT {before}, b.{w} AS b, {after}, a.{w} AS a FROM {u} AS u"
-            " LEFT JOIN LATERAL ({old}) AS b ON TRUE LEFT JOIN LATERAL ({new}) AS a ON TRUE"
-        ).format(
-            before=_numbered("b", shown),
-            after=_numbered("a", shown),
-            w=WEIGHT,
-            u=sql.Identifier(f"{stage.state.name}_u"),
-            old=common.select(_over(final, stage, "o_")),
-            new=common.select(_over(final, stage, "")),
-        ),
+    return sql.SQL(
+        "SELECT {before}, {after}, CASE WHEN a.{w} IS NULL THEN CASE WHEN b.{w} IS NOT NULL THEN 'x' END"
+        " WHEN b.{w} IS NULL THEN 'y' WHEN ROW({a})::record *<> ROW({b})::record THEN 'z' END AS act FROM {u} AS u"
+        " LEFT JOIN LATERAL ({old}) AS b ON TRUE LEFT JOIN LATERAL ({new}) AS a ON TRUE ORDER BY {keys}"
+    ).format(
+        before=_numbered("b", shown),
+        after=_numbered("a", shown),
+        w=WEIGHT,
+        a=names(shown, "a"),
+        b=names(shown, "b"),
+        u=sql.Identifier(f"{stage.state.name}_u"),
+        old=common.select(_over(final, stage, "o_")),
+        new=common.select(_over(final, stage, "")),
+        # The join above may have mixed them up.
+        keys=names(stage.key_names, "u"),
     )
-    by_name = {name: f"b_{place}" for place, (name, _) in zip(places, target.columns, strict=True)}
-    common.add_writing(
-        "x",
-        sql.SQL(
-            "DELETE FROM {table} AS t USING e WHERE e.b IS NOT NULL AND e.a IS NULL AND {match} RETURNING 1"
-        ).format(table=target.table, match=located(target, "t", "e", by_name)),
+
+
+def _counted(store: Store, written: tuple[str, ...]) -> sql.Composable:
+    """The number of rows written, NULL when not all were there that should be, or there are fewer than none."""
+    sane: sql.Composable = sql.SQL("")
+    if store.target is not None:
+        # A state table has a constraint for this.
+        updates = sql.Identifier(f"{store.stage.state.name}_u")
+        sane = sql.SQL(" AND NOT EXISTS (SELECT FROM {u} WHERE n < 0)").format(u=updates)
+    counts = {name: sql.SQL("(SELECT count(*) FROM {w})").format(w=sql.Identifier(name)) for name in written}
+    plus = sql.SQL(" + ")
+    return sql.SQL("SELECT CASE WHEN {found} = (SELECT count(*) FROM e WHERE act <> 'y'){sane} THEN {all} END").format(
+        found=plus.join(counts[name] for name in written if name != "y"),
+        sane=sane,
+        all=plus.join(counts[name] for name in written),
     )
-    common.add_writing(
-        "y",
-        sql.SQL(
-            "INSERT INTO {table} ({columns}) SELECT {after} FROM e"
-            " WHERE a IS NOT NULL AND (b IS NULL OR ROW({after})::record *<> ROW({before})::record)"
-            " ORDER BY {key} ON CONFLICT ({conflict}) {action} RETURNING 1"
-        ).format(
-            table=target.table,
-            columns=names(target.names),
-            after=names(f"a_{place}" for place in places),
-            before=names(f"b_{place}" for place in places),
-            key=names(
-                f"a_{place}" for place, (name, _) in zip(places, target.columns, strict=True) if name in target.key
-            ),
-            conflict=names(target.key),
-            action=upsert_action(target),
-        ),
-    )
-    return counted(sql.SQL("(SELECT count(*) FROM e WHERE b IS NOT NULL AND a IS NULL)"))
 
 
 def _numbered(image: str, shown: list[str]) -> sql.Composed:

@@ -28,6 +28,11 @@ def leading(columns: Iterable[str], of: str | None = None) -> sql.Composed:
     return sql.Composed([sql.SQL("{name}, ").format(name=part) for part in parts])
 
 
+def assignments(columns: Iterable[str]) -> sql.Composed:
+    """``a = excluded.a, …``"""
+    return listed(sql.SQL("{c} = excluded.{c}").format(c=sql.Identifier(name)) for name in columns)
+
+
 def every(conditions: Iterable[sql.Composable]) -> sql.Composable:
     """The conjunction; TRUE when there is nothing to join."""
     parts = list(conditions)

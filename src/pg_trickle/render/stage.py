@@ -11,14 +11,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from psycopg import sql
 
 from pg_trickle.algebra.linear import Consolidate, Item, Project
 from pg_trickle.algebra.plan import Plan
-from pg_trickle.render.parts import WEIGHT, listed, matches, names, row_hash
+from pg_trickle.render.parts import WEIGHT, assignments, listed, matches, names, row_hash
 from pg_trickle.render.select import CommonTables, relation, rows
+from pg_trickle.render.store import Store
 from pg_trickle.scalar import Column, column
 from pg_trickle.stages import Role, Stage, StateColumn
 from pg_trickle.uniqueness import is_net
@@ -39,15 +38,18 @@ def grouped_delta(stage: Stage, change: Plan) -> Plan:
     return Consolidate(narrow) if stage.recomputed and not is_net(narrow) else narrow
 
 
-def add_stage(stage: Stage, change: Plan, common: CommonTables) -> None:
-    """Add the stage's WITH queries, up to the old and new row of every updated group."""
+def add_stage(store: Store, change: Plan, common: CommonTables) -> None:
+    """Add the stage's WITH queries, up to the old and new row of every updated group, and those that keep the new."""
+    stage = store.stage
     prefix = stage.state.name
     made = {part: f"{prefix}_{part}" for part in ("g", "j", "r", "u")}
     common.add(made["g"], _groups(stage, change, common))
-    common.add(made["j"], _beside(stage, made["g"]))
+    common.add(made["j"], _beside(store, made["g"]))
     if stage.recomputed:
         common.add(made["r"], _recomputed(stage, made["j"], common))
     common.add(made["u"], _updates(stage, made["j"], made["r"] if stage.recomputed else None))
+    if store.target is not None:
+        return
     common.add_writing(f"{prefix}_up", _upsert(stage, made["u"]))
     if not stage.is_global:
         common.add_writing(f"{prefix}_de", _delete(stage, made["u"]))
@@ -136,7 +138,10 @@ def _groups(stage: Stage, change: Plan, common: CommonTables) -> sql.Composable:
     grouping = (
         sql.SQL(" HAVING count(*) > 0")
         if stage.is_global
-        else sql.SQL(" GROUP BY {keys}").format(keys=names(stage.aggregate.keys))
+        # In the order of the index that they will be looked up in: neighbours there are often neighbours on disk.
+        else sql.SQL(" GROUP BY {keys} ORDER BY {order}").format(
+            keys=names(stage.aggregate.keys), order=names(stage.key_names)
+        )
     )
     return sql.SQL("SELECT {values} FROM ({change}) AS x{grouping}").format(
         values=listed([*keys, *values]), change=common.select(change), grouping=grouping
@@ -159,40 +164,39 @@ def _extremes(one: StateColumn) -> list[sql.Composable]:
     ]
 
 
-def _beside(stage: Stage, groups: str) -> sql.Composable:
+def _beside(store: Store, groups: str) -> sql.Composable:
+    stage = store.stage
     old = [
-        sql.SQL("s.{name} AS {old}").format(name=sql.Identifier(one.name), old=sql.Identifier(f"o_{one.name}"))
+        sql.SQL("{stored} AS {old}").format(stored=store.stored(one), old=sql.Identifier(f"o_{one.name}"))
         for one in stage.rest
     ]
-    hits = [_hit(one) for one in stage.rest if one.is_extremum]
+    rows = next(one for one in stage.rest if one.role is Role.ROWS)
+    hits = [_hit(one, store) for one in stage.rest if one.is_extremum]
     if any(one.role is Role.VALUE for one in stage.rest):
         hits = [sql.SQL("TRUE")]
     hit = sql.SQL(" OR ").join(hits) if hits else sql.SQL("FALSE")
     return sql.SQL(
-        "SELECT g.*, {old}, s.n IS NOT NULL AS known, {hit} AS hit FROM {g} AS g LEFT JOIN {state} AS s ON {m}"
+        "SELECT g.*, {old}, {rows} IS NOT NULL AS known, {hit} AS hit FROM {g} AS g LEFT JOIN {store} AS s ON {m}"
     ).format(
         old=listed(old),
+        rows=store.stored(rows),
         hit=sql.SQL("({hit})").format(hit=hit),
         g=sql.Identifier(groups),
-        state=relation(stage.state),
-        m=_match(stage, "g", "s"),
+        store=store.table,
+        m=store.match("g"),
     )
 
 
-def _hit(one: StateColumn) -> sql.Composable:
+def _hit(one: StateColumn, store: Store) -> sql.Composable:
     """Whether the extreme may be gone: something left that was at least as extreme as all that is known to stay."""
     template = (
-        sql.SQL("(g.{gone} IS NOT NULL AND coalesce(g.{gone} <= LEAST(s.{name}, g.{came}), TRUE))")
+        sql.SQL("(g.{gone} IS NOT NULL AND coalesce(g.{gone} <= LEAST({stored}, g.{came}), TRUE))")
         if one.role is Role.MIN
-        else sql.SQL("(g.{gone} IS NOT NULL AND coalesce(g.{gone} >= GREATEST(s.{name}, g.{came}), TRUE))")
+        else sql.SQL("(g.{gone} IS NOT NULL AND coalesce(g.{gone} >= GREATEST({stored}, g.{came}), TRUE))")
     )
     return template.format(
-        gone=sql.Identifier(f"gone_{one.name}"), came=sql.Identifier(f"came_{one.name}"), name=sql.Identifier(one.name)
+        gone=sql.Identifier(f"gone_{one.name}"), came=sql.Identifier(f"came_{one.name}"), stored=store.stored(one)
     )
-
-
-def _match(stage: Stage, left: str, right: str) -> sql.Composable:
-    return matches(((one, one.name, one.name) for one in stage.key_columns), left, right)
 
 
 def _recomputed(stage: Stage, beside: str, common: CommonTables) -> sql.Composable:
@@ -310,14 +314,9 @@ def _upsert(stage: Stage, updates: str) -> sql.Composable:
     )
 
 
-def assignments(columns: Iterable[str]) -> sql.Composed:
-    """``a = excluded.a, …``"""
-    return listed(sql.SQL("{c} = excluded.{c}").format(c=sql.Identifier(name)) for name in columns)
-
-
 def _delete(stage: Stage, updates: str) -> sql.Composable:
     return sql.SQL("DELETE FROM {state} AS s USING {u} AS u WHERE u.known AND u.n = 0 AND {match}").format(
-        state=relation(stage.state), u=sql.Identifier(updates), match=_match(stage, "u", "s")
+        state=relation(stage.state), u=sql.Identifier(updates), match=Store(stage).match("u")
     )
 
 
