@@ -90,6 +90,10 @@ def compile(request: CompileRequest) -> Plan:
         return _incremental(request, parse(request))
     except UnsupportedQuery as refusal:
         return _recomputing(request, refusal)
+    except RecursionError:
+        return _recomputing(
+            request, UnsupportedQuery("a query nested this deeply", "its plan is deeper than the compiler goes.")
+        )
 
 
 def _incremental(request: CompileRequest, query: Query) -> Plan:
@@ -199,7 +203,7 @@ def _watched(request: CompileRequest) -> dict[int, tuple[str, ...]]:
         return {}
     if any(one.opaque is not None for one in request.relations):
         return {}
-    return {one.oid: tuple(fact.name for fact in one.columns) for one in leaves}
+    return {one.oid: one.used for one in leaves}
 
 
 def _state_json(stage: Stage) -> dict[str, Any]:

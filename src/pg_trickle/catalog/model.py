@@ -52,6 +52,7 @@ class RelationFact:
     name: str
     kind: str
     columns: tuple[ColumnFact, ...]
+    used: tuple[str, ...]
     keys: tuple[tuple[str, ...], ...]
     buffer: str | None
     rows: float
@@ -66,6 +67,7 @@ class RelationFact:
             name=data["name"],
             kind=data["kind"],
             columns=tuple(map(ColumnFact.from_json, data["columns"])),
+            used=tuple(data["used"]),
             keys=tuple(tuple(key) for key in data["keys"]),
             buffer=data["buffer"],
             rows=data["rows"] or 0,

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from postgast.pg_query_pb2 import SelectStmt
-
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+
+from postgast.pg_query_pb2 import SelectStmt
 
 from pg_trickle.catalog.model import ColumnFact, CompileRequest, FunctionFact, RelationFact
 from pg_trickle.errors import InvalidDefinition, UnsupportedQuery

@@ -314,7 +314,11 @@ CREATE FUNCTION pgtrickle_changes.relation_facts(p_owner oid, p_view oid) RETURN
     SET plan_cache_mode = force_generic_plan
 AS $$
 DECLARE
-    v_relations oid[] := ARRAY(SELECT c.relid FROM pgtrickle_changes.relation_closure(p_view) AS c);
+    v_relations  oid[] := ARRAY(SELECT c.relid FROM pgtrickle_changes.relation_closure(p_view) AS c);
+    -- A row used as a value depends on every column, which pg_depend doesn't tell; nor do system columns name what changes them.
+    v_whole_rows boolean := EXISTS (SELECT FROM pg_rewrite AS r
+                                     WHERE r.ev_class = ANY (v_relations || p_view) AND r.rulename = '_RETURN'
+                                       AND r.ev_action::text ~ '\{VAR :varno \d+ :varattno 0 ');
 BEGIN
     RETURN (
         SELECT coalesce(jsonb_agg(jsonb_build_object(
@@ -323,12 +327,15 @@ BEGIN
                    'name', c.relname,
                    'kind', o.kind,
                    'columns', coalesce(a.columns, '[]'),
+                   'used', (SELECT coalesce(jsonb_agg(u.attname ORDER BY u.attnum), '[]') FROM pg_attribute AS u
+                             WHERE u.attrelid = c.oid AND u.attnum > 0 AND NOT u.attisdropped
+                               AND (v_whole_rows OR u.attnum = ANY (o.columns) OR 0 > ANY (o.columns))),
                    'keys', coalesce(k.keys, '[]'),
                    'buffer', pgtrickle_changes.buffer_name(c.oid, p_owner),
                    'rows', greatest(c.reltuples, 0),
                    'definition', CASE WHEN o.kind = 'view' AND o.reason IS NULL THEN pgtrickle_changes.canonical_text(c.oid) END,
                    'opaque', o.reason) ORDER BY c.oid), '[]')
-          FROM (SELECT r.relid, pgtrickle_changes.relation_kind(r.relid) AS kind,
+          FROM (SELECT r.relid, r.columns, pgtrickle_changes.relation_kind(r.relid) AS kind,
                        pgtrickle_changes.opaque_reason(p_owner, r.relid, r.columns, r.below_view) AS reason
                   FROM pgtrickle_changes.relation_closure(p_view) AS r) AS o
           JOIN pg_class AS c ON c.oid = o.relid
