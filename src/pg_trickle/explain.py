@@ -100,8 +100,8 @@ def _described(plan: Plan) -> tuple[str, str, str]:
             return "Union all", "", "Δ(L + R) = ΔL + ΔR"
         case Join(_, _, on):
             return "Join", " AND ".join(one.text for one in on), "Δ(L ⋈ R) = ΔL ⋈ R′ + L′ ⋈ ΔR − ΔL ⋈ ΔR"
-        case Aggregate():
-            return "Aggregate", ", ".join(plan.keys), "recomputed for the touched groups"
+        case Aggregate(_, keys, _):
+            return "Aggregate", ", ".join(keys), "recomputed for the touched groups"
         case Unit():
             return "Constant", "", "never changes"
         case Empty() | Negate() | Consolidate() | Touched() | Opaque():

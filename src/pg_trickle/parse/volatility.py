@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from postgast.pg_query_pb2 import SelectStmt
+from postgast.pg_query_pb2 import Node, SelectStmt
 
 from pg_trickle.catalog.model import CompileRequest, FunctionFact
 from pg_trickle.errors import UnsupportedQuery
@@ -20,6 +20,7 @@ _PINNED_PREFIXES = (
     "array_in", "range_in", "domain_in", "record_in", "regclassout", "xmltext", "array_cat", "array_append",
     "datetime", "mul_", "in_range", "tsvector", "like", "unknown", "char", "varchar", "bpchar", "name",
 )  # fmt: skip
+_SYSTEM_COLUMNS = frozenset({"ctid", "xmin", "xmax", "cmin", "cmax", "tableoid"})
 _TIMELY = frozenset({
     "now", "transaction_timestamp", "statement_timestamp", "timenow", "current_setting", "current_database",
     "current_schema", "current_schemas", "inet_client_addr", "inet_server_addr", "session_user", "current_user",
@@ -69,4 +70,9 @@ def _reads_named_relations_alone(statement: SelectStmt) -> bool:
         kind(part) == "range_var" and not part.range_var.schemaname and part.range_var.relname not in common
         for part in parts
     )
-    return not system and not any(kind(part) == "sqlvalue_function" for part in parts)
+    return not system and not any(kind(part) == "sqlvalue_function" or _is_system_column(part) for part in parts)
+
+
+def _is_system_column(part: Node) -> bool:
+    """Whether a reference may be to where and when a row was written: every UPDATE changes that."""
+    return kind(part) == "column_ref" and part.column_ref.fields[-1].string.sval in _SYSTEM_COLUMNS
