@@ -6,17 +6,47 @@ CREATE FUNCTION pgtrickle_changes.plan_for(p_args jsonb, p_request jsonb) RETURN
     SET search_path = pg_catalog, pg_temp
 AS $$
 -- The plan that came with the call, or one from the worker's compiler.
+DECLARE
+    v_plan jsonb := nullif(p_args -> 'plan', 'null');
 BEGIN
-    IF p_args -> 'plan' IS NOT NULL AND p_args -> 'plan' <> 'null' THEN
-        IF p_args #>> '{plan,request_hash}' IS DISTINCT FROM pgtrickle_changes.request_hash(p_request) THEN
-            RAISE EXCEPTION 'the plan was made for other facts than hold now'
-                USING ERRCODE = 'serialization_failure',
-                      DETAIL = 'A source, or something else that the query reads, changed after the query had been compiled.',
-                      HINT = 'Try again.';
-        END IF;
-        RETURN p_args -> 'plan';
+    IF v_plan IS NULL THEN
+        v_plan := pgtrickle_changes.request_plan(p_request);
+        PERFORM pgtrickle_changes.check_plan(v_plan);
+        RETURN v_plan;
     END IF;
-    RETURN pgtrickle_changes.request_plan(p_request);
+    PERFORM pgtrickle_changes.check_plan(v_plan);
+    IF v_plan ->> 'request_hash' IS DISTINCT FROM pgtrickle_changes.request_hash(p_request) THEN
+        RAISE EXCEPTION 'the plan was made for other facts than hold now'
+            USING ERRCODE = 'serialization_failure',
+                  DETAIL = 'A source, or something else that the query reads, changed after the query had been compiled.',
+                  HINT = 'Try again.';
+    END IF;
+    RETURN v_plan;
+END
+$$;
+
+CREATE FUNCTION pgtrickle_changes.check_plan(p_plan jsonb) RETURNS void
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- The shape of a plan (docs/internals.md §5); what it names is checked where it is used.
+DECLARE
+    v_wrong text;
+BEGIN
+    IF p_plan ->> 'format' IS DISTINCT FROM '1' THEN
+        RAISE EXCEPTION 'invalid plan: its format is %, not 1', coalesce(p_plan ->> 'format', 'missing')
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'Upgrade the extension and the Python package together.';
+    END IF;
+    SELECT m.path INTO v_wrong
+      FROM (VALUES ('incremental', '{boolean}'::text[]), ('refusal', '{object,null}'), ('key', '{array,null}'), ('content_index', '{array,null}'),
+                   ('sources', '{array}'), ('states', '{array}'), ('deltas', '{array}'), ('indexes', '{array}'),
+                   ('programs', '{object}'), ('programs,fill', '{array}'), ('programs,full', '{array}'), ('programs,verify', '{string}'),
+                   ('programs,differential', '{object}')) AS m(path, types)
+     WHERE coalesce(jsonb_typeof(p_plan #> ('{' || m.path || '}')::text[]), 'missing') <> ALL (m.types)
+     LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'invalid plan: "%" is missing or malformed', replace(v_wrong, ',', '.') USING ERRCODE = 'invalid_parameter_value';
+    END IF;
 END
 $$;
 
@@ -24,16 +54,23 @@ CREATE FUNCTION pgtrickle_changes.reserved_id(p_args jsonb) RETURNS bigint
     LANGUAGE plpgsql VOLATILE
     SET search_path = pg_catalog, pg_temp
 AS $$
--- The id of a stream table to be: the one that the plan of the call was compiled for, or the next.
+-- The id of a stream table to be: the one that this session reserved for the plan of the call, or the next.
 DECLARE
-    v_id bigint := (p_args #>> '{plan,id}')::bigint;
+    v_id bigint := CASE WHEN jsonb_typeof(p_args #> '{plan,id}') = 'number' THEN (p_args #>> '{plan,id}')::bigint END;
 BEGIN
-    IF v_id IS NULL OR v_id > (SELECT coalesce(s.last_value, 0) FROM pg_sequences AS s
-                                WHERE s.schemaname = 'pgtrickle' AND s.sequencename = 'pgt_stream_tables_pgt_id_seq')
-       OR EXISTS (SELECT FROM pgtrickle.pgt_stream_tables AS st WHERE st.pgt_id = v_id) THEN
-        RETURN nextval('pgtrickle.pgt_stream_tables_pgt_id_seq');
+    IF v_id IS NOT NULL THEN
+        BEGIN
+            IF v_id = currval('pgtrickle.pgt_stream_tables_pgt_id_seq')
+               AND NOT EXISTS (SELECT FROM pgtrickle.pgt_stream_tables AS st WHERE st.pgt_id = v_id)
+               AND NOT EXISTS (SELECT FROM pgtrickle.pgt_refresh_history AS h WHERE h.pgt_id = v_id) THEN
+                RETURN v_id;
+            END IF;
+        EXCEPTION WHEN object_not_in_prerequisite_state THEN
+            -- This session has reserved none.
+            v_id := NULL;
+        END;
     END IF;
-    RETURN v_id;
+    RETURN nextval('pgtrickle.pgt_stream_tables_pgt_id_seq');
 END
 $$;
 
@@ -43,7 +80,7 @@ CREATE FUNCTION pgtrickle_changes.refuse(p_refusal jsonb) RETURNS void
 AS $$
 -- Raise what the compiler says against maintaining a query incrementally.
 BEGIN
-    RAISE EXCEPTION '% can''t be maintained incrementally', p_refusal ->> 'construct'
+    RAISE EXCEPTION '% can''t be maintained incrementally', coalesce(p_refusal ->> 'construct', 'the query')
         USING ERRCODE = '0A000', DETAIL = coalesce(p_refusal ->> 'reason', ''),
               HINT = coalesce(p_refusal ->> 'hint', 'Use refresh_mode => ''FULL'' or ''AUTO''.');
 END
@@ -54,10 +91,6 @@ CREATE FUNCTION pgtrickle_changes.effective_mode(p_mode text, p_plan jsonb) RETU
     SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    IF p_mode = 'IMMEDIATE' THEN
-        RAISE EXCEPTION 'refresh mode IMMEDIATE is not available yet'
-            USING ERRCODE = 'feature_not_supported', HINT = 'Use AUTO: with schedule ''calculated'' changes show within milliseconds of their commit.';
-    END IF;
     IF (p_plan ->> 'incremental')::boolean THEN
         RETURN CASE WHEN p_mode = 'FULL' THEN 'FULL' ELSE 'DIFFERENTIAL' END;
     END IF;
@@ -69,42 +102,41 @@ END
 $$;
 
 CREATE FUNCTION pgtrickle_changes.downgrade_reason(p_mode text, p_plan jsonb) RETURNS text
-    LANGUAGE sql IMMUTABLE
+    LANGUAGE plpgsql IMMUTABLE
     SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT CASE WHEN p_mode <> 'FULL' AND NOT (p_plan ->> 'incremental')::boolean
-                THEN format('%s can''t be maintained incrementally: %s', p_plan #>> '{refusal,construct}', p_plan #>> '{refusal,reason}') END
+BEGIN
+    RETURN CASE WHEN p_mode <> 'FULL' AND NOT (p_plan ->> 'incremental')::boolean
+                THEN format('%s can''t be maintained incrementally: %s', p_plan #>> '{refusal,construct}', p_plan #>> '{refusal,reason}') END;
+END
 $$;
 
 CREATE FUNCTION pgtrickle_changes.install_plan(p_id bigint, p_plan jsonb, p_request jsonb) RETURNS void
     LANGUAGE plpgsql VOLATILE
     SET search_path = pg_catalog, pg_temp
 AS $$
--- Store a plan and make what it needs: states, dependencies, captures.  The stream table itself and its index are there already.
+-- Store a plan and make what it needs: indexes, states, dependencies, captures.  The stream table itself is there already.
 DECLARE
-    v_table   pgtrickle.pgt_stream_tables;
-    v_sources oid[];
-    v_source  oid;
+    v_table     pgtrickle.pgt_stream_tables;
+    v_relations oid[];
+    v_sources   oid[];
+    v_source    oid;
 BEGIN
-    IF p_plan ->> 'format' IS DISTINCT FROM '1' THEN
-        RAISE EXCEPTION 'invalid plan: its format is %, not 1', coalesce(p_plan ->> 'format', 'missing')
-            USING ERRCODE = 'invalid_parameter_value', HINT = 'Upgrade the extension and the Python package together.';
-    END IF;
+    SELECT st.* INTO STRICT v_table FROM pgtrickle.pgt_stream_tables AS st WHERE st.pgt_id = p_id;
+    v_relations := ARRAY(SELECT c.relid FROM pgtrickle_changes.relation_closure(v_table.definition_view) AS c WHERE c.relid >= 16384 ORDER BY c.relid);
     UPDATE pgtrickle.pgt_stream_tables AS st
        SET effective_refresh_mode = pgtrickle_changes.effective_mode(st.refresh_mode, p_plan),
            downgrade_reason = pgtrickle_changes.downgrade_reason(st.refresh_mode, p_plan),
-           watched_relations = ARRAY[st.definition_view, st.pgt_relid]
-               || ARRAY(SELECT c.relid FROM pgtrickle_changes.relation_closure(st.definition_view) AS c
-                         WHERE c.relid >= 16384 ORDER BY c.relid),
-           watched_functions = ARRAY(SELECT f.oid FROM unnest(pgtrickle_changes.function_oids(st.definition_view)) AS f(oid)
-                                      WHERE f.oid >= 16384 ORDER BY f.oid)
-     WHERE st.pgt_id = p_id
-    RETURNING st.* INTO v_table;
+           watched_relations = ARRAY[st.definition_view, st.pgt_relid] || v_relations,
+           watched_functions = ARRAY(SELECT (f ->> 'oid')::oid FROM jsonb_array_elements(p_request -> 'functions') AS f
+                                      WHERE NOT (f ->> 'builtin')::boolean ORDER BY 1)
+     WHERE st.pgt_id = p_id;
     v_sources := ARRAY(SELECT d.source_relid FROM pgtrickle.pgt_dependencies AS d WHERE d.pgt_id = p_id);
     PERFORM pgtrickle_changes.drop_states(p_id);
     INSERT INTO pgtrickle.pgt_plans AS p (pgt_id, request_hash, plan)
     VALUES (p_id, pgtrickle_changes.request_hash(p_request), p_plan)
         ON CONFLICT (pgt_id) DO UPDATE SET request_hash = excluded.request_hash, plan = excluded.plan, compiled_at = now();
+    PERFORM pgtrickle_changes.make_indexes(v_table, p_plan);
     PERFORM pgtrickle_changes.set_dependencies(v_table, p_plan);
     PERFORM pgtrickle_changes.make_states(v_table, p_plan);
     -- In one order for everybody: capturing takes locks.
@@ -122,31 +154,41 @@ CREATE FUNCTION pgtrickle_changes.set_dependencies(p_table pgtrickle.pgt_stream_
     LANGUAGE plpgsql VOLATILE
     SET search_path = pg_catalog, pg_temp
 AS $$
--- What the stream table reads, and which of it is captured.  A plan may only name what the definition reads,
--- and columns that the owner may read.
+-- What the stream table reads, and which of it is captured.  A plan may only have captured what the definition reads and the
+-- owner could read himself: rows that a policy or a view hides from him must not get into his buffer.
 DECLARE
-    v_source jsonb;
-    v_oid    oid;
-    v_wrong  text;
+    v_source  record;
+    v_columns text[];
+    v_wrong   text;
 BEGIN
     DELETE FROM pgtrickle.pgt_dependencies AS d WHERE d.pgt_id = p_table.pgt_id;
-    FOR v_source IN SELECT s FROM jsonb_array_elements(p_plan -> 'sources') AS s LOOP
-        v_oid := (v_source ->> 'oid')::oid;
-        IF NOT EXISTS (SELECT FROM pgtrickle_changes.relation_closure(p_table.definition_view) AS c WHERE c.relid = v_oid) THEN
-            RAISE EXCEPTION 'invalid plan: the query doesn''t read relation %', v_oid USING ERRCODE = 'invalid_parameter_value';
+    FOR v_source IN
+        SELECT (s ->> 'oid')::oid AS oid, s -> 'columns' AS columns, c.relid, c.below_view, c.columns AS attnums
+          FROM jsonb_array_elements(p_plan -> 'sources') AS s
+          LEFT JOIN pgtrickle_changes.relation_closure(p_table.definition_view) AS c ON c.relid = (s ->> 'oid')::oid
+    LOOP
+        IF v_source.relid IS NULL THEN
+            RAISE EXCEPTION 'invalid plan: the query doesn''t read relation %', v_source.oid USING ERRCODE = 'invalid_parameter_value';
         END IF;
-        SELECT u.name INTO v_wrong
-          FROM jsonb_array_elements_text(v_source -> 'columns') AS u(name)
-          LEFT JOIN pg_attribute AS a ON a.attrelid = v_oid AND a.attname = u.name AND a.attnum > 0 AND NOT a.attisdropped
-         WHERE a.attnum IS NULL OR NOT has_column_privilege(p_table.owner_oid, v_oid, a.attnum, 'SELECT')
-         LIMIT 1;
-        IF FOUND THEN
-            RAISE EXCEPTION 'permission denied for column "%" of "%"', v_wrong, v_oid::regclass
-                USING ERRCODE = 'insufficient_privilege';
+        IF pgtrickle_changes.relation_kind(v_source.oid) NOT IN ('table', 'stream_table', 'partitioned') THEN
+            RAISE EXCEPTION 'invalid plan: changes of "%" can''t be captured', v_source.oid::regclass USING ERRCODE = 'invalid_parameter_value';
+        END IF;
+        v_wrong := pgtrickle_changes.opaque_reason(p_table.owner_oid, v_source.oid, v_source.attnums, v_source.below_view);
+        IF v_wrong IS NOT NULL THEN
+            RAISE EXCEPTION 'invalid plan: changes of "%" may not be captured', v_source.oid::regclass
+                USING ERRCODE = 'insufficient_privilege', DETAIL = v_wrong;
+        END IF;
+        -- A plan that recomputes names every column, to be on the safe side: those that the owner may not read aren't in his query.
+        SELECT array_agg(a.attname::text ORDER BY a.attnum) FILTER (WHERE a.readable), min(u.name) FILTER (WHERE a.readable IS NOT TRUE)
+          INTO v_columns, v_wrong
+          FROM jsonb_array_elements_text(v_source.columns) AS u(name)
+          LEFT JOIN (SELECT t.attname, t.attnum, has_column_privilege(p_table.owner_oid, t.attrelid, t.attnum, 'SELECT') AS readable
+                       FROM pg_attribute AS t WHERE t.attrelid = v_source.oid AND t.attnum > 0 AND NOT t.attisdropped) AS a ON a.attname = u.name;
+        IF v_wrong IS NOT NULL AND (p_plan ->> 'incremental')::boolean THEN
+            RAISE EXCEPTION 'permission denied for column "%" of "%"', v_wrong, v_source.oid::regclass USING ERRCODE = 'insufficient_privilege';
         END IF;
         INSERT INTO pgtrickle.pgt_dependencies (pgt_id, source_relid, source_kind, columns_used, captured)
-        VALUES (p_table.pgt_id, v_oid, pgtrickle_changes.relation_kind(v_oid),
-                ARRAY(SELECT jsonb_array_elements_text(v_source -> 'columns')), true);
+        VALUES (p_table.pgt_id, v_source.oid, pgtrickle_changes.relation_kind(v_source.oid), coalesce(v_columns, '{}'), true);
     END LOOP;
     INSERT INTO pgtrickle.pgt_dependencies (pgt_id, source_relid, source_kind, columns_used, captured)
     SELECT p_table.pgt_id, c.relid, k.kind,
@@ -167,41 +209,51 @@ AS $$
 DECLARE
     v_state   jsonb;
     v_delta   jsonb;
+    v_name    text;
     v_columns text;
     v_checks  text;
-    v_owner   name := pg_get_userbyid(p_table.owner_oid);
 BEGIN
     FOR v_state IN SELECT s FROM jsonb_array_elements(p_plan -> 'states') AS s LOOP
-        PERFORM pgtrickle_changes.check_generated_name(v_state ->> 'name', 'state', p_table.pgt_id);
+        v_name := pgtrickle_changes.generated_name(v_state ->> 'name', 'state', p_table.pgt_id);
         SELECT string_agg(p.definition || CASE WHEN v_state -> 'not_null' ? p.name THEN ' NOT NULL' ELSE '' END, ', ')
           INTO v_columns
           FROM pgtrickle_changes.probe_columns(p_table.owner_oid, v_state ->> 'query',
                    ARRAY(SELECT jsonb_array_elements_text(v_state -> 'columns')), p_table.settings) AS p;
         SELECT string_agg(format(', CHECK (%I >= 0)', c), '')
           INTO v_checks FROM jsonb_array_elements_text(v_state -> 'nonnegative') AS c;
-        EXECUTE format('CREATE TABLE pgtrickle_changes.%I (%s%s) WITH (fillfactor = 85)', v_state ->> 'name', v_columns, coalesce(v_checks, ''));
-        EXECUTE format('CREATE UNIQUE INDEX %I ON pgtrickle_changes.%I (%s) NULLS NOT DISTINCT',
-                       (v_state ->> 'name') || '_key', v_state ->> 'name',
+        EXECUTE format('CREATE TABLE %s (%s%s) WITH (fillfactor = 85)', v_name, v_columns, coalesce(v_checks, ''));
+        EXECUTE format('CREATE UNIQUE INDEX %I ON %s (%s) NULLS NOT DISTINCT', (v_state ->> 'name') || '_key', v_name,
                        (SELECT string_agg(quote_ident(k), ', ' ORDER BY place)
                           FROM jsonb_array_elements_text(v_state -> 'key') WITH ORDINALITY AS t(k, place)));
-        EXECUTE format('ALTER TABLE pgtrickle_changes.%I OWNER TO %I', v_state ->> 'name', v_owner);
-        EXECUTE format('COMMENT ON TABLE pgtrickle_changes.%I IS %L', v_state ->> 'name', 'A state of stream table ' || p_table.pgt_id);
+        PERFORM pgtrickle_changes.hand_over(p_table, v_name, 'A state of stream table');
     END LOOP;
     FOR v_delta IN SELECT d FROM jsonb_array_elements(p_plan -> 'deltas') AS d LOOP
-        PERFORM pgtrickle_changes.check_generated_name(v_delta ->> 'name', 'delta', p_table.pgt_id);
-        PERFORM pgtrickle_changes.check_generated_name(v_delta ->> 'of', 'state', p_table.pgt_id);
-        EXECUTE format('CREATE UNLOGGED TABLE pgtrickle_changes.%I (LIKE pgtrickle_changes.%I, __pgt_w bigint NOT NULL)',
-                       v_delta ->> 'name', v_delta ->> 'of');
+        v_name := pgtrickle_changes.generated_name(v_delta ->> 'name', 'delta', p_table.pgt_id);
+        EXECUTE format('CREATE UNLOGGED TABLE %s (LIKE %s, __pgt_w bigint NOT NULL)', v_name,
+                       pgtrickle_changes.generated_name(v_delta ->> 'of', 'state', p_table.pgt_id));
         -- What a stage's delta says of a group that goes away breaks no rule of the state.
-        EXECUTE (SELECT coalesce(format('ALTER TABLE pgtrickle_changes.%I %s', v_delta ->> 'name',
-                                        string_agg(format('ALTER COLUMN %I DROP NOT NULL', a.attname), ', ')), 'SELECT')
-                   FROM pg_attribute AS a
-                  WHERE a.attrelid = format('pgtrickle_changes.%I', v_delta ->> 'name')::regclass
-                    AND a.attnum > 0 AND a.attnotnull AND a.attname <> '__pgt_w'
-                 HAVING count(*) > 0);
-        EXECUTE format('ALTER TABLE pgtrickle_changes.%I OWNER TO %I', v_delta ->> 'name', v_owner);
-        EXECUTE format('COMMENT ON TABLE pgtrickle_changes.%I IS %L', v_delta ->> 'name', 'A delta on its way through stream table ' || p_table.pgt_id);
+        SELECT format('ALTER TABLE %s %s', v_name, string_agg(format('ALTER COLUMN %I DROP NOT NULL', a.attname), ', '))
+          INTO v_columns
+          FROM pg_attribute AS a
+         WHERE a.attrelid = v_name::regclass AND a.attnum > 0 AND a.attnotnull AND a.attname <> '__pgt_w'
+        HAVING count(*) > 0;
+        IF FOUND THEN
+            EXECUTE v_columns;
+        END IF;
+        PERFORM pgtrickle_changes.hand_over(p_table, v_name, 'A delta on its way through stream table');
     END LOOP;
+END
+$$;
+
+CREATE FUNCTION pgtrickle_changes.hand_over(p_table pgtrickle.pgt_stream_tables, p_name text, p_what text) RETURNS void
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- A new table becomes the owner's, and nobody else's.
+BEGIN
+    EXECUTE format('ALTER TABLE %s OWNER TO %I', p_name::regclass, pg_get_userbyid(p_table.owner_oid));
+    PERFORM pgtrickle_changes.revoke_strangers(p_name::regclass);
+    EXECUTE format('COMMENT ON TABLE %s IS %L', p_name::regclass, p_what || ' ' || p_table.pgt_id);
 END
 $$;
 
@@ -216,25 +268,27 @@ DECLARE
 BEGIN
     SELECT pgtrickle_changes.run_as(p_owner,
                format('SELECT pg_catalog.jsonb_build_array(%s) FROM (SELECT 1 AS one) AS o LEFT JOIN (%s) AS q ON false',
-                      string_agg(format('pg_catalog.jsonb_build_array(pg_catalog.pg_typeof(q.%1$I)::pg_catalog.oid::pg_catalog.int8)', c), ', '),
-                      p_query),
+                      string_agg(format('pg_catalog.pg_typeof(q.%1$I)::pg_catalog.oid::pg_catalog.int8', c), ', '), p_query),
                p_settings => p_settings)
       INTO v_found FROM unnest(p_columns) AS c;
+    -- With a modifier of -1 a type is printed so that it has none: "character" by itself would mean character(1).
     RETURN QUERY
-        SELECT u.name, format('%I %s', u.name, format_type((v_found -> (u.place::integer - 1) ->> 0)::oid, NULL))
+        SELECT u.name, format('%I %s', u.name, format_type((v_found ->> (u.place::integer - 1))::oid, -1))
           FROM unnest(p_columns) WITH ORDINALITY AS u(name, place);
 END
 $$;
 
-CREATE FUNCTION pgtrickle_changes.check_generated_name(p_name text, p_kind text, p_id bigint) RETURNS void
+CREATE FUNCTION pgtrickle_changes.generated_name(p_name text, p_kind text, p_id bigint) RETURNS text
     LANGUAGE plpgsql IMMUTABLE
     SET search_path = pg_catalog, pg_temp
 AS $$
+-- The qualified name of a state or delta, if a plan calls it what it may be called.
 BEGIN
-    IF p_name IS NULL OR p_name !~ format('^%s_%s_[0-9]+$', p_kind, p_id) THEN
+    IF p_name IS NULL OR p_name !~ format('^%s_%s_[0-9]{1,4}$', p_kind, p_id) THEN
         RAISE EXCEPTION 'invalid plan: "%" is no name for a % of stream table %', p_name, p_kind, p_id
             USING ERRCODE = 'invalid_parameter_value';
     END IF;
+    RETURN format('pgtrickle_changes.%I', p_name);
 END
 $$;
 
@@ -248,92 +302,92 @@ BEGIN
     FOR v_name IN
         SELECT t.item ->> 'name' FROM pgtrickle.pgt_plans AS p
          CROSS JOIN LATERAL jsonb_array_elements((p.plan -> 'states') || (p.plan -> 'deltas')) AS t(item)
-         WHERE p.pgt_id = p_id
+         WHERE p.pgt_id = p_id AND to_regclass(format('pgtrickle_changes.%I', t.item ->> 'name')) IS NOT NULL
     LOOP
-        EXECUTE format('DROP TABLE IF EXISTS pgtrickle_changes.%I', v_name);
+        EXECUTE format('DROP TABLE pgtrickle_changes.%I', v_name);
     END LOOP;
 END
 $$;
 
-CREATE FUNCTION pgtrickle_changes.make_index(p_table pgtrickle.pgt_stream_tables, p_plan jsonb) RETURNS void
+-- The indexes that deltas are applied by are the stream table's, made as its owner.  Those of ours are known by their comment: what
+-- the owner made himself is left alone, or used.
+
+CREATE FUNCTION pgtrickle_changes.index_remark() RETURNS text
+    LANGUAGE sql IMMUTABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT 'pg_trickle applies changes by this index'
+$$;
+
+CREATE FUNCTION pgtrickle_changes.index_columns(p_index oid) RETURNS text[]
+    LANGUAGE plpgsql STABLE STRICT
+    SET search_path = pg_catalog, pg_temp
+    SET plan_cache_mode = force_generic_plan
+AS $$
+-- The columns of an index that keeps rows with the same values in them apart, NULLs included; NULL for any other index.
+BEGIN
+    RETURN (
+        SELECT array_agg(a.attname::text ORDER BY u.place)
+          FROM pg_index AS i
+         CROSS JOIN LATERAL unnest(i.indkey) WITH ORDINALITY AS u(attnum, place)
+          JOIN pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = u.attnum
+         WHERE i.indexrelid = p_index AND i.indisunique AND i.indnullsnotdistinct AND i.indimmediate AND i.indisvalid
+           AND i.indpred IS NULL AND i.indexprs IS NULL AND u.place <= i.indnkeyatts);
+END
+$$;
+
+CREATE FUNCTION pgtrickle_changes.make_indexes(p_table pgtrickle.pgt_stream_tables, p_plan jsonb) RETURNS void
     LANGUAGE plpgsql VOLATILE
     SET search_path = pg_catalog, pg_temp
 AS $$
--- The indexes that deltas are applied by, made as the owner unless the table has them.
+-- Have the plan's key or content index, and no index of a former plan's.  The rows of a former query may break the new key: then they
+-- go, and the refresh that follows in this transaction brings the new ones.  Nobody sees the table without rows.
 DECLARE
     v_key     text[] := ARRAY(SELECT jsonb_array_elements_text(nullif(p_plan -> 'key', 'null')));
     v_content text[] := ARRAY(SELECT jsonb_array_elements_text(nullif(p_plan -> 'content_index', 'null')));
-    v_columns text;
+    v_name    text := format('%I.%I', p_table.pgt_schema, p_table.pgt_name);
+    v_index   text;
 BEGIN
+    FOR v_index IN
+        SELECT format('%I.%I', n.nspname, c.relname)
+          FROM pg_index AS i
+          JOIN pg_class AS c ON c.oid = i.indexrelid
+          JOIN pg_namespace AS n ON n.oid = c.relnamespace
+         WHERE i.indrelid = p_table.pgt_relid AND obj_description(i.indexrelid, 'pg_class') = pgtrickle_changes.index_remark()
+           AND pgtrickle_changes.index_columns(i.indexrelid) IS DISTINCT FROM v_key
+    LOOP
+        PERFORM pgtrickle_changes.command_as(p_table.owner_oid, 'DROP INDEX ' || v_index);
+    END LOOP;
     IF cardinality(v_key) > 0 AND NOT EXISTS (
-        SELECT FROM pg_index AS i
-         WHERE i.indrelid = p_table.pgt_relid AND i.indisunique AND i.indnullsnotdistinct AND i.indpred IS NULL AND i.indexprs IS NULL
-           AND i.indimmediate AND i.indnkeyatts = cardinality(v_key)
-           AND v_key = ARRAY(SELECT a.attname::text FROM unnest(i.indkey) WITH ORDINALITY AS u(attnum, place)
-                               JOIN pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = u.attnum
-                              WHERE u.place <= i.indnkeyatts ORDER BY u.place)) THEN
-        SELECT string_agg(quote_ident(c), ', ' ORDER BY place) INTO v_columns FROM unnest(v_key) WITH ORDINALITY AS u(c, place);
-        PERFORM pgtrickle_changes.command_as(p_table.owner_oid, format('CREATE UNIQUE INDEX ON %I.%I (%s) NULLS NOT DISTINCT',
-            p_table.pgt_schema, p_table.pgt_name, v_columns));
-    END IF;
-    IF cardinality(v_content) > 0 THEN
-        SELECT string_agg(quote_ident(c), ', ' ORDER BY place) INTO v_columns FROM unnest(v_content) WITH ORDINALITY AS u(c, place);
-        PERFORM pgtrickle_changes.command_as(p_table.owner_oid, format('CREATE INDEX ON %I.%I (pg_catalog.hash_record_extended(ROW(%s), 0))',
-            p_table.pgt_schema, p_table.pgt_name, v_columns));
-    END IF;
-END
-$$;
-
-CREATE FUNCTION pgtrickle_changes.drop_content_index(p_table pgtrickle.pgt_stream_tables) RETURNS void
-    LANGUAGE plpgsql VOLATILE
-    SET search_path = pg_catalog, pg_temp
-AS $$
--- The index that a former plan looked rows up by content with.
-DECLARE
-    v_index text;
-BEGIN
-    FOR v_index IN
-        SELECT format('%I.%I', n.nspname, c.relname)
-          FROM pg_index AS i
-          JOIN pg_class AS c ON c.oid = i.indexrelid
-          JOIN pg_namespace AS n ON n.oid = c.relnamespace
-         WHERE i.indrelid = p_table.pgt_relid AND i.indexprs IS NOT NULL
-           AND pg_get_indexdef(i.indexrelid) LIKE '%hash\_record\_extended(ROW(%'
-    LOOP
-        PERFORM pgtrickle_changes.command_as(p_table.owner_oid, 'DROP INDEX ' || v_index);
-    END LOOP;
-END
-$$;
-
-CREATE FUNCTION pgtrickle_changes.empty_if_keyed_anew(p_table pgtrickle.pgt_stream_tables, p_plan jsonb) RETURNS void
-    LANGUAGE plpgsql VOLATILE
-    SET search_path = pg_catalog, pg_temp
-AS $$
--- The rows of a former query may break the new query's key, or lie under unique indexes that the new rows break: drop the former key
--- indexes, and the rows if need be.  All in one transaction: nobody sees the table without rows.
-DECLARE
-    v_index text;
-BEGIN
-    FOR v_index IN
-        SELECT format('%I.%I', n.nspname, c.relname)
-          FROM pg_index AS i
-          JOIN pg_class AS c ON c.oid = i.indexrelid
-          JOIN pg_namespace AS n ON n.oid = c.relnamespace
-         WHERE i.indrelid = p_table.pgt_relid AND i.indisunique AND i.indnullsnotdistinct AND i.indpred IS NULL AND i.indexprs IS NULL
-           AND NOT EXISTS (SELECT FROM pg_constraint AS k WHERE k.conindid = i.indexrelid)
-           AND to_jsonb(ARRAY(SELECT a.attname FROM unnest(i.indkey) WITH ORDINALITY AS u(attnum, place)
-                                JOIN pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = u.attnum
-                               WHERE u.place <= i.indnkeyatts ORDER BY u.place)) IS DISTINCT FROM p_plan -> 'key'
-    LOOP
-        PERFORM pgtrickle_changes.command_as(p_table.owner_oid, 'DROP INDEX ' || v_index);
-    END LOOP;
-    IF p_plan -> 'key' <> 'null' THEN
+        SELECT FROM pg_index AS i WHERE i.indrelid = p_table.pgt_relid AND pgtrickle_changes.index_columns(i.indexrelid) = v_key) THEN
         BEGIN
-            PERFORM pgtrickle_changes.make_index(p_table, p_plan - 'content_index' || '{"content_index": null}');
+            PERFORM pgtrickle_changes.make_index(p_table, format('CREATE UNIQUE INDEX ON %s (%s) NULLS NOT DISTINCT', v_name, (
+                SELECT string_agg(quote_ident(c), ', ' ORDER BY place) FROM unnest(v_key) WITH ORDINALITY AS u(c, place))));
         EXCEPTION WHEN unique_violation THEN
-            PERFORM pgtrickle_changes.command_as(p_table.owner_oid, format('DELETE FROM %I.%I', p_table.pgt_schema, p_table.pgt_name));
+            PERFORM pgtrickle_changes.command_as(p_table.owner_oid, 'DELETE FROM ' || v_name);
+            PERFORM pgtrickle_changes.make_indexes(p_table, p_plan);
+            RETURN;
         END;
     END IF;
+    IF cardinality(v_content) > 0 THEN
+        PERFORM pgtrickle_changes.make_index(p_table, format('CREATE INDEX ON %s (pg_catalog.hash_record_extended(ROW(%s), 0))', v_name, (
+            SELECT string_agg(quote_ident(c), ', ' ORDER BY place) FROM unnest(v_content) WITH ORDINALITY AS u(c, place))));
+    END IF;
+END
+$$;
+
+CREATE FUNCTION pgtrickle_changes.make_index(p_table pgtrickle.pgt_stream_tables, p_command text) RETURNS void
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- PostgreSQL finds the name, and the index gets our comment.
+DECLARE
+    v_former oid[] := ARRAY(SELECT i.indexrelid FROM pg_index AS i WHERE i.indrelid = p_table.pgt_relid);
+    v_index  regclass;
+BEGIN
+    PERFORM pgtrickle_changes.command_as(p_table.owner_oid, p_command);
+    SELECT i.indexrelid INTO STRICT v_index FROM pg_index AS i WHERE i.indrelid = p_table.pgt_relid AND i.indexrelid <> ALL (v_former);
+    PERFORM pgtrickle_changes.command_as(p_table.owner_oid, format('COMMENT ON INDEX %s IS %L', v_index, pgtrickle_changes.index_remark()));
 END
 $$;
 
@@ -345,16 +399,10 @@ AS $$
 DECLARE
     v_table   pgtrickle.pgt_stream_tables := pgtrickle_changes.follow_name(pgtrickle_changes.lock_stream_table(p_id));
     v_request jsonb;
-    v_plan    jsonb;
 BEGIN
-    PERFORM pgtrickle_changes.ensure_runner(v_table.owner_oid);
     PERFORM pgtrickle_changes.check_readable(v_table.owner_oid, v_table.definition_view);
     v_request := pgtrickle_changes.compile_request(v_table.owner_oid, v_table.definition_view, p_id, v_table.pgt_schema, v_table.pgt_name);
-    v_plan := coalesce(p_plan, pgtrickle_changes.request_plan(v_request));
-    PERFORM pgtrickle_changes.drop_content_index(v_table);
-    PERFORM pgtrickle_changes.empty_if_keyed_anew(v_table, v_plan);
-    PERFORM pgtrickle_changes.make_index(v_table, v_plan);
-    PERFORM pgtrickle_changes.install_plan(p_id, v_plan, v_request);
+    PERFORM pgtrickle_changes.install_plan(p_id, pgtrickle_changes.plan_for(jsonb_build_object('plan', p_plan), v_request), v_request);
     UPDATE pgtrickle.pgt_stream_tables AS st
        SET needs_reinit = true, reinit_reason = 'definitions that the query rests on were changed' WHERE st.pgt_id = p_id;
 END
