@@ -47,10 +47,14 @@ def _simplified(plan: Plan, descend: Callable[[Plan], Plan], changed: Changed) -
             return Empty(plan.columns) if any(isinstance(side, Empty) for side in sides) else Join(*sides, on)
         case Aggregate(below, keys, calls):
             inside = descend(below)
-            return Empty(plan.columns) if isinstance(inside, Empty) and keys else Aggregate(inside, keys, calls)
-        case Touched(_, change, _) as touched:
+            if not isinstance(inside, Empty):
+                return Aggregate(inside, keys, calls)
+            # Of no rows at all an aggregate without keys still makes one.
+            return Empty(plan.columns) if keys else plan
+        case Touched(below, change, keys):
             touching = descend(change)
-            return Empty(plan.columns) if isinstance(touching, Empty) else replace(touched, change=touching)
+            # Without keys every row is of the one group, touched or not.
+            return Empty(plan.columns) if isinstance(touching, Empty) and keys else Touched(descend(below), touching, keys)
 
 
 def _sum(whole: Plan, left: Plan, right: Plan) -> Plan:
