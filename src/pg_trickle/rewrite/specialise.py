@@ -54,7 +54,9 @@ def _simplified(plan: Plan, descend: Callable[[Plan], Plan], changed: Changed) -
         case Touched(below, change, keys):
             touching = descend(change)
             # Without keys every row is of the one group, touched or not.
-            return Empty(plan.columns) if isinstance(touching, Empty) and keys else Touched(descend(below), touching, keys)
+            return (
+                Empty(plan.columns) if isinstance(touching, Empty) and keys else Touched(descend(below), touching, keys)
+            )
 
 
 def _sum(whole: Plan, left: Plan, right: Plan) -> Plan:
