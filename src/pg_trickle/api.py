@@ -150,7 +150,7 @@ def alter_stream_table(
         if query is None:
             _call(conn, "alter_stream_table", arguments)
         else:
-            plan = compile_locally(conn, name, query)
+            plan = compile_locally(conn, name, query, existing=True)
             _call(conn, "alter_stream_table_with_plan", {**arguments, "plan": Jsonb(plan.to_json())})
 
 
@@ -196,9 +196,9 @@ def validate_query(conn: Connection, query: str) -> list[Check]:
     return checks
 
 
-def compile_locally(conn: Connection, name: str, query: str) -> Plan:
-    """The plan of a query, as a stream table of that name would have it."""
-    (request,) = _row(conn, "SELECT pgtrickle.compile_request(%s, %s)", name, query)
+def compile_locally(conn: Connection, name: str, query: str, *, existing: bool = False) -> Plan:
+    """The plan of a query, as a stream table of that name would have it; ``existing`` finds it along the search path."""
+    (request,) = _row(conn, "SELECT pgtrickle.compile_request(%s, %s, %s)", name, query, existing)
     return compile_query(CompileRequest.from_json(request))
 
 
@@ -209,7 +209,7 @@ def _create(conn: Connection, function: str, name: str, query: str, **options: A
         _call(conn, f"{function}_with_plan", {"name": name, "query": query, **options, "plan": Jsonb(plan.to_json())})
 
 
-def _row(conn: Connection, query: LiteralString, *parameters: str) -> tuple[Any, ...]:
+def _row(conn: Connection, query: LiteralString, *parameters: str | bool) -> tuple[Any, ...]:
     # Whatever row factory the caller's connection has.
     row = conn.cursor(row_factory=tuple_row).execute(query, parameters).fetchone()
     assert row is not None

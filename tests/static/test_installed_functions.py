@@ -30,9 +30,9 @@ def test_there_are_functions(db: Connection) -> None:
 
 PINNED = """EXISTS (SELECT FROM pg_catalog.unnest(p.proconfig) AS c
                      WHERE pg_catalog.replace(c, '"', '') = 'search_path=pg_catalog, pg_temp')"""
-# These tell the engine the caller's own search path, and do nothing else: SQL, as the caller.
+# These hand a call to the engine, in the name and under the search path of the caller, and do nothing else.
 HANDS_OVER = """p.pronamespace = 'pgtrickle'::pg_catalog.regnamespace AND NOT p.prosecdef AND p.proconfig IS NULL
-                AND l.lanname = 'sql' AND p.prosrc ~ '^\\s*SELECT [^;]*pgtrickle\\.call_gate\\([^;]*$'"""
+                AND l.lanname = 'sql' AND p.prosrc ~ '^[^;]* INTO pgtrickle\\.gate [^;]*$'"""
 # Bound to dblink's library: they resolve no names.
 IN_C = "l.lanname = 'c'"
 

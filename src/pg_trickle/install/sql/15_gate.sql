@@ -7,17 +7,26 @@ CREATE TABLE pgtrickle_changes.gate_actions (
 COMMENT ON TABLE pgtrickle_changes.gate_actions IS 'What the gate does, and the API function whose EXECUTE privilege an action takes';
 
 CREATE VIEW pgtrickle.gate AS
-SELECT NULL::text AS action, NULL::jsonb AS args, NULL::name AS caller, NULL::jsonb AS result
+SELECT NULL::text AS action, NULL::jsonb AS args, NULL::jsonb AS result,
+       NULL::name AS caller, NULL::text AS search_path, NULL::name AS schema, NULL::name[] AS schemas
  WHERE false;
-ALTER VIEW pgtrickle.gate ALTER COLUMN caller SET DEFAULT CURRENT_USER;
-COMMENT ON VIEW pgtrickle.gate IS 'Where the API functions hand their calls to the engine; PostgreSQL itself fills in the caller';
+ALTER VIEW pgtrickle.gate
+    ALTER COLUMN caller SET DEFAULT CURRENT_USER,
+    ALTER COLUMN search_path SET DEFAULT current_setting('search_path'),
+    ALTER COLUMN schema SET DEFAULT current_schema(),
+    ALTER COLUMN schemas SET DEFAULT current_schemas(true);
+COMMENT ON VIEW pgtrickle.gate IS 'Where the API functions hand their calls to the engine; PostgreSQL itself fills in who calls, and what names mean to him';
 
 CREATE FUNCTION pgtrickle_changes.pass_gate() RETURNS trigger
     LANGUAGE plpgsql VOLATILE SECURITY DEFINER
     SET search_path = pg_catalog, pg_temp
+    SET standard_conforming_strings = on
+    SET transform_null_equals = off
+    SET quote_all_identifiers = off
 AS $$
 DECLARE
     v_function regprocedure;
+    v_session  text := pgtrickle_changes.session_state();
 BEGIN
     SELECT a.function INTO v_function FROM pgtrickle_changes.gate_actions AS a WHERE a.action = NEW.action;
     IF NOT FOUND THEN
@@ -28,7 +37,13 @@ BEGIN
             USING ERRCODE = 'insufficient_privilege',
                   HINT = format('GRANT EXECUTE ON FUNCTION %s TO %I;', v_function, NEW.caller);
     END IF;
-    EXECUTE format('SELECT pgtrickle_changes.%I($1, $2)', 'do_' || NEW.action) INTO NEW.result USING NEW.caller, NEW.args;
+    IF jsonb_typeof(NEW.args) IS DISTINCT FROM 'object' THEN
+        RAISE EXCEPTION 'malformed arguments of %', NEW.action USING ERRCODE = 'invalid_parameter_value', DETAIL = 'They are no JSON object.';
+    END IF;
+    EXECUTE format('SELECT pgtrickle_changes.%I($1, $2)', 'do_' || NEW.action)
+       INTO NEW.result
+      USING NEW.caller, NEW.args || jsonb_build_object('search_path', NEW.search_path, 'schema', NEW.schema, 'schemas', NEW.schemas);
+    PERFORM pgtrickle_changes.check_session(v_session);
     RETURN NEW;
 END
 $$;
@@ -36,6 +51,50 @@ COMMENT ON FUNCTION pgtrickle_changes.pass_gate() IS 'The engine''s side of the 
 
 CREATE TRIGGER pass_gate INSTEAD OF INSERT ON pgtrickle.gate
     FOR EACH ROW EXECUTE FUNCTION pgtrickle_changes.pass_gate();
+
+-- What an owner's functions may not leave behind in a session that isn't his: what would later run, or be looked up, as somebody
+-- else.  REFRESH MATERIALIZED VIEW forbids the same.
+
+CREATE FUNCTION pgtrickle_changes.session_state() RETURNS text
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+    SET plan_cache_mode = force_generic_plan
+AS $$
+BEGIN
+    RETURN concat_ws('|',
+        (SELECT string_agg(c.name || c.creation_time, ',' ORDER BY c.name) FROM pg_cursors AS c WHERE c.is_holdable),
+        (SELECT string_agg(p.name || p.prepare_time, ',' ORDER BY p.name) FROM pg_prepared_statements AS p),
+        CASE WHEN pg_my_temp_schema() <> 0 THEN
+            (SELECT string_agg(d.classid || ' ' || d.objid, ',' ORDER BY d.classid, d.objid) FROM pg_depend AS d
+              WHERE d.refclassid = 'pg_namespace'::regclass AND d.refobjid = pg_my_temp_schema()) END);
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.session_state() IS 'The cursors that outlive a transaction, the prepared statements and the temporary objects of this session';
+
+CREATE FUNCTION pgtrickle_changes.check_session(p_before text) RETURNS void
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+    SET plan_cache_mode = force_generic_plan
+AS $$
+BEGIN
+    IF pgtrickle_changes.session_state() <> p_before THEN
+        RAISE EXCEPTION 'the query leaves something behind in the session'
+            USING ERRCODE = 'invalid_transaction_state',
+                  DETAIL = 'A function that it calls, or a trigger, created a temporary object, a cursor WITH HOLD or a prepared statement.',
+                  HINT = 'Such functions can''t be used in stream tables.';
+    END IF;
+    -- Events that wait for the end of the transaction fill pieces of at least 1024 bytes.  Foreign keys are no danger.
+    IF EXISTS (SELECT FROM pg_trigger AS t WHERE t.tgdeferrable
+                  AND t.tgfoid <> ALL (ARRAY['"RI_FKey_check_ins"', '"RI_FKey_check_upd"', '"RI_FKey_noaction_del"', '"RI_FKey_noaction_upd"']::regproc[]))
+       AND EXISTS (SELECT FROM pg_backend_memory_contexts AS m WHERE m.name = 'AfterTriggerEvents' AND m.used_bytes >= 1024) THEN
+        RAISE EXCEPTION 'triggers wait for the end of the transaction'
+            USING ERRCODE = 'invalid_transaction_state',
+                  DETAIL = 'A deferred trigger might run as somebody else than the owner of the stream table.',
+                  HINT = 'SET CONSTRAINTS ALL IMMEDIATE first; a deferrable constraint trigger can''t depend on a stream table.';
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.check_session(text) IS 'Raises if anything would outlive the owner''s turn';
 
 CREATE FUNCTION pgtrickle_changes.ensure_runner(p_owner oid) RETURNS name
     LANGUAGE plpgsql VOLATILE
@@ -47,11 +106,6 @@ DECLARE
     v_name  name := 'as_' || p_owner;
     v_owner name := pg_get_userbyid(p_owner);
 BEGIN
-    IF EXISTS (SELECT FROM pg_proc AS p
-                WHERE p.pronamespace = 'pgtrickle_changes'::regnamespace AND p.proname = v_name
-                  AND p.proowner = p_owner AND p.prosecdef) THEN
-        RETURN v_name;
-    END IF;
     EXECUTE format('DROP FUNCTION IF EXISTS pgtrickle_changes.%I(text, pg_snapshot, xid8, jsonb, jsonb)', v_name);
     EXECUTE format($create$
         CREATE FUNCTION pgtrickle_changes.%I(statement text, frontier pg_snapshot, own_xid xid8, own_seqs jsonb, settings jsonb)
@@ -61,6 +115,7 @@ BEGIN
             SET jit = off
             SET row_security = on
             SET transform_null_equals = off
+            SET standard_conforming_strings = on
             SET "TimeZone" = 'UTC'
             SET "DateStyle" = 'ISO, MDY'
             SET "IntervalStyle" = 'postgres'
@@ -99,36 +154,73 @@ BEGIN
 END
 $body$, p_owner));
     EXECUTE format('ALTER FUNCTION pgtrickle_changes.%I(text, pg_snapshot, xid8, jsonb, jsonb) OWNER TO %I', v_name, v_owner);
-    EXECUTE format('REVOKE ALL ON FUNCTION pgtrickle_changes.%I(text, pg_snapshot, xid8, jsonb, jsonb) FROM PUBLIC', v_name);
+    PERFORM pgtrickle_changes.close_function(format('pgtrickle_changes.%I(text, pg_snapshot, xid8, jsonb, jsonb)', v_name)::regprocedure);
     EXECUTE format('COMMENT ON FUNCTION pgtrickle_changes.%I(text, pg_snapshot, xid8, jsonb, jsonb) IS %L', v_name,
                    format('Runs pg_trickle''s statements as role %s', v_owner));
     RETURN v_name;
 END
 $$;
-COMMENT ON FUNCTION pgtrickle_changes.ensure_runner(oid) IS 'Makes the runner of a role if there is none';
+COMMENT ON FUNCTION pgtrickle_changes.ensure_runner(oid) IS 'Makes the runner of a role';
 
-CREATE FUNCTION pgtrickle_changes.run_as(p_owner oid, p_statement text, p_frontier pg_snapshot DEFAULT NULL, p_own_xid xid8 DEFAULT NULL,
-                                         p_own_seqs jsonb DEFAULT NULL, p_settings jsonb DEFAULT '{}') RETURNS jsonb
+CREATE FUNCTION pgtrickle_changes.close_function(p_function regprocedure) RETURNS void
     LANGUAGE plpgsql VOLATILE
     SET search_path = pg_catalog, pg_temp
 AS $$
+-- Whoever calls a function that runs as its owner has the owner's rights: nobody else may, whatever default privileges say.
 DECLARE
+    v_grantee text;
+BEGIN
+    FOR v_grantee IN
+        SELECT DISTINCT CASE g.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(g.grantee)) END
+          FROM pg_proc AS p CROSS JOIN LATERAL aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) AS g
+         WHERE p.oid = p_function AND g.grantee <> p.proowner
+    LOOP
+        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM %s', p_function, v_grantee);
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.close_function(regprocedure) IS 'Takes a function from everybody but its owner';
+
+CREATE FUNCTION pgtrickle_changes.run_as(p_owner oid, p_statement text, p_frontier pg_snapshot DEFAULT NULL::pg_snapshot, p_own_xid xid8 DEFAULT NULL::xid8, p_own_seqs jsonb DEFAULT NULL::jsonb, p_settings jsonb DEFAULT '{}'::jsonb) RETURNS jsonb
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+    SET standard_conforming_strings = on
+    SET plan_cache_mode = force_generic_plan
+AS $$
+DECLARE
+    v_name   name := 'as_' || p_owner;
     v_result jsonb;
 BEGIN
-    EXECUTE format('SELECT pgtrickle_changes.%I($1, $2, $3, $4, $5)', 'as_' || p_owner)
+    IF NOT EXISTS (SELECT FROM pg_proc AS p
+                    WHERE p.pronamespace = 'pgtrickle_changes'::regnamespace AND p.proname = v_name
+                      AND p.proowner = p_owner AND p.prosecdef) THEN
+        PERFORM pgtrickle_changes.ensure_runner(p_owner);
+    END IF;
+    EXECUTE format('SELECT pgtrickle_changes.%I($1, $2, $3, $4, $5)', v_name)
        INTO v_result USING p_statement, p_frontier, p_own_xid, p_own_seqs, p_settings;
+    -- A function that was called may have set these for the whole session, for the engine as well: until they are known to be as
+    -- they were, nothing is looked up by a search path.
+    IF pg_catalog.current_setting('search_path') OPERATOR(pg_catalog.<>) 'pg_catalog, pg_temp'
+       OR pg_catalog.current_setting('standard_conforming_strings') OPERATOR(pg_catalog.<>) 'on' THEN
+        RAISE EXCEPTION 'the query changes search_path or standard_conforming_strings'
+            USING ERRCODE = 'invalid_transaction_state',
+                  DETAIL = 'A function that it calls, or a trigger, sets it for the whole session.',
+                  HINT = 'Use SET LOCAL, or better the function''s own SET clause.';
+    END IF;
     RETURN v_result;
 END
 $$;
-COMMENT ON FUNCTION pgtrickle_changes.run_as(oid, text, pg_snapshot, xid8, jsonb, jsonb) IS 'Runs a statement that yields at most one row of one value as a role';
+COMMENT ON FUNCTION pgtrickle_changes.run_as(oid,text,pg_snapshot,xid8,jsonb,jsonb) IS 'Runs a statement that yields at most one row of one value as a role';
 
-CREATE FUNCTION pgtrickle_changes.command_as(p_owner oid, p_command text, p_settings jsonb DEFAULT '{}') RETURNS void
-    LANGUAGE sql VOLATILE
+CREATE FUNCTION pgtrickle_changes.command_as(p_owner oid, p_command text, p_settings jsonb DEFAULT '{}'::jsonb) RETURNS void
+    LANGUAGE plpgsql VOLATILE
     SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT pgtrickle_changes.run_as(p_owner, p_command, p_settings => p_settings || '{"command": "on"}')
+BEGIN
+    PERFORM pgtrickle_changes.run_as(p_owner, p_command, p_settings => p_settings || '{"command": "on"}');
+END
 $$;
-COMMENT ON FUNCTION pgtrickle_changes.command_as(oid, text, jsonb) IS 'Runs a command that yields no row as a role';
+COMMENT ON FUNCTION pgtrickle_changes.command_as(oid,text,jsonb) IS 'Runs a command that yields no row as a role';
 
 CREATE FUNCTION pgtrickle_changes.setting(p_name text) RETURNS text
     LANGUAGE plpgsql STABLE

@@ -542,7 +542,7 @@ BEGIN
                  ELSE '' END,
             pgtrickle_changes.capture_body(p_source, p_owner, p_buffer, v_events[v_i], p_mode));
         EXECUTE format('ALTER FUNCTION %s() OWNER TO %I', v_function, pg_get_userbyid(p_owner));
-        EXECUTE format('REVOKE ALL ON FUNCTION %s() FROM PUBLIC', v_function);
+        PERFORM pgtrickle_changes.close_function(format('%s()', v_function)::regprocedure);
         v_guard := pgtrickle_changes.capture_guard(format('%s()', v_function)::regprocedure);
 
         FOR v_relation IN

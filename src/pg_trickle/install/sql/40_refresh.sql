@@ -111,7 +111,8 @@ CREATE FUNCTION pgtrickle_changes.check_privileges(p_table pgtrickle.pgt_stream_
     SET search_path = pg_catalog, pg_temp
     SET plan_cache_mode = force_generic_plan
 AS $$
--- The owner must still be allowed to read what the query reads, whether or not this refresh touches it.
+-- The owner must still be allowed to read what the query reads, whether or not this refresh touches it.  What isn't captured is
+-- read through the query itself, and then PostgreSQL looks after that.
 DECLARE
     v_denied record;
     v_owner  name := pg_get_userbyid(p_table.owner_oid);
@@ -121,7 +122,7 @@ BEGIN
       FROM pgtrickle.pgt_dependencies AS s
       JOIN pg_class AS c ON c.oid = s.source_relid
       JOIN pg_namespace AS n ON n.oid = c.relnamespace
-     WHERE s.pgt_id = p_table.pgt_id
+     WHERE s.pgt_id = p_table.pgt_id AND s.captured
        AND NOT (has_schema_privilege(p_table.owner_oid, n.oid, 'USAGE')
                 AND (has_table_privilege(p_table.owner_oid, c.oid, 'SELECT')
                      OR has_any_column_privilege(p_table.owner_oid, c.oid, 'SELECT')
@@ -428,16 +429,7 @@ BEGIN
                   DETAIL = 'A source, or a column that the query uses, was dropped with CASCADE.',
                   HINT = 'Give it a new query with pgtrickle.alter_stream_table, or drop it.';
     END IF;
-    UPDATE pgtrickle.pgt_stream_tables AS st SET pgt_schema = n.nspname, pgt_name = c.relname
-      FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
-     WHERE st.pgt_id = p_table.pgt_id AND c.oid = st.pgt_relid
-    RETURNING st.* INTO p_table;
-    IF NOT FOUND THEN
-        RAISE EXCEPTION 'the table of stream table % was dropped', p_table.pgt_id
-            USING ERRCODE = 'undefined_table', DETAIL = 'DROP TABLE removed the rows; what is left is bookkeeping.',
-                  HINT = 'The worker''s housekeeping removes it.';
-    END IF;
-    RETURN p_table;
+    RETURN pgtrickle_changes.with_current_name(p_table);
 END
 $$;
 

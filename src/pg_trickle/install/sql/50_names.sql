@@ -4,15 +4,14 @@ CREATE FUNCTION pgtrickle_changes.split_name(p_name text, p_schema text) RETURNS
     LANGUAGE plpgsql IMMUTABLE
     SET search_path = pg_catalog, pg_temp
 AS $$
--- {schema, name} of a name as SQL writes it; without a schema the caller's first one.
+-- {schema, name} of a name as SQL writes it; without a schema the one given.
 DECLARE
     v_parts text[];
 BEGIN
     BEGIN
         v_parts := parse_ident(p_name);
     EXCEPTION WHEN invalid_parameter_value THEN
-        RAISE EXCEPTION 'invalid stream table name: %', coalesce(quote_literal(p_name), 'NULL')
-            USING ERRCODE = 'invalid_parameter_value', HINT = 'Write it as in SQL: name, schema.name or "Schema"."Name".';
+        v_parts := NULL;
     END;
     IF v_parts IS NULL OR cardinality(v_parts) > 2 THEN
         RAISE EXCEPTION 'invalid stream table name: %', coalesce(quote_literal(p_name), 'NULL')
@@ -30,24 +29,43 @@ BEGIN
 END
 $$;
 
-CREATE FUNCTION pgtrickle_changes.find_stream_table(p_name text, p_path text) RETURNS pgtrickle.pgt_stream_tables
+CREATE FUNCTION pgtrickle_changes.find_stream_table(p_args jsonb) RETURNS pgtrickle.pgt_stream_tables
     LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, pg_temp
+    SET plan_cache_mode = force_generic_plan
 AS $$
--- The stream table that a name means along a search path; a null row if none.
+-- The stream table that the name of a call means along the caller's search path; a null row if none.
 DECLARE
-    v_parts text[];
-    v_table pgtrickle.pgt_stream_tables;
+    v_parts   text[] := pgtrickle_changes.split_name(p_args ->> 'name', '');
+    v_schemas text[] := ARRAY(SELECT jsonb_array_elements_text(p_args -> 'schemas'));
+    v_table   pgtrickle.pgt_stream_tables;
 BEGIN
-    v_parts := pgtrickle_changes.split_name(p_name, '');
     SELECT st.* INTO v_table
       FROM pgtrickle.pgt_stream_tables AS st
       JOIN pg_class AS c ON c.oid = st.pgt_relid
       JOIN pg_namespace AS n ON n.oid = c.relnamespace
      WHERE c.relname = v_parts[2]
-       AND CASE WHEN v_parts[1] <> '' THEN n.nspname = v_parts[1] ELSE n.nspname = ANY (p_path::text[]) END
-     ORDER BY array_position(p_path::text[], n.nspname::text)
+       AND CASE WHEN v_parts[1] <> '' THEN n.nspname = v_parts[1] ELSE n.nspname = ANY (v_schemas) END
+     ORDER BY array_position(v_schemas, n.nspname::text)
      LIMIT 1;
+    RETURN v_table;
+END
+$$;
+
+CREATE FUNCTION pgtrickle_changes.stream_table_of(p_target text[]) RETURNS pgtrickle.pgt_stream_tables
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, pg_temp
+    SET plan_cache_mode = force_generic_plan
+AS $$
+-- The stream table with exactly that schema and name; a null row if none.
+DECLARE
+    v_table pgtrickle.pgt_stream_tables;
+BEGIN
+    SELECT st.* INTO v_table
+      FROM pgtrickle.pgt_stream_tables AS st
+      JOIN pg_class AS c ON c.oid = st.pgt_relid
+      JOIN pg_namespace AS n ON n.oid = c.relnamespace
+     WHERE n.nspname = p_target[1] AND c.relname = p_target[2];
     RETURN v_table;
 END
 $$;
@@ -58,8 +76,7 @@ CREATE FUNCTION pgtrickle_changes.owned_stream_table(p_caller name, p_args jsonb
 AS $$
 -- The stream table that a call names, if the caller owns it; an error otherwise.
 DECLARE
-    v_table pgtrickle.pgt_stream_tables := pgtrickle_changes.find_stream_table(p_args ->> 'name', p_args ->> 'path');
-    v_owner name;
+    v_table pgtrickle.pgt_stream_tables := pgtrickle_changes.find_stream_table(p_args);
 BEGIN
     IF v_table.pgt_id IS NULL THEN
         RAISE EXCEPTION 'stream table "%" does not exist', p_args ->> 'name'
@@ -73,23 +90,59 @@ $$;
 CREATE FUNCTION pgtrickle_changes.check_owner(p_caller name, p_table pgtrickle.pgt_stream_tables) RETURNS void
     LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, pg_temp
+    SET plan_cache_mode = force_generic_plan
 AS $$
+-- The caller must have the rights of the role that the stream table's statements run as, and that must be its table's owner.
+DECLARE
+    v_owner oid := (SELECT c.relowner FROM pg_class AS c WHERE c.oid = p_table.pgt_relid);
 BEGIN
-    IF NOT pg_has_role(p_caller, p_table.owner_oid, 'USAGE') THEN
+    IF NOT pg_has_role(p_caller, p_table.owner_oid, 'USAGE') AND NOT pg_has_role(p_caller, v_owner, 'USAGE') THEN
         RAISE EXCEPTION 'must be owner of stream table "%"', p_table.pgt_name
             USING ERRCODE = 'insufficient_privilege', DETAIL = format('It belongs to role "%s".', pg_get_userbyid(p_table.owner_oid));
+    END IF;
+    IF v_owner <> p_table.owner_oid THEN
+        RAISE EXCEPTION 'stream table "%" was given to role "%"', p_table.pgt_name, pg_get_userbyid(v_owner)
+            USING ERRCODE = 'object_not_in_prerequisite_state',
+                  DETAIL = format('Its query runs as role "%s", who created it.', pg_get_userbyid(p_table.owner_oid)),
+                  HINT = format('ALTER TABLE %s OWNER TO %I; or DROP TABLE, and let the new owner create it.',
+                                p_table.pgt_relid::regclass, pg_get_userbyid(p_table.owner_oid));
     END IF;
 END
 $$;
 
-CREATE FUNCTION pgtrickle_changes.role_oid(p_role name) RETURNS oid
-    LANGUAGE sql STABLE STRICT
+CREATE FUNCTION pgtrickle_changes.with_current_name(p_table pgtrickle.pgt_stream_tables) RETURNS pgtrickle.pgt_stream_tables
+    LANGUAGE plpgsql VOLATILE
     SET search_path = pg_catalog, pg_temp
+    SET plan_cache_mode = force_generic_plan
 AS $$
-    SELECT r.oid FROM pg_roles AS r WHERE r.rolname = p_role
+-- The catalog row under the table's name of today; the table must be there, and its owner's.
+DECLARE
+    v_owner oid := (SELECT c.relowner FROM pg_class AS c WHERE c.oid = p_table.pgt_relid);
+BEGIN
+    IF v_owner IS NULL THEN
+        RAISE EXCEPTION 'the table of stream table % was dropped', p_table.pgt_id
+            USING ERRCODE = 'undefined_table', DETAIL = 'DROP TABLE removed the rows; what is left is bookkeeping.',
+                  HINT = 'The worker''s housekeeping removes it.';
+    END IF;
+    PERFORM pgtrickle_changes.check_owner(pg_get_userbyid(v_owner), p_table);
+    UPDATE pgtrickle.pgt_stream_tables AS st SET pgt_schema = n.nspname, pgt_name = c.relname
+      FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+     WHERE st.pgt_id = p_table.pgt_id AND c.oid = st.pgt_relid
+    RETURNING st.* INTO p_table;
+    RETURN p_table;
+END
 $$;
 
-CREATE FUNCTION pgtrickle_changes.schedule_seconds(p_schedule text) RETURNS float8
+CREATE FUNCTION pgtrickle_changes.role_oid(p_role name) RETURNS oid
+    LANGUAGE plpgsql STABLE STRICT
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN (SELECT r.oid FROM pg_authid AS r WHERE r.rolname = p_role);
+END
+$$;
+
+CREATE FUNCTION pgtrickle_changes.schedule_seconds(p_schedule text) RETURNS double precision
     LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, pg_temp
 AS $$
@@ -97,25 +150,20 @@ AS $$
 DECLARE
     v_part    text[];
     v_seconds float8 := 0;
-    v_fields  integer;
-    v_least   float8 := coalesce(pgtrickle_changes.setting('min_schedule_seconds')::float8, 1);
+    v_least   float8 := pgtrickle_changes.setting('min_schedule_seconds')::float8;
 BEGIN
-    IF p_schedule IS NULL OR lower(p_schedule) = 'calculated' THEN
+    IF p_schedule IS NULL OR p_schedule = 'calculated' THEN
         RETURN NULL;
-    END IF;
-    IF p_schedule ~ '^\s*\d+(\.\d+)?\s*$' THEN
+    ELSIF p_schedule ~ '^\d+(\.\d+)?$' THEN
         v_seconds := p_schedule::float8;
-    ELSIF p_schedule ~ '^\s*(\d+[smhdw]\s*)+$' THEN
+    ELSIF p_schedule ~ '^(\d+[smhdw]\s*)+$' THEN
         FOR v_part IN SELECT m FROM regexp_matches(p_schedule, '(\d+)([smhdw])', 'g') AS m LOOP
             v_seconds := v_seconds + v_part[1]::float8 * CASE v_part[2]
                 WHEN 's' THEN 1 WHEN 'm' THEN 60 WHEN 'h' THEN 3600 WHEN 'd' THEN 86400 ELSE 604800 END;
         END LOOP;
+    ELSIF pgtrickle_changes.is_cron(p_schedule) THEN
+        RETURN NULL;
     ELSE
-        v_fields := cardinality(regexp_split_to_array(trim(p_schedule), '\s+'));
-        IF p_schedule ~ '^@(yearly|annually|monthly|weekly|daily|midnight|hourly)$'
-           OR (v_fields IN (5, 6) AND p_schedule ~* '^[\d\s*/,#?a-z-]+$') THEN
-            RETURN NULL;
-        END IF;
         RAISE EXCEPTION 'invalid schedule "%"', p_schedule
             USING ERRCODE = 'invalid_parameter_value',
                   DETAIL = 'It is no duration, no cron expression and not "calculated".',
@@ -127,6 +175,59 @@ BEGIN
                   HINT = 'Use ''calculated'' to be refreshed whenever sources change.';
     END IF;
     RETURN v_seconds;
+END
+$$;
+
+CREATE FUNCTION pgtrickle_changes.checked_schedule(p_schedule text) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- A schedule in the one spelling that is stored.
+DECLARE
+    v_schedule text := trim(p_schedule);
+BEGIN
+    RETURN CASE WHEN lower(v_schedule) = 'calculated' OR v_schedule LIKE '@%' THEN lower(v_schedule) ELSE v_schedule END;
+END
+$$;
+
+CREATE FUNCTION pgtrickle_changes.is_cron(p_schedule text) RETURNS boolean
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- Whether the worker will understand it: minute, hour, day, month, weekday, and seconds before them if there are six.
+DECLARE
+    v_fields text[] := regexp_split_to_array(upper(p_schedule), '\s+');
+    v_months CONSTANT text[] := '{JAN,FEB,MAR,APR,MAY,JUN,JUL,AUG,SEP,OCT,NOV,DEC}';
+    v_days   CONSTANT text[] := '{SUN,MON,TUE,WED,THU,FRI,SAT}';
+    v_least  CONSTANT integer[] := '{0,0,0,1,1,0}';
+    v_most   CONSTANT integer[] := '{59,59,23,31,12,7}';
+    v_field  text;
+    v_part   text[];
+BEGIN
+    IF p_schedule ~ '^@(yearly|annually|monthly|weekly|daily|midnight|hourly)$' THEN
+        RETURN true;
+    END IF;
+    IF length(p_schedule) > 256 OR cardinality(v_fields) NOT IN (5, 6) THEN
+        RETURN false;
+    END IF;
+    v_fields := CASE WHEN cardinality(v_fields) = 5 THEN '0'::text || v_fields ELSE v_fields END;
+    FOR v_i IN 1..6 LOOP
+        FOREACH v_field IN ARRAY string_to_array(v_fields[v_i], ',') LOOP
+            FOR v_n IN 1..12 LOOP
+                v_field := CASE WHEN v_i = 5 THEN replace(v_field, v_months[v_n], v_n::text)
+                                WHEN v_i = 6 AND v_n <= 7 THEN replace(v_field, v_days[v_n], (v_n - 1)::text)
+                                ELSE v_field END;
+            END LOOP;
+            CONTINUE WHEN v_i = 4 AND v_field = 'L' OR v_i = 6 AND v_field ~ '^[0-7](#[1-5]|L)$';
+            v_part := regexp_match(v_field, '^(?:\*|(\d{1,2})(?:-(\d{1,2}))?)(?:/(\d{1,3}))?$');
+            IF v_part IS NULL OR v_part[3]::integer = 0
+               OR v_part[1]::integer NOT BETWEEN v_least[v_i] AND v_most[v_i]
+               OR v_part[2]::integer NOT BETWEEN v_part[1]::integer AND v_most[v_i] THEN
+                RETURN false;
+            END IF;
+        END LOOP;
+    END LOOP;
+    RETURN true;
 END
 $$;
 
@@ -153,6 +254,22 @@ BEGIN
     IF v_mode = 'wal' THEN
         RAISE EXCEPTION 'cdc_mode "wal" is not available yet'
             USING ERRCODE = 'feature_not_supported', HINT = 'Use ''trigger'' or ''auto''.';
+    END IF;
+    RETURN v_mode;
+END
+$$;
+
+CREATE FUNCTION pgtrickle_changes.checked_mode(p_mode text) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_mode text := pgtrickle_changes.checked_choice('refresh_mode', upper(p_mode), '{AUTO,DIFFERENTIAL,FULL,IMMEDIATE}');
+BEGIN
+    IF v_mode = 'IMMEDIATE' THEN
+        RAISE EXCEPTION 'refresh mode IMMEDIATE is not available yet'
+            USING ERRCODE = 'feature_not_supported',
+                  HINT = 'Use AUTO: with schedule ''calculated'' changes show within milliseconds of their commit.';
     END IF;
     RETURN v_mode;
 END

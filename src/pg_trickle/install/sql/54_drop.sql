@@ -1,21 +1,24 @@
 -- Dropping a stream table, and what reads it.
 
 CREATE FUNCTION pgtrickle_changes.dependants(p_id bigint) RETURNS bigint[]
-    LANGUAGE sql STABLE
+    LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, pg_temp
 AS $$
-    -- The stream tables that read this one, directly or not, the farthest first.
-    WITH RECURSIVE down(pgt_id, depth) AS (
-        SELECT p_id, 0
-        UNION
-        SELECT d.pgt_id, down.depth + 1
-          FROM down
-          JOIN pgtrickle.pgt_stream_tables AS st ON st.pgt_id = down.pgt_id
-          JOIN pgtrickle.pgt_dependencies AS d ON d.source_relid = st.pgt_relid
-         WHERE down.depth < 1000
-    )
-    SELECT coalesce(array_agg(x.pgt_id ORDER BY x.depth DESC), '{}')
-      FROM (SELECT down.pgt_id, max(down.depth) AS depth FROM down WHERE down.pgt_id <> p_id GROUP BY down.pgt_id) AS x
+-- The stream tables that read this one, directly or not, the farthest first.
+BEGIN
+    RETURN (
+        WITH RECURSIVE down(pgt_id, depth) AS (
+            SELECT p_id, 0
+            UNION
+            SELECT d.pgt_id, down.depth + 1
+              FROM down
+              JOIN pgtrickle.pgt_stream_tables AS st ON st.pgt_id = down.pgt_id
+              JOIN pgtrickle.pgt_dependencies AS d ON d.source_relid = st.pgt_relid
+             WHERE down.depth < 1000
+        )
+        SELECT coalesce(array_agg(x.pgt_id ORDER BY x.depth DESC), '{}')
+          FROM (SELECT down.pgt_id, max(down.depth) AS depth FROM down WHERE down.pgt_id <> p_id GROUP BY down.pgt_id) AS x);
+END
 $$;
 
 CREATE FUNCTION pgtrickle_changes.do_drop_stream_table(p_caller name, p_args jsonb) RETURNS jsonb
@@ -30,7 +33,7 @@ BEGIN
     IF cardinality(v_down) > 0 AND NOT coalesce((p_args ->> 'cascade')::boolean, false) THEN
         RAISE EXCEPTION 'cannot drop stream table "%" because other stream tables depend on it', v_table.pgt_name
             USING ERRCODE = 'dependent_objects_still_exist',
-                  DETAIL = (SELECT string_agg(format('stream table %I.%I reads it', st.pgt_schema, st.pgt_name), E'\n')
+                  DETAIL = (SELECT string_agg(format('stream table %I.%I reads it', st.pgt_schema, st.pgt_name), E'\n' ORDER BY st.pgt_id)
                               FROM pgtrickle.pgt_stream_tables AS st WHERE st.pgt_id = ANY (v_down)),
                   HINT = 'Drop them first, or pass "cascade" => true.';
     END IF;

@@ -1,19 +1,5 @@
--- The SQL API (docs/sql-reference.md).  These functions run as the caller and do nothing but hand the call to the gate together
--- with the caller's search path: names mean what they mean to him.  So they pin no path of their own, and qualify every name.
-
-CREATE FUNCTION pgtrickle.call_gate(action text, args jsonb) RETURNS jsonb
-    LANGUAGE plpgsql VOLATILE
-    SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-    v_result jsonb;
-BEGIN
-    INSERT INTO pgtrickle.gate (action, args) VALUES (call_gate.action, call_gate.args) RETURNING result INTO v_result;
-    RETURN v_result;
-END
-$$;
-COMMENT ON FUNCTION pgtrickle.call_gate(text, jsonb) IS
-    'Hands a call of the API to the engine, in the name of whoever calls; the functions of the API are the way to use it';
+-- The SQL API (docs/sql-reference.md).  These functions run as the caller and do nothing but hand the call to the gate, which takes
+-- down his search path: names mean what they mean to him.  So they pin no path of their own, and qualify every name.
 
 CREATE FUNCTION pgtrickle.version() RETURNS text
     LANGUAGE sql IMMUTABLE
@@ -35,10 +21,7 @@ CREATE FUNCTION pgtrickle.create_stream_table(
     append_only boolean DEFAULT false) RETURNS void
     LANGUAGE sql VOLATILE
 AS $$
-    SELECT pgtrickle.call_gate('create_stream_table', pg_catalog.jsonb_build_object(
-        'search_path', pg_catalog.current_setting('search_path'),
-        'schema', pg_catalog.current_schema(),
-        'path', pg_catalog.current_schemas(true)::pg_catalog.text,
+    INSERT INTO pgtrickle.gate (action, args) VALUES ('create_stream_table', pg_catalog.jsonb_build_object(
         'name', create_stream_table.name,
         'query', create_stream_table.query,
         'schedule', create_stream_table.schedule,
@@ -48,6 +31,7 @@ AS $$
         'diamond_schedule_policy', create_stream_table.diamond_schedule_policy,
         'cdc_mode', create_stream_table.cdc_mode,
         'append_only', create_stream_table.append_only))
+    RETURNING result
 $$;
 COMMENT ON FUNCTION pgtrickle.create_stream_table(text, text, text, text, boolean, text, text, text, boolean) IS
     'Create a table that keeps itself equal to a query. schedule: a duration, cron, calculated, or NULL; refresh_mode: AUTO, DIFFERENTIAL, FULL; initialize => false leaves it empty until its first refresh';
@@ -64,10 +48,7 @@ CREATE FUNCTION pgtrickle.create_stream_table_if_not_exists(
     append_only boolean DEFAULT false) RETURNS void
     LANGUAGE sql VOLATILE
 AS $$
-    SELECT pgtrickle.call_gate('create_stream_table_if_not_exists', pg_catalog.jsonb_build_object(
-        'search_path', pg_catalog.current_setting('search_path'),
-        'schema', pg_catalog.current_schema(),
-        'path', pg_catalog.current_schemas(true)::pg_catalog.text,
+    INSERT INTO pgtrickle.gate (action, args) VALUES ('create_stream_table_if_not_exists', pg_catalog.jsonb_build_object(
         'name', create_stream_table_if_not_exists.name,
         'query', create_stream_table_if_not_exists.query,
         'schedule', create_stream_table_if_not_exists.schedule,
@@ -77,6 +58,7 @@ AS $$
         'diamond_schedule_policy', create_stream_table_if_not_exists.diamond_schedule_policy,
         'cdc_mode', create_stream_table_if_not_exists.cdc_mode,
         'append_only', create_stream_table_if_not_exists.append_only))
+    RETURNING result
 $$;
 COMMENT ON FUNCTION pgtrickle.create_stream_table_if_not_exists(text, text, text, text, boolean, text, text, text, boolean) IS
     'create_stream_table, unless there is a stream table of that name';
@@ -93,10 +75,7 @@ CREATE FUNCTION pgtrickle.create_or_replace_stream_table(
     append_only boolean DEFAULT false) RETURNS void
     LANGUAGE sql VOLATILE
 AS $$
-    SELECT pgtrickle.call_gate('create_or_replace_stream_table', pg_catalog.jsonb_build_object(
-        'search_path', pg_catalog.current_setting('search_path'),
-        'schema', pg_catalog.current_schema(),
-        'path', pg_catalog.current_schemas(true)::pg_catalog.text,
+    INSERT INTO pgtrickle.gate (action, args) VALUES ('create_or_replace_stream_table', pg_catalog.jsonb_build_object(
         'name', create_or_replace_stream_table.name,
         'query', create_or_replace_stream_table.query,
         'schedule', create_or_replace_stream_table.schedule,
@@ -106,6 +85,7 @@ AS $$
         'diamond_schedule_policy', create_or_replace_stream_table.diamond_schedule_policy,
         'cdc_mode', create_or_replace_stream_table.cdc_mode,
         'append_only', create_or_replace_stream_table.append_only))
+    RETURNING result
 $$;
 COMMENT ON FUNCTION pgtrickle.create_or_replace_stream_table(text, text, text, text, boolean, text, text, text, boolean) IS
     'Create a stream table, or alter the one of that name to be so; one that is so already is left alone';
@@ -123,10 +103,7 @@ CREATE FUNCTION pgtrickle.alter_stream_table(
     tier text DEFAULT NULL) RETURNS void
     LANGUAGE sql VOLATILE
 AS $$
-    SELECT pgtrickle.call_gate('alter_stream_table', pg_catalog.jsonb_build_object(
-        'search_path', pg_catalog.current_setting('search_path'),
-        'schema', pg_catalog.current_schema(),
-        'path', pg_catalog.current_schemas(true)::pg_catalog.text,
+    INSERT INTO pgtrickle.gate (action, args) VALUES ('alter_stream_table', pg_catalog.jsonb_build_object(
         'name', alter_stream_table.name,
         'query', alter_stream_table.query,
         'schedule', alter_stream_table.schedule,
@@ -137,6 +114,7 @@ AS $$
         'cdc_mode', alter_stream_table.cdc_mode,
         'append_only', alter_stream_table.append_only,
         'tier', alter_stream_table.tier))
+    RETURNING result
 $$;
 COMMENT ON FUNCTION pgtrickle.alter_stream_table(text, text, text, text, text, text, text, text, boolean, text) IS
     'Change a stream table; what is NULL stays as it is. A new query keeps the table, its grants, policies and indexes. tier: hot, warm, cold, frozen';
@@ -154,10 +132,7 @@ CREATE FUNCTION pgtrickle.create_stream_table_with_plan(
     plan jsonb DEFAULT NULL) RETURNS void
     LANGUAGE sql VOLATILE
 AS $$
-    SELECT pgtrickle.call_gate('create_stream_table', pg_catalog.jsonb_build_object(
-        'search_path', pg_catalog.current_setting('search_path'),
-        'schema', pg_catalog.current_schema(),
-        'path', pg_catalog.current_schemas(true)::pg_catalog.text,
+    INSERT INTO pgtrickle.gate (action, args) VALUES ('create_stream_table', pg_catalog.jsonb_build_object(
         'name', create_stream_table_with_plan.name,
         'query', create_stream_table_with_plan.query,
         'schedule', create_stream_table_with_plan.schedule,
@@ -168,6 +143,7 @@ AS $$
         'cdc_mode', create_stream_table_with_plan.cdc_mode,
         'append_only', create_stream_table_with_plan.append_only,
         'plan', create_stream_table_with_plan.plan))
+    RETURNING result
 $$;
 COMMENT ON FUNCTION pgtrickle.create_stream_table_with_plan(text, text, text, text, boolean, text, text, text, boolean, jsonb) IS
     'create_stream_table with a plan that the caller compiled for the request of compile_request: needs no worker';
@@ -185,10 +161,7 @@ CREATE FUNCTION pgtrickle.create_stream_table_if_not_exists_with_plan(
     plan jsonb DEFAULT NULL) RETURNS void
     LANGUAGE sql VOLATILE
 AS $$
-    SELECT pgtrickle.call_gate('create_stream_table_if_not_exists', pg_catalog.jsonb_build_object(
-        'search_path', pg_catalog.current_setting('search_path'),
-        'schema', pg_catalog.current_schema(),
-        'path', pg_catalog.current_schemas(true)::pg_catalog.text,
+    INSERT INTO pgtrickle.gate (action, args) VALUES ('create_stream_table_if_not_exists', pg_catalog.jsonb_build_object(
         'name', create_stream_table_if_not_exists_with_plan.name,
         'query', create_stream_table_if_not_exists_with_plan.query,
         'schedule', create_stream_table_if_not_exists_with_plan.schedule,
@@ -199,6 +172,7 @@ AS $$
         'cdc_mode', create_stream_table_if_not_exists_with_plan.cdc_mode,
         'append_only', create_stream_table_if_not_exists_with_plan.append_only,
         'plan', create_stream_table_if_not_exists_with_plan.plan))
+    RETURNING result
 $$;
 COMMENT ON FUNCTION pgtrickle.create_stream_table_if_not_exists_with_plan(text, text, text, text, boolean, text, text, text, boolean, jsonb) IS
     'create_stream_table_if_not_exists with a plan that the caller compiled for the request of compile_request: needs no worker';
@@ -216,10 +190,7 @@ CREATE FUNCTION pgtrickle.create_or_replace_stream_table_with_plan(
     plan jsonb DEFAULT NULL) RETURNS void
     LANGUAGE sql VOLATILE
 AS $$
-    SELECT pgtrickle.call_gate('create_or_replace_stream_table', pg_catalog.jsonb_build_object(
-        'search_path', pg_catalog.current_setting('search_path'),
-        'schema', pg_catalog.current_schema(),
-        'path', pg_catalog.current_schemas(true)::pg_catalog.text,
+    INSERT INTO pgtrickle.gate (action, args) VALUES ('create_or_replace_stream_table', pg_catalog.jsonb_build_object(
         'name', create_or_replace_stream_table_with_plan.name,
         'query', create_or_replace_stream_table_with_plan.query,
         'schedule', create_or_replace_stream_table_with_plan.schedule,
@@ -230,6 +201,7 @@ AS $$
         'cdc_mode', create_or_replace_stream_table_with_plan.cdc_mode,
         'append_only', create_or_replace_stream_table_with_plan.append_only,
         'plan', create_or_replace_stream_table_with_plan.plan))
+    RETURNING result
 $$;
 COMMENT ON FUNCTION pgtrickle.create_or_replace_stream_table_with_plan(text, text, text, text, boolean, text, text, text, boolean, jsonb) IS
     'create_or_replace_stream_table with a plan that the caller compiled for the request of compile_request: needs no worker';
@@ -248,10 +220,7 @@ CREATE FUNCTION pgtrickle.alter_stream_table_with_plan(
     plan jsonb DEFAULT NULL) RETURNS void
     LANGUAGE sql VOLATILE
 AS $$
-    SELECT pgtrickle.call_gate('alter_stream_table', pg_catalog.jsonb_build_object(
-        'search_path', pg_catalog.current_setting('search_path'),
-        'schema', pg_catalog.current_schema(),
-        'path', pg_catalog.current_schemas(true)::pg_catalog.text,
+    INSERT INTO pgtrickle.gate (action, args) VALUES ('alter_stream_table', pg_catalog.jsonb_build_object(
         'name', alter_stream_table_with_plan.name,
         'query', alter_stream_table_with_plan.query,
         'schedule', alter_stream_table_with_plan.schedule,
@@ -263,36 +232,35 @@ AS $$
         'append_only', alter_stream_table_with_plan.append_only,
         'tier', alter_stream_table_with_plan.tier,
         'plan', alter_stream_table_with_plan.plan))
+    RETURNING result
 $$;
 COMMENT ON FUNCTION pgtrickle.alter_stream_table_with_plan(text, text, text, text, text, text, text, text, boolean, text, jsonb) IS
     'alter_stream_table with a plan that the caller compiled for the request of compile_request: needs no worker';
 
 CREATE FUNCTION pgtrickle.compile_request(
     name text,
-    query text) RETURNS jsonb
+    query text,
+    existing boolean DEFAULT false) RETURNS jsonb
     LANGUAGE sql VOLATILE
 AS $$
-    SELECT pgtrickle.call_gate('compile_request', pg_catalog.jsonb_build_object(
-        'search_path', pg_catalog.current_setting('search_path'),
-        'schema', pg_catalog.current_schema(),
-        'path', pg_catalog.current_schemas(true)::pg_catalog.text,
+    INSERT INTO pgtrickle.gate (action, args) VALUES ('compile_request', pg_catalog.jsonb_build_object(
         'name', compile_request.name,
-        'query', compile_request.query))
+        'query', compile_request.query,
+        'existing', compile_request.existing))
+    RETURNING result
 $$;
-COMMENT ON FUNCTION pgtrickle.compile_request(text, text) IS
-    'What the compiler needs to know to make the plan of a query for a stream table of that name; nothing is created';
+COMMENT ON FUNCTION pgtrickle.compile_request(text, text, boolean) IS
+    'What the compiler needs to know to make the plan of a query for a stream table of that name; nothing is created. existing: for alter_stream_table';
 
 CREATE FUNCTION pgtrickle.drop_stream_table(
     name text,
     "cascade" boolean DEFAULT false) RETURNS void
     LANGUAGE sql VOLATILE
 AS $$
-    SELECT pgtrickle.call_gate('drop_stream_table', pg_catalog.jsonb_build_object(
-        'search_path', pg_catalog.current_setting('search_path'),
-        'schema', pg_catalog.current_schema(),
-        'path', pg_catalog.current_schemas(true)::pg_catalog.text,
+    INSERT INTO pgtrickle.gate (action, args) VALUES ('drop_stream_table', pg_catalog.jsonb_build_object(
         'name', drop_stream_table.name,
         'cascade', drop_stream_table."cascade"))
+    RETURNING result
 $$;
 COMMENT ON FUNCTION pgtrickle.drop_stream_table(text, boolean) IS
     'Drop a stream table; cascade: with those that read it, if the caller owns them all';
@@ -301,11 +269,9 @@ CREATE FUNCTION pgtrickle.refresh_stream_table(
     name text) RETURNS void
     LANGUAGE sql VOLATILE
 AS $$
-    SELECT pgtrickle.call_gate('refresh_stream_table', pg_catalog.jsonb_build_object(
-        'search_path', pg_catalog.current_setting('search_path'),
-        'schema', pg_catalog.current_schema(),
-        'path', pg_catalog.current_schemas(true)::pg_catalog.text,
+    INSERT INTO pgtrickle.gate (action, args) VALUES ('refresh_stream_table', pg_catalog.jsonb_build_object(
         'name', refresh_stream_table.name))
+    RETURNING result
 $$;
 COMMENT ON FUNCTION pgtrickle.refresh_stream_table(text) IS
     'Bring a stream table up to date now, the stream tables it reads first; sees what the caller''s transaction has written';
@@ -314,11 +280,9 @@ CREATE FUNCTION pgtrickle.suspend_stream_table(
     name text) RETURNS void
     LANGUAGE sql VOLATILE
 AS $$
-    SELECT pgtrickle.call_gate('suspend_stream_table', pg_catalog.jsonb_build_object(
-        'search_path', pg_catalog.current_setting('search_path'),
-        'schema', pg_catalog.current_schema(),
-        'path', pg_catalog.current_schemas(true)::pg_catalog.text,
+    INSERT INTO pgtrickle.gate (action, args) VALUES ('suspend_stream_table', pg_catalog.jsonb_build_object(
         'name', suspend_stream_table.name))
+    RETURNING result
 $$;
 COMMENT ON FUNCTION pgtrickle.suspend_stream_table(text) IS
     'Stop refreshing a stream table; changes are still captured';
@@ -327,11 +291,9 @@ CREATE FUNCTION pgtrickle.resume_stream_table(
     name text) RETURNS void
     LANGUAGE sql VOLATILE
 AS $$
-    SELECT pgtrickle.call_gate('resume_stream_table', pg_catalog.jsonb_build_object(
-        'search_path', pg_catalog.current_setting('search_path'),
-        'schema', pg_catalog.current_schema(),
-        'path', pg_catalog.current_schemas(true)::pg_catalog.text,
+    INSERT INTO pgtrickle.gate (action, args) VALUES ('resume_stream_table', pg_catalog.jsonb_build_object(
         'name', resume_stream_table.name))
+    RETURNING result
 $$;
 COMMENT ON FUNCTION pgtrickle.resume_stream_table(text) IS
     'Let a suspended stream table be refreshed again';
@@ -340,11 +302,9 @@ CREATE FUNCTION pgtrickle.reinitialize_stream_table(
     name text) RETURNS void
     LANGUAGE sql VOLATILE
 AS $$
-    SELECT pgtrickle.call_gate('reinitialize_stream_table', pg_catalog.jsonb_build_object(
-        'search_path', pg_catalog.current_setting('search_path'),
-        'schema', pg_catalog.current_schema(),
-        'path', pg_catalog.current_schemas(true)::pg_catalog.text,
+    INSERT INTO pgtrickle.gate (action, args) VALUES ('reinitialize_stream_table', pg_catalog.jsonb_build_object(
         'name', reinitialize_stream_table.name))
+    RETURNING result
 $$;
 COMMENT ON FUNCTION pgtrickle.reinitialize_stream_table(text) IS
     'Recompute a stream table at its next refresh and write what differs';
@@ -353,12 +313,13 @@ CREATE FUNCTION pgtrickle.verify_stream_table(
     name text) RETURNS TABLE (missing bigint, extra bigint, ok boolean)
     LANGUAGE sql VOLATILE
 AS $$
+    WITH answer AS (
+        INSERT INTO pgtrickle.gate (action, args) VALUES ('verify_stream_table', pg_catalog.jsonb_build_object(
+            'name', verify_stream_table.name))
+        RETURNING result
+    )
     SELECT v.missing, v.extra, v.missing OPERATOR(pg_catalog.=) 0 AND v.extra OPERATOR(pg_catalog.=) 0
-      FROM pg_catalog.jsonb_to_record(pgtrickle.call_gate('verify_stream_table', pg_catalog.jsonb_build_object(
-        'search_path', pg_catalog.current_setting('search_path'),
-        'schema', pg_catalog.current_schema(),
-        'path', pg_catalog.current_schemas(true)::pg_catalog.text,
-        'name', verify_stream_table.name))) AS v(missing pg_catalog.int8, extra pg_catalog.int8)
+      FROM answer, pg_catalog.jsonb_to_record(answer.result) AS v(missing pg_catalog.int8, extra pg_catalog.int8)
 $$;
 COMMENT ON FUNCTION pgtrickle.verify_stream_table(text) IS
     'Compare a stream table with its query in one snapshot: rows it lacks, rows it has too many';
@@ -367,12 +328,14 @@ CREATE FUNCTION pgtrickle.validate_query(
     query text) RETURNS TABLE (check_name text, result text, severity text)
     LANGUAGE sql VOLATILE
 AS $$
+    WITH answer AS (
+        INSERT INTO pgtrickle.gate (action, args) VALUES ('validate_query', pg_catalog.jsonb_build_object(
+            'query', validate_query.query))
+        RETURNING result
+    )
     SELECT v.check_name, v.result, v.severity
-      FROM pg_catalog.jsonb_to_recordset(pgtrickle.call_gate('validate_query', pg_catalog.jsonb_build_object(
-        'search_path', pg_catalog.current_setting('search_path'),
-        'schema', pg_catalog.current_schema(),
-        'path', pg_catalog.current_schemas(true)::pg_catalog.text,
-        'query', validate_query.query))) AS v(check_name pg_catalog.text, result pg_catalog.text, severity pg_catalog.text)
+      FROM answer, pg_catalog.jsonb_to_recordset(answer.result)
+        AS v(check_name pg_catalog.text, result pg_catalog.text, severity pg_catalog.text)
 $$;
 COMMENT ON FUNCTION pgtrickle.validate_query(text) IS
     'What would become of a query as a stream table; nothing is created. The first row tells the refresh mode';
@@ -382,7 +345,7 @@ INSERT INTO pgtrickle_changes.gate_actions (action, function) VALUES
     ('create_stream_table_if_not_exists', 'pgtrickle.create_stream_table_if_not_exists(text, text, text, text, boolean, text, text, text, boolean)'),
     ('create_or_replace_stream_table', 'pgtrickle.create_or_replace_stream_table(text, text, text, text, boolean, text, text, text, boolean)'),
     ('alter_stream_table', 'pgtrickle.alter_stream_table(text, text, text, text, text, text, text, text, boolean, text)'),
-    ('compile_request', 'pgtrickle.compile_request(text, text)'),
+    ('compile_request', 'pgtrickle.compile_request(text, text, boolean)'),
     ('drop_stream_table', 'pgtrickle.drop_stream_table(text, boolean)'),
     ('refresh_stream_table', 'pgtrickle.refresh_stream_table(text)'),
     ('suspend_stream_table', 'pgtrickle.suspend_stream_table(text)'),

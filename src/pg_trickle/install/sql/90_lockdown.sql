@@ -1,6 +1,31 @@
--- Nothing is for everybody but the gate, and to reach that takes USAGE on the schema.
+-- Nothing is for everybody but the gate, and to reach that takes USAGE on the schema.  Nor has anybody else got a right that he
+-- wasn't given after the installation: default privileges of the installing superuser may say otherwise.
 
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA pgtrickle, pgtrickle_changes FROM PUBLIC;
 REVOKE ALL ON ALL SEQUENCES IN SCHEMA pgtrickle, pgtrickle_changes FROM PUBLIC;
 REVOKE ALL ON SCHEMA pgtrickle, pgtrickle_changes FROM PUBLIC;
+
+DO $$
+DECLARE
+    v_grantee text;
+BEGIN
+    FOR v_grantee IN
+        SELECT DISTINCT quote_ident(pg_get_userbyid(g.grantee))
+          FROM (SELECT p.proacl AS acl FROM pg_proc AS p WHERE p.pronamespace IN ('pgtrickle'::regnamespace, 'pgtrickle_changes'::regnamespace)
+                UNION ALL
+                SELECT c.relacl FROM pg_class AS c WHERE c.relnamespace IN ('pgtrickle'::regnamespace, 'pgtrickle_changes'::regnamespace)
+                UNION ALL
+                SELECT n.nspacl FROM pg_namespace AS n WHERE n.nspname IN ('pgtrickle', 'pgtrickle_changes')) AS o
+         CROSS JOIN LATERAL aclexplode(o.acl) AS g
+         -- What monitoring shows is for pg_monitor.
+         WHERE g.grantee NOT IN (0, CURRENT_USER::regrole, 'pg_monitor'::regrole)
+    LOOP
+        EXECUTE format('REVOKE ALL ON ALL FUNCTIONS IN SCHEMA pgtrickle, pgtrickle_changes FROM %s', v_grantee);
+        EXECUTE format('REVOKE ALL ON ALL TABLES IN SCHEMA pgtrickle, pgtrickle_changes FROM %s', v_grantee);
+        EXECUTE format('REVOKE ALL ON ALL SEQUENCES IN SCHEMA pgtrickle, pgtrickle_changes FROM %s', v_grantee);
+        EXECUTE format('REVOKE ALL ON SCHEMA pgtrickle, pgtrickle_changes FROM %s', v_grantee);
+    END LOOP;
+END
+$$;
+
 GRANT INSERT (action, args), SELECT (result) ON pgtrickle.gate TO PUBLIC;
