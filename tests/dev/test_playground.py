@@ -16,6 +16,7 @@ import pytest
 
 from pg_trickle.testing.account import server_account
 from pg_trickle.testing.process import Process, wait_until
+from pg_trickle.testing.server import EmbeddedServer
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -88,6 +89,17 @@ def test_up_mends_a_dead_worker(dev: Run) -> None:
 def test_the_port_can_be_chosen(dev: Run) -> None:
     port = 20_000 + os.getpid() % 10_000
     assert started(dev, "--port", str(port))["port"] == port
+
+
+def test_a_port_of_another_server_is_refused_and_that_server_left_alone(dev: Run) -> None:
+    with EmbeddedServer.temporary() as stranger:
+        answer = dev("up", "--port", str(stranger.port))
+        assert answer.returncode == 1
+        assert "already in use" in answer.stderr
+        with stranger.connect() as conn:
+            found = conn.execute("SELECT FROM pg_extension WHERE extname = 'pg_trickle'")
+            assert found.rowcount == 0
+        assert dev("status").returncode == 1
 
 
 def test_a_worker_without_schedule_still_compiles(dev: Run, data: Path) -> None:

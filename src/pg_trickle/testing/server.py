@@ -268,8 +268,10 @@ class EmbeddedServer:
         return wait_until(settled, START_SECONDS) and self.is_running
 
     def _answers(self) -> bool:
+        # By the private socket: another server may have the port, and answer there until this one has given up.
+        dsn = make_conninfo(self.dsn(connect_timeout=2), host=str(self.socket_directory))
         try:
-            psycopg.connect(self.dsn(connect_timeout=2)).close()
+            psycopg.connect(dsn).close()
         except psycopg.OperationalError:
             return False
         return True
