@@ -152,11 +152,19 @@ AS $$
 -- The statements of a program, in order, as the owner; the number of rows they wrote to the stream table.
 DECLARE
     v_statement text;
+    v_count     jsonb;
     v_rows      bigint := 0;
 BEGIN
     FOR v_statement IN SELECT s.value FROM jsonb_array_elements_text(p_program) WITH ORDINALITY AS s(value, place) ORDER BY s.place LOOP
-        v_rows := v_rows + coalesce((pgtrickle_changes.run_as(p_table.owner_oid, v_statement, p_table.frontier,
-            p_table.frontier_xid, p_table.frontier_seqs, p_table.settings) #>> '{}')::bigint, 0);
+        v_count := pgtrickle_changes.run_as(p_table.owner_oid, v_statement, p_table.frontier, p_table.frontier_xid,
+                                            p_table.frontier_seqs, p_table.settings);
+        -- A statement says so when the table doesn't hold what the changes take away.
+        IF v_count = 'null' THEN
+            RAISE EXCEPTION 'stream table "%" contradicts the changes', p_table.pgt_name
+                USING ERRCODE = 'TK002', DETAIL = 'It does not hold rows that the changes take away: somebody else has written to it.',
+                      HINT = format('SELECT pgtrickle.reinitialize_stream_table(%L);', format('%I.%I', p_table.pgt_schema, p_table.pgt_name));
+        END IF;
+        v_rows := v_rows + coalesce((v_count #>> '{}')::bigint, 0);
     END LOOP;
     RETURN v_rows;
 END
@@ -504,6 +512,12 @@ BEGIN
                               DETAIL = 'A source was written in this transaction while the stream table was refreshed.',
                               HINT = 'Look for triggers on the stream table, and for functions in its query, that write to a source.';
                 END IF;
+            WHEN SQLSTATE 'TK002' THEN
+                IF v_table.needs_reinit THEN
+                    RAISE;
+                END IF;
+                v_table.needs_reinit := true;
+                v_table.reinit_reason := 'the stream table did not hold what the changes take away';
             WHEN check_violation THEN
                 GET STACKED DIAGNOSTICS v_broken = TABLE_NAME;
                 IF v_broken IS NULL OR v_broken !~ format('^state_%s_[0-9]+$', p_id) OR v_table.needs_reinit THEN

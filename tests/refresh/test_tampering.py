@@ -1,0 +1,47 @@
+"""A stream table that somebody else has written to: noticed as soon as the changes contradict it, and put right."""
+
+from __future__ import annotations
+
+import pytest
+
+import pg_trickle
+
+SOURCES = """
+    CREATE TABLE o (id int PRIMARY KEY, a int);
+    INSERT INTO o SELECT i, i % 5 FROM generate_series(1, 20) AS i;
+    CREATE TABLE b (x int);
+    INSERT INTO b VALUES (1), (1), (2)"""
+CONTRADICTION = "the stream table did not hold what the changes take away"
+
+
+@pytest.mark.parametrize(
+    ("query", "tampering", "change"),
+    [
+        ("SELECT id, a FROM o", "DELETE FROM s WHERE id = 3", "DELETE FROM o WHERE id = 3"),
+        ("SELECT a, sum(id) AS total FROM o GROUP BY a", "DELETE FROM s WHERE a = 1", "DELETE FROM o WHERE a = 1"),
+        ("SELECT x FROM b", "DELETE FROM s", "DELETE FROM b WHERE x = 1"),
+    ],
+    ids=["by key", "aggregate", "by content"],
+)
+def test_rows_missing_that_a_change_takes_away_make_the_refresh_recompute(db, query, tampering, change):
+    db.execute(SOURCES)
+    pg_trickle.create_stream_table(db, "s", query)
+    db.execute(tampering)
+    db.execute(change)
+    pg_trickle.refresh_stream_table(db, "s")
+    assert pg_trickle.verify_stream_table(db, "s").ok
+    last = db.execute(
+        "SELECT refresh_mode, success, reason FROM pgtrickle.pgt_refresh_history ORDER BY refresh_id DESC LIMIT 1"
+    ).fetchone()
+    assert last == ("FULL", True, CONTRADICTION)
+
+
+def test_verify_tells_what_was_written_by_hand(db):
+    db.execute(SOURCES)
+    pg_trickle.create_stream_table(db, "s", "SELECT x FROM b")
+    db.execute("INSERT INTO s VALUES (7), (7)")
+    db.execute("DELETE FROM s WHERE x = 2")
+    assert pg_trickle.verify_stream_table(db, "s") == (1, 2, False)
+    pg_trickle.reinitialize_stream_table(db, "s")
+    pg_trickle.refresh_stream_table(db, "s")
+    assert pg_trickle.verify_stream_table(db, "s").ok
