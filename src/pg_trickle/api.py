@@ -197,7 +197,7 @@ def validate_query(conn: Connection, query: str) -> list[Check]:
 
 
 def compile_locally(conn: Connection, name: str, query: str, *, existing: bool = False) -> Plan:
-    """The plan of a query, as a stream table of that name would have it; ``existing`` finds it along the search path."""
+    """The plan of a query for a stream table of that name; an ``existing`` one is found along the search path."""
     (request,) = _row(conn, "SELECT pgtrickle.compile_request(%s, %s, %s)", name, query, existing)
     return compile_query(CompileRequest.from_json(request))
 

@@ -193,7 +193,9 @@ DECLARE
 BEGIN
     IF NOT EXISTS (SELECT FROM pg_proc AS p
                     WHERE p.pronamespace = 'pgtrickle_changes'::regnamespace AND p.proname = v_name
-                      AND p.proowner = p_owner AND p.prosecdef) THEN
+                      AND p.proowner = p_owner AND p.prosecdef AND p.provolatile = 'v' AND NOT p.proisstrict
+                      AND p.proconfig @> '{"search_path=pg_catalog, pg_temp",standard_conforming_strings=on,row_security=on}') THEN
+        -- Missing, or not as it was made: its owner may do that, to himself.
         PERFORM pgtrickle_changes.ensure_runner(p_owner);
     END IF;
     EXECUTE format('SELECT pgtrickle_changes.%I($1, $2, $3, $4, $5)', v_name)

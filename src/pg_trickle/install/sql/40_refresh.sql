@@ -466,8 +466,7 @@ BEGIN
     ELSIF v_fingerprint IS DISTINCT FROM v_table.fingerprint THEN
         v_table := pgtrickle_changes.follow_name(v_table);
         -- PostgreSQL's own check of everything the query reads, views included.
-        PERFORM pgtrickle_changes.run_as(v_table.owner_oid, format('SELECT pg_catalog.count(*) FROM (SELECT FROM %s LIMIT 0) AS q',
-            v_table.definition_view::regclass));
+        PERFORM pgtrickle_changes.check_readable(v_table.owner_oid, v_table.definition_view);
         IF pgtrickle_changes.request_hash(pgtrickle_changes.compile_request(v_table.owner_oid, v_table.definition_view, p_id,
                v_table.pgt_schema, v_table.pgt_name)) IS DISTINCT FROM (
                SELECT p.request_hash FROM pgtrickle.pgt_plans AS p WHERE p.pgt_id = p_id) THEN

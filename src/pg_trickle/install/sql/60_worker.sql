@@ -99,6 +99,7 @@ DECLARE
     v_item    record;
     v_pending bigint[] := '{}';
     v_changed boolean;
+    v_session text := pgtrickle_changes.session_state();
 BEGIN
     FOR v_item IN
         SELECT st.pgt_id, st.owner_oid, st.frontier, st.frontier_xid, st.frontier_seqs,
@@ -114,6 +115,7 @@ BEGIN
         BEGIN
             v_changed := pgtrickle_changes.run_as(v_item.owner_oid, v_item.statement, v_item.frontier, v_item.frontier_xid,
                                                   v_item.frontier_seqs)::boolean;
+            PERFORM pgtrickle_changes.check_session(v_session);
         EXCEPTION WHEN OTHERS THEN
             -- An owner has broken his buffer or his runner: the refresh repairs it or says what is wrong.
             v_changed := true;
@@ -141,6 +143,7 @@ DECLARE
     v_began_at   timestamptz;
     v_sqlstate   text;
     v_message    text;
+    v_session    text := pgtrickle_changes.session_state();
 BEGIN
     IF current_setting('transaction_isolation') NOT IN ('repeatable read', 'serializable') THEN
         RAISE EXCEPTION 'the worker refreshes in REPEATABLE READ'
@@ -160,6 +163,8 @@ BEGIN
         ELSE
             BEGIN
                 v_result := pgtrickle_changes.refresh(v_id, p_initiated_by) - 'skipped';
+                -- At the end of the transaction owners' code would run as the worker.
+                PERFORM pgtrickle_changes.check_session(v_session);
                 IF (v_result ->> 'stale_plan')::boolean THEN
                     v_left_out := v_left_out || v_id;
                 END IF;
@@ -202,8 +207,11 @@ CREATE FUNCTION pgtrickle_changes.worker_install_plan(p_id bigint, p_plan jsonb)
     LANGUAGE plpgsql VOLATILE SECURITY DEFINER
     SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+    v_session text := pgtrickle_changes.session_state();
 BEGIN
     PERFORM pgtrickle_changes.recompile(p_id, p_plan);
+    PERFORM pgtrickle_changes.check_session(v_session);
 END
 $$;
 
@@ -244,11 +252,13 @@ DECLARE
     v_dropped integer := 0;
     v_problems text[] := '{}';
     v_message text;
+    v_session text := pgtrickle_changes.session_state();
 BEGIN
     -- The big ones last: emptying one locks it until this transaction ends.
     FOR v_buffer IN SELECT k.buffer FROM pgtrickle.pgt_captures AS k ORDER BY pg_relation_size(k.buffer_relid) LOOP
         BEGIN
             v_rows := v_rows + pgtrickle_changes.cleanup_buffer(v_buffer);
+            PERFORM pgtrickle_changes.check_session(v_session);
         EXCEPTION WHEN OTHERS THEN
             GET STACKED DIAGNOSTICS v_message = MESSAGE_TEXT;
             v_problems := v_problems || format('%s: %s', v_buffer, v_message);
