@@ -65,11 +65,7 @@ def _counting(count: sql.Composable, common: CommonTables) -> str:
 def fill(definition: Definition) -> Program:
     """For empty tables: the states, then the stream table."""
     statements = [
-        _printed(
-            sql.SQL("WITH y AS ({insert} RETURNING 1) SELECT 0 FROM y LIMIT 1").format(
-                insert=insert_fresh(stage, CommonTables(()))
-            )
-        )
+        _printed(sql.SQL("WITH y AS ({insert}) SELECT 0").format(insert=insert_fresh(stage, CommonTables(()))))
         for stage in definition.stored
     ]
     rows = _contents(definition.target, definition.whole, CommonTables(()))
@@ -188,11 +184,7 @@ def _statements(definition: Definition, parts: list[_Part]) -> tuple[Program, fr
     travelling = _travelling(groups)
     statements = [_statement(definition, group, travelling) for group in groups]
     cleared = [
-        _printed(
-            sql.SQL("WITH y AS (DELETE FROM {delta} RETURNING 1) SELECT 0 FROM y LIMIT 1").format(
-                delta=_delta_table(state)
-            )
-        )
+        _printed(sql.SQL("WITH y AS (DELETE FROM {delta}) SELECT 0").format(delta=_delta_table(state)))
         for state in sorted(travelling, key=lambda state: state.name)
     ]
     return (*statements, *cleared), travelling
