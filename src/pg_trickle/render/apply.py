@@ -115,7 +115,7 @@ def upsert_action(target: Target) -> sql.Composable:
     """What to do with a row whose key is there."""
     if not target.written:
         return sql.SQL("DO NOTHING")
-    return sql.SQL("DO UPDATE SET {assignments}").format(assignments=assignments(target.written))
+    return sql.SQL("DO UPDATE SET {assignments}").format(assignments=assignments(target.written, "excluded"))
 
 
 def counted(expected: sql.Composable) -> sql.Composable:

@@ -28,9 +28,11 @@ def leading(columns: Iterable[str], of: str | None = None) -> sql.Composed:
     return sql.Composed([sql.SQL("{name}, ").format(name=part) for part in parts])
 
 
-def assignments(columns: Iterable[str]) -> sql.Composed:
-    """``a = excluded.a, …``"""
-    return listed(sql.SQL("{c} = excluded.{c}").format(c=sql.Identifier(name)) for name in columns)
+def assignments(columns: Iterable[str], of: str) -> sql.Composed:
+    """``a = of.a, …``"""
+    return listed(
+        sql.SQL("{c} = {value}").format(c=sql.Identifier(name), value=sql.Identifier(of, name)) for name in columns
+    )
 
 
 def every(conditions: Iterable[sql.Composable]) -> sql.Composable:

@@ -25,6 +25,9 @@ from pg_trickle.render.parts import (
 )
 from pg_trickle.scalar import Column, Identity, Scalar
 
+INT = sql.SQL("int")
+BIGINT = sql.SQL("bigint")
+
 
 class CommonTables:
     """The WITH queries of one statement: each distinct delta that is read twice is computed once.
@@ -116,7 +119,7 @@ def is_bag(plan: Plan) -> bool:
 def _body(plan: Plan, common: CommonTables) -> sql.Composable:
     match operator(plan):
         case Scan(table, fields):
-            return sql.SQL("SELECT {columns}1::bigint AS {w} FROM {table}").format(
+            return sql.SQL("SELECT {columns}1 AS {w} FROM {table}").format(
                 columns=_attributes(fields), w=WEIGHT, table=relation(table)
             )
         case Changes(table, fields):
@@ -199,25 +202,32 @@ def _changes(table: Source | State, fields: tuple[Field, ...], common: CommonTab
         buffer=sql.Identifier(CHANGES_SCHEMA, table.buffer),
         oid=sql.Literal(str(table.oid)),
     )
-    return consolidated(tuple(field.column for field in fields), interval)
+    # No row comes two thousand million times, and sums of integers are cheaper than sums of bigints.
+    return consolidated(tuple(field.column for field in fields), interval, INT)
 
 
-def consolidated(columns: tuple[Column, ...], rows: sql.Composable) -> sql.Composable:
+def consolidated(columns: tuple[Column, ...], rows: sql.Composable, weight: sql.SQL = BIGINT) -> sql.Composable:
     """Each distinct row once, with the sum of its weights, zeros left out."""
     values = [(column, sql.Identifier(column.name)) for column in columns]
     keys = listed(key for column, value in values for key in identity_keys(column, value))
-    hole = {"columns": leading(column.name for column in columns), "w": WEIGHT, "rows": rows, "keys": keys}
+    hole = {
+        "columns": leading(column.name for column in columns),
+        "w": WEIGHT,
+        "type": weight,
+        "rows": rows,
+        "keys": keys,
+    }
     if any(column.type.identity is Identity.NONE for column in columns):
         # No GROUP BY without equality, and no aggregate that returns any one value before PostgreSQL 16.
         return sql.SQL(
-            "SELECT {columns}{w} FROM (SELECT {columns}(sum({w}) OVER p)::bigint AS {w},"
+            "SELECT {columns}{w} FROM (SELECT {columns}(sum({w}) OVER p)::{type} AS {w},"
             " row_number() OVER p AS __pgt_nth FROM ({rows}) AS c WINDOW p AS (PARTITION BY {keys}"
             " ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING)) AS c WHERE __pgt_nth = 1 AND {w} <> 0"
         ).format(**hole)
     if not columns:
-        return sql.SQL("SELECT sum({w})::bigint AS {w} FROM ({rows}) AS c HAVING sum({w}) <> 0").format(**hole)
+        return sql.SQL("SELECT sum({w})::{type} AS {w} FROM ({rows}) AS c HAVING sum({w}) <> 0").format(**hole)
     return sql.SQL(
-        "SELECT {columns}sum({w})::bigint AS {w} FROM ({rows}) AS c GROUP BY {keys} HAVING sum({w}) <> 0"
+        "SELECT {columns}sum({w})::{type} AS {w} FROM ({rows}) AS c GROUP BY {keys} HAVING sum({w}) <> 0"
     ).format(**hole)
 
 
@@ -231,9 +241,15 @@ def _opaque(text: str, schema: tuple[Column, ...]) -> sql.Composable:
 
 
 def _join(left: Plan, right: Plan, on: tuple[Scalar, ...], common: CommonTables) -> sql.Composable:
-    return sql.SQL("SELECT {columns}l.{w} * r.{w} AS {w} FROM ({left}) AS l JOIN ({right}) AS r ON {condition}").format(
+    if is_bag(right):
+        weight = sql.SQL("l.{w}")
+    elif is_bag(left):
+        weight = sql.SQL("r.{w}")
+    else:
+        weight = sql.SQL("l.{w}::bigint * r.{w} AS {w}")
+    return sql.SQL("SELECT {columns}{weight} FROM ({left}) AS l JOIN ({right}) AS r ON {condition}").format(
         columns=leading(names_of(left) + names_of(right)),
-        w=WEIGHT,
+        weight=weight.format(w=WEIGHT),
         left=common.select(left),
         right=common.select(right),
         condition=conjunction(on),

@@ -50,7 +50,8 @@ def add_stage(store: Store, change: Plan, common: CommonTables) -> None:
     common.add(made["u"], _updates(stage, made["j"], made["r"] if stage.recomputed else None))
     if store.target is not None:
         return
-    common.add_writing(f"{prefix}_up", _upsert(stage, made["u"]))
+    common.add_writing(f"{prefix}_up", _update(stage, made["u"]))
+    common.add_writing(f"{prefix}_in", _insert(stage, made["u"]))
     if not stage.is_global:
         common.add_writing(f"{prefix}_de", _delete(stage, made["u"]))
 
@@ -95,7 +96,7 @@ def _counted(one: StateColumn, weight: sql.Composable) -> sql.Composable:
         tests += [test.format(x=argument) for test in _tests(one)]
     where = sql.SQL(" FILTER (WHERE {tests})").format(tests=sql.SQL(" AND ").join(tests)) if tests else sql.SQL("")
     summed = one.role in {Role.SUM, Role.FINITE_SUM}
-    term = sql.SQL("{w} * {x}").format(w=weight, x=argument) if summed and argument else weight
+    term = sql.SQL("{w}::bigint * {x}").format(w=weight, x=argument) if summed and argument else weight
     of = sql.SQL("numeric") if one.type.name == "numeric" else sql.SQL("bigint")
     return sql.SQL("coalesce(sum({term}){where}, 0)::{type}").format(term=term, where=where, type=of)
 
@@ -299,18 +300,30 @@ def _delta(stage: Stage, updates: str) -> sql.Composable:
     )
 
 
-def _upsert(stage: Stage, updates: str) -> sql.Composable:
-    columns = [*stage.key_names, *(one.name for one in stage.rest)]
+def _update(stage: Stage, updates: str) -> sql.Composable:
+    """The new rows of groups that are there; half the price of an upsert, which locks each row first."""
+    alive = sql.SQL("") if stage.is_global else sql.SQL(" AND u.n <> 0")
+    return sql.SQL("UPDATE {state} AS s SET {assignments} FROM {u} AS u WHERE u.known{alive} AND {match}").format(
+        state=relation(stage.state),
+        assignments=assignments((one.name for one in stage.rest), "u"),
+        u=sql.Identifier(updates),
+        alive=alive,
+        match=Store(stage).match("u"),
+    )
+
+
+def _insert(stage: Stage, updates: str) -> sql.Composable:
+    alive = sql.SQL("") if stage.is_global else sql.SQL(" AND n <> 0")
     return sql.SQL(
-        "INSERT INTO {state} AS s ({columns}) SELECT {columns} FROM {u} WHERE {alive} ORDER BY {keys}"
+        "INSERT INTO {state} ({columns}) SELECT {columns} FROM {u} WHERE NOT known{alive}"
         " ON CONFLICT ({keys}) DO UPDATE SET {assignments}"
     ).format(
         state=relation(stage.state),
-        columns=names(columns),
+        columns=names([*stage.key_names, *(one.name for one in stage.rest)]),
         u=sql.Identifier(updates),
-        alive=sql.SQL("TRUE") if stage.is_global else sql.SQL("n <> 0"),
+        alive=alive,
         keys=names(stage.key_names),
-        assignments=assignments(one.name for one in stage.rest),
+        assignments=assignments((one.name for one in stage.rest), "excluded"),
     )
 
 
