@@ -81,13 +81,7 @@ AS $$
                 THEN (SELECT format('(%s)', pg_get_expr(d.adbin, d.adrelid))
                         FROM pg_attrdef AS d WHERE d.adrelid = p_source AND d.adnum = n.attnum) END,
            pgtrickle_changes.capture_identity(b.typid, n.attcollation),
-           EXISTS (SELECT FROM pg_opclass AS o JOIN pg_am AS am ON am.oid = o.opcmethod
-                    WHERE o.opcdefault AND am.amname IN ('btree', 'hash')
-                      AND (o.opcintype = b.typid OR o.opcintype = 'anyarray'::regtype AND t.typcategory = 'A'
-                           OR o.opcintype = 'anyenum'::regtype AND t.typtype = 'e'
-                           OR o.opcintype = 'anyrange'::regtype AND t.typtype = 'r'
-                           OR o.opcintype = 'anymultirange'::regtype AND t.typtype = 'm'
-                           OR o.opcintype = 'text'::regtype AND b.typid = 'varchar'::regtype))
+           pgtrickle_changes.has_default_class(b.typid, 'btree') OR pgtrickle_changes.has_default_class(b.typid, 'hash')
       FROM needed AS n
       JOIN bases AS b USING (attnum)
       JOIN pg_type AS t ON t.oid = b.typid AND t.typtype <> 'd'
@@ -122,7 +116,8 @@ BEGIN
            coalesce(string_agg(format(', %s AS c%s', coalesce(c.expression, format('r.%I', c.source_column)), c.attnum), ''
                                ORDER BY c.attnum), ''),
            coalesce(string_agg(CASE WHEN c.groupable THEN format(', x.c%s', c.attnum)
-                                    ELSE format(', (pg_catalog.array_agg(x.c%1$s))[1] AS c%1$s', c.attnum) END, ''
+                                    -- Told apart by its text, and made from it again: no aggregate returns just any value.
+                                    ELSE format(', pg_catalog.min(x.c%1$s::pg_catalog.text)::%2$s AS c%1$s', c.attnum, c.type) END, ''
                                ORDER BY c.attnum), ''),
            string_agg(concat_ws(', ', CASE WHEN c.groupable THEN format('x.c%s', c.attnum) END,
                                 format(CASE c.identity WHEN 'scale' THEN 'pg_catalog.scale(x.c%s)'
