@@ -93,15 +93,24 @@ def _scalar(node: Node, resolve: Resolve, context: Context) -> Scalar:
         columns=frozenset(column.name for column in used),
         type=types.of(node),
         not_null=types.not_null(node),
-        equates=_equates(node, rebuilt_node),
+        equates=_equates(node, used),
     )
 
 
-def _equates(node: Node, with_columns: Node) -> tuple[str, str] | None:
+def _equates(node: Node, used: list[Column]) -> tuple[str, str] | None:
     if kind(node) != "a_expr" or node.a_expr.kind != AEXPR_OP or strings(list(node.a_expr.name)) != ("=",):
         return None
-    sides = with_columns.a_expr.lexpr, with_columns.a_expr.rexpr
-    if not all(kind(side) == "column_ref" for side in sides):
+    if not all(kind(side) == "column_ref" for side in (node.a_expr.lexpr, node.a_expr.rexpr)):
         return None
-    left, right = (side.column_ref.fields[0].string.sval for side in sides)
-    return left, right
+    left, right = used
+    return equated(left, right)
+
+
+def equated(left: Column, right: Column) -> tuple[str, str] | None:
+    """Both columns of ``left = right``, if values that are equal to the same are equal by the keys of either side.
+
+    Across types they need not be: two timestamps may be the same moment, when the clocks are changed.
+    Nor across collations: one that ignores case decides the comparison.
+    """
+    alike = left.type.name == right.type.name or (left.type.is_integer and right.type.is_integer)
+    return (left.name, right.name) if alike and left.type.identity is right.type.identity else None

@@ -23,7 +23,7 @@ from pg_trickle.algebra.plan import Plan
 from pg_trickle.algebra.source import Field, Scan, Source, Unit
 from pg_trickle.catalog.model import RelationFact
 from pg_trickle.errors import UnsupportedQuery
-from pg_trickle.parse.expressions import scalar
+from pg_trickle.parse.expressions import equated, scalar
 from pg_trickle.parse.scope import Context, Entry, Scope
 from pg_trickle.parse.tree import conjuncts, kind, only, parse_select, strings
 from pg_trickle.parse.types import fact_type
@@ -169,7 +169,7 @@ def _equal(left: Column, right: Column) -> Scalar:
         f"{identifier(left.name)} = {identifier(right.name)}",
         frozenset((left.name, right.name)),
         BOOL,
-        equates=(left.name, right.name),
+        equates=equated(left, right),
     )
 
 

@@ -43,6 +43,8 @@ class Grouping:
         """Group by an expression."""
         if kind(node) == "grouping_set":
             raise UnsupportedQuery("GROUPING SETS", "grouping sets have no delta rule yet.", position=location(node))
+        if kind(node) == "row_expr":
+            raise UnsupportedQuery("row as a grouping key", "no column can store a row without a type.")
         value = scalar(node, self.scope, self.context)
         self.keys.setdefault(self._text(node), self._item(value, "key").column)
 

@@ -94,6 +94,8 @@ def _plain(statement: SelectStmt, context: Context) -> Query:
         return query
     if any(kind(node) for node in statement.distinct_clause):
         raise UnsupportedQuery("DISTINCT ON", "which row is first has no delta rule yet.")
+    if any(kind(target.val) == "row_expr" for target in targets):
+        raise UnsupportedQuery("DISTINCT of rows", "no column can store a row without a type.")
     return _distinct(query)
 
 

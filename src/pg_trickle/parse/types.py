@@ -79,7 +79,10 @@ class Types:
             case "a_const":
                 return not node.a_const.isnull
             case "type_cast":
-                return self.not_null(node.type_cast.arg)
+                # A JSON null becomes NULL, and so may anything in a cast that somebody defined.
+                inside = self._of(node.type_cast.arg).name
+                known = inside not in {None, "jsonb"} and _cast(node.type_cast.type_name).name is not None
+                return known and self.not_null(node.type_cast.arg)
             case "null_test" | "boolean_test":
                 return True
             case "coalesce_expr":

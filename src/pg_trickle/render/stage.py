@@ -96,8 +96,9 @@ def _counted(one: StateColumn, weight: sql.Composable) -> sql.Composable:
         tests += [test.format(x=argument) for test in _tests(one)]
     where = sql.SQL(" FILTER (WHERE {tests})").format(tests=sql.SQL(" AND ").join(tests)) if tests else sql.SQL("")
     summed = one.role in {Role.SUM, Role.FINITE_SUM}
-    term = sql.SQL("{w}::bigint * {x}").format(w=weight, x=argument) if summed and argument else weight
     of = sql.SQL("numeric") if one.type.name == "numeric" else sql.SQL("bigint")
+    # In the type of the sum: several times a bigint need not be one, nor minus the least.
+    term = sql.SQL("{w}::bigint * {x}::{type}").format(w=weight, x=argument, type=of) if summed and argument else weight
     return sql.SQL("coalesce(sum({term}){where}, 0)::{type}").format(term=term, where=where, type=of)
 
 

@@ -395,14 +395,33 @@ AS $$
 -- changing the plan.  A difference needn't mean anything; equality means that nothing changed.
 BEGIN
     RETURN (
-        SELECT md5(string_agg(f.part, ',' ORDER BY f.part) FILTER (WHERE left(f.part, 1) NOT IN ('p', 'f', 'o')))
-               || '/' || coalesce(md5(string_agg(f.part, ',' ORDER BY f.part) FILTER (WHERE left(f.part, 1) IN ('p', 'f', 'o'))), '')
+        SELECT md5(string_agg(f.part, ',' ORDER BY f.part) FILTER (WHERE left(f.part, 1) NOT IN ('p', 'f', 'o', 'u', 'e')))
+               || '/' || coalesce(md5(string_agg(f.part, ',' ORDER BY f.part) FILTER (WHERE left(f.part, 1) IN ('p', 'f', 'o', 'u', 'e'))), '')
           FROM pgtrickle.pgt_stream_tables AS s
          CROSS JOIN LATERAL (
             SELECT 'c' || c.oid || ':' || c.xmin AS part FROM pg_class AS c WHERE c.oid = ANY (s.watched_relations)
             UNION ALL
             SELECT 'a' || a.attrelid || ':' || count(*) || ':' || sum(a.xmin::text::bigint)
               FROM pg_attribute AS a WHERE a.attrelid = ANY (s.watched_relations) AND a.attnum > 0 GROUP BY a.attrelid
+            UNION ALL
+            -- The columns that are read.  An expression that generates one may be new, which fires no trigger; so does the table
+            -- become or cease to be a partition or a child, and was then perhaps written by way of its parent.
+            SELECT 'u' || a.attrelid || ':' || sum(a.xmin::text::bigint)
+              FROM pgtrickle.pgt_dependencies AS d JOIN pg_attribute AS a ON a.attrelid = d.source_relid
+             WHERE d.pgt_id = p_id AND a.attnum > 0 AND (a.attname = ANY (d.columns_used) OR d.columns_used = '{}') GROUP BY a.attrelid
+            UNION ALL
+            -- The plan's text names their types, and a value's text may be a label.
+            SELECT 't' || t.oid || ':' || t.xmin FROM pg_type AS t
+             WHERE t.oid >= 16384 AND t.oid IN (SELECT a.atttypid FROM pg_attribute AS a
+                                                 WHERE a.attrelid = ANY (s.watched_relations) AND a.attnum > 0)
+            UNION ALL
+            SELECT 'e' || e.enumtypid || ':' || sum(e.xmin::text::bigint) FROM pg_enum AS e
+             WHERE e.enumtypid IN (SELECT a.atttypid FROM pg_attribute AS a
+                                    WHERE a.attrelid = ANY (s.watched_relations) AND a.attnum > 0 AND a.atttypid >= 16384) GROUP BY e.enumtypid
+            UNION ALL
+            SELECT 'n' || n.oid || ':' || n.xmin FROM pg_namespace AS n
+             WHERE n.oid IN (SELECT c.relnamespace FROM pg_class AS c WHERE c.oid = ANY (s.watched_relations)
+                             UNION ALL SELECT p.pronamespace FROM pg_proc AS p WHERE p.oid = ANY (s.watched_functions))
             UNION ALL
             SELECT 'r' || r.oid || ':' || r.xmin FROM pg_rewrite AS r WHERE r.ev_class = ANY (s.watched_relations)
             UNION ALL

@@ -6,8 +6,8 @@
 -- The generated functions must never make a writer's statement fail, and never lose a change unnoticed:
 --  * They do nothing unless they run as the owner they were made for, and the trigger's WHEN does not even call
 --    a function that was altered since.  The stamp of the capture changes with either, and a refresh compares it.
---  * They name columns.  When a column was renamed they write a marker (w = 0) in place of the change, which makes
---    the next refresh repair the capture and recompute.
+--  * They name columns.  When a column was renamed, or has another type or expression now, they write a marker (w = 0)
+--    in place of the change, which makes the next refresh repair the capture and recompute.
 
 CREATE FUNCTION pgtrickle_changes.buffer_name(p_source oid, p_owner oid) RETURNS name
     LANGUAGE sql STABLE
@@ -124,11 +124,17 @@ BEGIN
                                                        WHEN 'bits' THEN 'pg_catalog.float8send(x.c%s)'
                                                        WHEN 'text' THEN 'x.c%s::pg_catalog.text' END, c.attnum)), ', '
                       ORDER BY c.attnum),
-           string_agg(format('a.attnum OPERATOR(pg_catalog.=) %s::pg_catalog.int2 AND a.attname OPERATOR(pg_catalog.=) %L::pg_catalog.name',
-                             c.attnum, c.source_column), ' OR ' ORDER BY c.attnum),
+           string_agg(format('a.attnum OPERATOR(pg_catalog.=) %s::pg_catalog.int2 AND a.attname OPERATOR(pg_catalog.=) %L::pg_catalog.name'
+                             ' AND a.atttypid OPERATOR(pg_catalog.=) %s::pg_catalog.oid AND a.atttypmod OPERATOR(pg_catalog.=) %L::pg_catalog.int4',
+                             c.attnum, c.source_column, s.atttypid, s.atttypmod)
+                      || CASE WHEN c.expression IS NULL THEN '' ELSE format(
+                             ' AND (SELECT pg_catalog.format(''(%%s)'', pg_catalog.pg_get_expr(d.adbin, d.adrelid)) FROM pg_catalog.pg_attrdef AS d'
+                             ' WHERE d.adrelid OPERATOR(pg_catalog.=) a.attrelid AND d.adnum OPERATOR(pg_catalog.=) a.attnum)'
+                             ' OPERATOR(pg_catalog.=) %L', c.expression) END, ' OR ' ORDER BY c.attnum),
            string_agg(c.attnum::text, ',' ORDER BY c.attnum)
       INTO v_count, v_columns, v_images, v_numbered, v_outputs, v_keys, v_checks, v_attnums
-      FROM pgtrickle_changes.capture_columns(p_source, p_owner) AS c;
+      FROM pgtrickle_changes.capture_columns(p_source, p_owner) AS c
+      JOIN pg_attribute AS s ON s.attrelid = p_source AND s.attnum = c.attnum;
 
     IF v_count > 0 THEN
         v_intact := format('(SELECT pg_catalog.count(*) OPERATOR(pg_catalog.=) %s::pg_catalog.int8 FROM pg_catalog.pg_attribute AS a'
@@ -264,7 +270,8 @@ CREATE FUNCTION pgtrickle_changes.capture_stamp(p_source oid, p_buffer name, p_a
     SET search_path = pg_catalog, pg_temp
     SET plan_cache_mode = force_generic_plan
 AS $$
--- Changes whenever a trigger, a function, the buffer, the owner's rights on it or the name of a captured column does.
+-- Changes whenever a trigger, a function, the buffer, the owner's rights on it, the name of a captured column, the expression
+-- that generates it, or the source's place below a parent does.
 DECLARE
     v_functions name[] := pgtrickle_changes.capture_functions(p_buffer);
     v_triggers  name[] := pgtrickle_changes.capture_triggers(p_buffer, p_source);
@@ -284,8 +291,12 @@ BEGIN
                              FROM pg_attribute AS a WHERE a.attrelid = b.oid AND a.attnum > 0))
            FROM pg_class AS b
           WHERE b.relname = p_buffer AND b.relnamespace = 'pgtrickle_changes'::regnamespace),
-        (SELECT string_agg(quote_ident(a.attname), ',' ORDER BY a.attnum)
-           FROM pg_attribute AS a WHERE a.attrelid = p_source AND a.attnum = ANY (p_attnums))));
+        (SELECT string_agg(concat_ws(' ', quote_ident(a.attname), g.xmin), ',' ORDER BY a.attnum)
+           FROM pg_attribute AS a
+           LEFT JOIN pg_attrdef AS g ON g.adrelid = a.attrelid AND g.adnum = a.attnum AND a.attgenerated = 'v'
+          WHERE a.attrelid = p_source AND a.attnum = ANY (p_attnums)),
+        -- Who is written by way of a parent is captured row by row, if at all.
+        (SELECT string_agg(concat_ws(' ', i.inhparent, i.xmin), ',' ORDER BY i.inhseqno) FROM pg_inherits AS i WHERE i.inhrelid = p_source)));
 END
 $$;
 

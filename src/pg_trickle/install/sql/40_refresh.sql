@@ -40,14 +40,16 @@ CREATE FUNCTION pgtrickle_changes.pending(p_id bigint, p_frontier pg_snapshot, p
     SET search_path = pg_catalog, pg_temp
     SET plan_cache_mode = force_generic_plan
 AS $$
--- The change rows that are new to a frontier: {source: [rows, truncated, some of them by this transaction]}.
+-- The change rows that are new to a frontier: {source: [rows, truncated, some of them by this transaction, some of them by
+-- the transaction of the frontier]}.
 DECLARE
     v_owner     oid;
     v_statement text;
 BEGIN
-    SELECT st.owner_oid, 'SELECT pg_catalog.jsonb_object_agg(s.source, pg_catalog.jsonb_build_array(s.n, s.truncated, s.own)) FROM ('
+    SELECT st.owner_oid, 'SELECT pg_catalog.jsonb_object_agg(s.source, pg_catalog.jsonb_build_array(s.n, s.truncated, s.own, s.later)) FROM ('
            || string_agg(format('SELECT %L AS source, pg_catalog.count(*) AS n, pg_catalog.bool_or(c.w = 0) AS truncated,'
-                                ' coalesce(pg_catalog.bool_or(c.xid = pg_catalog.pg_current_xact_id_if_assigned()), false) AS own'
+                                ' coalesce(pg_catalog.bool_or(c.xid = pg_catalog.pg_current_xact_id_if_assigned()), false) AS own,'
+                                ' coalesce(pg_catalog.bool_or(c.xid = $2), false) AS later'
                                 ' FROM pgtrickle_changes.%I AS c WHERE %s',
                                 s.source_relid, k.buffer, pgtrickle_changes.new_rows(s.source_relid, '$1', '$2', '$3')),
                          ' UNION ALL ')
@@ -259,6 +261,11 @@ BEGIN
         RETURN '';
     ELSIF EXISTS (SELECT FROM jsonb_each(p_pending) AS s WHERE (s.value ->> 1)::boolean) THEN
         RETURN 'a source was truncated or its columns were renamed';
+    ELSIF EXISTS (SELECT FROM jsonb_each(p_pending) AS s
+                   WHERE (s.value ->> 3)::boolean
+                     AND NOT EXISTS (SELECT FROM pgtrickle.pgt_stream_tables AS u WHERE u.pgt_relid = s.key::oid)) THEN
+        -- A trigger or a function that a statement calls may have refreshed when the statement had written, but was not captured yet.
+        RETURN 'a source was written on in the transaction that had refreshed it';
     ELSIF p_table.refresh_mode <> 'AUTO' OR p_rows <= 1000 THEN
         RETURN NULL;
     END IF;
