@@ -368,6 +368,8 @@ BEGIN
             PERFORM pgtrickle_changes.make_indexes(p_table, p_plan);
             RETURN;
         END;
+        -- Rows that are found by a key are updated: where their page has room, no index is touched.
+        PERFORM pgtrickle_changes.command_as(p_table.owner_oid, format('ALTER TABLE %s SET (fillfactor = 85)', v_name));
     END IF;
     IF cardinality(v_content) > 0 THEN
         PERFORM pgtrickle_changes.make_index(p_table, format('CREATE INDEX ON %s (pg_catalog.hash_record_extended(ROW(%s), 0))', v_name, (
