@@ -268,6 +268,10 @@ BEGIN
         RETURN 'it is part of PostgreSQL''s own catalog, which no trigger can watch.';
     END IF;
     SELECT c.* INTO v_class FROM pg_class AS c WHERE c.oid = p_relation;
+    IF v_class.relkind <> 'v' AND v_class.relnamespace IN ('pgtrickle'::regnamespace, 'pgtrickle_changes'::regnamespace) THEN
+        -- A refresh writes to it: watched, it would give cause to the next refresh for ever.
+        RETURN 'it is part of pg_trickle''s own catalog, which no trigger watches.';
+    END IF;
     IF v_class.relkind = 'v' THEN
         RETURN (SELECT format('the owner may not read %s, which it shows, himself.', b.relid::regclass)
                   FROM pgtrickle_changes.relation_closure(p_relation) AS b

@@ -3,9 +3,11 @@
 CREATE FUNCTION pgtrickle_changes.make_definition_view(p_owner oid, p_schema text, p_args jsonb) RETURNS oid
     LANGUAGE plpgsql VOLATILE
     SET search_path = pg_catalog, pg_temp
+    SET client_min_messages = warning
 AS $$
 -- The query as a view that the owner himself creates in the target schema, under the settings of the session: names and constants
--- mean what they mean to the caller, and PostgreSQL checks that the owner may create there.
+-- mean what they mean to the caller, and PostgreSQL checks that the owner may create there.  What it has to notice about the view
+-- would mean nothing to him.
 DECLARE
     v_name     text := format('%I.%I', p_schema, format('__pgt_query_%s_%s', pg_backend_pid(), (random() * 1e9)::bigint));
     v_query    text := p_args ->> 'query';
@@ -36,6 +38,10 @@ BEGIN
             PERFORM pgtrickle_changes.refuse_temporary(p_owner, v_query, v_settings);
             RAISE;
     END;
+    IF NOT EXISTS (SELECT FROM pg_attribute AS a WHERE a.attrelid = v_name::regclass AND a.attnum > 0) THEN
+        RAISE EXCEPTION 'a stream table needs a column'
+            USING ERRCODE = 'syntax_error', DETAIL = 'The query has none.', HINT = 'Select something.';
+    END IF;
     RETURN v_name::regclass;
 END
 $$;
