@@ -161,7 +161,17 @@ BEGIN
     PERFORM pgtrickle_changes.check_readable(p_owner, v_view);
     v_request := pgtrickle_changes.compile_request(p_owner, v_view, p_id, p_target[1], p_target[2]);
     EXECUTE format('DROP VIEW %s', v_view::regclass);
-    RETURN v_request || jsonb_build_object('hash', pgtrickle_changes.request_hash(v_request));
+    RETURN pgtrickle_changes.hashed(v_request);
+END
+$$;
+
+CREATE FUNCTION pgtrickle_changes.hashed(p_request jsonb) RETURNS jsonb
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- A request that says which facts its plan is for: they have to hold when the plan is installed.
+BEGIN
+    RETURN p_request || jsonb_build_object('hash', pgtrickle_changes.request_hash(p_request));
 END
 $$;
 
@@ -175,8 +185,12 @@ DECLARE
     v_table  pgtrickle.pgt_stream_tables;
 BEGIN
     IF (p_args ->> 'existing')::boolean THEN
-        v_table := pgtrickle_changes.owned_stream_table(p_caller, p_args);
+        v_table := pgtrickle_changes.with_current_name(pgtrickle_changes.owned_stream_table(p_caller, p_args));
         v_target := ARRAY[v_table.pgt_schema, v_table.pgt_name];
+        IF p_args ->> 'query' IS NULL THEN
+            RETURN pgtrickle_changes.hashed(pgtrickle_changes.compile_request(v_table.owner_oid, v_table.definition_view, v_table.pgt_id,
+                                                                             v_target[1], v_target[2]));
+        END IF;
     ELSE
         v_target := pgtrickle_changes.split_name(p_args ->> 'name', p_args ->> 'schema');
         v_table := pgtrickle_changes.stream_table_of(v_target);
