@@ -41,8 +41,10 @@ def main(arguments: list[str] | None = None) -> int:
         effort = replace(effort, size=replace(effort.size, orders=options.orders))
     if options.repetitions:
         effort = replace(effort, repetitions=options.repetitions)
-    figures = Figures(effort.size, effort.repetitions, machine(), settings=SETTINGS)
-    with measured_server() as server:
+    # Both sizes shall be in memory, as the smaller one is anyhow.
+    settings = {**SETTINGS, "shared_buffers": "4GB"} if options.large and not options.quick else SETTINGS
+    figures = Figures(effort.size, effort.repetitions, machine(), settings=settings)
+    with measured_server(settings) as server:
         _measure(server, effort, options.only or PARTS, options.large, figures)
     page = markdown(figures)
     whole = not (options.quick or options.only or options.orders)

@@ -29,10 +29,10 @@ DATABASE = "bench"
 
 
 @contextmanager
-def measured_server(settings: dict[str, str] | None = None) -> Iterator[EmbeddedServer]:
+def measured_server(settings: dict[str, str]) -> Iterator[EmbeddedServer]:
     """A server that waits for the disk at every commit, on a cluster that goes away afterwards."""
     directory = server_account().temporary_directory(shared=True)
-    server = EmbeddedServer(directory, settings={**SETTINGS, **(settings or {})})
+    server = EmbeddedServer(directory, settings=settings)
     try:
         server.start()
         server.create_database(DATABASE)

@@ -34,14 +34,15 @@ class Result:
 
 
 @contextmanager
-def stream_table(conn: Connection, view: View) -> Iterator[str]:
-    """The view as a stream table that is refreshed by hand only."""
+def stream_table(conn: Connection, view: View, *, check: bool = True) -> Iterator[str]:
+    """The view as a stream table that is refreshed by hand only; compared with its query at the end."""
     pg_trickle.create_stream_table(conn, view.name, view.query, schedule=None, refresh_mode="DIFFERENTIAL")
     conn.execute(sql.SQL("VACUUM ANALYZE {name}").format(name=sql.Identifier(view.name)))
     yield view.name
-    verdict = pg_trickle.verify_stream_table(conn, view.name)
-    if not verdict.ok:
-        raise AssertionError(f"{view.name} lacks {verdict.missing} rows and has {verdict.extra} too many")
+    if check:
+        verdict = pg_trickle.verify_stream_table(conn, view.name)
+        if not verdict.ok:
+            raise AssertionError(f"{view.name} lacks {verdict.missing} rows and has {verdict.extra} too many")
     pg_trickle.drop_stream_table(conn, view.name)
 
 
@@ -122,7 +123,7 @@ def small_deltas(conn: Connection, size: Size, repetitions: int, report: Callabl
     """The cost of the same small delta for each query, to be compared between sizes."""
     found = {}
     for view in VIEWS:
-        with stream_table(conn, view) as name:
+        with stream_table(conn, view, check=False) as name:
             costs = alternating(
                 repetitions, lambda: _prepare(conn, size, DELTA_ROWS), {"differential": refresh(conn, name)}
             )

@@ -161,7 +161,15 @@ def drop_stream_table(conn: Connection, name: str, cascade: bool = False) -> Non
 
 def refresh_stream_table(conn: Connection, name: str) -> None:
     """Bring a stream table up to date now, those it reads first."""
-    _call(conn, "refresh_stream_table", {"name": name})
+    try:
+        with conn.transaction():
+            _call(conn, "refresh_stream_table", {"name": name})
+    except psycopg.errors.ObjectNotInPrerequisiteState:
+        # Without a worker, a plan that definitions have gone away under is for us to make.
+        with conn.transaction():
+            if not _compile_stale(conn, name):
+                raise
+            _call(conn, "refresh_stream_table", {"name": name})
 
 
 def suspend_stream_table(conn: Connection, name: str) -> None:
@@ -207,6 +215,16 @@ def _create(conn: Connection, function: str, name: str, query: str, **options: A
     with conn.transaction():
         plan = compile_locally(conn, name, query)
         _call(conn, f"{function}_with_plan", {"name": name, "query": query, **options, "plan": Jsonb(plan.to_json())})
+
+
+def _compile_stale(conn: Connection, name: str) -> bool:
+    """Compile again what a refresh needs; whether there was anything."""
+    stale = conn.cursor(row_factory=tuple_row).execute("SELECT pgtrickle.stale_plans(%s)", (name,)).fetchall()
+    for (table,) in stale:
+        (request,) = _row(conn, "SELECT pgtrickle.compile_request(%s, NULL, true)", table)
+        plan = compile_query(CompileRequest.from_json(request))
+        _call(conn, "alter_stream_table_with_plan", {"name": table, "plan": Jsonb(plan.to_json())})
+    return bool(stale)
 
 
 def _row(conn: Connection, query: LiteralString, *parameters: str | bool) -> tuple[Any, ...]:

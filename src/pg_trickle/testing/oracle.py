@@ -12,7 +12,9 @@ from pg_trickle.errors import InvalidDefinition
 Difference = tuple[str, int, int]
 
 _DEFINITION: LiteralString = """
-    SELECT s.pgt_schema, s.pgt_name, n.nspname, v.relname
+    SELECT s.pgt_schema, s.pgt_name, n.nspname, v.relname,
+           ARRAY(SELECT a.attname FROM pg_catalog.pg_attribute AS a
+                  WHERE a.attrelid = v.oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum)
       FROM pgtrickle.pgt_stream_tables AS s
       JOIN pg_catalog.pg_class         AS v ON v.oid = s.definition_view
       JOIN pg_catalog.pg_namespace     AS n ON n.oid = v.relnamespace
@@ -20,11 +22,12 @@ _DEFINITION: LiteralString = """
 """
 
 # Rows are compared by their text: every type has one, and it tells values apart that are equal
-# without being the same (1.0 and 1.00).
+# without being the same (1.0 and 1.00).  The columns of a stream table that was given a new query
+# may have another order.
 _DIFFERENCES: LiteralString = """
     WITH
-    have AS (SELECT __pgt_row::text AS line, count(*) AS n FROM {table} AS __pgt_row GROUP BY 1),
-    want AS (SELECT __pgt_row::text AS line, count(*) AS n FROM {view} AS __pgt_row GROUP BY 1)
+    have AS (SELECT r::text AS line, count(*) AS n FROM (SELECT {columns} FROM {table}) AS r GROUP BY 1),
+    want AS (SELECT r::text AS line, count(*) AS n FROM (SELECT {columns} FROM {view}) AS r GROUP BY 1)
     SELECT coalesce(have.line, want.line), coalesce(have.n, 0), coalesce(want.n, 0)
       FROM have FULL JOIN want ON have.line = want.line
      WHERE have.n IS DISTINCT FROM want.n
@@ -38,9 +41,13 @@ def differences(conn: psycopg.Connection[Any], name: str) -> list[Difference]:
     found = conn.execute(_DEFINITION, (name,)).fetchone()
     if found is None:
         raise InvalidDefinition(f'"{name}" is not a stream table', sqlstate="42809")
-    schema, table, view_schema, view = found
+    schema, table, view_schema, view, columns = found
     rows = conn.execute(
-        sql.SQL(_DIFFERENCES).format(table=sql.Identifier(schema, table), view=sql.Identifier(view_schema, view))
+        sql.SQL(_DIFFERENCES).format(
+            table=sql.Identifier(schema, table),
+            view=sql.Identifier(view_schema, view),
+            columns=sql.SQL(", ").join(map(sql.Identifier, columns)),
+        )
     )
     return [(line, have, want) for line, have, want in rows]
 

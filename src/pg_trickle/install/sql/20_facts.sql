@@ -268,6 +268,10 @@ BEGIN
         RETURN 'it is part of PostgreSQL''s own catalog, which no trigger can watch.';
     END IF;
     SELECT c.* INTO v_class FROM pg_class AS c WHERE c.oid = p_relation;
+    IF v_class.relkind <> 'v' AND v_class.relnamespace IN ('pgtrickle'::regnamespace, 'pgtrickle_changes'::regnamespace) THEN
+        -- A refresh writes to it: watched, it would give cause to the next refresh for ever.
+        RETURN 'it is part of pg_trickle''s own catalog, which no trigger watches.';
+    END IF;
     IF v_class.relkind = 'v' THEN
         RETURN (SELECT format('the owner may not read %s, which it shows, himself.', b.relid::regclass)
                   FROM pgtrickle_changes.relation_closure(p_relation) AS b
@@ -399,7 +403,9 @@ BEGIN
                || '/' || coalesce(md5(string_agg(f.part, ',' ORDER BY f.part) FILTER (WHERE left(f.part, 1) IN ('p', 'f', 'o', 'u', 'e'))), '')
           FROM pgtrickle.pgt_stream_tables AS s
          CROSS JOIN LATERAL (
-            SELECT 'c' || c.oid || ':' || c.xmin AS part FROM pg_class AS c WHERE c.oid = ANY (s.watched_relations)
+            SELECT concat_ws(':', 'c', c.oid, c.relnamespace, c.relname, c.relowner, c.relkind, c.relpersistence, c.relispartition, c.relhassubclass,
+                             c.relrowsecurity, c.relforcerowsecurity, c.reloptions, c.relacl) AS part
+              FROM pg_class AS c WHERE c.oid = ANY (s.watched_relations)
             UNION ALL
             SELECT 'a' || a.attrelid || ':' || count(*) || ':' || sum(a.xmin::text::bigint)
               FROM pg_attribute AS a WHERE a.attrelid = ANY (s.watched_relations) AND a.attnum > 0 GROUP BY a.attrelid
@@ -430,6 +436,10 @@ BEGIN
             SELECT 'i' || i.indexrelid || ':' || i.xmin FROM pg_index AS i WHERE i.indrelid = ANY (s.watched_relations) AND i.indisunique
             UNION ALL
             SELECT 'f' || p.oid || ':' || p.xmin FROM pg_proc AS p WHERE p.oid = ANY (s.watched_functions)
+            UNION ALL
+            -- A new expression for a generated column changes its values, and no trigger sees that.
+            SELECT 'f' || d.oid || ':' || d.xmin FROM pg_attrdef AS d JOIN pg_attribute AS a ON a.attrelid = d.adrelid AND a.attnum = d.adnum
+             WHERE d.adrelid = ANY (s.watched_relations) AND a.attgenerated <> ''
             UNION ALL
             SELECT 'o' || o.oid || ':' || o.xmin FROM pg_authid AS o WHERE o.oid = s.owner_oid
             UNION ALL

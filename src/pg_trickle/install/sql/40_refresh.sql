@@ -235,12 +235,45 @@ CREATE FUNCTION pgtrickle_changes.verify(p_id bigint) RETURNS jsonb
 AS $$
 -- The stream table against its query, in one statement and so in one snapshot: {"missing": n, "extra": n}.
 DECLARE
-    v_table pgtrickle.pgt_stream_tables;
-    v_query text;
+    v_table  pgtrickle.pgt_stream_tables;
+    v_query  text;
+    v_result jsonb;
+    v_forced boolean;
 BEGIN
     SELECT st.* INTO STRICT v_table FROM pgtrickle.pgt_stream_tables AS st WHERE st.pgt_id = p_id;
     SELECT p.plan -> 'programs' ->> 'verify' INTO STRICT v_query FROM pgtrickle.pgt_plans AS p WHERE p.pgt_id = p_id;
-    RETURN pgtrickle_changes.run_as(v_table.owner_oid, v_query, v_table.frontier, v_table.frontier_xid, v_table.frontier_seqs, v_table.settings);
+    v_forced := pgtrickle_changes.lift_row_security(v_table);
+    v_result := pgtrickle_changes.run_as(v_table.owner_oid, v_query, v_table.frontier, v_table.frontier_xid, v_table.frontier_seqs, v_table.settings);
+    PERFORM pgtrickle_changes.restore_row_security(v_table, v_forced);
+    RETURN v_result;
+END
+$$;
+
+CREATE FUNCTION pgtrickle_changes.lift_row_security(p_table pgtrickle.pgt_stream_tables) RETURNS boolean
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+    SET plan_cache_mode = force_generic_plan
+AS $$
+-- Policies that their owner forces on himself are for his sessions, not for refreshes, which have to see and write every row.
+-- Whether there are any; they are back when this transaction commits, and until then nobody else gets at the table.
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_class AS c JOIN pg_authid AS o ON o.oid = c.relowner
+                    WHERE c.oid = p_table.pgt_relid AND c.relrowsecurity AND c.relforcerowsecurity AND NOT o.rolsuper AND NOT o.rolbypassrls) THEN
+        RETURN false;
+    END IF;
+    PERFORM pgtrickle_changes.command_as(p_table.owner_oid, format('ALTER TABLE %s NO FORCE ROW LEVEL SECURITY', p_table.pgt_relid::regclass));
+    RETURN true;
+END
+$$;
+
+CREATE FUNCTION pgtrickle_changes.restore_row_security(p_table pgtrickle.pgt_stream_tables, p_forced boolean) RETURNS void
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF p_forced THEN
+        PERFORM pgtrickle_changes.command_as(p_table.owner_oid, format('ALTER TABLE %s FORCE ROW LEVEL SECURITY', p_table.pgt_relid::regclass));
+    END IF;
 END
 $$;
 
@@ -463,6 +496,7 @@ DECLARE
     v_result       jsonb;
     v_broken       text;
     v_tries        integer := 0;
+    v_forced       boolean;
 BEGIN
     PERFORM pgtrickle_changes.check_privileges(v_table);
 
@@ -500,6 +534,7 @@ BEGIN
     IF v_table.frontier IS NULL THEN
         PERFORM pgtrickle_changes.keep_changes(v_table);
     END IF;
+    v_forced := pgtrickle_changes.lift_row_security(v_table);
     IF NOT v_table.is_populated THEN
         v_table.is_populated := pgtrickle_changes.has_rows(v_table);
         v_reason := coalesce(v_reason, '');
@@ -537,6 +572,7 @@ BEGIN
             PERFORM pgtrickle_changes.lock_sources(p_id);
         END IF;
     END LOOP;
+    PERFORM pgtrickle_changes.restore_row_security(v_table, v_forced);
 
     PERFORM pgtrickle_changes.record_refresh(v_table, v_result ->> 'mode', p_initiated_by, v_started_at, (v_result ->> 'rows_in')::bigint,
         (v_result ->> 'rows_out')::bigint, v_result ->> 'skipped', v_result ->> 'reason', (v_result ->> 'data_timestamp')::timestamptz);

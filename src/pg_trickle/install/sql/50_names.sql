@@ -151,6 +151,7 @@ DECLARE
     v_part    text[];
     v_seconds float8 := 0;
     v_least   float8 := pgtrickle_changes.setting('min_schedule_seconds')::float8;
+    v_most    CONSTANT float8 := 36500 * 86400.0;
 BEGIN
     IF p_schedule IS NULL OR p_schedule = 'calculated' THEN
         RETURN NULL;
@@ -173,6 +174,10 @@ BEGIN
         RAISE EXCEPTION 'schedule "%" is too short', p_schedule
             USING ERRCODE = 'invalid_parameter_value', DETAIL = format('The least is %s s.', v_least),
                   HINT = 'Use ''calculated'' to be refreshed whenever sources change.';
+    ELSIF v_seconds > v_most THEN
+        RAISE EXCEPTION 'schedule "%" is too long', p_schedule
+            USING ERRCODE = 'invalid_parameter_value', DETAIL = 'The most is a hundred years.',
+                  HINT = 'Use NULL to be refreshed by hand alone.';
     END IF;
     RETURN v_seconds;
 END

@@ -117,25 +117,13 @@ CREATE FUNCTION pgtrickle_changes.install_plan(p_id bigint, p_plan jsonb, p_requ
 AS $$
 -- Store a plan and make what it needs: indexes, states, dependencies, captures.  The stream table itself is there already.
 DECLARE
-    v_table     pgtrickle.pgt_stream_tables;
-    v_relations oid[];
-    v_sources   oid[];
-    v_source    oid;
+    v_table   pgtrickle.pgt_stream_tables;
+    v_sources oid[] := ARRAY(SELECT d.source_relid FROM pgtrickle.pgt_dependencies AS d WHERE d.pgt_id = p_id);
+    v_source  oid;
 BEGIN
     SELECT st.* INTO STRICT v_table FROM pgtrickle.pgt_stream_tables AS st WHERE st.pgt_id = p_id;
-    v_relations := ARRAY(SELECT c.relid FROM pgtrickle_changes.relation_closure(v_table.definition_view) AS c WHERE c.relid >= 16384 ORDER BY c.relid);
-    UPDATE pgtrickle.pgt_stream_tables AS st
-       SET effective_refresh_mode = pgtrickle_changes.effective_mode(st.refresh_mode, p_plan),
-           downgrade_reason = pgtrickle_changes.downgrade_reason(st.refresh_mode, p_plan),
-           watched_relations = ARRAY[st.definition_view, st.pgt_relid] || v_relations,
-           watched_functions = ARRAY(SELECT (f ->> 'oid')::oid FROM jsonb_array_elements(p_request -> 'functions') AS f
-                                      WHERE NOT (f ->> 'builtin')::boolean ORDER BY 1)
-     WHERE st.pgt_id = p_id;
-    v_sources := ARRAY(SELECT d.source_relid FROM pgtrickle.pgt_dependencies AS d WHERE d.pgt_id = p_id);
     PERFORM pgtrickle_changes.drop_states(p_id);
-    INSERT INTO pgtrickle.pgt_plans AS p (pgt_id, request_hash, plan)
-    VALUES (p_id, pgtrickle_changes.request_hash(p_request), p_plan)
-        ON CONFLICT (pgt_id) DO UPDATE SET request_hash = excluded.request_hash, plan = excluded.plan, compiled_at = now();
+    PERFORM pgtrickle_changes.store_plan(v_table, p_plan, p_request);
     PERFORM pgtrickle_changes.make_indexes(v_table, p_plan);
     PERFORM pgtrickle_changes.set_dependencies(v_table, p_plan);
     PERFORM pgtrickle_changes.make_states(v_table, p_plan);
@@ -147,6 +135,28 @@ BEGIN
         PERFORM pgtrickle_changes.sync_capture(v_source, v_table.owner_oid);
     END LOOP;
     UPDATE pgtrickle.pgt_stream_tables AS st SET fingerprint = pgtrickle_changes.fingerprint(p_id) WHERE st.pgt_id = p_id;
+END
+$$;
+
+CREATE FUNCTION pgtrickle_changes.store_plan(p_table pgtrickle.pgt_stream_tables, p_plan jsonb, p_request jsonb) RETURNS void
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- Remember a plan, and what to look at to know that it still holds.
+DECLARE
+    v_relations oid[];
+BEGIN
+    v_relations := ARRAY(SELECT c.relid FROM pgtrickle_changes.relation_closure(p_table.definition_view) AS c WHERE c.relid >= 16384 ORDER BY c.relid);
+    UPDATE pgtrickle.pgt_stream_tables AS st
+       SET effective_refresh_mode = pgtrickle_changes.effective_mode(st.refresh_mode, p_plan),
+           downgrade_reason = pgtrickle_changes.downgrade_reason(st.refresh_mode, p_plan),
+           watched_relations = ARRAY[st.definition_view, st.pgt_relid] || v_relations,
+           watched_functions = ARRAY(SELECT (f ->> 'oid')::oid FROM jsonb_array_elements(p_request -> 'functions') AS f
+                                      WHERE NOT (f ->> 'builtin')::boolean ORDER BY 1)
+     WHERE st.pgt_id = p_table.pgt_id;
+    INSERT INTO pgtrickle.pgt_plans AS p (pgt_id, request_hash, plan)
+    VALUES (p_table.pgt_id, pgtrickle_changes.request_hash(p_request), p_plan)
+        ON CONFLICT (pgt_id) DO UPDATE SET request_hash = excluded.request_hash, plan = excluded.plan, compiled_at = now();
 END
 $$;
 
@@ -368,6 +378,8 @@ BEGIN
             PERFORM pgtrickle_changes.make_indexes(p_table, p_plan);
             RETURN;
         END;
+        -- Rows that are found by a key are updated: where their page has room, no index is touched.
+        PERFORM pgtrickle_changes.command_as(p_table.owner_oid, format('ALTER TABLE %s SET (fillfactor = 85)', v_name));
     END IF;
     IF cardinality(v_content) > 0 THEN
         PERFORM pgtrickle_changes.make_index(p_table, format('CREATE INDEX ON %s (pg_catalog.hash_record_extended(ROW(%s), 0))', v_name, (
@@ -395,14 +407,28 @@ CREATE FUNCTION pgtrickle_changes.recompile(p_id bigint, p_plan jsonb DEFAULT NU
     LANGUAGE plpgsql VOLATILE
     SET search_path = pg_catalog, pg_temp
 AS $$
--- A new plan, because the facts changed under the old one; the next refresh recomputes.
+-- A new plan, because the facts changed under the old one; unless it does the same, the next refresh recomputes.
 DECLARE
     v_table   pgtrickle.pgt_stream_tables := pgtrickle_changes.follow_name(pgtrickle_changes.lock_stream_table(p_id));
+    v_former  jsonb := (SELECT p.plan FROM pgtrickle.pgt_plans AS p WHERE p.pgt_id = p_id);
     v_request jsonb;
+    v_plan    jsonb;
+    v_forced  boolean;
 BEGIN
     PERFORM pgtrickle_changes.check_readable(v_table.owner_oid, v_table.definition_view);
     v_request := pgtrickle_changes.compile_request(v_table.owner_oid, v_table.definition_view, p_id, v_table.pgt_schema, v_table.pgt_name);
-    PERFORM pgtrickle_changes.install_plan(p_id, pgtrickle_changes.plan_for(jsonb_build_object('plan', p_plan), v_request), v_request);
+    v_plan := pgtrickle_changes.plan_for(jsonb_build_object('plan', p_plan), v_request);
+    -- A recomputing plan doesn't tell what the views in its query mean; an incremental one does.  What it doesn't tell is behind the slash.
+    IF (v_plan ->> 'incremental')::boolean
+       AND v_plan - '{request_hash,explain,indexes}'::text[] = v_former - '{request_hash,explain,indexes}'::text[]
+       AND split_part(v_table.fingerprint, '/', 2) = split_part(pgtrickle_changes.fingerprint(p_id), '/', 2) THEN
+        PERFORM pgtrickle_changes.store_plan(v_table, v_plan, v_request);
+        UPDATE pgtrickle.pgt_stream_tables AS st SET fingerprint = pgtrickle_changes.fingerprint(p_id) WHERE st.pgt_id = p_id;
+        RETURN;
+    END IF;
+    v_forced := pgtrickle_changes.lift_row_security(v_table);
+    PERFORM pgtrickle_changes.install_plan(p_id, v_plan, v_request);
+    PERFORM pgtrickle_changes.restore_row_security(v_table, v_forced);
     UPDATE pgtrickle.pgt_stream_tables AS st
        SET needs_reinit = true, reinit_reason = 'definitions that the query rests on were changed' WHERE st.pgt_id = p_id;
 END

@@ -3,9 +3,11 @@
 CREATE FUNCTION pgtrickle_changes.make_definition_view(p_owner oid, p_schema text, p_args jsonb) RETURNS oid
     LANGUAGE plpgsql VOLATILE
     SET search_path = pg_catalog, pg_temp
+    SET client_min_messages = warning
 AS $$
 -- The query as a view that the owner himself creates in the target schema, under the settings of the session: names and constants
--- mean what they mean to the caller, and PostgreSQL checks that the owner may create there.
+-- mean what they mean to the caller, and PostgreSQL checks that the owner may create there.  What it has to notice about the view
+-- would mean nothing to him.
 DECLARE
     v_name     text := format('%I.%I', p_schema, format('__pgt_query_%s_%s', pg_backend_pid(), (random() * 1e9)::bigint));
     v_query    text := p_args ->> 'query';
@@ -36,6 +38,10 @@ BEGIN
             PERFORM pgtrickle_changes.refuse_temporary(p_owner, v_query, v_settings);
             RAISE;
     END;
+    IF NOT EXISTS (SELECT FROM pg_attribute AS a WHERE a.attrelid = v_name::regclass AND a.attnum > 0) THEN
+        RAISE EXCEPTION 'a stream table needs a column'
+            USING ERRCODE = 'syntax_error', DETAIL = 'The query has none.', HINT = 'Select something.';
+    END IF;
     RETURN v_name::regclass;
 END
 $$;
@@ -155,7 +161,17 @@ BEGIN
     PERFORM pgtrickle_changes.check_readable(p_owner, v_view);
     v_request := pgtrickle_changes.compile_request(p_owner, v_view, p_id, p_target[1], p_target[2]);
     EXECUTE format('DROP VIEW %s', v_view::regclass);
-    RETURN v_request || jsonb_build_object('hash', pgtrickle_changes.request_hash(v_request));
+    RETURN pgtrickle_changes.hashed(v_request);
+END
+$$;
+
+CREATE FUNCTION pgtrickle_changes.hashed(p_request jsonb) RETURNS jsonb
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- A request that says which facts its plan is for: they have to hold when the plan is installed.
+BEGIN
+    RETURN p_request || jsonb_build_object('hash', pgtrickle_changes.request_hash(p_request));
 END
 $$;
 
@@ -169,8 +185,12 @@ DECLARE
     v_table  pgtrickle.pgt_stream_tables;
 BEGIN
     IF (p_args ->> 'existing')::boolean THEN
-        v_table := pgtrickle_changes.owned_stream_table(p_caller, p_args);
+        v_table := pgtrickle_changes.with_current_name(pgtrickle_changes.owned_stream_table(p_caller, p_args));
         v_target := ARRAY[v_table.pgt_schema, v_table.pgt_name];
+        IF p_args ->> 'query' IS NULL THEN
+            RETURN pgtrickle_changes.hashed(pgtrickle_changes.compile_request(v_table.owner_oid, v_table.definition_view, v_table.pgt_id,
+                                                                             v_target[1], v_target[2]));
+        END IF;
     ELSE
         v_target := pgtrickle_changes.split_name(p_args ->> 'name', p_args ->> 'schema');
         v_table := pgtrickle_changes.stream_table_of(v_target);

@@ -30,6 +30,8 @@ BEGIN
     RETURNING st.* INTO v_table;
     IF p_args ->> 'query' IS NOT NULL THEN
         PERFORM pgtrickle_changes.alter_query(v_table, p_args);
+    ELSIF jsonb_typeof(p_args -> 'plan') = 'object' THEN
+        PERFORM pgtrickle_changes.recompile(v_table.pgt_id, p_args -> 'plan');
     ELSIF v_mode IS NOT NULL THEN
         UPDATE pgtrickle.pgt_stream_tables AS st
            SET effective_refresh_mode = pgtrickle_changes.effective_mode(v_mode, p.plan),
@@ -56,6 +58,7 @@ DECLARE
     v_cycle   text := pgtrickle_changes.cycle_through(p_table.pgt_relid, v_view);
     v_request jsonb;
     v_plan    jsonb;
+    v_forced  boolean;
 BEGIN
     PERFORM pgtrickle_changes.check_readable(p_table.owner_oid, v_view);
     IF v_cycle IS NOT NULL THEN
@@ -66,6 +69,7 @@ BEGIN
     v_request := pgtrickle_changes.compile_request(p_table.owner_oid, v_view, p_table.pgt_id, p_table.pgt_schema, p_table.pgt_name);
     v_plan := pgtrickle_changes.plan_for(p_args, v_request);
     PERFORM pgtrickle_changes.effective_mode(p_table.refresh_mode, v_plan);
+    v_forced := pgtrickle_changes.lift_row_security(p_table);
     PERFORM pgtrickle_changes.alter_columns(p_table, v_view);
     EXECUTE format('DROP VIEW IF EXISTS pgtrickle_changes.%I', 'query_' || p_table.pgt_id);
     PERFORM pgtrickle_changes.adopt_definition_view(v_view, p_table.pgt_id);
@@ -78,6 +82,7 @@ BEGIN
     IF p_table.is_populated THEN
         PERFORM pgtrickle_changes.refresh(p_table.pgt_id, 'INITIAL', true);
     END IF;
+    PERFORM pgtrickle_changes.restore_row_security(p_table, v_forced);
 END
 $$;
 
@@ -92,13 +97,18 @@ DECLARE
     v_order  text[];
     v_wanted text[];
 BEGIN
+    IF EXISTS (SELECT FROM pgtrickle_changes.table_columns(p_view) AS c
+                 JOIN pg_attribute AS a ON a.attrelid = p_table.pgt_relid AND a.attname = c.name AND a.attnum > 0 AND NOT a.attisdropped
+                WHERE (a.atttypid, a.atttypmod, a.attcollation) IS DISTINCT FROM (c.type_oid, c.typmod, c.collation_oid)) THEN
+        -- Values of one type aren't turned into another: the rows are about to be computed anew.  Nobody sees the table without them.
+        PERFORM pgtrickle_changes.command_as(p_table.owner_oid, 'DELETE FROM ' || v_table);
+    END IF;
     FOR v_change IN
         WITH
         have AS (SELECT a.* FROM pg_attribute AS a WHERE a.attrelid = p_table.pgt_relid AND a.attnum > 0 AND NOT a.attisdropped),
         want AS (SELECT c.* FROM pgtrickle_changes.table_columns(p_view) AS c)
         SELECT format('DROP COLUMN %I', h.attname) FROM have AS h WHERE h.attname NOT IN (SELECT w.name FROM want AS w)
         UNION ALL
-        -- The rows are about to be computed anew.
         SELECT format('ALTER COLUMN %I TYPE %s USING NULL', w.name, w.type)
           FROM want AS w JOIN have AS h ON h.attname = w.name
          WHERE (h.atttypid, h.atttypmod, h.attcollation) IS DISTINCT FROM (w.type_oid, w.typmod, w.collation_oid)
@@ -181,6 +191,31 @@ BEGIN
     UPDATE pgtrickle.pgt_stream_tables AS st
        SET needs_reinit = true, reinit_reason = 'asked for with reinitialize_stream_table' WHERE st.pgt_id = v_table.pgt_id;
     RETURN NULL;
+END
+$$;
+
+CREATE FUNCTION pgtrickle_changes.do_stale_plans(p_caller name, p_args jsonb) RETURNS jsonb
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- What a refresh would have to compile again before it begins: the stream table itself, and those that it reads.
+DECLARE
+    v_table pgtrickle.pgt_stream_tables := pgtrickle_changes.owned_stream_table(p_caller, p_args);
+    v_stale jsonb := '[]';
+    v_id    bigint;
+BEGIN
+    FOREACH v_id IN ARRAY pgtrickle_changes.with_upstream(v_table.pgt_id) LOOP
+        SELECT st.* INTO v_table FROM pgtrickle.pgt_stream_tables AS st WHERE st.pgt_id = v_id;
+        IF pgtrickle_changes.fingerprint(v_id) IS DISTINCT FROM v_table.fingerprint THEN
+            v_table := pgtrickle_changes.follow_name(v_table);
+            IF pgtrickle_changes.request_hash(pgtrickle_changes.compile_request(v_table.owner_oid, v_table.definition_view, v_id,
+                   v_table.pgt_schema, v_table.pgt_name)) IS DISTINCT FROM (
+                   SELECT p.request_hash FROM pgtrickle.pgt_plans AS p WHERE p.pgt_id = v_id) THEN
+                v_stale := v_stale || to_jsonb(format('%I.%I', v_table.pgt_schema, v_table.pgt_name));
+            END IF;
+        END IF;
+    END LOOP;
+    RETURN v_stale;
 END
 $$;
 

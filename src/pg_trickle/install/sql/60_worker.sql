@@ -195,11 +195,10 @@ CREATE FUNCTION pgtrickle_changes.worker_compile_request(p_id bigint) RETURNS js
     SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    v_table   pgtrickle.pgt_stream_tables := pgtrickle_changes.follow_name(pgtrickle_changes.lock_stream_table(p_id));
-    v_request jsonb := pgtrickle_changes.compile_request(v_table.owner_oid, v_table.definition_view, p_id, v_table.pgt_schema, v_table.pgt_name);
+    v_table pgtrickle.pgt_stream_tables := pgtrickle_changes.follow_name(pgtrickle_changes.lock_stream_table(p_id));
 BEGIN
-    -- The plan has to be for the facts that hold when it is installed.
-    RETURN v_request || jsonb_build_object('hash', pgtrickle_changes.request_hash(v_request));
+    RETURN pgtrickle_changes.hashed(pgtrickle_changes.compile_request(v_table.owner_oid, v_table.definition_view, p_id,
+                                                                     v_table.pgt_schema, v_table.pgt_name));
 END
 $$;
 
