@@ -1,0 +1,176 @@
+"""Carries out a case on a server, and compares with what PostgreSQL itself says the queries give."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+import pg_trickle
+from tests.refresh.workload.cases import Case, Close, Commit, Open, Refresh
+from tests.refresh.workload.queries import Query
+from tests.refresh.workload.tables import quoted
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+# A statement that breaks a constraint, or has to wait for the other session, is not carried out.
+HARMLESS = (
+    psycopg.errors.IntegrityError,
+    psycopg.errors.DataError,
+    psycopg.errors.CardinalityViolation,
+    psycopg.errors.LockNotAvailable,
+)
+
+
+class NoQuery(Exception):
+    """PostgreSQL doesn't take it for one."""
+
+
+class Runner:
+    """One case: its tables, stream tables and the two sessions."""
+
+    def __init__(self, conn: Connection, other: Connection, case: Case) -> None:
+        self.conn = conn
+        self.other = other
+        self.case = case
+        self.queries = dict(case.streams)
+
+    def run(self) -> None:
+        """Do everything, comparing after each refresh."""
+        for step in self.case.steps:
+            match step:
+                case Commit(statements, undone, outcome):
+                    self._commit(statements, undone, outcome)
+                case Refresh():
+                    self._refresh(step)
+                case Open(statement):
+                    self.other.execute("BEGIN")
+                    self._write(self.other, statement)
+                case Close(outcome):
+                    self.other.execute(outcome)
+        self.check_upkeep()
+
+    def create(self) -> list[str]:
+        """Make tables and stream tables; what kept a stream table from being incremental."""
+        for one in self.case.tables:
+            self.conn.execute(one.definition)
+        for name, query in self.case.views:
+            self._probe(query)
+            self.conn.execute(f"CREATE VIEW {name} AS {query.sql}")
+        for statement in self.case.first:
+            self._write(self.conn, statement)
+        for name, query in self.case.streams:
+            self._probe(query)
+            pg_trickle.create_stream_table(self.conn, name, query.sql, schedule=None)
+            self.check(name)
+        found = self.conn.execute(
+            "SELECT plan -> 'refusal' ->> 'construct' FROM pgtrickle.pgt_plans WHERE plan -> 'refusal' <> 'null'"
+        )
+        return [construct for (construct,) in found]
+
+    def remove(self) -> None:
+        """Leave nothing behind."""
+        for conn in (self.conn, self.other):
+            if conn.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
+                conn.execute("ROLLBACK")
+        for name, _ in reversed(self.case.streams):
+            if self.conn.execute("SELECT to_regclass(%s)", (name,)).fetchone() != (None,):
+                pg_trickle.drop_stream_table(self.conn, name, cascade=True)
+        for table in self.case.tables:
+            self.conn.execute(f"DROP TABLE IF EXISTS {table.name} CASCADE")
+
+    def _probe(self, query: Query) -> None:
+        try:
+            with self.conn.transaction(force_rollback=True):
+                self.conn.execute(f"CREATE TEMP VIEW probe AS {query.sql}")
+        except psycopg.errors.ProgrammingError as exc:
+            raise NoQuery(str(exc)) from exc
+
+    def _write(self, conn: Connection, statement: str) -> None:
+        try:
+            with conn.transaction():
+                conn.execute(statement)
+        except HARMLESS:
+            pass
+
+    def _commit(self, statements: Iterable[str], undone: Iterable[str], outcome: str) -> None:
+        self.conn.execute("BEGIN")
+        for statement in statements:
+            self._write(self.conn, statement)
+        self.conn.execute("SAVEPOINT s")
+        for statement in undone:
+            self._write(self.conn, statement)
+        self.conn.execute("ROLLBACK TO s")
+        self.conn.execute(outcome)
+
+    def _refresh(self, step: Refresh) -> None:
+        alone = not step.before and not step.after and step.isolation == "READ COMMITTED"
+        if not alone:
+            self.conn.execute(f"BEGIN ISOLATION LEVEL {step.isolation}")
+        for statement in step.before:
+            self._write(self.conn, statement)
+        for name in step.names:
+            pg_trickle.refresh_stream_table(self.conn, name)
+            self.check(name)
+        for statement in step.after:
+            self._write(self.conn, statement)
+        if not alone:
+            self.conn.execute(step.outcome)
+
+    def check(self, name: str) -> None:
+        """The stream table equals its query, by value; where values are certain, to the letter."""
+        query = self.queries[name]
+        listed = ", ".join(one.sql if one.loose else f"{one.sql}::text" for one in query.columns)
+        (view,) = self._one(
+            "SELECT definition_view::regclass::text FROM pgtrickle.pgt_stream_tables WHERE pgt_name = %s", name
+        )
+        have, want = f"SELECT {listed} FROM {quoted(name)}", f"SELECT {listed} FROM {view}"
+        extra, missing = (self.conn.execute(f"{a} EXCEPT ALL {b}").fetchall() for a, b in ((have, want), (want, have)))
+        assert (extra, missing) == ([], []), (
+            f"{name} is not its query: too much {extra}, too little {missing}\n{query.sql}"
+        )
+        verdict = self._one("SELECT missing, extra, ok FROM pgtrickle.verify_stream_table(%s)", name)
+        assert verdict == (0, 0, True), f"verify_stream_table({name}) says {verdict}"
+        self._check_states(name)
+
+    def _check_states(self, name: str) -> None:
+        """State tables hold what they would hold if they were filled afresh, and delta tables nothing."""
+        (plan,) = self._one(
+            "SELECT plan FROM pgtrickle.pgt_plans JOIN pgtrickle.pgt_stream_tables USING (pgt_id) WHERE pgt_name = %s",
+            name,
+        )
+        for state in plan["states"]:
+            columns = sql.SQL(", ").join(map(sql.Identifier, state["columns"]))
+            table = sql.Identifier("pgtrickle_changes", state["name"])
+            have = sql.SQL("SELECT {c} FROM {t}").format(c=columns, t=table).as_string(self.conn)
+            want = f"SELECT {columns.as_string(self.conn)} FROM ({state['query']}) AS fresh"
+            for one, two in ((have, want), (want, have)):
+                differing = self.conn.execute(f"{one} EXCEPT ALL {two}".replace("%", "%%")).fetchall()
+                assert differing == [], f"{state['name']} of {name} differs from a fresh one in {differing}"
+        for delta in plan["deltas"]:
+            assert self.conn.execute(f"SELECT * FROM pgtrickle_changes.{delta['name']}").fetchall() == []
+
+    def check_upkeep(self) -> None:
+        """A refresh without changes writes nothing, nor does recomputing."""
+        for name, query in self.case.streams:
+            pg_trickle.refresh_stream_table(self.conn, name)
+            assert self._written(name) == 0, f"refreshing {name} again wrote rows"
+            pg_trickle.reinitialize_stream_table(self.conn, name)
+            pg_trickle.refresh_stream_table(self.conn, name)
+            # Recomputed, a group may show another of its equal values.
+            if not any(one.loose for one in query.columns):
+                assert self._written(name) == 0, f"recomputing {name} wrote rows"
+            self.check(name)
+
+    def _written(self, name: str) -> int:
+        (rows,) = self._one(
+            "SELECT rows_out FROM pgtrickle.pgt_refresh_history WHERE pgt_name = %s ORDER BY refresh_id DESC LIMIT 1",
+            name,
+        )
+        return int(rows)
+
+    def _one(self, query: str, *parameters: str) -> tuple[Any, ...]:
+        row = self.conn.execute(query, parameters).fetchone()
+        assert row is not None
+        return row

@@ -1,0 +1,147 @@
+"""Random tables, and statements that write to them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hypothesis import strategies as st
+
+from tests.refresh.workload.types import INT, TYPES, Type
+
+
+def quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table or of a query's output; ``loose`` as in Type."""
+
+    name: str
+    type: Type
+    loose: bool = False
+
+    @property
+    def sql(self) -> str:
+        return quoted(self.name)
+
+
+@dataclass(frozen=True)
+class Relation:
+    """Something to select from."""
+
+    name: str
+    columns: tuple[Column, ...]
+
+
+@dataclass(frozen=True)
+class Table(Relation):
+    """A table; every one has an int column k to join by.  ``key``: none, id, or the nullable k."""
+
+    key: str | None = None
+    not_null: frozenset[str] = frozenset()
+
+    @property
+    def definition(self) -> str:
+        parts = [f"{one.sql} {one.type.name}{' NOT NULL' if one.name in self.not_null else ''}" for one in self.columns]
+        if self.key == "id":
+            parts.append("PRIMARY KEY (id)")
+        elif self.key:
+            parts.append(f"UNIQUE ({quoted(self.key)})")
+        return f"CREATE TABLE {self.name} ({', '.join(parts)})"
+
+
+# What generated SQL might confuse with its own names.
+NAMES = ("a", "b", "Name", "w", "xid", "seq", "select", 'we"ird', "__pgt_w", "n", "größe", "l", "x")
+
+
+@st.composite
+def tables(draw: st.DrawFn, name: str, types: tuple[Type, ...] = TYPES) -> Table:
+    """A table with an int column k and up to three others, perhaps with an id."""
+    key = draw(st.sampled_from(["id", "id", None, None, "k"]))
+    others = draw(
+        st.lists(
+            st.tuples(st.sampled_from(NAMES), st.sampled_from(types)),
+            min_size=1,
+            max_size=3,
+            unique_by=lambda pair: pair[0],
+        )
+    )
+    columns = [Column("k", INT), *(Column(column, of) for column, of in others)]
+    if key == "id":
+        columns.insert(0, Column("id", INT))
+    not_null = draw(st.sets(st.sampled_from([one.name for one in columns]), max_size=2))
+    return Table(name, tuple(columns), key, frozenset(not_null))
+
+
+def values(column: Column, nullable: bool = True) -> st.SearchStrategy[str]:
+    """A literal of the column's type, or NULL."""
+    literals = st.sampled_from([column.type.literal(value) for value in column.type.values])
+    return (st.just("NULL") | literals) if nullable else literals
+
+
+@st.composite
+def _row(draw: st.DrawFn, table: Table) -> str:
+    def one(column: Column) -> str:
+        if column.name == "id":
+            return str(draw(st.integers(1, 9)))
+        return draw(values(column, column.name not in table.not_null))
+
+    return f"({', '.join(map(one, table.columns))})"
+
+
+@st.composite
+def inserts(draw: st.DrawFn, table: Table) -> str:
+    """Rows, some of which may be there already."""
+    rows = ", ".join(draw(st.lists(_row(table), min_size=1, max_size=4)))
+    into = f"INSERT INTO {table.name} ({', '.join(one.sql for one in table.columns)}) VALUES {rows}"
+    if table.key is None:
+        return into
+    key, last = quoted(table.key), table.columns[-1].sql
+    update = f" ON CONFLICT ({key}) DO UPDATE SET {last} = excluded.{last}"
+    return into + draw(st.sampled_from([" ON CONFLICT DO NOTHING", " ON CONFLICT DO NOTHING", update, ""]))
+
+
+@st.composite
+def _where(draw: st.DrawFn, table: Table) -> str:
+    column = draw(st.sampled_from(table.columns))
+    some = f"ctid IN (SELECT ctid FROM {table.name} AS t ORDER BY t::text LIMIT {draw(st.integers(1, 2))})"
+    choices = [some, some, f"{column.sql} IS NULL", "true", "k > 1"]
+    if column.type.comparable:
+        choices.append(f"{column.sql} = {draw(values(column, False))}")
+    return draw(st.sampled_from(choices))
+
+
+@st.composite
+def writes(draw: st.DrawFn, table: Table) -> str:
+    """A statement that writes to the table."""
+    column = draw(st.sampled_from(table.columns))
+    value = (
+        str(draw(st.integers(1, 9))) if column.name == "id" else draw(values(column, column.name not in table.not_null))
+    )
+    where = draw(_where(table))
+    name = table.name
+    columns = ", ".join(one.sql for one in table.columns)
+    choices = [
+        f"DELETE FROM {name} WHERE {where}",
+        f"UPDATE {name} SET {column.sql} = {value} WHERE {where}",
+        f"UPDATE {name} SET {column.sql} = {value} WHERE {where}",
+        f"UPDATE {name} SET {column.sql} = {column.sql} WHERE {where}",
+        f"UPDATE {name} SET k = CASE k WHEN 1 THEN 2 WHEN 2 THEN 1 ELSE k END",
+        f"UPDATE {name} SET k = k + 1 WHERE {where}",
+        f"WITH gone AS (DELETE FROM {name} WHERE {where} RETURNING {columns})"
+        f" INSERT INTO {name} ({columns}) SELECT * FROM gone",
+    ]
+    if table.key == "id":
+        choices += [
+            f"UPDATE {name} SET id = id + 10",
+            f"UPDATE {name} SET id = -id",
+            f"MERGE INTO {name} AS t USING (VALUES (1), (2), (3)) AS m (id) ON t.id = m.id"
+            f" WHEN MATCHED AND t.k = 1 THEN DELETE WHEN MATCHED THEN UPDATE SET k = 1"
+            f" WHEN NOT MATCHED THEN INSERT ({columns}) VALUES {draw(_row(table))}",
+        ]
+    if draw(st.integers(0, 19)) == 19:
+        return f"TRUNCATE {name}"
+    if draw(st.booleans()):
+        return draw(inserts(table))
+    return draw(st.sampled_from(choices))

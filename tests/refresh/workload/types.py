@@ -1,0 +1,62 @@
+"""The types that random tables are made of, each with a few values that collide."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+
+@dataclass(frozen=True)
+class Type:
+    """A type, and SQL literals of it.
+
+    ``loose``: equal values may differ in what they show, so which of them a group shows is PostgreSQL's free choice.
+    """
+
+    name: str
+    values: tuple[str, ...]
+    number: bool = False
+    exact: bool = False
+    loose: bool = False
+    comparable: bool = True
+    # Sums whose order doesn't matter, to the last digit.
+    summable: bool = False
+
+    def literal(self, value: str) -> str:
+        return f"'{value.replace(chr(39), chr(39) * 2)}'::{self.name}"
+
+
+INT = Type("int", ("0", "1", "2", "3", "-1"), number=True, exact=True, summable=True)
+BIGINT = Type(
+    "bigint", ("0", "1", "9223372036854775807", "-4611686018427387904"), number=True, exact=True, summable=True
+)
+NUMERIC = Type(
+    "numeric", ("1", "1.0", "1.00", "2.5", "-3", "0.125", "NaN", "Infinity", "-Infinity"),
+    number=True, exact=True, loose=True, summable=True,
+)  # fmt: skip
+MONEY = Type("numeric(10,2)", ("1", "2.50", "-1.25", "0", "NaN"), number=True, exact=True, summable=True)
+FLOAT = Type("float8", ("1.5", "0", "-0", "0.25", "NaN", "Infinity"), number=True, loose=True, summable=True)
+TEXT = Type("text", ("", "a", "A", "b ", "it's", 'q"', "\x1e"))
+BOOL = Type("boolean", ("true", "false"))
+DATE = Type("date", ("2024-01-01", "2024-02-29", "infinity"))
+TIMESTAMPTZ = Type("timestamptz", ("2024-01-01 00:00+00", "2024-01-01 01:00+01", "2024-06-01 12:00+02"))
+INTERVAL = Type("interval", ("1 day", "24 hours", "1 mon", "30 days", "0"), loose=True)
+JSONB = Type("jsonb", ("1", "1.0", '{"a": 1}', '{"a": 1.0}', "null"), loose=True)
+JSON = Type("json", ("1", "[]", '{"a":1}'), comparable=False)
+ARRAY = Type("int[]", ("{}", "{1,2}", "{NULL}", "{2,1}"))
+BPCHAR = Type("char(3)", ("a", "ab", "", "b"))
+ENUM = Type("public.mood", ("sad", "ok", "happy"))
+DOMAIN = Type("public.small", ("0", "1", "2"))
+CITEXT = Type("public.citext", ("a", "A", "b"), loose=True)
+
+TYPES = (
+    INT, BIGINT, NUMERIC, MONEY, FLOAT, TEXT, BOOL, DATE,
+    TIMESTAMPTZ, INTERVAL, JSONB, JSON, ARRAY, BPCHAR, ENUM, DOMAIN, CITEXT,
+)  # fmt: skip
+NUMBER = Type("numeric", (), number=True, exact=True, summable=True)
+COUNT = replace(BIGINT, values=("0", "1", "2", "3"))
+
+PREPARATION = (
+    "CREATE TYPE public.mood AS ENUM ('sad', 'ok', 'happy')",
+    "CREATE DOMAIN public.small AS int CHECK (VALUE < 100)",
+    "CREATE EXTENSION citext SCHEMA public",
+)
