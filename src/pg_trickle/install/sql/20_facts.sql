@@ -417,13 +417,12 @@ BEGIN
              WHERE d.pgt_id = p_id AND a.attnum > 0 AND (a.attname = ANY (d.columns_used) OR d.columns_used = '{}') GROUP BY a.attrelid
             UNION ALL
             -- The plan's text names their types, and a value's text may be a label.
-            SELECT 't' || t.oid || ':' || t.xmin FROM pg_type AS t
-             WHERE t.oid >= 16384 AND t.oid IN (SELECT a.atttypid FROM pg_attribute AS a
-                                                 WHERE a.attrelid = ANY (s.watched_relations) AND a.attnum > 0)
-            UNION ALL
-            SELECT 'e' || e.enumtypid || ':' || sum(e.xmin::text::bigint) FROM pg_enum AS e
-             WHERE e.enumtypid IN (SELECT a.atttypid FROM pg_attribute AS a
-                                    WHERE a.attrelid = ANY (s.watched_relations) AND a.attnum > 0 AND a.atttypid >= 16384) GROUP BY e.enumtypid
+            SELECT v.part
+              FROM (SELECT DISTINCT a.atttypid FROM pg_attribute AS a
+                     WHERE a.attrelid = ANY (s.watched_relations) AND a.attnum > 0 AND a.atttypid >= 16384) AS u
+             CROSS JOIN LATERAL (SELECT 't' || t.oid || ':' || t.xmin FROM pg_type AS t WHERE t.oid = u.atttypid
+                                 UNION ALL
+                                 SELECT 'e' || e.oid || ':' || e.xmin FROM pg_enum AS e WHERE e.enumtypid = u.atttypid) AS v(part)
             UNION ALL
             SELECT 'n' || n.oid || ':' || n.xmin FROM pg_namespace AS n
              WHERE n.oid IN (SELECT c.relnamespace FROM pg_class AS c WHERE c.oid = ANY (s.watched_relations)
