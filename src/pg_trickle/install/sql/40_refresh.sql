@@ -729,6 +729,12 @@ BEGIN
     IF v_size = 0 THEN
         RETURN 0;
     END IF;
+    BEGIN
+        -- Several buffers are cleaned in one transaction: waiting for one that is being dropped could be a deadlock.
+        EXECUTE format('LOCK TABLE %s IN ROW EXCLUSIVE MODE NOWAIT', v_table);
+    EXCEPTION WHEN lock_not_available OR undefined_table THEN
+        RETURN 0;
+    END;
     PERFORM pgtrickle_changes.let_go(v_capture, v_size);
 
     SELECT coalesce(string_agg(format('(%s)', pgtrickle_changes.new_rows(v_capture.source_relid,
