@@ -39,6 +39,10 @@ settings.register_profile("fuzz", max_examples=int(os.environ.get("HYPOTHESIS_EX
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--rewrite", action="store_true", help="write the corpus again, with what the compiler makes now")
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run what is marked ``versions`` on every PostgreSQL that is here."""
     if "major" in metafunc.fixturenames and metafunc.definition.get_closest_marker("versions"):

@@ -1,0 +1,153 @@
+"""What has no rule is refused, by name and with a reason; and nothing that the parser read is dropped in silence."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import postgast
+import pytest
+from google.protobuf.descriptor import FieldDescriptor
+from postgast.pg_query_pb2 import JoinExpr, RangeSubselect, RangeVar, SelectStmt
+
+from pg_trickle.compile import compile as compile_query
+from pg_trickle.errors import UnsupportedQuery
+from pg_trickle.parse import from_clause, select
+from pg_trickle.parse.tree import only
+from tests.compile.requests import SHOP, request, table
+
+ORDERS = "public.orders o"
+REFUSED = {
+    f"SELECT o.id FROM {ORDERS} LIMIT 3": "LIMIT",
+    f"SELECT o.id FROM {ORDERS} ORDER BY o.id LIMIT 3": "LIMIT",
+    f"SELECT o.id FROM {ORDERS} OFFSET 3": "OFFSET",
+    f"SELECT o.id FROM {ORDERS} ORDER BY o.id FETCH FIRST 2 ROWS WITH TIES": "LIMIT",
+    f"SELECT q.id FROM (SELECT o.id FROM {ORDERS} LIMIT 3) q": "LIMIT",
+    f"WITH w AS (SELECT o.id FROM {ORDERS} LIMIT 3) SELECT w.id FROM w": "LIMIT",
+    f"SELECT o.id FROM {ORDERS} FOR UPDATE": "FOR UPDATE",
+    "VALUES (1, 2)": "VALUES",
+    f"SELECT v.a FROM {ORDERS}, (VALUES (1)) v(a)": "VALUES",
+    f"SELECT DISTINCT ON (o.customer_id) o.customer_id, o.id FROM {ORDERS}": "DISTINCT ON",
+    f"SELECT o.id FROM {ORDERS} INTERSECT SELECT c.id FROM public.customers c": "INTERSECT",
+    f"SELECT o.id FROM {ORDERS} EXCEPT ALL SELECT c.id FROM public.customers c": "EXCEPT",
+    f"SELECT c.id, o.id AS o FROM public.customers c LEFT JOIN {ORDERS} ON o.customer_id = c.id": "LEFT JOIN",
+    f"SELECT c.id, o.id AS o FROM public.customers c RIGHT JOIN {ORDERS} ON o.customer_id = c.id": "RIGHT JOIN",
+    f"SELECT c.id, o.id AS o FROM public.customers c FULL JOIN {ORDERS} ON o.customer_id = c.id": "FULL JOIN",
+    f"SELECT o.id FROM {ORDERS} WHERE EXISTS (SELECT 1 FROM public.items i)": "subquery in an expression",
+    f"SELECT o.id FROM {ORDERS} WHERE o.id IN (SELECT i.order_id FROM public.items i)": "subquery in an expression",
+    f"SELECT o.id FROM {ORDERS} WHERE NOT o.paid OR o.id = ANY (SELECT 1)": "subquery in an expression",
+    f"SELECT (SELECT 1) AS one, o.id FROM {ORDERS}": "subquery in an expression",
+    f"SELECT CASE WHEN (SELECT true) THEN 1 END AS one FROM {ORDERS}": "subquery in an expression",
+    f"SELECT COALESCE((SELECT 1), 2) AS one FROM {ORDERS}": "subquery in an expression",
+    f"SELECT abs((SELECT 1)) AS one FROM {ORDERS}": "subquery in an expression",
+    f"SELECT sum((SELECT 1)) AS one FROM {ORDERS}": "subquery in an expression",
+    f"SELECT count(*) FILTER (WHERE (SELECT true)) AS one FROM {ORDERS}": "subquery in an expression",
+    f"SELECT o.id FROM {ORDERS} GROUP BY o.id HAVING (SELECT true)": "subquery in an expression",
+    f"SELECT count(*) AS n FROM {ORDERS} GROUP BY (SELECT 1)": "subquery in an expression",
+    f"SELECT o.id FROM {ORDERS} JOIN public.items i ON (SELECT true)": "subquery in an expression",
+    f"SELECT ARRAY(SELECT 1) AS a FROM {ORDERS}": "subquery in an expression",
+    f"SELECT o.id, i.line FROM {ORDERS}, LATERAL (SELECT x.line FROM public.items x) i": "LATERAL",
+    "SELECT g.g FROM generate_series(1, 3) g(g)": "function in FROM",
+    f"SELECT generate_series(1, o.id) AS n FROM {ORDERS}": "set-returning function generate_series()",
+    f"SELECT j.customer_id FROM {ORDERS} JOIN public.visits v USING (customer_id) AS j": "join with join using alias",
+    f"SELECT o.id FROM {ORDERS} TABLESAMPLE system (10)": "TABLESAMPLE",
+    f"SELECT o.id, rank() OVER (ORDER BY o.amount) AS r FROM {ORDERS}": "window function rank()",
+    f"SELECT o.id, sum(o.amount) OVER w AS s FROM {ORDERS} WINDOW w AS (PARTITION BY o.customer_id)": "WINDOW",
+    f"SELECT CASE WHEN rank() OVER (ORDER BY o.id) > 1 THEN 1 END AS r FROM {ORDERS}": "window function rank()",
+    f"SELECT o.paid, count(*) AS n FROM {ORDERS} GROUP BY ROLLUP (o.paid)": "GROUPING SETS",
+    f"SELECT o.paid, count(*) AS n FROM {ORDERS} GROUP BY GROUPING SETS ((o.paid), ())": "GROUPING SETS",
+    f"SELECT GROUPING(o.paid) AS g FROM {ORDERS} GROUP BY o.paid": "GROUPING()",
+    "WITH RECURSIVE w AS (SELECT 1 AS n UNION ALL SELECT w.n + 1 FROM w) SELECT w.n FROM w": "WITH RECURSIVE",
+    f"SELECT o.* FROM (SELECT o AS whole FROM {ORDERS}) o": "whole-row reference",
+    f"SELECT o.id, random() AS r FROM {ORDERS}": "volatile function random()",
+    f"SELECT o.id FROM {ORDERS} WHERE o.placed > now()": "now()",
+    f"SELECT o.id FROM {ORDERS} WHERE o.placed > CURRENT_DATE": "time or session value",
+    f"SELECT o.id, CURRENT_USER AS u FROM {ORDERS}": "time or session value",
+    f"SELECT o.id FROM {ORDERS} WHERE current_setting('x') = 'y'": "current_setting()",
+}
+
+
+@pytest.mark.parametrize(("query", "construct"), REFUSED.items(), ids=range(len(REFUSED)))
+def test_what_has_no_rule_is_refused_by_name(query, construct):
+    plan = compile_query(request(query, outputs="x text"))
+    assert not plan.incremental, f"accepted: {query}"
+    assert plan.refusal is not None
+    assert plan.refusal.construct.startswith(construct)
+    assert plan.refusal.reason
+    assert plan.refusal.hint
+    assert plan.differential == {}
+
+
+@pytest.mark.parametrize("kind", ["partitioned", "inherited", "foreign", "materialized_view", "system", "other"])
+def test_a_relation_whose_changes_are_not_captured_is_refused(kind):
+    made = table(90, "odd", "id integer!", ("id",), kind=kind)
+    plan = compile_query(request("SELECT x.id FROM public.odd x", (*SHOP, made), "id integer"))
+    assert plan.refusal is not None
+    assert "odd" in plan.refusal.message
+
+
+def test_an_opaque_relation_gives_its_own_reason():
+    hidden = replace(table(90, "hidden", "id integer!"), opaque="row security applies to the owner")
+    plan = compile_query(request("SELECT x.id FROM public.hidden x", (*SHOP, hidden), "id integer"))
+    assert plan.refusal is not None
+    assert plan.refusal.reason == "row security applies to the owner"
+    assert plan.sources == {}
+
+
+# Clauses are refused by a list of what is consumed, so that one nobody thought of is refused as well.
+CONSUMED = {
+    SelectStmt: select._SELECT | select._SET_OPERATION,
+    RangeVar: from_clause._RANGE_VAR,
+    RangeSubselect: from_clause._SUBSELECT,
+    JoinExpr: from_clause._JOIN,
+}
+FIELDS = [
+    (message, field)
+    for message, consumed in CONSUMED.items()
+    for field in message.DESCRIPTOR.fields
+    if field.name not in consumed
+]
+
+
+@pytest.mark.parametrize(("message", "field"), FIELDS, ids=[f"{m.DESCRIPTOR.name}.{f.name}" for m, f in FIELDS])
+def test_a_field_that_nobody_reads_is_refused(message, field):
+    made = message()
+    match field.type:
+        case FieldDescriptor.TYPE_MESSAGE if field.is_repeated:
+            getattr(made, field.name).add()
+        case FieldDescriptor.TYPE_MESSAGE:
+            getattr(made, field.name).SetInParent()
+        case FieldDescriptor.TYPE_STRING:
+            setattr(made, field.name, "x")
+        case FieldDescriptor.TYPE_BOOL:
+            setattr(made, field.name, True)
+        case _:
+            setattr(made, field.name, 1)
+    with pytest.raises(UnsupportedQuery):
+        only(made, CONSUMED[message], "clause")
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "SELECT string_agg(v.page, ',' ORDER BY v.seconds DESC) AS p FROM public.visits v",
+        "SELECT count(DISTINCT v.page) AS n FROM public.visits v",
+        "SELECT percentile_disc(0.5) WITHIN GROUP (ORDER BY v.seconds) AS p FROM public.visits v",
+        "SELECT sum(v.seconds) FILTER (WHERE v.page = 'a') AS s FROM public.visits v",
+        "SELECT sum(DISTINCT v.seconds) FILTER (WHERE v.page = 'a') AS s FROM public.visits v",
+    ],
+)
+def test_what_an_aggregate_says_is_kept(query):
+    """Every clause of the call is still in the SQL that computes it."""
+    plan = compile_query(request(query))
+    assert plan.incremental
+    text = " ".join(plan.fill)
+    clauses = {"ORDER BY": "ORDER BY", "DISTINCT": "DISTINCT", "WITHIN GROUP": "WITHIN GROUP", "FILTER": "FILTER"}
+    for clause in clauses:
+        assert (clause in query) <= (clause in text)
+
+
+def test_parentheses_survive():
+    plan = compile_query(request("SELECT o.id * (1 - o.customer_id) AS x FROM public.orders o"))
+    again = postgast.parse(f"SELECT {plan.explain['tree'][0]['detail']}")
+    (item,) = again.stmts[0].stmt.select_stmt.target_list
+    assert item.res_target.val.a_expr.rexpr.WhichOneof("node") == "a_expr"

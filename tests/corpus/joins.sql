@@ -1,0 +1,179 @@
+-- a join by the other's primary key
+SELECT o.id, o.amount, c.name FROM public.orders o JOIN public.customers c ON c.id = o.customer_id WHERE c.region = 'north'::text;
+--| key: id
+--| captured: customers (id, name, region); orders (id, customer_id, amount)
+--| final:
+--|   Project id__1, amount__1, name__1
+--|     Join id__2 = customer_id__1
+--|       Scan public.orders (id__1, customer_id__1, amount__1)
+--|       Filter region__1 = 'north'::text
+--|         Scan public.customers (id__2, name__1, region__1)
+--| when customers changed:
+--|   Project id__1, amount__1, name__1
+--|     Join id__2 = customer_id__1
+--|       Scan public.orders (id__1, customer_id__1, amount__1)
+--|       Filter region__1 = 'north'::text
+--|         Changes public.customers (id__2, name__1, region__1)
+--| when orders changed:
+--|   Project id__1, amount__1, name__1
+--|     Join id__2 = customer_id__1
+--|       Changes public.orders (id__1, customer_id__1, amount__1)
+--|       Filter region__1 = 'north'::text
+--|         Scan public.customers (id__2, name__1, region__1)
+
+-- three tables
+SELECT o.id, i.line, c.name FROM public.orders o JOIN public.items i ON i.order_id = o.id JOIN public.customers c ON c.id = o.customer_id;
+--| key: none
+--| captured: customers (id, name); orders (id, customer_id); items (order_id, line)
+--| final:
+--|   Project id__1, line__1, name__1
+--|     Join id__2 = customer_id__1
+--|       Join order_id__1 = id__1
+--|         Scan public.orders (id__1, customer_id__1)
+--|         Scan public.items (order_id__1, line__1)
+--|       Scan public.customers (id__2, name__1)
+--| when customers changed:
+--|   Project id__1, line__1, name__1
+--|     Join id__2 = customer_id__1
+--|       Join order_id__1 = id__1
+--|         Scan public.orders (id__1, customer_id__1)
+--|         Scan public.items (order_id__1, line__1)
+--|       Changes public.customers (id__2, name__1)
+--| when orders changed:
+--|   Project id__1, line__1, name__1
+--|     Join id__2 = customer_id__1
+--|       Join order_id__1 = id__1
+--|         Changes public.orders (id__1, customer_id__1)
+--|         Scan public.items (order_id__1, line__1)
+--|       Scan public.customers (id__2, name__1)
+--| when items changed:
+--|   Project id__1, line__1, name__1
+--|     Join id__2 = customer_id__1
+--|       Join order_id__1 = id__1
+--|         Scan public.orders (id__1, customer_id__1)
+--|         Changes public.items (order_id__1, line__1)
+--|       Scan public.customers (id__2, name__1)
+
+-- a self join
+SELECT a.id, b.id AS other FROM public.orders a JOIN public.orders b ON a.customer_id = b.customer_id AND a.id < b.id;
+--| key: id, other
+--| captured: orders (id, customer_id)
+--| final:
+--|   Project id__1, id__2
+--|     Join customer_id__1 = customer_id__2 AND id__1 < id__2
+--|       Scan public.orders (id__1, customer_id__1)
+--|       Scan public.orders (id__2, customer_id__2)
+
+-- USING
+SELECT customer_id, v.page FROM public.orders o JOIN public.visits v USING (customer_id);
+--| key: none
+--| captured: orders (customer_id); visits (customer_id, page)
+--| final:
+--|   Project customer_id__1, page__1
+--|     Join "customer_id__1" = "customer_id__2"
+--|       Scan public.orders (customer_id__1)
+--|       Scan public.visits (customer_id__2, page__1)
+--| when orders changed:
+--|   Project customer_id__1, page__1
+--|     Join "customer_id__1" = "customer_id__2"
+--|       Changes public.orders (customer_id__1)
+--|       Scan public.visits (customer_id__2, page__1)
+--| when visits changed:
+--|   Project customer_id__1, page__1
+--|     Join "customer_id__1" = "customer_id__2"
+--|       Scan public.orders (customer_id__1)
+--|       Changes public.visits (customer_id__2, page__1)
+
+-- a cross join
+SELECT c.id, v.page FROM public.customers c CROSS JOIN public.visits v;
+--| key: none
+--| captured: customers (id); visits (page)
+--| final:
+--|   Join TRUE
+--|     Scan public.customers (id__1)
+--|     Scan public.visits (page__1)
+--| when customers changed:
+--|   Join TRUE
+--|     Changes public.customers (id__1)
+--|     Scan public.visits (page__1)
+--| when visits changed:
+--|   Join TRUE
+--|     Scan public.customers (id__1)
+--|     Changes public.visits (page__1)
+
+-- a condition over both sides that isn't an equality
+SELECT c.id, o.id AS o FROM public.customers c JOIN public.orders o ON o.amount > c.limit_amount;
+--| key: id, o
+--| captured: customers (id, limit_amount); orders (id, amount)
+--| final:
+--|   Project id__1, id__2
+--|     Join amount__1 > limit_amount__1
+--|       Scan public.customers (id__1, limit_amount__1)
+--|       Scan public.orders (id__2, amount__1)
+--| when customers changed:
+--|   Project id__1, id__2
+--|     Join amount__1 > limit_amount__1
+--|       Changes public.customers (id__1, limit_amount__1)
+--|       Scan public.orders (id__2, amount__1)
+--| when orders changed:
+--|   Project id__1, id__2
+--|     Join amount__1 > limit_amount__1
+--|       Scan public.customers (id__1, limit_amount__1)
+--|       Changes public.orders (id__2, amount__1)
+
+-- operands of a join the other way round
+SELECT o.id, c.name FROM public.orders o JOIN public.customers c ON o.customer_id = c.id OR c.id + o.id = 3;
+--| key: none
+--| captured: customers (id, name); orders (id, customer_id)
+--| final:
+--|   Project id__1, name__1
+--|     Join customer_id__1 = id__2 OR (id__2 + id__1) = 3
+--|       Scan public.orders (id__1, customer_id__1)
+--|       Scan public.customers (id__2, name__1)
+--| when customers changed:
+--|   Project id__1, name__1
+--|     Join customer_id__1 = id__2 OR (id__2 + id__1) = 3
+--|       Scan public.orders (id__1, customer_id__1)
+--|       Changes public.customers (id__2, name__1)
+--| when orders changed:
+--|   Project id__1, name__1
+--|     Join customer_id__1 = id__2 OR (id__2 + id__1) = 3
+--|       Changes public.orders (id__1, customer_id__1)
+--|       Scan public.customers (id__2, name__1)
+
+-- a filter over a join below another join
+SELECT q.id, i.line FROM (SELECT o.id, c.name FROM public.orders o JOIN public.customers c ON c.id = o.customer_id WHERE o.amount > c.limit_amount) q JOIN public.items i ON i.order_id = q.id;
+--| key: none
+--| captured: customers (id, limit_amount); orders (id, customer_id, amount); items (order_id, line)
+--| final:
+--|   Project id__1, line__1
+--|     Join order_id__1 = id__1
+--|       Project id__1
+--|         Join id__2 = customer_id__1 AND amount__1 > limit_amount__1
+--|           Scan public.orders (id__1, customer_id__1, amount__1)
+--|           Scan public.customers (id__2, limit_amount__1)
+--|       Scan public.items (order_id__1, line__1)
+--| when customers changed:
+--|   Project id__1, line__1
+--|     Join order_id__1 = id__1
+--|       Project id__1
+--|         Join id__2 = customer_id__1 AND amount__1 > limit_amount__1
+--|           Scan public.orders (id__1, customer_id__1, amount__1)
+--|           Changes public.customers (id__2, limit_amount__1)
+--|       Scan public.items (order_id__1, line__1)
+--| when orders changed:
+--|   Project id__1, line__1
+--|     Join order_id__1 = id__1
+--|       Project id__1
+--|         Join id__2 = customer_id__1 AND amount__1 > limit_amount__1
+--|           Changes public.orders (id__1, customer_id__1, amount__1)
+--|           Scan public.customers (id__2, limit_amount__1)
+--|       Scan public.items (order_id__1, line__1)
+--| when items changed:
+--|   Project id__1, line__1
+--|     Join order_id__1 = id__1
+--|       Project id__1
+--|         Join id__2 = customer_id__1 AND amount__1 > limit_amount__1
+--|           Scan public.orders (id__1, customer_id__1, amount__1)
+--|           Scan public.customers (id__2, limit_amount__1)
+--|       Changes public.items (order_id__1, line__1)

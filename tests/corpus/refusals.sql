@@ -1,0 +1,27 @@
+-- LIMIT in a derived table
+SELECT q.id FROM (SELECT o.id FROM public.orders o ORDER BY o.amount LIMIT 3) q;
+--| refused: LIMIT: which rows are first has no delta rule yet.
+
+-- an outer join
+SELECT c.id, o.id AS o FROM public.customers c LEFT JOIN public.orders o ON o.customer_id = c.id;
+--| refused: LEFT JOIN: outer joins have no delta rule yet.
+
+-- EXISTS
+SELECT c.id FROM public.customers c WHERE EXISTS (SELECT 1 FROM public.orders o WHERE o.customer_id = c.id);
+--| refused: subquery in an expression: its result changes with rows that the outer row doesn't name.
+
+-- a window function
+SELECT o.id, rank() OVER (ORDER BY o.amount) AS r FROM public.orders o;
+--| refused: window function rank(): windows have no delta rule yet.
+
+-- a volatile function
+SELECT o.id, random() AS r FROM public.orders o;
+--| refused: volatile function random(): it may return something else every time it is called.
+
+-- the time
+SELECT o.id FROM public.orders o WHERE o.placed > now();
+--| refused: now(): its result changes with time or session, without any row changing.
+
+-- GROUPING SETS
+SELECT o.paid, count(*) AS n FROM public.orders o GROUP BY ROLLUP (o.paid);
+--| refused: GROUPING SETS: grouping sets have no delta rule yet.

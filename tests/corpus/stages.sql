@@ -1,0 +1,147 @@
+-- an aggregate over an aggregate
+SELECT q.n, count(*) AS customers FROM (SELECT o.customer_id, count(*) AS n FROM public.orders o GROUP BY o.customer_id) q GROUP BY q.n;
+--| key: n
+--| captured: orders (customer_id)
+--| state_9_1: by customer_id__1: n rows
+--|   Scan public.orders (customer_id__1)
+--| state_9_2: by count__1: n rows
+--|   Project count__1
+--|     Project customer_id__1="state_9_1_k1", count__1="state_9_1_n"
+--|       Scan state_9_1 (state_9_1_k1, state_9_1_n)
+--| final:
+--|   Project count__1="state_9_2_k1", count__2="state_9_2_n"
+--|     Scan state_9_2 (state_9_2_k1, state_9_2_n)
+
+-- aggregates joined
+SELECT a.customer_id, a.n, b.seconds FROM (SELECT o.customer_id, count(*) AS n FROM public.orders o GROUP BY o.customer_id) a JOIN (SELECT v.customer_id, sum(v.seconds) AS seconds FROM public.visits v GROUP BY v.customer_id) b ON a.customer_id = b.customer_id;
+--| key: customer_id
+--| captured: orders (customer_id); visits (customer_id, seconds)
+--| state_9_1: by customer_id__1: n rows
+--|   Scan public.orders (customer_id__1)
+--| when orders changed:
+--|   Changes public.orders (customer_id__1)
+--| state_9_2: by customer_id__2: n rows, c1 count, s1 sum
+--|   Scan public.visits (customer_id__2, seconds__1)
+--| when visits changed:
+--|   Changes public.visits (customer_id__2, seconds__1)
+--| final:
+--|   Project customer_id__1, count__1, sum__1
+--|     Join customer_id__1 = customer_id__2
+--|       Project customer_id__1="state_9_1_k1", count__1="state_9_1_n"
+--|         Scan state_9_1 (state_9_1_k1, state_9_1_n)
+--|       Project customer_id__2="state_9_2_k1", sum__1=CASE WHEN "state_9_2_c1" > 0 THEN "state_9_2_s1" END
+--|         Scan state_9_2 (state_9_2_k1, state_9_2_n, state_9_2_c1, state_9_2_s1)
+--| when orders changed:
+--|   Project customer_id__1, count__1, sum__1
+--|     UnionAll
+--|       UnionAll
+--|         Join customer_id__1 = customer_id__2
+--|           Project customer_id__1="state_9_1_k1", count__1="state_9_1_n"
+--|             Changes state_9_1 (state_9_1_k1, state_9_1_n)
+--|           Project customer_id__2="state_9_2_k1", sum__1=CASE WHEN "state_9_2_c1" > 0 THEN "state_9_2_s1" END
+--|             Scan state_9_2 (state_9_2_k1, state_9_2_n, state_9_2_c1, state_9_2_s1)
+--|         Join customer_id__1 = customer_id__2
+--|           Project customer_id__1="state_9_1_k1", count__1="state_9_1_n"
+--|             Scan state_9_1 (state_9_1_k1, state_9_1_n)
+--|           Project customer_id__2="state_9_2_k1", sum__1=CASE WHEN "state_9_2_c1" > 0 THEN "state_9_2_s1" END
+--|             Changes state_9_2 (state_9_2_k1, state_9_2_n, state_9_2_c1, state_9_2_s1)
+--|       Negate
+--|         Join customer_id__1 = customer_id__2
+--|           Project customer_id__1="state_9_1_k1", count__1="state_9_1_n"
+--|             Changes state_9_1 (state_9_1_k1, state_9_1_n)
+--|           Project customer_id__2="state_9_2_k1", sum__1=CASE WHEN "state_9_2_c1" > 0 THEN "state_9_2_s1" END
+--|             Changes state_9_2 (state_9_2_k1, state_9_2_n, state_9_2_c1, state_9_2_s1)
+--| when visits changed:
+--|   Project customer_id__1, count__1, sum__1
+--|     UnionAll
+--|       UnionAll
+--|         Join customer_id__1 = customer_id__2
+--|           Project customer_id__1="state_9_1_k1", count__1="state_9_1_n"
+--|             Changes state_9_1 (state_9_1_k1, state_9_1_n)
+--|           Project customer_id__2="state_9_2_k1", sum__1=CASE WHEN "state_9_2_c1" > 0 THEN "state_9_2_s1" END
+--|             Scan state_9_2 (state_9_2_k1, state_9_2_n, state_9_2_c1, state_9_2_s1)
+--|         Join customer_id__1 = customer_id__2
+--|           Project customer_id__1="state_9_1_k1", count__1="state_9_1_n"
+--|             Scan state_9_1 (state_9_1_k1, state_9_1_n)
+--|           Project customer_id__2="state_9_2_k1", sum__1=CASE WHEN "state_9_2_c1" > 0 THEN "state_9_2_s1" END
+--|             Changes state_9_2 (state_9_2_k1, state_9_2_n, state_9_2_c1, state_9_2_s1)
+--|       Negate
+--|         Join customer_id__1 = customer_id__2
+--|           Project customer_id__1="state_9_1_k1", count__1="state_9_1_n"
+--|             Changes state_9_1 (state_9_1_k1, state_9_1_n)
+--|           Project customer_id__2="state_9_2_k1", sum__1=CASE WHEN "state_9_2_c1" > 0 THEN "state_9_2_s1" END
+--|             Changes state_9_2 (state_9_2_k1, state_9_2_n, state_9_2_c1, state_9_2_s1)
+
+-- an aggregate joined with its own table
+SELECT o.id, q.mean FROM public.orders o JOIN (SELECT p.customer_id, avg(p.amount) AS mean FROM public.orders p GROUP BY p.customer_id) q ON q.customer_id = o.customer_id WHERE o.amount > q.mean;
+--| key: id
+--| captured: orders (customer_id, amount, id)
+--| state_9_1: by customer_id__2: n rows, c1 count, fs1 finite_sum, nan1 count_nan
+--|   Scan public.orders (customer_id__2, amount__2)
+--| final:
+--|   Project id__1, avg__1
+--|     Join customer_id__2 = customer_id__1 AND amount__1 > avg__1
+--|       Scan public.orders (id__1, customer_id__1, amount__1)
+--|       Project customer_id__2="state_9_1_k1", avg__1=CASE WHEN "state_9_1_nan1" > 0 THEN 'NaN'::numeric WHEN "state_9_1_c1" > 0 THEN "state_9_1_fs1" / "state_9_1_c1" END
+--|         Scan state_9_1 (state_9_1_k1, state_9_1_n, state_9_1_c1, state_9_1_fs1, state_9_1_nan1)
+
+-- WITH, used once
+WITH w AS (SELECT v.page, count(*) AS n FROM public.visits v GROUP BY v.page) SELECT w.page FROM w WHERE w.n > 1;
+--| key: page
+--| captured: visits (page)
+--| state_9_1: by page__1: n rows
+--|   Scan public.visits (page__1)
+--| final:
+--|   Project page__1
+--|     Filter count__1 > 1
+--|       Project page__1="state_9_1_k1", count__1="state_9_1_n"
+--|         Scan state_9_1 (state_9_1_k1, state_9_1_n)
+
+-- DISTINCT below an aggregate
+SELECT q.page, count(*) AS visitors FROM (SELECT DISTINCT v.page, v.customer_id FROM public.visits v) q GROUP BY q.page;
+--| key: page
+--| captured: visits (customer_id, page)
+--| state_9_1: by page__1, customer_id__1: n rows
+--|   Project page__1, customer_id__1
+--|     Scan public.visits (customer_id__1, page__1)
+--| state_9_2: by page__1: n rows
+--|   Project page__1
+--|     Project page__1="state_9_1_k1", customer_id__1="state_9_1_k2"
+--|       Scan state_9_1 (state_9_1_h, state_9_1_k1, state_9_1_k2, state_9_1_n)
+--| final:
+--|   Project page__1="state_9_2_k1", count__1="state_9_2_n"
+--|     Scan state_9_2 (state_9_2_k1, state_9_2_n)
+
+-- the same alias for an inner and an outer aggregate
+SELECT sum(q.total) AS total FROM (SELECT o.customer_id, sum(o.amount) AS total FROM public.orders o GROUP BY o.customer_id) q;
+--| key: none
+--| captured: orders (customer_id, amount)
+--| state_9_1: by customer_id__1: n rows, c1 count, fs1 finite_sum, nan1 count_nan
+--|   Scan public.orders (customer_id__1, amount__1)
+--| state_9_2: by nothing: n rows, c1 count, fs1 finite_sum, nan1 count_nan
+--|   Project sum__1
+--|     Project customer_id__1="state_9_1_k1", sum__1=CASE WHEN "state_9_1_nan1" > 0 THEN 'NaN'::numeric WHEN "state_9_1_c1" > 0 THEN "state_9_1_fs1" END
+--|       Scan state_9_1 (state_9_1_k1, state_9_1_n, state_9_1_c1, state_9_1_fs1, state_9_1_nan1)
+--| final:
+--|   Project sum__2=CASE WHEN "state_9_2_nan1" > 0 THEN 'NaN'::numeric WHEN "state_9_2_c1" > 0 THEN "state_9_2_fs1" END
+--|     Scan state_9_2 (state_9_2_k1, state_9_2_n, state_9_2_c1, state_9_2_fs1, state_9_2_nan1)
+
+-- a stream table as a source
+SELECT t.region, t.total, c.name FROM public.totals t JOIN public.customers c ON c.region = t.region;
+--| key: none
+--| captured: customers (name, region); totals (region, total)
+--| final:
+--|   Project region__1, total__1, name__1
+--|     Join region__2 = region__1
+--|       Scan public.totals (region__1, total__1)
+--|       Scan public.customers (name__1, region__2)
+--| when customers changed:
+--|   Project region__1, total__1, name__1
+--|     Join region__2 = region__1
+--|       Scan public.totals (region__1, total__1)
+--|       Changes public.customers (name__1, region__2)
+--| when totals changed:
+--|   Project region__1, total__1, name__1
+--|     Join region__2 = region__1
+--|       Changes public.totals (region__1, total__1)
+--|       Scan public.customers (name__1, region__2)
