@@ -161,15 +161,9 @@ def drop_stream_table(conn: Connection, name: str, cascade: bool = False) -> Non
 
 def refresh_stream_table(conn: Connection, name: str) -> None:
     """Bring a stream table up to date now, those it reads first."""
-    try:
-        with conn.transaction():
-            _call(conn, "refresh_stream_table", {"name": name})
-    except psycopg.errors.ObjectNotInPrerequisiteState:
-        # Without a worker, a plan that definitions have gone away under is for us to make.
-        with conn.transaction():
-            if not _compile_stale(conn, name):
-                raise
-            _call(conn, "refresh_stream_table", {"name": name})
+    with conn.transaction():
+        _compile_stale(conn, name)
+        _call(conn, "refresh_stream_table", {"name": name})
 
 
 def suspend_stream_table(conn: Connection, name: str) -> None:
@@ -217,14 +211,18 @@ def _create(conn: Connection, function: str, name: str, query: str, **options: A
         _call(conn, f"{function}_with_plan", {"name": name, "query": query, **options, "plan": Jsonb(plan.to_json())})
 
 
-def _compile_stale(conn: Connection, name: str) -> bool:
-    """Compile again what a refresh needs; whether there was anything."""
-    stale = conn.cursor(row_factory=tuple_row).execute("SELECT pgtrickle.stale_plans(%s)", (name,)).fetchall()
-    for (table,) in stale:
+def _compile_stale(conn: Connection, name: str) -> None:
+    """Compile again what a refresh would ask the worker for, because definitions changed."""
+    (stale,) = _row(
+        conn,
+        """INSERT INTO pgtrickle.gate (action, args)
+           VALUES ('stale_plans', pg_catalog.jsonb_build_object('name', %s::text)) RETURNING result""",
+        name,
+    )
+    for table in stale:
         (request,) = _row(conn, "SELECT pgtrickle.compile_request(%s, NULL, true)", table)
         plan = compile_query(CompileRequest.from_json(request))
         _call(conn, "alter_stream_table_with_plan", {"name": table, "plan": Jsonb(plan.to_json())})
-    return bool(stale)
 
 
 def _row(conn: Connection, query: LiteralString, *parameters: str | bool) -> tuple[Any, ...]:

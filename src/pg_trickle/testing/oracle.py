@@ -26,8 +26,8 @@ _DEFINITION: LiteralString = """
 # may have another order.
 _DIFFERENCES: LiteralString = """
     WITH
-    have AS (SELECT r::text AS line, count(*) AS n FROM (SELECT {columns} FROM {table}) AS r GROUP BY 1),
-    want AS (SELECT r::text AS line, count(*) AS n FROM (SELECT {columns} FROM {view}) AS r GROUP BY 1)
+    have AS (SELECT __pgt::text AS line, count(*) AS n FROM (SELECT {columns} FROM {table}) AS __pgt GROUP BY 1),
+    want AS (SELECT __pgt::text AS line, count(*) AS n FROM (SELECT {columns} FROM {view}) AS __pgt GROUP BY 1)
     SELECT coalesce(have.line, want.line), coalesce(have.n, 0), coalesce(want.n, 0)
       FROM have FULL JOIN want ON have.line = want.line
      WHERE have.n IS DISTINCT FROM want.n

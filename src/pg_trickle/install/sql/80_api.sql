@@ -276,20 +276,6 @@ $$;
 COMMENT ON FUNCTION pgtrickle.refresh_stream_table(text) IS
     'Bring a stream table up to date now, the stream tables it reads first; sees what the caller''s transaction has written';
 
-CREATE FUNCTION pgtrickle.stale_plans(
-    name text) RETURNS SETOF text
-    LANGUAGE sql VOLATILE
-AS $$
-    WITH answer AS (
-        INSERT INTO pgtrickle.gate (action, args) VALUES ('stale_plans', pg_catalog.jsonb_build_object(
-            'name', stale_plans.name))
-        RETURNING result
-    )
-    SELECT s.name FROM answer, pg_catalog.jsonb_array_elements_text(answer.result) AS s(name)
-$$;
-COMMENT ON FUNCTION pgtrickle.stale_plans(text) IS
-    'The stream tables, this one or those that it reads, that a refresh has to compile again because definitions changed; the Python API does it, for the worker';
-
 CREATE FUNCTION pgtrickle.suspend_stream_table(
     name text) RETURNS void
     LANGUAGE sql VOLATILE
@@ -362,7 +348,7 @@ INSERT INTO pgtrickle_changes.gate_actions (action, function) VALUES
     ('compile_request', 'pgtrickle.compile_request(text, text, boolean)'),
     ('drop_stream_table', 'pgtrickle.drop_stream_table(text, boolean)'),
     ('refresh_stream_table', 'pgtrickle.refresh_stream_table(text)'),
-    ('stale_plans', 'pgtrickle.stale_plans(text)'),
+    ('stale_plans', 'pgtrickle.refresh_stream_table(text)'),
     ('suspend_stream_table', 'pgtrickle.suspend_stream_table(text)'),
     ('resume_stream_table', 'pgtrickle.resume_stream_table(text)'),
     ('reinitialize_stream_table', 'pgtrickle.reinitialize_stream_table(text)'),
