@@ -6,12 +6,12 @@ from collections.abc import Iterable
 from typing import Any
 
 import psycopg
-from psycopg import sql
 
 import pg_trickle
 from tests.refresh.workload.cases import Case, Close, Commit, Open, Refresh
 from tests.refresh.workload.queries import Query
 from tests.refresh.workload.tables import quoted
+from tests.upkeep import check_states, last_refresh
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 # A statement that breaks a constraint, or has to wait for the other session, is not carried out.
@@ -132,43 +132,19 @@ class Runner:
         )
         verdict = self._one("SELECT missing, extra, ok FROM pgtrickle.verify_stream_table(%s)", name)
         assert verdict == (0, 0, True), f"verify_stream_table({name}) says {verdict}"
-        self._check_states(name)
-
-    def _check_states(self, name: str) -> None:
-        """State tables hold what they would hold if they were filled afresh, and delta tables nothing."""
-        (plan,) = self._one(
-            "SELECT plan FROM pgtrickle.pgt_plans JOIN pgtrickle.pgt_stream_tables USING (pgt_id) WHERE pgt_name = %s",
-            name,
-        )
-        for state in plan["states"]:
-            columns = sql.SQL(", ").join(map(sql.Identifier, state["columns"]))
-            table = sql.Identifier("pgtrickle_changes", state["name"])
-            have = sql.SQL("SELECT {c} FROM {t}").format(c=columns, t=table).as_string(self.conn)
-            want = f"SELECT {columns.as_string(self.conn)} FROM ({state['query']}) AS fresh"
-            for one, two in ((have, want), (want, have)):
-                differing = self.conn.execute(f"{one} EXCEPT ALL {two}".replace("%", "%%")).fetchall()
-                assert differing == [], f"{state['name']} of {name} differs from a fresh one in {differing}"
-        for delta in plan["deltas"]:
-            assert self.conn.execute(f"SELECT * FROM pgtrickle_changes.{delta['name']}").fetchall() == []
+        check_states(self.conn, name)
 
     def check_upkeep(self) -> None:
         """A refresh without changes writes nothing, nor does recomputing."""
         for name, query in self.case.streams:
             pg_trickle.refresh_stream_table(self.conn, name)
-            assert self._written(name) == 0, f"refreshing {name} again wrote rows"
+            assert last_refresh(self.conn, name)[1] == 0, f"refreshing {name} again wrote rows"
             pg_trickle.reinitialize_stream_table(self.conn, name)
             pg_trickle.refresh_stream_table(self.conn, name)
             # Recomputed, a group may show another of its equal values.
             if not any(one.loose for one in query.columns):
-                assert self._written(name) == 0, f"recomputing {name} wrote rows"
+                assert last_refresh(self.conn, name)[1] == 0, f"recomputing {name} wrote rows"
             self.check(name)
-
-    def _written(self, name: str) -> int:
-        (rows,) = self._one(
-            "SELECT rows_out FROM pgtrickle.pgt_refresh_history WHERE pgt_name = %s ORDER BY refresh_id DESC LIMIT 1",
-            name,
-        )
-        return int(rows)
 
     def _one(self, query: str, *parameters: str) -> tuple[Any, ...]:
         row = self.conn.execute(query, parameters).fetchone()

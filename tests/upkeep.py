@@ -1,0 +1,47 @@
+"""What holds of a stream table after every refresh, beside being its query."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+
+
+def check_states(conn: Connection, name: str) -> None:
+    """State tables hold what they would hold if they were filled afresh, and delta tables nothing."""
+    (plan,) = _one(
+        conn,
+        """SELECT p.plan FROM pgtrickle.pgt_plans AS p JOIN pgtrickle.pgt_stream_tables AS s USING (pgt_id)
+            WHERE s.pgt_relid = pg_catalog.to_regclass(%s)""",
+        name,
+    )
+    for state in plan["states"]:
+        columns = sql.SQL(", ").join(map(sql.Identifier, state["columns"]))
+        table = sql.Identifier("pgtrickle_changes", state["name"])
+        have = sql.SQL("SELECT {c} FROM {t}").format(c=columns, t=table).as_string(conn)
+        want = f"SELECT {columns.as_string(conn)} FROM ({state['query']}) AS fresh"
+        for one, two in ((have, want), (want, have)):
+            differing = conn.execute(f"{one} EXCEPT ALL {two}".replace("%", "%%")).fetchall()
+            assert differing == [], f"{state['name']} of {name} differs from a fresh one in {differing}"
+    for delta in plan["deltas"]:
+        assert conn.execute(f"SELECT * FROM pgtrickle_changes.{delta['name']}").fetchall() == []
+
+
+def last_refresh(conn: Connection, name: str) -> tuple[str, int, str | None]:
+    """Mode, rows written and reason of a stream table's last refresh."""
+    mode, rows, reason = _one(
+        conn,
+        """SELECT refresh_mode, rows_out, reason FROM pgtrickle.pgt_refresh_history
+            WHERE pgt_name = %s ORDER BY refresh_id DESC LIMIT 1""",
+        name,
+    )
+    return mode, rows, reason
+
+
+def _one(conn: Connection, query: str, *parameters: str) -> tuple[Any, ...]:
+    row = conn.execute(query, parameters).fetchone()
+    assert row is not None
+    return row
