@@ -8,12 +8,14 @@ from typing import Any
 from pg_trickle.algebra.aggregate import Aggregate, Call, Touched
 from pg_trickle.algebra.join import Join
 from pg_trickle.algebra.linear import Consolidate, Filter, Item, Negate, Project, UnionAll
+from pg_trickle.algebra.mark import Flipped, Mark
 from pg_trickle.algebra.operators import operator
+from pg_trickle.algebra.outer_join import FullJoin, LeftJoin
 from pg_trickle.algebra.plan import Plan, inputs
 from pg_trickle.algebra.source import Changes, Empty, Opaque, Scan, Source, State, Unit
 from pg_trickle.catalog.model import CompileRequest
 from pg_trickle.errors import UnsupportedQuery
-from pg_trickle.scalar import identifier
+from pg_trickle.scalar import Scalar, identifier
 from pg_trickle.stages import Stage
 
 Line = dict[str, Any]
@@ -99,13 +101,27 @@ def _described(plan: Plan) -> tuple[str, str, str]:
         case UnionAll():
             return "Union all", "", "Δ(L + R) = ΔL + ΔR"
         case Join(_, _, on):
-            return "Join", " AND ".join(one.text for one in on), "Δ(L ⋈ R) = ΔL ⋈ R′ + L′ ⋈ ΔR − ΔL ⋈ ΔR"
+            return "Join", _conditions(on), "Δ(L ⋈ R) = ΔL ⋈ R′ + L′ ⋈ ΔR − ΔL ⋈ ΔR"
+        case LeftJoin(_, _, on):
+            return "Left join", _conditions(on), "Δ(L ⟕ R) = Δ(L ⋈ R) + pad(Δ(L ▷ R))"
+        case FullJoin(_, _, on):
+            return "Full join", _conditions(on), "Δ(L ⟗ R) = Δ(L ⋈ R) + pad(Δ(L ▷ R)) + pad(Δ(R ▷ L))"
+        case Mark(_, _, on, marked):
+            return (
+                "Match",
+                f"{marked.name}: {_conditions(on)}",
+                "rows that came or went, and those whose match the change turned",
+            )
         case Aggregate(_, keys, _):
             return "Aggregate", ", ".join(keys), "recomputed for the touched groups"
         case Unit():
             return "Constant", "", "never changes"
-        case Empty() | Negate() | Consolidate() | Touched() | Opaque():
+        case Empty() | Negate() | Consolidate() | Touched() | Flipped() | Opaque():
             return type(plan).__name__, "", ""
+
+
+def _conditions(on: tuple[Scalar, ...]) -> str:
+    return " AND ".join(one.text for one in on)
 
 
 def wanted_indexes(request: CompileRequest, stages: tuple[Stage, ...], final: Plan) -> tuple[Line, ...]:
@@ -118,7 +134,7 @@ def wanted_indexes(request: CompileRequest, stages: tuple[Stage, ...], final: Pl
 
 
 def _want(plan: Plan, found: dict[tuple[int, str], Line]) -> None:
-    if isinstance(plan, Join):
+    if isinstance(plan, Join | LeftJoin | FullJoin | Mark):
         scans = {field.column.name: (scan.table, field) for scan in _scans(plan) for field in scan.fields}
         for predicate in plan.on:
             for name in predicate.equates or ():

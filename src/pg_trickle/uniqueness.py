@@ -10,9 +10,12 @@ from itertools import product
 from pg_trickle.algebra.aggregate import Aggregate, Touched
 from pg_trickle.algebra.join import Join
 from pg_trickle.algebra.linear import Consolidate, Filter, Negate, Project, UnionAll
+from pg_trickle.algebra.mark import Flipped, Mark
 from pg_trickle.algebra.operators import operator
+from pg_trickle.algebra.outer_join import FullJoin, LeftJoin
 from pg_trickle.algebra.plan import Plan
 from pg_trickle.algebra.source import Changes, Empty, Opaque, Scan, Unit
+from pg_trickle.scalar import Scalar
 
 Key = frozenset[str]
 """Names of columns that are unique together."""
@@ -32,7 +35,7 @@ def _keys(plan: Plan) -> set[Key]:
             return {frozenset(key) for key in known}
         case Unit():
             return {frozenset()}
-        case Filter(below) | Touched(below, _, _):
+        case Filter(below) | Touched(below, _, _) | Mark(below):
             return set(keys(below))
         case Project(below, items):
             renamed: dict[str, set[str]] = {}
@@ -47,22 +50,36 @@ def _keys(plan: Plan) -> set[Key]:
             }
         case Join(left, right, _) as join:
             return _join_keys(join, keys(left), keys(right))
+        case LeftJoin(left, right, on):
+            # A row without a match comes once, and none with the NULLs that it then shows.
+            found = {one | other for one, other in product(keys(left), keys(right))}
+            return found | set(keys(left)) if _is_looked_up(right, on) else found
+        case FullJoin(left, right, _):
+            # Told from one that is padded by a column that never is NULL.
+            certain = {one.name for side in (left, right) for one in side.columns if one.not_null}
+            return {one | other for one, other in product(keys(left), keys(right)) if certain & (one | other)}
         case Aggregate(_, grouped, _):
             return {frozenset(grouped)}
-        case UnionAll() | Negate() | Consolidate() | Changes() | Empty() | Opaque():
+        case UnionAll() | Negate() | Consolidate() | Changes() | Empty() | Opaque() | Flipped():
             return set()
 
 
 def _join_keys(join: Join, left: tuple[Key, ...], right: tuple[Key, ...]) -> set[Key]:
     """Both keys together; one alone when each of its rows meets at most one of the other side."""
-    pairs = [pair for predicate in join.on if (pair := predicate.equates) is not None]
-    joined = {name for pair in pairs for name in pair}
     found = {one | other for one, other in product(left, right)}
-    if any(key <= joined for key in right):
+    if _is_looked_up(join.right, join.on):
         found.update(left)
-    if any(key <= joined for key in left):
+    if _is_looked_up(join.left, join.on):
         found.update(right)
     return found
+
+
+def _is_looked_up(side: Plan, on: tuple[Scalar, ...]) -> bool:
+    """Whether a row of the other side meets at most one of this side: the conditions equate a key of it."""
+    here = {one.name for one in side.columns}
+    pairs = [set(predicate.equates) for predicate in on if predicate.equates]
+    joined = {name for pair in pairs for name in pair & here if pair - here}
+    return any(key <= joined for key in keys(side))
 
 
 def is_net(plan: Plan) -> bool:
@@ -74,12 +91,16 @@ def is_net(plan: Plan) -> bool:
     match operator(plan):
         case Changes() | Consolidate() | Empty():
             return True
-        case Filter(below) | Negate(below):
+        case Filter(below) | Negate(below) | Mark(below):
             return is_net(below)
         case Project(below, items):
             kept = {next(iter(item.value.columns)) for item in items if item.value.is_column}
             return is_net(below) and kept >= {column.name for column in below.columns}
         case Join(left, right, _):
             return (is_net(left) and bool(keys(right))) or (is_net(right) and bool(keys(left)))
+        case LeftJoin(left, right, _):
+            return is_net(left) and bool(keys(right))
+        case FullJoin() | Flipped():
+            return False
         case Scan() | Unit() | UnionAll() | Aggregate() | Touched() | Opaque():
             return False

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pg_trickle.algebra.aggregate import Aggregate, Touched
 from pg_trickle.algebra.join import Join
 from pg_trickle.algebra.linear import Filter, Project
+from pg_trickle.algebra.mark import Flipped, Mark
+from pg_trickle.algebra.outer_join import FullJoin, LeftJoin
 from pg_trickle.algebra.plan import Plan, inputs, names
 from pg_trickle.algebra.source import Changes, Opaque, Scan, Source
 
@@ -29,7 +31,9 @@ def _detail(plan: Plan) -> str:
                 else f"{item.column.name}={item.value.text}"
                 for item in items
             )
-        case Join(_, _, on):
+        case Mark(_, _, on, marked) | Flipped(_, _, _, on, marked):
+            return f" {marked.name}: " + (" AND ".join(one.text for one in on) or "TRUE")
+        case Join(_, _, on) | LeftJoin(_, _, on) | FullJoin(_, _, on):
             return " " + (" AND ".join(one.text for one in on) or "TRUE")
         case Aggregate(_, keys, calls):
             made = ", ".join(f"{one.column.name}={one.value.text} [{one.rule.name}]" for one in calls)

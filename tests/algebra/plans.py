@@ -10,6 +10,8 @@ from psycopg import sql
 from pg_trickle.algebra.aggregate import Aggregate, Call, Rule
 from pg_trickle.algebra.join import Join
 from pg_trickle.algebra.linear import Consolidate, Filter, Item, Project, UnionAll
+from pg_trickle.algebra.mark import Mark, anti_join, mark, semi_join
+from pg_trickle.algebra.outer_join import FullJoin, LeftJoin
 from pg_trickle.algebra.plan import Plan
 from pg_trickle.algebra.source import Unit
 from pg_trickle.scalar import BOOL, INT4, INT8, NUMERIC, Column, Scalar, Type, column, composed
@@ -55,6 +57,8 @@ def summed(name: str, of: Column) -> Call:
 
 R, S, T = scan("r", "r"), scan("s", "s"), scan("r", "t")
 R_S = Join(R, S, (equal("r_a", "s_a"),))
+R_T = Join(R, T, (equal("r_a", "t_a"),))
+SIDES = (predicate(sql.SQL("{} > 0"), "r_b"), predicate(sql.SQL("{} < 3"), "s_b"))
 TOTALS = Aggregate(
     R, ("r_a",), (counted("n"), summed("total", named(R, "r_b")), call("low", sql.SQL("min({})"), INT4, "r_b"))
 )
@@ -95,6 +99,59 @@ PLANS: dict[str, Plan] = {
     ),
     "join of aggregates": Join(TOTALS, WIDE, (equal("r_a", "s_b"),)),
     "join of an aggregate and its table": Join(TOTALS, T, (equal("r_a", "t_a"),)),
+    "mark": Mark(R, S, (equal("r_a", "s_a"),), mark("m")),
+    "mark by two columns": Mark(R, S, (equal("r_a", "s_a"), equal("r_x", "s_x")), mark("m")),
+    "mark by the same column twice": Mark(R, S, (equal("r_a", "s_a"), equal("r_b", "s_a")), mark("m")),
+    "mark with any condition": Mark(R, S, (predicate(sql.SQL("{} < {}"), "r_a", "s_b"),), mark("m")),
+    "mark with an equality and any condition": Mark(
+        R, S, (equal("r_a", "s_a"), predicate(sql.SQL("{} < {}"), "r_b", "s_b")), mark("m")
+    ),
+    "mark with conditions on either side": Mark(R, S, (equal("r_a", "s_a"), *SIDES), mark("m")),
+    "mark without condition": Mark(R, S, (), mark("m")),
+    "mark by its own table": Mark(R, T, (equal("r_a", "t_b"),), mark("m")),
+    "mark by a join": Mark(scan("s", "u"), R_T, (equal("u_a", "t_b"),), mark("m")),
+    "mark of a join": Mark(R_S, T, (equal("s_b", "t_b"),), mark("m")),
+    "mark by an aggregate": Mark(R, WIDE, (equal("r_a", "s_a"), equal("r_b", "m")), mark("met")),
+    "mark of an aggregate": Mark(TOTALS, S, (equal("n", "s_a"),), mark("met")),
+    "semi-join": semi_join(R, S, (equal("r_a", "s_a"),), mark("m")),
+    "anti-join": anti_join(R, S, (equal("r_a", "s_a"),), mark("m")),
+    "anti-join with any condition": anti_join(
+        R, S, (predicate(sql.SQL("({} = {}) IS NOT FALSE"), "r_a", "s_a"),), mark("m")
+    ),
+    "either of two marks": Filter(
+        Mark(Mark(R, S, (equal("r_a", "s_a"),), mark("m")), T, (equal("r_b", "t_a"),), mark("o")),
+        (predicate(sql.SQL("{} OR NOT {}"), "m", "o"),),
+    ),
+    "semi-join of an anti-join": semi_join(
+        anti_join(R, S, (equal("r_a", "s_a"),), mark("m")), T, (equal("r_b", "t_a"),), mark("o")
+    ),
+    "left join": LeftJoin(R, S, (equal("r_a", "s_a"),)),
+    "left join with conditions on either side": LeftJoin(R, S, (equal("r_a", "s_a"), *SIDES)),
+    "left join with any condition": LeftJoin(R, S, (predicate(sql.SQL("{} < {}"), "r_a", "s_b"),)),
+    "left join on true": LeftJoin(R, S, ()),
+    "left join with its own table": LeftJoin(R, T, (equal("r_a", "t_b"),)),
+    "left join with a type without equality": LeftJoin(R, scan("s", "s", "aj"), (equal("r_a", "s_a"),)),
+    "left joins in a row": LeftJoin(LeftJoin(R, S, (equal("r_a", "s_a"),)), T, (equal("s_b", "t_b"),)),
+    "left join with a left join": LeftJoin(
+        scan("s", "u"), LeftJoin(R, S, (equal("r_a", "s_a"),)), (equal("u_b", "s_b"),)
+    ),
+    "left join with a join": LeftJoin(scan("s", "u"), R_T, (equal("u_a", "t_b"),)),
+    "left join of aggregates": LeftJoin(TOTALS, WIDE, (equal("r_a", "s_b"),)),
+    "left join without a match": Filter(
+        LeftJoin(R, S, (equal("r_a", "s_a"),)), (predicate(sql.SQL("{} IS NULL"), "s_b"),)
+    ),
+    "filter of the left side of a left join": Filter(
+        LeftJoin(R, S, (equal("r_a", "s_a"),)), (predicate(sql.SQL("{} > 0"), "r_b"),)
+    ),
+    "aggregate over a left join": Aggregate(
+        LeftJoin(R, S, (equal("r_a", "s_a"),)), ("r_a",), (counted("c"), summed("t", named(S, "s_b")))
+    ),
+    "full join": FullJoin(R, S, (equal("r_a", "s_a"),)),
+    "full join with conditions on either side": FullJoin(R, S, (equal("r_a", "s_a"), *SIDES)),
+    "full join with its own table": FullJoin(R, T, (equal("r_a", "t_b"),)),
+    "full join of a left join": FullJoin(LeftJoin(R, S, (equal("r_a", "s_a"),)), T, (equal("s_b", "t_b"),)),
+    "full join with an aggregate": FullJoin(R, WIDE, (equal("r_a", "s_b"),)),
+    "join of a full join": Join(FullJoin(R, S, (equal("r_a", "s_a"),)), T, (equal("s_b", "t_b"),)),
     "join with an aggregate of everything": Join(T, Aggregate(R, (), (counted("n"),))),
 }
 
@@ -111,7 +168,11 @@ def any_plan(draw: st.DrawFn, depth: int = 3) -> Plan:
 def _plans(draw: st.DrawFn, depth: int, numbers: count[int]) -> Plan:
     if depth == 0:
         return scan(draw(st.sampled_from(["r", "s"])), f"t{next(numbers)}", "abx")
-    shape = draw(st.sampled_from(["scan", "filter", "project", "union", "join", "join", "aggregate", "distinct"]))
+    shape = draw(
+        st.sampled_from(
+            ["scan", "filter", "project", "union", "join", "join", "outer", "mark", "aggregate", "distinct"]
+        )
+    )
     below = draw(_plans(0 if shape == "scan" else depth - 1, numbers))
     match shape:
         case "filter":
@@ -133,6 +194,15 @@ def _plans(draw: st.DrawFn, depth: int, numbers: count[int]) -> Plan:
         case "join":
             other = draw(_plans(depth - 2 if depth > 1 else 0, numbers))
             return Join(below, other, draw(_conditions(below, other)))
+        case "outer":
+            other = draw(_plans(depth - 2 if depth > 1 else 0, numbers))
+            if draw(st.booleans()):
+                return LeftJoin(below, other, draw(_conditions(below, other)))
+            return FullJoin(below, other, (equal(draw(_some(below)), draw(_some(other))),))
+        case "mark":
+            other = draw(_plans(depth - 2 if depth > 1 else 0, numbers))
+            how = draw(st.sampled_from([semi_join, anti_join, Mark]))
+            return how(below, other, draw(_conditions(below, other)), mark(f"m{next(numbers)}"))
         case "aggregate":
             keys = draw(st.lists(_some(below), max_size=2, unique=True))
             value = draw(_some(below))
@@ -147,7 +217,7 @@ def _plans(draw: st.DrawFn, depth: int, numbers: count[int]) -> Plan:
 
 
 def _some(plan: Plan) -> st.SearchStrategy[str]:
-    return st.sampled_from([one.name for one in plan.columns])
+    return st.sampled_from([one.name for one in plan.columns if one.type is not BOOL])
 
 
 @st.composite

@@ -30,7 +30,10 @@ class Join(Plan):
         return self.left.columns + self.right.columns
 
     def delta(self) -> Plan:
-        left, right = self.left.delta(), self.right.delta()
+        return self.change(self.left.delta(), self.right.delta())
+
+    def change(self, left: Plan, right: Plan) -> Plan:
+        """The delta that follows from both sides' deltas."""
         return UnionAll(
             UnionAll(replace(self, left=left), replace(self, right=right)),
             Negate(replace(self, left=left, right=right)),

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pg_trickle.algebra.aggregate import Aggregate, Touched
 from pg_trickle.algebra.join import Join
 from pg_trickle.algebra.linear import Consolidate, Filter, Negate, Project, UnionAll
+from pg_trickle.algebra.mark import Flipped, Mark
+from pg_trickle.algebra.outer_join import FullJoin, LeftJoin
 from pg_trickle.algebra.plan import Plan
 from pg_trickle.algebra.source import Changes, Empty, Opaque, Scan, Unit
 
@@ -20,6 +22,10 @@ Operator = (
     | UnionAll
     | Consolidate
     | Join
+    | LeftJoin
+    | FullJoin
+    | Mark
+    | Flipped
     | Aggregate
     | Touched
 )

@@ -1,24 +1,17 @@
-"""FROM: tables, views, stream tables, derived tables, WITH queries and inner joins."""
+"""FROM: tables, views, stream tables, derived tables, WITH queries and joins."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from postgast.pg_query_pb2 import (
-    JOIN_FULL,
-    JOIN_INNER,
-    JOIN_LEFT,
-    JOIN_RIGHT,
-    JoinExpr,
-    Node,
-    RangeSubselect,
-    RangeVar,
-    SelectStmt,
-)
+from postgast import pg_query_pb2 as kinds
+from postgast.pg_query_pb2 import JoinExpr, Node, RangeSubselect, RangeVar, SelectStmt
+from psycopg import sql
 
+from pg_trickle.algebra import linear
 from pg_trickle.algebra.join import Join
-from pg_trickle.algebra.linear import Filter
+from pg_trickle.algebra.outer_join import FullJoin, LeftJoin
 from pg_trickle.algebra.plan import Plan
 from pg_trickle.algebra.source import Field, Scan, Source, Unit
 from pg_trickle.catalog.model import RelationFact
@@ -27,7 +20,7 @@ from pg_trickle.parse.expressions import equated, scalar
 from pg_trickle.parse.scope import Context, Entry, Scope
 from pg_trickle.parse.tree import conjuncts, kind, only, parse_select, strings
 from pg_trickle.parse.types import fact_type
-from pg_trickle.scalar import BOOL, Column, Scalar, identifier
+from pg_trickle.scalar import BOOL, UNKNOWN, Column, Scalar, column, composed, identifier
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +43,6 @@ _REASONS = {
     "range_table_func": ("XMLTABLE", "it has no delta rule yet."),
     "json_table": ("JSON_TABLE", "it has no delta rule yet."),
 }
-_JOIN_NAMES = {JOIN_LEFT: "LEFT JOIN", JOIN_RIGHT: "RIGHT JOIN", JOIN_FULL: "FULL JOIN"}
 
 
 def from_clause(items: list[Node], context: Context, parse: ParseQuery) -> Item:
@@ -143,24 +135,68 @@ def _scope(alias: str, query: Query, *renamings: tuple[str, ...]) -> Scope:
 
 def _join(join: JoinExpr, context: Context, parse: ParseQuery) -> Item:
     only(join, _JOIN, "join")
-    if join.jointype != JOIN_INNER:
-        raise UnsupportedQuery(_JOIN_NAMES.get(join.jointype, "join"), "outer joins have no delta rule yet.")
     if join.is_natural:
         raise UnsupportedQuery("NATURAL JOIN", "the canonical query should have spelled it out.")
     left, left_scope = from_item(join.larg, context, parse)
     right, right_scope = from_item(join.rarg, context, parse)
     scope = left_scope + right_scope
     on = tuple(scalar(part, scope, context) for part in conjuncts(join.quals)) if join.HasField("quals") else ()
-    using = strings(list(join.using_clause))
-    merged = []
-    for name in using:
-        one, other = left_scope.resolve((name,)), right_scope.resolve((name,))
-        on += (_equal(one, other),)
-        merged.append((name, one))
-    plan = Join(left, right, on)
+    using = tuple(
+        (name, left_scope.resolve((name,)), right_scope.resolve((name,))) for name in strings(list(join.using_clause))
+    )
+    on += tuple(_equal(one, other) for _, one, other in using)
+    plan = _joined(join, left, right, on)
+    scope = _sides(join, left_scope, right_scope)
+    plan, merged = _merged(join, plan, using, context)
     if join.HasField("alias"):
-        return plan, _joined_alias(join, scope, tuple(merged))
+        return plan, _joined_alias(join, scope, merged)
     return plan, Scope(scope.entries, (*merged, *scope.merged))
+
+
+def _joined(join: JoinExpr, left: Plan, right: Plan, on: tuple[Scalar, ...]) -> Plan:
+    match join.jointype:
+        case kinds.JOIN_INNER:
+            return Join(left, right, on)
+        case kinds.JOIN_LEFT:
+            return LeftJoin(left, right, on)
+        case kinds.JOIN_RIGHT:
+            return LeftJoin(right, left, on)
+        case kinds.JOIN_FULL:
+            return FullJoin(left, right, on)
+        case _:
+            raise UnsupportedQuery("join", "it is of a kind that no rule knows.")
+
+
+def _sides(join: JoinExpr, left: Scope, right: Scope) -> Scope:
+    """The names of both sides, as they are above the join."""
+    match join.jointype:
+        case kinds.JOIN_LEFT:
+            return left + right.padded
+        case kinds.JOIN_RIGHT:
+            return left.padded + right
+        case kinds.JOIN_FULL:
+            return left.padded + right.padded
+        case _:
+            return left + right
+
+
+def _merged(
+    join: JoinExpr, plan: Plan, using: tuple[tuple[str, Column, Column], ...], context: Context
+) -> tuple[Plan, tuple[tuple[str, Column], ...]]:
+    """The columns that USING makes of pairs: that of the side whose rows are all there, or of either where it is."""
+    if join.jointype != kinds.JOIN_FULL or not using:
+        from_right = join.jointype == kinds.JOIN_RIGHT
+        return plan, tuple((name, other if from_right else one) for name, one, other in using)
+    made = [(name, _either(one, other, context)) for name, one, other in using]
+    items = tuple(linear.Item(one, column(one)) for one in plan.columns)
+    return linear.Project(plan, (*items, *(item for _, item in made))), tuple((name, one.column) for name, one in made)
+
+
+def _either(left: Column, right: Column, context: Context) -> linear.Item:
+    text = sql.SQL("COALESCE({left}, {right})").format(left=sql.Identifier(left.name), right=sql.Identifier(right.name))
+    of = left.type if left.type == right.type else UNKNOWN
+    made = Column(context.namer.fresh(left.name.rpartition("__")[0]), of, left.not_null and right.not_null)
+    return linear.Item(made, composed(text, frozenset((left.name, right.name)), of, not_null=made.not_null))
 
 
 def _equal(left: Column, right: Column) -> Scalar:
@@ -183,4 +219,4 @@ def _joined_alias(join: JoinExpr, scope: Scope, merged: tuple[tuple[str, Column]
 
 def filtered(plan: Plan, predicates: tuple[Scalar, ...]) -> Plan:
     """The plan under a filter, if there is anything to filter by."""
-    return Filter(plan, predicates) if predicates else plan
+    return linear.Filter(plan, predicates) if predicates else plan

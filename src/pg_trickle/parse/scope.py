@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from postgast.pg_query_pb2 import SelectStmt
 
@@ -48,6 +48,12 @@ class Scope:
     def __add__(self, other: Scope) -> Scope:
         return Scope(self.entries + other.entries, self.merged + other.merged)
 
+    @property
+    def padded(self) -> Scope:
+        """The same names on the side of an outer join whose rows may be missing: any column may be NULL."""
+        entries = tuple(Entry(one.alias, _padded(one.columns)) for one in self.entries)
+        return Scope(entries, _padded(self.merged))
+
     def resolve(self, name: tuple[str, ...]) -> Column:
         """The column that a possibly qualified name means."""
         if len(name) == 1:
@@ -67,6 +73,10 @@ class Scope:
             f'column "{".".join(name)}"',
             "it is no ordinary column of anything in FROM (system columns have no history).",
         )
+
+
+def _padded(columns: tuple[tuple[str, Column], ...]) -> tuple[tuple[str, Column], ...]:
+    return tuple((name, replace(column, not_null=False)) for name, column in columns)
 
 
 @dataclass(frozen=True, slots=True)

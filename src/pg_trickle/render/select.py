@@ -9,7 +9,9 @@ from psycopg import sql
 from pg_trickle.algebra.aggregate import Aggregate, Touched
 from pg_trickle.algebra.join import Join
 from pg_trickle.algebra.linear import Consolidate, Filter, Negate, Project, UnionAll
+from pg_trickle.algebra.mark import Flipped, Mark, absent
 from pg_trickle.algebra.operators import operator
+from pg_trickle.algebra.outer_join import FullJoin, LeftJoin
 from pg_trickle.algebra.plan import Plan, distinct, inputs
 from pg_trickle.algebra.plan import names as names_of
 from pg_trickle.algebra.source import Changes, Empty, Field, Opaque, Scan, Source, State, Unit
@@ -23,7 +25,9 @@ from pg_trickle.render.parts import (
     matches,
     names,
 )
+from pg_trickle.render.turned import turned
 from pg_trickle.scalar import Column, Identity, Scalar
+from pg_trickle.scalar import column as column_value
 
 INT = sql.SQL("int")
 BIGINT = sql.SQL("bigint")
@@ -44,6 +48,7 @@ class CommonTables:
         self._uses.update(map(id, plans))
         self._deltas: dict[int, bool] = {}
         self._names: dict[int, sql.Identifier] = {}
+        self._unnamed = 0
         self.bodies: list[sql.Composable] = []
 
     def add(self, name: str, body: sql.Composable) -> sql.Identifier:
@@ -51,6 +56,11 @@ class CommonTables:
         identifier = sql.Identifier(name)
         self.bodies.append(sql.SQL("{name} AS MATERIALIZED ({body})").format(name=identifier, body=body))
         return identifier
+
+    def add_unnamed(self, body: sql.Composable) -> sql.Identifier:
+        """A WITH query of a name that no other has."""
+        self._unnamed += 1
+        return self.add(f"__pgt_{self._unnamed}", body)
 
     def add_writing(self, name: str, body: sql.Composable) -> sql.Identifier:
         """A WITH query that writes."""
@@ -64,7 +74,7 @@ class CommonTables:
             return _body(plan, self)
         if id(plan) not in self._names:
             body = _body(plan, self)
-            self._names[id(plan)] = self.add(f"__pgt_{len(self._names) + 1}", body)
+            self._names[id(plan)] = self.add_unnamed(body)
         return sql.SQL("SELECT {columns}{w} FROM {name}").format(
             columns=leading(names_of(plan)), w=WEIGHT, name=self._names[id(plan)]
         )
@@ -91,7 +101,7 @@ def is_delta(plan: Plan, known: dict[int, bool] | None = None) -> bool:
 
 def _is_delta(plan: Plan, known: dict[int, bool]) -> bool:
     match operator(plan):
-        case Changes() | Empty() | Touched():
+        case Changes() | Empty() | Touched() | Flipped():
             return True
         case Scan() | Unit() | Opaque():
             return False
@@ -99,18 +109,20 @@ def _is_delta(plan: Plan, known: dict[int, bool]) -> bool:
             return is_delta(left, known) or is_delta(right, known)
         case UnionAll(left, right):
             return is_delta(left, known) and is_delta(right, known)
-        case Filter() | Project() | Negate() | Consolidate() | Aggregate():
+        case FullJoin(left, right, _):
+            return is_delta(left, known) and is_delta(right, known)
+        case Filter() | Project() | Negate() | Consolidate() | Aggregate() | LeftJoin() | Mark():
             return is_delta(inputs(plan)[0], known)
 
 
 def is_bag(plan: Plan) -> bool:
     """Whether every row certainly weighs +1, so that SQL's own bags denote the plan."""
     match operator(plan):
-        case Scan() | Unit() | Empty() | Opaque() | Aggregate():
+        case Scan() | Unit() | Empty() | Opaque() | Aggregate() | FullJoin():
             return True
-        case Changes() | Negate() | Consolidate():
+        case Changes() | Negate() | Consolidate() | Flipped():
             return False
-        case Touched(below, _, _):
+        case Touched(below, _, _) | LeftJoin(below) | Mark(below):
             return is_bag(below)
         case Filter() | Project() | UnionAll() | Join():
             return all(map(is_bag, inputs(plan)))
@@ -130,6 +142,8 @@ def _body(plan: Plan, common: CommonTables) -> sql.Composable:
             raise AssertionError("an empty delta is never printed")
         case Opaque(text, schema):
             return _opaque(text, schema)
+        case Filter(Mark(left, right, on, marked) as mark, predicates) if _tested(marked, predicates):
+            return _semi_join(mark, predicates, common)
         case Filter(below, predicates):
             return sql.SQL("SELECT {columns}{w} FROM ({input}) AS f WHERE {condition}").format(
                 columns=leading(names_of(below)),
@@ -155,6 +169,37 @@ def _body(plan: Plan, common: CommonTables) -> sql.Composable:
             return consolidated(below.columns, common.select(below))
         case Join(left, right, on):
             return _join(left, right, on, common)
+        case LeftJoin(left, right, on):
+            return sql.SQL("SELECT {columns}l.{w} FROM ({left}) AS l LEFT JOIN ({right}) AS r ON {condition}").format(
+                columns=leading(names_of(plan)),
+                w=WEIGHT,
+                left=common.select(left),
+                right=rows(right, common),
+                condition=conjunction(on),
+            )
+        case FullJoin(left, right, on):
+            return sql.SQL(
+                "SELECT {columns}1 AS {w} FROM ({left}) AS l FULL JOIN ({right}) AS r ON {condition}"
+            ).format(
+                columns=leading(names_of(plan)),
+                w=WEIGHT,
+                left=rows(left, common),
+                right=rows(right, common),
+                condition=conjunction(on),
+            )
+        case Mark(left, right, on, marked):
+            return sql.SQL("SELECT {columns}{met} AS {mark}, {w} FROM ({left}) AS l").format(
+                columns=leading(names_of(left)),
+                met=_met(right, on, common),
+                mark=sql.Identifier(marked.name),
+                w=WEIGHT,
+                left=common.select(left),
+            )
+        case Flipped(below, right, change) as flipped:
+            assert is_bag(right), "the new state has no negative weights"
+            return turned(
+                flipped, common.select(below), common.select(right), common.select(change), common.add_unnamed
+            )
         case Aggregate() as aggregate:
             return _aggregate(aggregate, common)
         case Touched(below, change, keys):
@@ -253,6 +298,37 @@ def _join(left: Plan, right: Plan, on: tuple[Scalar, ...], common: CommonTables)
         left=common.select(left),
         right=common.select(right),
         condition=conjunction(on),
+    )
+
+
+def _met(right: Plan, on: tuple[Scalar, ...], common: CommonTables) -> sql.Composable:
+    """Whether a row has a match; names of columns are unique in a plan, so its own are seen from inside."""
+    return sql.SQL("EXISTS (SELECT FROM ({right}) AS r WHERE {condition})").format(
+        right=rows(right, common), condition=conjunction(on)
+    )
+
+
+def _tested(marked: Column, predicates: tuple[Scalar, ...]) -> bool:
+    """Whether predicates test a mark by itself and no other way."""
+    tests = [one.text for one in predicates if marked.name in one.columns]
+    return len(tests) == 1 and tests[0] in {column_value(marked).text, absent(marked).text}
+
+
+def _semi_join(mark: Mark, predicates: tuple[Scalar, ...], common: CommonTables) -> sql.Composable:
+    """A filter by a mark in the form that PostgreSQL plans as a semi- or anti-join."""
+    is_anti = absent(mark.column).text in {one.text for one in predicates}
+    template = (
+        sql.SQL("SELECT {columns}FALSE AS {mark}, {w} FROM ({left}) AS l WHERE {rest} AND NOT {met}")
+        if is_anti
+        else sql.SQL("SELECT {columns}TRUE AS {mark}, {w} FROM ({left}) AS l WHERE {rest} AND {met}")
+    )
+    return template.format(
+        columns=leading(names_of(mark.left)),
+        mark=sql.Identifier(mark.column.name),
+        w=WEIGHT,
+        left=common.select(mark.left),
+        rest=conjunction(tuple(one for one in predicates if mark.column.name not in one.columns)),
+        met=_met(mark.right, mark.on, common),
     )
 
 

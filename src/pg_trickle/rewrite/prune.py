@@ -7,7 +7,9 @@ from dataclasses import replace
 from pg_trickle.algebra.aggregate import Aggregate, Touched
 from pg_trickle.algebra.join import Join
 from pg_trickle.algebra.linear import Consolidate, Filter, Item, Negate, Project, UnionAll
+from pg_trickle.algebra.mark import Flipped, Mark
 from pg_trickle.algebra.operators import operator
+from pg_trickle.algebra.outer_join import FullJoin, LeftJoin
 from pg_trickle.algebra.plan import Plan, names
 from pg_trickle.algebra.source import Changes, Empty, Opaque, Scan, Unit
 from pg_trickle.scalar import Column, Scalar, column
@@ -27,14 +29,19 @@ def pruned(plan: Plan, needed: frozenset[str]) -> Plan:
             return Negate(pruned(below, needed))
         case UnionAll(left, right):
             return _union(left, right, needed)
-        case Join(left, right, on):
+        case Join(left, right, on) | LeftJoin(left, right, on) | FullJoin(left, right, on) as join:
             wanted = needed | _columns(on)
-            return Join(pruned(left, wanted), pruned(right, wanted), on)
+            return replace(join, left=pruned(left, wanted), right=pruned(right, wanted))
+        case Mark(left, right, on, marked) as mark:
+            if marked.name not in needed:
+                return pruned(left, needed)
+            wanted = _columns(on)
+            return replace(mark, left=pruned(left, needed | wanted), right=pruned(right, wanted))
         case Aggregate(below, keys, calls):
             kept_calls = tuple(call for call in calls if call.column.name in needed)
             read = {name for call in kept_calls for name in (*call.value.columns, call.argument, call.condition)}
             return Aggregate(pruned(below, frozenset(keys) | {name for name in read if name}), keys, kept_calls)
-        case Changes() | Unit() | Empty() | Opaque() | Consolidate() | Touched():
+        case Changes() | Unit() | Empty() | Opaque() | Consolidate() | Touched() | Flipped():
             return plan
 
 

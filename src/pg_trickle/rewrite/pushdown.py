@@ -6,6 +6,8 @@ from dataclasses import replace
 
 from pg_trickle.algebra.join import Join
 from pg_trickle.algebra.linear import Filter, Project
+from pg_trickle.algebra.mark import Mark
+from pg_trickle.algebra.outer_join import LeftJoin
 from pg_trickle.algebra.plan import Plan, names
 from pg_trickle.algebra.source import Unit
 from pg_trickle.scalar import Scalar
@@ -17,6 +19,8 @@ def pushed_down(plan: Plan) -> Plan:
         return _sunk(pushed_down(plan.input), plan.predicates)
     if isinstance(plan, Join):
         return _joined(plan)
+    if isinstance(plan, LeftJoin | Mark):
+        return _matched(plan)
     return plan.over(pushed_down)
 
 
@@ -36,11 +40,29 @@ def _joined(join: Join) -> Plan:
     return Join(*below, tuple(here))
 
 
+def _matched(plan: LeftJoin | Mark) -> Plan:
+    """What only concerns the right side goes down there; what only concerns the left one decides whether it is met."""
+    down, here = _split(plan.on, plan.right)
+    return replace(plan, left=pushed_down(plan.left), right=_sunk(pushed_down(plan.right), down), on=here)
+
+
+def _split(predicates: tuple[Scalar, ...], below: Plan) -> tuple[tuple[Scalar, ...], tuple[Scalar, ...]]:
+    """The predicates over columns of a plan, and the others."""
+    known = set(names(below))
+    down = tuple(one for one in predicates if one.columns and one.columns <= known)
+    return down, tuple(one for one in predicates if one not in down)
+
+
 def _sunk(plan: Plan, predicates: tuple[Scalar, ...]) -> Plan:
     if not predicates:
         return plan
     if isinstance(plan, Join):
         return _joined(replace(plan, on=plan.on + predicates))
+    if isinstance(plan, LeftJoin | Mark):
+        # Which rows of the left side are kept is no matter of what they match: σp(L ⟕ R) = σp(L) ⟕ R for p over L.
+        down, here = _split(predicates, plan.left)
+        kept = replace(plan, left=_sunk(plan.left, down))
+        return Filter(kept, here) if here else kept
     if isinstance(plan, Filter):
         return _sunk(plan.input, plan.predicates + predicates)
     if isinstance(plan, Project):

@@ -8,10 +8,12 @@ from dataclasses import replace
 from pg_trickle.algebra.aggregate import Aggregate, Touched
 from pg_trickle.algebra.join import Join
 from pg_trickle.algebra.linear import Consolidate, Filter, Item, Negate, Project, UnionAll
+from pg_trickle.algebra.mark import Flipped, Mark
 from pg_trickle.algebra.operators import operator
-from pg_trickle.algebra.plan import Plan
+from pg_trickle.algebra.outer_join import FullJoin, LeftJoin
+from pg_trickle.algebra.plan import Plan, names
 from pg_trickle.algebra.source import Changes, Empty, Opaque, Scan, Source, State, Unit
-from pg_trickle.scalar import column
+from pg_trickle.scalar import Scalar, column
 
 Changed = Callable[[Source | State], bool]
 
@@ -37,7 +39,9 @@ def _simplified(plan: Plan, descend: Callable[[Plan], Plan], changed: Changed) -
             return plan if changed(table) else Empty(plan.columns)
         case Scan() | Unit() | Empty() | Opaque():
             return plan
-        case Filter(below) | Project(below) | Negate(below) | Consolidate(below) as linear:
+        case Filter(below, predicates):
+            return _filtered(descend(below), predicates)
+        case Project(below) | Negate(below) | Consolidate(below) as linear:
             inside = descend(below)
             return Empty(plan.columns) if isinstance(inside, Empty) else replace(linear, input=inside)
         case UnionAll(left, right):
@@ -45,6 +49,16 @@ def _simplified(plan: Plan, descend: Callable[[Plan], Plan], changed: Changed) -
         case Join(left, right, on):
             sides = descend(left), descend(right)
             return Empty(plan.columns) if any(isinstance(side, Empty) for side in sides) else Join(*sides, on)
+        case LeftJoin(left, right) | Mark(left, right) as kept:
+            rows = descend(left)
+            return Empty(plan.columns) if isinstance(rows, Empty) else replace(kept, left=rows, right=descend(right))
+        case FullJoin(left, right) as join:
+            return replace(join, left=descend(left), right=descend(right))
+        case Flipped(below, right, change) as flipped:
+            rows, turning = descend(below), descend(change)
+            if isinstance(rows, Empty) or isinstance(turning, Empty):
+                return Empty(plan.columns)
+            return replace(flipped, input=rows, right=descend(right), change=turning)
         case Aggregate(below, keys, calls):
             inside = descend(below)
             if not isinstance(inside, Empty):
@@ -57,6 +71,31 @@ def _simplified(plan: Plan, descend: Callable[[Plan], Plan], changed: Changed) -
             return (
                 Empty(plan.columns) if isinstance(touching, Empty) and keys else Touched(descend(below), touching, keys)
             )
+
+
+def _filtered(plan: Plan, predicates: tuple[Scalar, ...]) -> Plan:
+    """A filter, spread over the terms of the change of a mark: directly over a mark it is a semi- or anti-join."""
+    match plan:
+        case Empty():
+            return plan
+        case UnionAll(left, right) if names(left) == names(right) and any(map(_is_marked, (left, right))):
+            return UnionAll(_filtered(left, predicates), _filtered(right, predicates))
+        case Negate(below) if _is_marked(below):
+            return Negate(_filtered(below, predicates))
+        case _:
+            return Filter(plan, predicates)
+
+
+def _is_marked(plan: Plan) -> bool:
+    match plan:
+        case Mark() | Flipped():
+            return True
+        case UnionAll(left, right):
+            return _is_marked(left) or _is_marked(right)
+        case Negate(below):
+            return _is_marked(below)
+        case _:
+            return False
 
 
 def _sum(whole: Plan, left: Plan, right: Plan) -> Plan:

@@ -81,8 +81,9 @@ def _join(draw: st.DrawFn, made: From, item: str, values: list[Value], place: in
     how = draw(st.sampled_from(["on", "on", "on", "comma", "any", "using"]))
     last = values[0].sql.rpartition(".")[0]
     unambiguous = sum(one.sql.endswith('."k"') for one in made.values) == 1
+    outer = draw(st.sampled_from(["", "", "", "LEFT ", "LEFT ", "RIGHT ", "FULL "]))
     if how == "using" and unambiguous and f'{last}."k"' in [one.sql for one in values]:
-        made.text += f" JOIN {item} USING (k)"
+        made.text += f" {outer}JOIN {item} USING (k)"
         made.values = [Value("k", INT), *made.values, *values]
         return
     if not left or not right:
@@ -91,9 +92,14 @@ def _join(draw: st.DrawFn, made: From, item: str, values: list[Value], place: in
         one, other = draw(st.sampled_from(left)), draw(st.sampled_from(right))
         if how == "comma":
             made.text += f" CROSS JOIN {item}"
+        elif outer == "FULL ":
+            # PostgreSQL itself knows no other condition of a full join.
+            made.text += f" FULL JOIN {item} ON {other.sql} = {one.sql}"
         else:
-            extra = f" OR {one.sql} IS NULL" if draw(st.integers(0, 5)) == 0 else ""
-            made.text += f" JOIN {item} ON {other.sql} {'<' if how == 'any' else '='} {one.sql}{extra}"
+            extra = draw(
+                st.sampled_from(["", "", "", f" OR {one.sql} IS NULL", f" AND {one.sql} > 0", f" AND {other.sql} > 0"])
+            )
+            made.text += f" {outer}JOIN {item} ON {other.sql} {'<' if how == 'any' else '='} {one.sql}{extra}"
     made.values = made.values + values
 
 

@@ -1,0 +1,109 @@
+"""The rows whose mark a change turned (``Flipped``), found from the change.
+
+What equalities tie to the change is looked up by key: which keys turned doesn't depend on the rows that have them.
+Any other condition is judged row by row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from psycopg import sql
+
+from pg_trickle.algebra.mark import Flipped
+from pg_trickle.algebra.plan import names as names_of
+from pg_trickle.render.parts import WEIGHT, conjunction, every, leading, names
+from pg_trickle.scalar import Scalar
+
+Add = Callable[[sql.Composable], sql.Identifier]
+
+
+def turned(
+    plan: Flipped, rows: sql.Composable, right: sql.Composable, change: sql.Composable, add: Add
+) -> sql.Composable:
+    """The SELECT of a row as it is now and, negated, as it was; ``add`` makes a WITH query."""
+    hole = {
+        "columns": leading(names_of(plan.input)),
+        "mark": sql.Identifier(plan.column.name),
+        "w": WEIGHT,
+        "rows": rows,
+        "right": right,
+        "change": change,
+        "on": conjunction(plan.on),
+    }
+    split = _split(plan)
+    if split.mixed:
+        return _by_row(split, hole, add)
+    rest = tuple(one for one in plan.on if one not in split.right)
+    return _by_key(split, hole | {"on": conjunction(rest)})
+
+
+@dataclass(frozen=True, slots=True)
+class _Split:
+    """Conditions by what they are about; ``pairs`` are columns that must be equal, left and right."""
+
+    pairs: tuple[tuple[str, str], ...]
+    right: tuple[Scalar, ...]
+    mixed: tuple[Scalar, ...]
+
+
+def _split(plan: Flipped) -> _Split:
+    left = {one.name for one in plan.input.columns}
+    types = {one.name: one.type for one in plan.right.columns}
+    pairs, right, mixed = [], [], []
+    for one in plan.on:
+        both = one.equates and (one.equates if one.equates[0] in left else one.equates[::-1])
+        if one.columns <= left:
+            continue
+        if one.columns <= types.keys():
+            right.append(one)
+        # Only of a built-in type is it known that grouping goes by the same equality.
+        elif both and both[0] in left and both[1] in types and types[both[1]].name is not None:
+            pairs.append(both)
+        else:
+            mixed.append(one)
+    return _Split(tuple(pairs), tuple(right), tuple(mixed))
+
+
+def _by_key(split: _Split, hole: dict[str, sql.Composable]) -> sql.Composable:
+    keys = tuple(dict.fromkeys(other for _, other in split.pairs))
+    grouping = sql.SQL(" GROUP BY {keys}").format(keys=names(keys)) if keys else sql.SQL("")
+    same = every(sql.SQL("{r} = {k}").format(r=sql.Identifier("r", key), k=sql.Identifier("k", key)) for key in keys)
+    return sql.SQL(
+        "SELECT {columns}(k.__pgt_d > 0) = (v.__pgt_s > 0) AS {mark}, x.{w}::bigint * v.__pgt_s AS {w} FROM"
+        " (SELECT {keys}k.__pgt_d FROM (SELECT {keys}sum({w}) AS __pgt_d FROM ({change}) AS c WHERE {where}{grouping}"
+        " HAVING sum({w}) <> 0) AS k"
+        " WHERE NOT EXISTS (SELECT FROM ({right}) AS r WHERE {same} AND {where} OFFSET greatest(k.__pgt_d, 0))) AS k"
+        " JOIN ({rows}) AS x ON {on} CROSS JOIN (VALUES (1), (-1)) AS v(__pgt_s)"
+    ).format(**hole, keys=leading(keys), where=conjunction(split.right), grouping=grouping, same=same)
+
+
+def _by_row(split: _Split, hole: dict[str, sql.Composable], add: Add) -> sql.Composable:
+    """Rows are numbered, for they may be alike; ``t`` are those that meet the change, ``d`` by how much."""
+    touched = add(
+        sql.SQL("SELECT {columns}{w}, row_number() OVER () AS __pgt_i FROM ({touched}) AS x").format(
+            **hole, touched=_touched(split, hole)
+        )
+    )
+    return sql.SQL(
+        "SELECT {columns}(d.__pgt_d > 0) = (v.__pgt_s > 0) AS {mark}, t.{w}::bigint * v.__pgt_s AS {w} FROM {t} AS t"
+        " JOIN (SELECT __pgt_i, sum(c.{w}) AS __pgt_d FROM {t} AS t JOIN ({change}) AS c ON {on} GROUP BY __pgt_i"
+        " HAVING sum(c.{w}) <> 0) AS d USING (__pgt_i) CROSS JOIN (VALUES (1), (-1)) AS v(__pgt_s)"
+        " WHERE NOT EXISTS (SELECT FROM ({right}) AS r WHERE {on} OFFSET greatest(d.__pgt_d, 0))"
+    ).format(**hole, t=touched)
+
+
+def _touched(split: _Split, hole: dict[str, sql.Composable]) -> sql.Composable:
+    if not split.pairs:
+        return sql.SQL(
+            "SELECT {columns}{w} FROM ({rows}) AS x WHERE EXISTS (SELECT FROM ({change}) AS c WHERE {on})"
+        ).format(**hole)
+    keys = tuple(dict.fromkeys(other for _, other in split.pairs))
+    same = every(
+        sql.SQL("{x} = {k}").format(x=sql.Identifier("x", one), k=sql.Identifier("k", other))
+        for one, other in split.pairs
+    )
+    return sql.SQL(
+        "SELECT {columns}x.{w} FROM (SELECT DISTINCT {keys} FROM ({change}) AS c) AS k JOIN ({rows}) AS x ON {same}"
+    ).format(**hole, keys=names(keys), same=same)
