@@ -14,9 +14,11 @@ from psycopg import sql
 from pg_trickle.algebra.aggregate import Aggregate, Touched
 from pg_trickle.algebra.join import Join
 from pg_trickle.algebra.linear import Filter, Negate, UnionAll
+from pg_trickle.algebra.mark import Flipped, Mark
+from pg_trickle.algebra.outer_join import FullJoin, LeftJoin
 from pg_trickle.algebra.plan import Plan
 from pg_trickle.algebra.states import old
-from pg_trickle.render import parts, select
+from pg_trickle.render import parts, select, turned
 from pg_trickle.rewrite import pushdown
 from pg_trickle.scalar import Column
 from tests.algebra.plans import PLANS
@@ -107,6 +109,55 @@ def _weight_of_left(left, right, on, common):
         right=common.select(right),
         on=parts.conjunction(on),
     )
+
+
+@pytest.mark.parametrize("plan", ["semi-join", "anti-join", "left join", "full join"])
+def test_matches_that_do_not_turn_are_noticed(conn, monkeypatch, plan):
+    monkeypatch.setattr(Mark, "change", lambda self, left, right: replace(self, left=left))
+    assert is_noticed(conn, PLANS[plan])
+
+
+@pytest.mark.parametrize("plan", ["mark", "left join"])
+def test_turning_the_match_of_rows_that_came_is_noticed(conn, monkeypatch, plan):
+    def change(self: Mark, left: Plan, right: Plan) -> Plan:
+        return UnionAll(replace(self, left=left), Flipped(self.left, self.right, right, self.on, self.column))
+
+    monkeypatch.setattr(Mark, "change", change)
+    assert is_noticed(conn, PLANS[plan])
+
+
+@pytest.mark.parametrize("plan", ["mark", "mark with an equality and any condition"])
+def test_a_match_that_was_there_all_along_is_noticed_when_taken_for_new(conn, monkeypatch, plan):
+    whole = turned.turned
+
+    def careless(flipped, rows, right, change, add):
+        return whole(flipped, rows, sql.SQL("{right} LIMIT 0").format(right=right), change, add)
+
+    monkeypatch.setattr(select, "turned", careless)
+    assert is_noticed(conn, PLANS[plan])
+
+
+def test_a_left_join_that_pads_nothing_is_noticed(conn, monkeypatch):
+    monkeypatch.setattr(LeftJoin, "delta", lambda self: Join(self.left, self.right, self.on).delta())
+    assert is_noticed(conn, PLANS["left join on true"])
+
+
+def test_a_full_join_that_pads_one_side_is_noticed(conn, monkeypatch):
+    monkeypatch.setattr(FullJoin, "delta", lambda self: LeftJoin(self.left, self.right, self.on).delta())
+    assert is_noticed(conn, PLANS["full join"])
+
+
+def test_a_condition_on_the_left_side_taken_for_a_filter_is_noticed(conn, monkeypatch):
+    plan = PLANS["left join with conditions on either side"]
+    with conn.transaction(force_rollback=True):
+        fill(conn, {"r": _pairs((1, 0), (1, 1)), "s": _pairs((1, 1), (1, 3))})
+        assert zset(conn, pushdown.pushed_down(plan)) == zset(conn, plan)
+        monkeypatch.setattr(pushdown, "_matched", lambda join: pushdown.pushed_down(_filtered(join)))
+        assert zset(conn, pushdown.pushed_down(plan)) != zset(conn, plan)
+
+
+def _filtered(join: LeftJoin) -> Plan:
+    return Filter(Join(join.left, join.right, join.on[:1]), join.on[1:])
 
 
 def test_a_delta_that_is_not_filtered_is_noticed(conn, monkeypatch):

@@ -1,0 +1,265 @@
+-- a left join: the key of the left side, when the right one is looked up by its own
+SELECT o.id, o.amount, c.name FROM public.orders o LEFT JOIN public.customers c ON c.id = o.customer_id;
+--| key: id
+--| captured: customers (id, name); orders (id, customer_id, amount)
+--| final:
+--|   Project id__1, amount__1, name__1
+--|     LeftJoin id__2 = customer_id__1
+--|       Scan public.orders (id__1, customer_id__1, amount__1)
+--|       Scan public.customers (id__2, name__1)
+--| when customers changed:
+--|   Project id__1, amount__1, name__1
+--|     UnionAll
+--|       Join id__2 = customer_id__1
+--|         Scan public.orders (id__1, customer_id__1, amount__1)
+--|         Changes public.customers (id__2, name__1)
+--|       LeftJoin FALSE
+--|         Project id__1, customer_id__1, amount__1
+--|           Filter NOT "__pgt_met"
+--|             Flipped __pgt_met: id__2 = customer_id__1
+--|               Scan public.orders (id__1, customer_id__1, amount__1)
+--|               Scan public.customers (id__2, name__1)
+--|               Changes public.customers (id__2, name__1)
+--|         Scan public.customers (id__2, name__1)
+--| when orders changed:
+--|   Project id__1, amount__1, name__1
+--|     UnionAll
+--|       Join id__2 = customer_id__1
+--|         Changes public.orders (id__1, customer_id__1, amount__1)
+--|         Scan public.customers (id__2, name__1)
+--|       LeftJoin FALSE
+--|         Project id__1, customer_id__1, amount__1
+--|           Filter NOT "__pgt_met"
+--|             Mark __pgt_met: id__2 = customer_id__1
+--|               Changes public.orders (id__1, customer_id__1, amount__1)
+--|               Scan public.customers (id__2, name__1)
+--|         Scan public.customers (id__2, name__1)
+
+-- a left join whose right side may match more than once, with conditions on either side
+SELECT c.id, o.id AS o FROM public.customers c LEFT JOIN public.orders o ON o.customer_id = c.id AND o.paid AND c.region = 'EU';
+--| key: id, o
+--| captured: customers (id, region); orders (id, customer_id, paid)
+--| final:
+--|   Project id__1, id__2
+--|     LeftJoin customer_id__1 = id__1 AND region__1 = 'EU'
+--|       Scan public.customers (id__1, region__1)
+--|       Filter "paid__1"
+--|         Scan public.orders (id__2, customer_id__1, paid__1)
+--| when customers changed:
+--|   Project id__1, id__2
+--|     UnionAll
+--|       Join customer_id__1 = id__1 AND region__1 = 'EU'
+--|         Changes public.customers (id__1, region__1)
+--|         Filter "paid__1"
+--|           Scan public.orders (id__2, customer_id__1, paid__1)
+--|       LeftJoin FALSE
+--|         Project id__1, region__1
+--|           Filter NOT "__pgt_met"
+--|             Mark __pgt_met: customer_id__1 = id__1 AND region__1 = 'EU'
+--|               Changes public.customers (id__1, region__1)
+--|               Filter "paid__1"
+--|                 Scan public.orders (id__2, customer_id__1, paid__1)
+--|         Filter "paid__1"
+--|           Scan public.orders (id__2, customer_id__1, paid__1)
+--| when orders changed:
+--|   Project id__1, id__2
+--|     UnionAll
+--|       Join customer_id__1 = id__1 AND region__1 = 'EU'
+--|         Scan public.customers (id__1, region__1)
+--|         Filter "paid__1"
+--|           Changes public.orders (id__2, customer_id__1, paid__1)
+--|       LeftJoin FALSE
+--|         Project id__1, region__1
+--|           Filter NOT "__pgt_met"
+--|             Flipped __pgt_met: customer_id__1 = id__1 AND region__1 = 'EU'
+--|               Scan public.customers (id__1, region__1)
+--|               Filter "paid__1"
+--|                 Scan public.orders (id__2, customer_id__1, paid__1)
+--|               Filter "paid__1"
+--|                 Changes public.orders (id__2, customer_id__1, paid__1)
+--|         Filter "paid__1"
+--|           Scan public.orders (id__2, customer_id__1, paid__1)
+
+-- a right join with USING shows the right side's column
+SELECT customer_id, v.page FROM public.orders o RIGHT JOIN public.visits v USING (customer_id);
+--| key: none
+--| captured: orders (customer_id); visits (customer_id, page)
+--| final:
+--|   Project customer_id__2, page__1
+--|     LeftJoin "customer_id__1" = "customer_id__2"
+--|       Scan public.visits (customer_id__2, page__1)
+--|       Scan public.orders (customer_id__1)
+--| when orders changed:
+--|   Project customer_id__2, page__1
+--|     UnionAll
+--|       Join "customer_id__1" = "customer_id__2"
+--|         Scan public.visits (customer_id__2, page__1)
+--|         Changes public.orders (customer_id__1)
+--|       LeftJoin FALSE
+--|         Project customer_id__2, page__1
+--|           Filter NOT "__pgt_met"
+--|             Flipped __pgt_met: "customer_id__1" = "customer_id__2"
+--|               Scan public.visits (customer_id__2, page__1)
+--|               Scan public.orders (customer_id__1)
+--|               Changes public.orders (customer_id__1)
+--|         Scan public.orders (customer_id__1)
+--| when visits changed:
+--|   Project customer_id__2, page__1
+--|     UnionAll
+--|       Join "customer_id__1" = "customer_id__2"
+--|         Changes public.visits (customer_id__2, page__1)
+--|         Scan public.orders (customer_id__1)
+--|       LeftJoin FALSE
+--|         Project customer_id__2, page__1
+--|           Filter NOT "__pgt_met"
+--|             Mark __pgt_met: "customer_id__1" = "customer_id__2"
+--|               Changes public.visits (customer_id__2, page__1)
+--|               Scan public.orders (customer_id__1)
+--|         Scan public.orders (customer_id__1)
+
+-- a full join with USING shows what either side has
+SELECT id, c.name, o.amount FROM public.customers c FULL JOIN public.orders o USING (id);
+--| key: none
+--| captured: customers (id, name); orders (id, amount)
+--| final:
+--|   Project id__3=COALESCE("id__1", "id__2"), name__1, amount__1
+--|     FullJoin "id__1" = "id__2"
+--|       Scan public.customers (id__1, name__1)
+--|       Scan public.orders (id__2, amount__1)
+--| when customers changed:
+--|   Project id__3=COALESCE("id__1", "id__2"), name__1, amount__1
+--|     UnionAll
+--|       UnionAll
+--|         Join "id__1" = "id__2"
+--|           Changes public.customers (id__1, name__1)
+--|           Scan public.orders (id__2, amount__1)
+--|         LeftJoin FALSE
+--|           Project id__1, name__1
+--|             Filter NOT "__pgt_met"
+--|               Mark __pgt_met: "id__1" = "id__2"
+--|                 Changes public.customers (id__1, name__1)
+--|                 Scan public.orders (id__2, amount__1)
+--|           Scan public.orders (id__2, amount__1)
+--|       Project id__1, name__1, id__2, amount__1
+--|         LeftJoin FALSE
+--|           Project id__2, amount__1
+--|             Filter NOT "__pgt_met"
+--|               Flipped __pgt_met: "id__1" = "id__2"
+--|                 Scan public.orders (id__2, amount__1)
+--|                 Scan public.customers (id__1, name__1)
+--|                 Changes public.customers (id__1, name__1)
+--|           Scan public.customers (id__1, name__1)
+--| when orders changed:
+--|   Project id__3=COALESCE("id__1", "id__2"), name__1, amount__1
+--|     UnionAll
+--|       UnionAll
+--|         Join "id__1" = "id__2"
+--|           Scan public.customers (id__1, name__1)
+--|           Changes public.orders (id__2, amount__1)
+--|         LeftJoin FALSE
+--|           Project id__1, name__1
+--|             Filter NOT "__pgt_met"
+--|               Flipped __pgt_met: "id__1" = "id__2"
+--|                 Scan public.customers (id__1, name__1)
+--|                 Scan public.orders (id__2, amount__1)
+--|                 Changes public.orders (id__2, amount__1)
+--|           Scan public.orders (id__2, amount__1)
+--|       Project id__1, name__1, id__2, amount__1
+--|         LeftJoin FALSE
+--|           Project id__2, amount__1
+--|             Filter NOT "__pgt_met"
+--|               Mark __pgt_met: "id__1" = "id__2"
+--|                 Changes public.orders (id__2, amount__1)
+--|                 Scan public.customers (id__1, name__1)
+--|           Scan public.customers (id__1, name__1)
+
+-- a filter of the left side goes below the join, one of the right side stays
+SELECT c.id, o.amount FROM public.customers c LEFT JOIN public.orders o ON o.customer_id = c.id WHERE c.region = 'EU' AND o.amount IS NULL;
+--| key: none
+--| captured: customers (id, region); orders (customer_id, amount)
+--| final:
+--|   Project id__1, amount__1
+--|     Filter amount__1 IS NULL
+--|       LeftJoin customer_id__1 = id__1
+--|         Filter region__1 = 'EU'
+--|           Scan public.customers (id__1, region__1)
+--|         Scan public.orders (customer_id__1, amount__1)
+--| when customers changed:
+--|   Project id__1, amount__1
+--|     Filter amount__1 IS NULL
+--|       UnionAll
+--|         Join customer_id__1 = id__1
+--|           Filter region__1 = 'EU'
+--|             Changes public.customers (id__1, region__1)
+--|           Scan public.orders (customer_id__1, amount__1)
+--|         LeftJoin FALSE
+--|           Project id__1, region__1
+--|             Filter NOT "__pgt_met"
+--|               Mark __pgt_met: customer_id__1 = id__1
+--|                 Filter region__1 = 'EU'
+--|                   Changes public.customers (id__1, region__1)
+--|                 Scan public.orders (customer_id__1, amount__1)
+--|           Scan public.orders (customer_id__1, amount__1)
+--| when orders changed:
+--|   Project id__1, amount__1
+--|     Filter amount__1 IS NULL
+--|       UnionAll
+--|         Join customer_id__1 = id__1
+--|           Filter region__1 = 'EU'
+--|             Scan public.customers (id__1, region__1)
+--|           Changes public.orders (customer_id__1, amount__1)
+--|         LeftJoin FALSE
+--|           Project id__1, region__1
+--|             Filter NOT "__pgt_met"
+--|               Flipped __pgt_met: customer_id__1 = id__1
+--|                 Filter region__1 = 'EU'
+--|                   Scan public.customers (id__1, region__1)
+--|                 Scan public.orders (customer_id__1, amount__1)
+--|                 Changes public.orders (customer_id__1, amount__1)
+--|           Scan public.orders (customer_id__1, amount__1)
+
+-- what may be padded may be NULL: counted over a left join
+SELECT c.region, count(*) AS n, count(o.id) AS orders FROM public.customers c LEFT JOIN public.orders o ON o.customer_id = c.id GROUP BY c.region;
+--| key: region
+--| captured: customers (id, region); orders (id, customer_id)
+--| state_9_1: by region__1: n rows, c1 count
+--|   Project region__1, id__2
+--|     LeftJoin customer_id__1 = id__1
+--|       Scan public.customers (id__1, region__1)
+--|       Scan public.orders (id__2, customer_id__1)
+--| when customers changed:
+--|   Project region__1, id__2
+--|     UnionAll
+--|       Join customer_id__1 = id__1
+--|         Changes public.customers (id__1, region__1)
+--|         Scan public.orders (id__2, customer_id__1)
+--|       LeftJoin FALSE
+--|         Project id__1, region__1
+--|           Filter NOT "__pgt_met"
+--|             Mark __pgt_met: customer_id__1 = id__1
+--|               Changes public.customers (id__1, region__1)
+--|               Scan public.orders (id__2, customer_id__1)
+--|         Scan public.orders (id__2, customer_id__1)
+--| when orders changed:
+--|   Project region__1, id__2
+--|     UnionAll
+--|       Join customer_id__1 = id__1
+--|         Scan public.customers (id__1, region__1)
+--|         Changes public.orders (id__2, customer_id__1)
+--|       LeftJoin FALSE
+--|         Project id__1, region__1
+--|           Filter NOT "__pgt_met"
+--|             Flipped __pgt_met: customer_id__1 = id__1
+--|               Scan public.customers (id__1, region__1)
+--|               Scan public.orders (id__2, customer_id__1)
+--|               Changes public.orders (id__2, customer_id__1)
+--|         Scan public.orders (id__2, customer_id__1)
+--| final:
+--|   Project region__1="state_9_1_k1", count__1="state_9_1_n", count__2="state_9_1_c1"
+--|     Scan state_9_1 (state_9_1_k1, state_9_1_n, state_9_1_c1)
+--| when customers changed:
+--|   Project region__1="state_9_1_k1", count__1="state_9_1_n", count__2="state_9_1_c1"
+--|     Changes state_9_1 (state_9_1_k1, state_9_1_n, state_9_1_c1)
+--| when orders changed:
+--|   Project region__1="state_9_1_k1", count__1="state_9_1_n", count__2="state_9_1_c1"
+--|     Changes state_9_1 (state_9_1_k1, state_9_1_n, state_9_1_c1)
