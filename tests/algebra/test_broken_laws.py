@@ -126,7 +126,7 @@ def test_turning_the_match_of_rows_that_came_is_noticed(conn, monkeypatch, plan)
     assert is_noticed(conn, PLANS[plan])
 
 
-@pytest.mark.parametrize("plan", ["mark", "mark with an equality and any condition"])
+@pytest.mark.parametrize("plan", ["mark", "mark with any condition"])
 def test_a_match_that_was_there_all_along_is_noticed_when_taken_for_new(conn, monkeypatch, plan):
     whole = turned.turned
 
