@@ -20,7 +20,7 @@ from pg_trickle.algebra.plan import Plan as Algebra
 from pg_trickle.algebra.source import Opaque
 from pg_trickle.catalog.model import CompileRequest
 from pg_trickle.errors import UnsupportedQuery
-from pg_trickle.parse.from_clause import Query
+from pg_trickle.parse.from_clause import CAPTURED, Query
 from pg_trickle.parse.select import parse
 from pg_trickle.parse.types import fact_type
 from pg_trickle.parse.volatility import check_functions, is_determined_by_rows
@@ -197,9 +197,8 @@ def _watched(request: CompileRequest) -> dict[int, tuple[str, ...]]:
     """For a recomputing plan: what to capture, merely to know whether anything changed."""
     if not is_determined_by_rows(request):
         return {}
-    capturable = {"table", "stream_table"}
     leaves = [one for one in request.relations if one.kind != "view"]
-    if any(one.opaque is not None or one.kind not in capturable for one in leaves):
+    if any(one.opaque is not None or one.kind not in CAPTURED for one in leaves):
         return {}
     if any(one.opaque is not None for one in request.relations):
         return {}

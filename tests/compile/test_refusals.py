@@ -74,12 +74,21 @@ def test_what_has_no_rule_is_refused_by_name(query, construct):
     assert plan.differential == {}
 
 
-@pytest.mark.parametrize("kind", ["partitioned", "inherited", "foreign", "materialized_view", "system", "other"])
+@pytest.mark.parametrize("kind", ["foreign", "materialized_view", "system", "other"])
 def test_a_relation_whose_changes_are_not_captured_is_refused(kind):
     made = table(90, "odd", "id integer!", ("id",), kind=kind)
     plan = compile_query(request("SELECT x.id FROM public.odd x", (*SHOP, made), "id integer"))
     assert plan.refusal is not None
     assert "odd" in plan.refusal.message
+
+
+@pytest.mark.parametrize("kind", ["partitioned", "inherited"])
+def test_rows_of_a_relation_without_those_below_it_are_refused(kind):
+    made = table(90, "odd", "id integer!", ("id",), kind=kind)
+    assert compile_query(request("SELECT x.id FROM public.odd x", (*SHOP, made), "id integer")).incremental
+    plan = compile_query(request("SELECT x.id FROM ONLY public.odd x", (*SHOP, made), "id integer"))
+    assert plan.refusal is not None
+    assert plan.refusal.construct.startswith("ONLY")
 
 
 def test_an_opaque_relation_gives_its_own_reason():

@@ -38,8 +38,11 @@ UNWATCHED = {
         "INSERT INTO orders VALUES (100 + {}); REFRESH MATERIALIZED VIEW counted",
     ),
     "unlogged table": ("SELECT a FROM unlogged", "INSERT INTO unlogged VALUES ({})"),
-    "partitioned table": ("SELECT a, b FROM parted", "INSERT INTO parted VALUES ({}, 1)"),
-    "inheritance parent": ("SELECT a FROM parent", "INSERT INTO child VALUES ({})"),
+    "only a partitioned table": ("SELECT a, b FROM ONLY parted", "INSERT INTO parted VALUES ({}, 1)"),
+    "only an inheritance parent": (
+        "SELECT a FROM ONLY parent",
+        "INSERT INTO child VALUES ({0}); INSERT INTO parent VALUES ({0})",
+    ),
     "function that reads": ("SELECT id, how_many() AS n FROM orders", "INSERT INTO customers VALUES (100 + {})"),
     "setting": (
         "SELECT id, current_setting('server_version') AS v FROM orders",

@@ -43,6 +43,8 @@ _REASONS = {
     "range_table_func": ("XMLTABLE", "it has no delta rule yet."),
     "json_table": ("JSON_TABLE", "it has no delta rule yet."),
 }
+# Kinds of relations whose changes triggers write down.
+CAPTURED = frozenset({"table", "stream_table", "partitioned", "inherited"})
 
 
 def from_clause(items: list[Node], context: Context, parse: ParseQuery) -> Item:
@@ -86,7 +88,11 @@ def _range_var(table: RangeVar, context: Context, parse: ParseQuery) -> Item:
         inside = Context(context.request, context.namer)
         query = parse(parse_select(fact.definition), inside)
         return query.plan, _scope(alias, query, aliases, tuple(column.name for column in fact.columns))
-    if fact.kind not in {"table", "stream_table"}:
+    if not table.inh and fact.kind in {"partitioned", "inherited"}:
+        raise UnsupportedQuery(
+            f'ONLY "{fact.schema}.{fact.name}"', "its changes and those below it are captured together."
+        )
+    if fact.kind not in CAPTURED:
         raise UnsupportedQuery(
             f'{fact.kind.replace("_", " ")} relation "{fact.schema}.{fact.name}"', "its changes aren't captured yet."
         )

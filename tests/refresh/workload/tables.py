@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hypothesis import strategies as st
 
@@ -36,10 +36,15 @@ class Relation:
 
 @dataclass(frozen=True)
 class Table(Relation):
-    """A table; every one has an int column k to join by.  ``key``: none, id, or the nullable k."""
+    """A table; every one has an int column k to join by.  ``key``: none, id, or the nullable k.
+
+    ``shape``: plain, partitioned (by its key, else by k; partitions within partitions, columns in another order) or
+    inherited (a child, and a child of that).
+    """
 
     key: str | None = None
     not_null: frozenset[str] = frozenset()
+    shape: str = "plain"
 
     @property
     def definition(self) -> str:
@@ -48,7 +53,35 @@ class Table(Relation):
             parts.append("PRIMARY KEY (id)")
         elif self.key:
             parts.append(f"UNIQUE ({quoted(self.key)})")
-        return f"CREATE TABLE {self.name} ({', '.join(parts)})"
+        made = f"CREATE TABLE {self.name} ({', '.join(parts)})"
+        if self.shape == "partitioned":
+            return f"{made} PARTITION BY LIST ({self.key or 'k'}); {self._partitions}"
+        if self.shape == "inherited":
+            more = f"CREATE TABLE {self.name}_2 (more int) INHERITS ({self.name}_1)"
+            return f"{made}; CREATE TABLE {self.name}_1 () INHERITS ({self.name}); {more}"
+        return made
+
+    @property
+    def _partitions(self) -> str:
+        name, by = self.name, self.key or "k"
+        columns = ", ".join(
+            f"{one.sql} {one.type.name}{' NOT NULL' if one.name in self.not_null | {'id'} else ''}"
+            for one in reversed(self.columns)
+        )
+        return "; ".join([
+            f"CREATE TABLE {name}_1 PARTITION OF {name} FOR VALUES IN (1)",
+            f"CREATE TABLE {name}_2 (gone int, {columns}) PARTITION BY LIST ({by})",
+            f"ALTER TABLE {name}_2 DROP COLUMN gone",
+            f"CREATE TABLE {name}_3 PARTITION OF {name}_2 FOR VALUES IN (2, 3)",
+            f"ALTER TABLE {name} ATTACH PARTITION {name}_2 FOR VALUES IN (2, 3)",
+            f"CREATE TABLE {name}_4 PARTITION OF {name} DEFAULT",
+        ])  # fmt: skip
+
+    @property
+    def below(self) -> tuple[Table, ...]:
+        """Its partitions or children, to be written by themselves."""
+        last = {"plain": 0, "partitioned": 4, "inherited": 2}[self.shape]
+        return tuple(replace(self, name=f"{self.name}_{n}", key=None, shape="plain") for n in range(1, last + 1))
 
 
 # What generated SQL might confuse with its own names.
@@ -71,7 +104,8 @@ def tables(draw: st.DrawFn, name: str, types: tuple[Type, ...] = TYPES) -> Table
     if key == "id":
         columns.insert(0, Column("id", INT))
     not_null = draw(st.sets(st.sampled_from([one.name for one in columns]), max_size=2))
-    return Table(name, tuple(columns), key, frozenset(not_null))
+    shape = draw(st.sampled_from(["plain", "plain", "plain", "partitioned", "inherited"]))
+    return Table(name, tuple(columns), key, frozenset(not_null), shape)
 
 
 def values(column: Column, nullable: bool = True) -> st.SearchStrategy[str]:
@@ -115,6 +149,7 @@ def _where(draw: st.DrawFn, table: Table) -> str:
 @st.composite
 def writes(draw: st.DrawFn, table: Table) -> str:
     """A statement that writes to the table."""
+    table = draw(st.sampled_from([*[table] * len(table.below), *table.below] or [table]))
     column = draw(st.sampled_from(table.columns))
     value = (
         str(draw(st.integers(1, 9))) if column.name == "id" else draw(values(column, column.name not in table.not_null))

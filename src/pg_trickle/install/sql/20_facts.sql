@@ -130,9 +130,10 @@ CREATE FUNCTION pgtrickle_changes.may_hold_null(p_relation oid, p_column smallin
     SET search_path = pg_catalog, pg_temp
     SET plan_cache_mode = force_generic_plan
 AS $$
--- PostgreSQL 18 lets a NOT NULL constraint stand although rows may break it.
+-- PostgreSQL 18 lets a NOT NULL constraint stand although rows may break it; and rows of children need not keep to a parent's.
 BEGIN
-    RETURN current_setting('server_version_num')::integer >= 180000 AND EXISTS (
+    RETURN EXISTS (SELECT FROM pg_class AS c JOIN pg_inherits AS i ON i.inhparent = c.oid WHERE c.oid = p_relation AND c.relkind = 'r')
+        OR current_setting('server_version_num')::integer >= 180000 AND EXISTS (
         SELECT FROM pg_constraint AS k
          WHERE k.conrelid = p_relation AND k.contype = 'n' AND NOT k.convalidated AND k.conkey = ARRAY[p_column]);
 END
@@ -143,7 +144,7 @@ CREATE FUNCTION pgtrickle_changes.key_facts(p_relations oid[]) RETURNS TABLE (re
     SET search_path = pg_catalog, pg_temp
     SET plan_cache_mode = force_generic_plan
 AS $$
--- Unique indexes over plain columns whose rows can't repeat: primary key first.
+-- Unique indexes over plain columns whose rows can't repeat: primary key first.  An index of a table with children knows nothing of theirs.
 BEGIN
     RETURN QUERY
         SELECT k.indrelid, jsonb_agg(k.columns ORDER BY k.indisprimary DESC, k.indexrelid)
@@ -154,10 +155,29 @@ BEGIN
                   JOIN pg_opclass AS o ON o.oid = u.opclass
                  WHERE i.indrelid = ANY (p_relations) AND i.indisunique AND i.indisvalid AND i.indimmediate AND NOT i.indisexclusion
                    AND i.indpred IS NULL AND i.indexprs IS NULL AND u.place <= i.indnkeyatts
+                   AND NOT EXISTS (SELECT FROM pg_class AS c JOIN pg_inherits AS h ON h.inhparent = c.oid
+                                    WHERE c.oid = i.indrelid AND c.relkind = 'r')
                  GROUP BY i.indexrelid
                 HAVING bool_and(o.opcdefault AND u.ordering = a.attcollation
                                 AND (i.indnullsnotdistinct OR a.attnotnull AND NOT pgtrickle_changes.may_hold_null(i.indrelid, a.attnum)))) AS k
          GROUP BY k.indrelid;
+END
+$$;
+
+CREATE FUNCTION pgtrickle_changes.relations_below(p_relation oid) RETURNS TABLE (relid oid)
+    LANGUAGE plpgsql STABLE STRICT
+    SET search_path = pg_catalog, pg_temp
+    SET plan_cache_mode = force_generic_plan
+AS $$
+-- A relation and its partitions or children, at any depth.
+BEGIN
+    RETURN QUERY
+        WITH RECURSIVE below(relid) AS (
+            SELECT p_relation
+            UNION
+            SELECT i.inhrelid FROM below AS b JOIN pg_inherits AS i ON i.inhparent = b.relid
+        )
+        SELECT b.relid FROM below AS b;
 END
 $$;
 
@@ -263,6 +283,7 @@ AS $$
 -- Why the changes of a relation can't be used on the owner's behalf; NULL when they can.
 DECLARE
     v_class pg_class;
+    v_below text;
 BEGIN
     IF p_relation < 16384 THEN
         RETURN 'it is part of PostgreSQL''s own catalog, which no trigger can watch.';
@@ -282,6 +303,17 @@ BEGIN
     END IF;
     IF v_class.relpersistence = 'u' THEN
         RETURN 'it is unlogged: a crash empties it without a trace.';
+    END IF;
+    IF v_class.relhassubclass THEN
+        v_below := (SELECT format('%s, a %s below it, ', c.oid::regclass, CASE WHEN c.relispartition THEN 'partition' ELSE 'child' END)
+                           || CASE WHEN c.relkind NOT IN ('r', 'p') THEN 'can''t be watched by triggers.'
+                                   WHEN c.relpersistence = 'u' THEN 'is unlogged: a crash empties it without a trace.'
+                                   ELSE 'is temporary: it exists for one session alone.' END
+                      FROM pgtrickle_changes.relations_below(p_relation) AS b JOIN pg_class AS c ON c.oid = b.relid
+                     WHERE c.relkind NOT IN ('r', 'p') OR c.relpersistence <> 'p' LIMIT 1);
+        IF v_below IS NOT NULL THEN
+            RETURN v_below;
+        END IF;
     END IF;
     IF v_class.relrowsecurity AND (p_below_view OR pgtrickle_changes.run_as(p_owner,
            format('SELECT pg_catalog.row_security_active(%L::pg_catalog.oid)', p_relation))::boolean) THEN

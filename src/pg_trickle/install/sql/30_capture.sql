@@ -240,13 +240,19 @@ BEGIN
 END
 $$;
 
-CREATE FUNCTION pgtrickle_changes.capture_triggers(p_buffer name, p_source oid) RETURNS name[]
-    LANGUAGE plpgsql IMMUTABLE STRICT
+CREATE FUNCTION pgtrickle_changes.capture_triggers(p_buffer name, p_source oid, p_relation oid) RETURNS name[]
+    LANGUAGE plpgsql STABLE STRICT
     SET search_path = pg_catalog, pg_temp
+    SET plan_cache_mode = force_generic_plan
 AS $$
+-- What the triggers of a capture are called on the source, and on what is below it.  There, and where PostgreSQL itself makes copies
+-- of them on partitions, the source is in the name: what is below may be a source too, and a clash would forbid its ATTACH.
 DECLARE
     v_suffix text := substr(p_buffer, length(format('changes_%s', p_source)) + 1);
 BEGIN
+    IF p_relation <> p_source OR EXISTS (SELECT FROM pg_class AS c WHERE c.oid = p_source AND c.relkind = 'p') THEN
+        v_suffix := format('_%s%s', p_source, v_suffix);
+    END IF;
     RETURN ARRAY['pg_trickle_cdc_ins' || v_suffix, 'pg_trickle_cdc_upd' || v_suffix,
                  'pg_trickle_cdc_del' || v_suffix, 'pg_trickle_cdc_trunc' || v_suffix]::name[];
 END
@@ -255,13 +261,15 @@ $$;
 CREATE FUNCTION pgtrickle_changes.capture_relations(p_source oid) RETURNS oid[]
     LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, pg_temp
+    SET plan_cache_mode = force_generic_plan
 AS $$
--- The source, and the partitions below it: a partition can be truncated by itself.
+-- The source, and the partitions or children below it, which can be written by themselves.  Nobody but their session sees temporary ones.
 BEGIN
-    IF EXISTS (SELECT FROM pg_class AS c WHERE c.oid = p_source AND c.relkind = 'p') THEN
-        RETURN ARRAY(SELECT pt.relid::oid FROM pg_partition_tree(p_source) AS pt ORDER BY 1);
+    IF NOT EXISTS (SELECT FROM pg_inherits AS i WHERE i.inhparent = p_source) THEN
+        RETURN ARRAY[p_source];
     END IF;
-    RETURN ARRAY[p_source];
+    RETURN ARRAY(SELECT c.oid FROM pgtrickle_changes.relations_below(p_source) AS b JOIN pg_class AS c ON c.oid = b.relid
+                  WHERE c.relpersistence <> 't' ORDER BY c.oid);
 END
 $$;
 
@@ -271,11 +279,12 @@ CREATE FUNCTION pgtrickle_changes.capture_stamp(p_source oid, p_buffer name, p_a
     SET plan_cache_mode = force_generic_plan
 AS $$
 -- Changes whenever a trigger, a function, the buffer, the owner's rights on it, the name of a captured column, the expression
--- that generates it, or the source's place below a parent does.
+-- that generates it, the source's place below a parent, what is below it, or a subscription to it does.
 DECLARE
     v_functions name[] := pgtrickle_changes.capture_functions(p_buffer);
-    v_triggers  name[] := pgtrickle_changes.capture_triggers(p_buffer, p_source);
+    v_triggers  name[] := pgtrickle_changes.capture_triggers(p_buffer, p_source, p_source);
     v_relations oid[] := pgtrickle_changes.capture_relations(p_source);
+    v_below     name[] := CASE WHEN cardinality(v_relations) > 1 THEN pgtrickle_changes.capture_triggers(p_buffer, p_source, 0) END;
 BEGIN
     RETURN md5(concat_ws('|', v_relations::text,
         (SELECT string_agg(concat_ws(' ', p.oid, p.xmin, p.proowner), ',' ORDER BY p.oid)
@@ -283,7 +292,7 @@ BEGIN
           WHERE p.proname = ANY (v_functions) AND p.pronamespace = 'pgtrickle_changes'::regnamespace),
         (SELECT string_agg(concat_ws(' ', t.oid, t.xmin, t.tgenabled), ',' ORDER BY t.oid)
            FROM pg_trigger AS t
-          WHERE t.tgrelid = ANY (v_relations) AND t.tgname = ANY (v_triggers)),
+          WHERE t.tgrelid = p_source AND t.tgname = ANY (v_triggers) OR t.tgrelid = ANY (v_relations) AND t.tgname = ANY (v_below)),
         (SELECT concat_ws(' ', b.oid, b.relowner, b.relkind, b.relchecks, b.relhastriggers, b.relhasrules, b.relrowsecurity,
                           has_schema_privilege(b.relowner, b.relnamespace, 'USAGE'),
                           has_table_privilege(b.relowner, b.oid, 'INSERT'),
@@ -295,8 +304,9 @@ BEGIN
            FROM pg_attribute AS a
            LEFT JOIN pg_attrdef AS g ON g.adrelid = a.attrelid AND g.adnum = a.attnum AND a.attgenerated = 'v'
           WHERE a.attrelid = p_source AND a.attnum = ANY (p_attnums)),
-        -- Who is written by way of a parent is captured row by row, if at all.
-        (SELECT string_agg(concat_ws(' ', i.inhparent, i.xmin), ',' ORDER BY i.inhseqno) FROM pg_inherits AS i WHERE i.inhrelid = p_source)));
+        -- Who is written by way of a parent, or by logical replication, is captured row by row, if at all.
+        (SELECT string_agg(concat_ws(' ', i.inhparent, i.xmin), ',' ORDER BY i.inhseqno) FROM pg_inherits AS i WHERE i.inhrelid = p_source),
+        (SELECT string_agg(s.srsubid::text, ',' ORDER BY s.srsubid) FROM pg_subscription_rel AS s WHERE s.srrelid = p_source)));
 END
 $$;
 
@@ -327,13 +337,13 @@ BEGIN
                              WHERE p.proname = f.name AND p.pronamespace = 'pgtrickle_changes'::regnamespace)
           LIMIT 1),
         (SELECT format('trigger "%s" was %s', g.name, CASE WHEN t.oid IS NULL THEN 'dropped' ELSE 'disabled' END)
-           FROM unnest(pgtrickle_changes.capture_triggers(v_capture.buffer, p_source)) AS g(name)
+           FROM unnest(pgtrickle_changes.capture_triggers(v_capture.buffer, p_source, p_source)) AS g(name)
            LEFT JOIN pg_trigger AS t ON t.tgrelid = p_source AND t.tgname = g.name
           WHERE t.tgenabled IS DISTINCT FROM 'A'
           LIMIT 1),
         (SELECT format('function "%s" was altered', p.proname)
            FROM pg_trigger AS t JOIN pg_proc AS p ON p.oid = t.tgfoid
-          WHERE t.tgrelid = p_source AND t.tgname = ANY (pgtrickle_changes.capture_triggers(v_capture.buffer, p_source))
+          WHERE t.tgrelid = p_source AND t.tgname = ANY (pgtrickle_changes.capture_triggers(v_capture.buffer, p_source, p_source))
             AND strpos(pg_get_triggerdef(t.oid), md5(pg_get_functiondef(p.oid))) = 0
           LIMIT 1),
         (SELECT format('column "%s" was renamed', o.name)
@@ -349,8 +359,10 @@ CREATE FUNCTION pgtrickle_changes.capture_mode(p_source oid) RETURNS text
     LANGUAGE sql STABLE
     SET search_path = pg_catalog, pg_temp
 AS $$
-    -- Statement triggers don't fire for rows written through a partition, nor for what logical replication applies.
-    SELECT CASE WHEN pgtrickle_changes.setting('cdc_trigger_mode') = 'row' OR c.relkind = 'p' OR c.relispartition
+    -- Statement triggers fire for the relation that a statement names: not for rows that it writes above or below that, nor for what
+    -- logical replication applies.
+    SELECT CASE WHEN pgtrickle_changes.setting('cdc_trigger_mode') = 'row' OR c.relkind = 'p'
+                  OR EXISTS (SELECT FROM pg_inherits AS i WHERE i.inhrelid = c.oid OR i.inhparent = c.oid)
                   OR EXISTS (SELECT FROM pg_subscription_rel AS s WHERE s.srrelid = c.oid)
                 THEN 'row' ELSE 'statement' END
       FROM pg_class AS c WHERE c.oid = p_source
@@ -518,11 +530,11 @@ DECLARE
     v_tables    CONSTANT text[] := ARRAY['NEW TABLE AS __pgt_new', 'OLD TABLE AS __pgt_old NEW TABLE AS __pgt_new',
                                          'OLD TABLE AS __pgt_old'];
     v_functions name[] := pgtrickle_changes.capture_functions(p_buffer);
-    v_triggers  name[] := pgtrickle_changes.capture_triggers(p_buffer, p_source);
     v_function  text;
     v_guard     text;
     v_changed   text;
     v_relation  regclass;
+    v_trigger   name;
 BEGIN
     PERFORM pgtrickle_changes.drop_triggers(p_source, p_buffer, p_mode = 'statement');
     IF p_mode = 'row' THEN
@@ -552,18 +564,20 @@ BEGIN
         v_guard := pgtrickle_changes.capture_guard(format('%s()', v_function)::regprocedure);
 
         FOR v_relation IN
-            SELECT r.relid FROM unnest(pgtrickle_changes.capture_relations(p_source)) AS r(relid)
-             WHERE r.relid = p_source OR v_events[v_i] = 'trunc'
+            -- Of a row trigger PostgreSQL makes copies on partitions itself.
+            SELECT r.relid FROM unnest(pgtrickle_changes.capture_relations(p_source)) AS r(relid) JOIN pg_class AS c ON c.oid = r.relid
+             WHERE r.relid = p_source OR v_events[v_i] = 'trunc' OR NOT c.relispartition
         LOOP
+            v_trigger := (pgtrickle_changes.capture_triggers(p_buffer, p_source, v_relation))[v_i];
             EXECUTE format('CREATE OR REPLACE TRIGGER %I AFTER %s ON %s %s WHEN (%s) EXECUTE FUNCTION %s()',
-                v_triggers[v_i], v_words[v_i], v_relation,
+                v_trigger, v_words[v_i], v_relation,
                 CASE WHEN v_events[v_i] = 'trunc' THEN 'FOR EACH STATEMENT'
                      WHEN p_mode = 'row' THEN 'FOR EACH ROW'
                      ELSE format('REFERENCING %s FOR EACH STATEMENT', v_tables[v_i]) END,
                 concat_ws(' AND ', CASE WHEN v_events[v_i] = 'upd' THEN v_changed END, v_guard),
                 v_function);
             -- Also for a session that plays a replica: what it writes is in the table all the same.
-            EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER %I', v_relation, v_triggers[v_i]);
+            EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER %I', v_relation, v_trigger);
         END LOOP;
     END LOOP;
 END
@@ -581,7 +595,9 @@ BEGIN
     FOR v_item IN
         SELECT t.tgrelid::regclass AS relation, t.tgname
           FROM pg_trigger AS t
-         WHERE t.tgparentid = 0 AND t.tgname = ANY (pgtrickle_changes.capture_triggers(p_buffer, p_source))
+         WHERE t.tgparentid = 0
+           AND t.tgname = ANY (pgtrickle_changes.capture_triggers(p_buffer, p_source, p_source)
+                               || pgtrickle_changes.capture_triggers(p_buffer, p_source, 0))
            AND (t.tgrelid = p_source
                 OR t.tgfoid IN (SELECT p.oid FROM pg_proc AS p
                                  WHERE p.pronamespace = 'pgtrickle_changes'::regnamespace

@@ -180,7 +180,7 @@ BEGIN
         IF v_source.relid IS NULL THEN
             RAISE EXCEPTION 'invalid plan: the query doesn''t read relation %', v_source.oid USING ERRCODE = 'invalid_parameter_value';
         END IF;
-        IF pgtrickle_changes.relation_kind(v_source.oid) NOT IN ('table', 'stream_table', 'partitioned') THEN
+        IF pgtrickle_changes.relation_kind(v_source.oid) NOT IN ('table', 'stream_table', 'partitioned', 'inherited') THEN
             RAISE EXCEPTION 'invalid plan: changes of "%" can''t be captured', v_source.oid::regclass USING ERRCODE = 'invalid_parameter_value';
         END IF;
         v_wrong := pgtrickle_changes.opaque_reason(p_table.owner_oid, v_source.oid, v_source.attnums, v_source.below_view);

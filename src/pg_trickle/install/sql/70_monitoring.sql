@@ -384,7 +384,9 @@ CREATE VIEW pgtrickle_changes.capture_triggers_found AS
            p.proowner AS function_owner
       FROM pgtrickle.pgt_captures AS k
      CROSS JOIN LATERAL (
-         SELECT v.event, format('pg_trickle_cdc_%s%s', v.abbreviation, substr(k.buffer, length(format('changes_%s', k.source_relid)) + 1)) AS trigger_name,
+         SELECT v.event, format('pg_trickle_cdc_%s%s%s', v.abbreviation,
+                                CASE WHEN (SELECT c.relkind = 'p' FROM pg_class AS c WHERE c.oid = k.source_relid) THEN format('_%s', k.source_relid) END,
+                                substr(k.buffer, length(format('changes_%s', k.source_relid)) + 1)) AS trigger_name,
                 format('capture_%s_%s', substr(k.buffer, length('changes_') + 1), v.abbreviation) AS function_name
            FROM (VALUES ('INSERT', 'ins'), ('UPDATE', 'upd'), ('DELETE', 'del'), ('TRUNCATE', 'trunc')) AS v(event, abbreviation)) AS e
       LEFT JOIN pg_trigger AS t ON t.tgrelid = k.source_relid AND t.tgname = e.trigger_name
