@@ -24,7 +24,7 @@ def check_states(conn: Connection, name: str) -> None:
         have = sql.SQL("SELECT {c} FROM {t}").format(c=columns, t=table).as_string(conn)
         want = f"SELECT {columns.as_string(conn)} FROM ({state['query']}) AS fresh"
         for one, two in ((have, want), (want, have)):
-            differing = conn.execute(f"{one} EXCEPT ALL {two}".replace("%", "%%")).fetchall()
+            differing = conn.execute(f"{one} EXCEPT ALL {two}".encode()).fetchall()
             assert differing == [], f"{state['name']} of {name} differs from a fresh one in {differing}"
     for delta in plan["deltas"]:
         assert conn.execute(f"SELECT * FROM pgtrickle_changes.{delta['name']}").fetchall() == []

@@ -116,7 +116,7 @@ BEGIN
                    'orderable', t.orderable,
                    'hashable', t.hashable,
                    'collation', CASE WHEN a.attcollation <> 0 THEN a.attcollation::regcollation::text END,
-                   'buffer_column', CASE WHEN a.attname IN ('xid', 'seq', 'w') THEN '__pgt_' || a.attnum ELSE a.attname END,
+                   'buffer_column', CASE WHEN a.attname IN ('xid', 'seq', 'w') OR starts_with(a.attname, '__pgt_') THEN '__pgt_' || a.attnum ELSE a.attname END,
                    'scale', CASE WHEN t.base = 'numeric' AND a.atttypmod >= 4
                                  THEN greatest((((a.atttypmod - 4) & 2047) # 1024) - 1024, 0) END)
                ORDER BY a.attnum)

@@ -75,7 +75,7 @@ AS $$
          WHERE t.typtype = 'd'
     )
     SELECT n.attnum, n.attname,
-           CASE WHEN n.attname IN ('xid', 'seq', 'w') THEN format('__pgt_%s', n.attnum)::name ELSE n.attname END,
+           CASE WHEN n.attname IN ('xid', 'seq', 'w') OR starts_with(n.attname, '__pgt_') THEN format('__pgt_%s', n.attnum)::name ELSE n.attname END,
            pgtrickle_changes.column_type(b.typid, b.typmod, n.attcollation),
            CASE WHEN n.attgenerated = 'v'
                 THEN (SELECT format('(%s)', pg_get_expr(d.adbin, d.adrelid))

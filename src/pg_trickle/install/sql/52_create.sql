@@ -12,6 +12,7 @@ DECLARE
     v_name     text := format('%I.%I', p_schema, format('__pgt_query_%s_%s', pg_backend_pid(), (random() * 1e9)::bigint));
     v_query    text := p_args ->> 'query';
     v_settings jsonb := pgtrickle_changes.session_settings() || jsonb_build_object('search_path', p_args ->> 'search_path');
+    v_reserved name;
 BEGIN
     IF NOT EXISTS (SELECT FROM pg_namespace AS n WHERE n.nspname = p_schema) THEN
         RAISE EXCEPTION 'schema "%" does not exist', p_schema USING ERRCODE = 'invalid_schema_name';
@@ -41,6 +42,12 @@ BEGIN
     IF NOT EXISTS (SELECT FROM pg_attribute AS a WHERE a.attrelid = v_name::regclass AND a.attnum > 0) THEN
         RAISE EXCEPTION 'a stream table needs a column'
             USING ERRCODE = 'syntax_error', DETAIL = 'The query has none.', HINT = 'Select something.';
+    END IF;
+    SELECT a.attname INTO v_reserved FROM pg_attribute AS a WHERE a.attrelid = v_name::regclass AND starts_with(a.attname, '__pgt_') LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'the column name "%" is reserved', v_reserved
+            USING ERRCODE = 'reserved_name', DETAIL = 'Names that begin with "__pgt_" are for what the engine adds to rows.',
+                  HINT = format('Call it something else: … AS %I', ltrim(v_reserved, '_'));
     END IF;
     RETURN v_name::regclass;
 END
