@@ -1,0 +1,164 @@
+"""TPC-H's 22 queries: what a refresh costs against running the query again."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+import pg_trickle
+from bench.measure import Cost, alternating, cost_of
+from bench.refresh import clean_buffers, refresh
+from tests.tpch.data import generate, load, queries
+
+Connection = psycopg.Connection[Any]
+
+SHARES = (0.001, 0.01)
+
+# Of orders with their lines a third of the share comes, a third goes and a third changes.
+PICK = """
+CREATE TEMPORARY TABLE picked ON COMMIT DROP AS
+SELECT o_orderkey AS key, row_number() OVER (ORDER BY random()) %% 3 AS third
+  FROM orders WHERE random() < %(share)s AND o_orderkey < 100000000
+"""
+CHURN = (
+    """
+    INSERT INTO orders
+    SELECT o_orderkey + 100000000, o_custkey, o_orderstatus, o_totalprice, o_orderdate, o_orderpriority, o_clerk,
+           o_shippriority, o_comment
+      FROM orders JOIN picked ON key = o_orderkey WHERE third = 0
+        ON CONFLICT DO NOTHING
+    """,
+    """
+    INSERT INTO lineitem
+    SELECT l_orderkey + 100000000, l_partkey, l_suppkey, l_linenumber, l_quantity, l_extendedprice, l_discount, l_tax,
+           l_returnflag, l_linestatus, l_shipdate, l_commitdate, l_receiptdate, l_shipinstruct, l_shipmode, l_comment
+      FROM lineitem JOIN picked ON key = l_orderkey WHERE third = 0
+        ON CONFLICT DO NOTHING
+    """,
+    "DELETE FROM lineitem USING picked WHERE key = l_orderkey AND third = 1",
+    "DELETE FROM orders USING picked WHERE key = o_orderkey AND third = 1",
+    """
+    UPDATE lineitem
+       SET l_quantity = 1 + floor(random() * 50), l_discount = round((random() / 10)::numeric, 2),
+           l_shipdate = l_shipdate + 30 - floor(random() * 60)::int,
+           l_receiptdate = l_commitdate, l_commitdate = l_receiptdate
+      FROM picked WHERE key = l_orderkey AND third = 2
+    """,
+    """
+    UPDATE orders
+       SET o_orderdate = o_orderdate + 30 - floor(random() * 60)::int, o_orderstatus = 'F',
+           o_custkey = 1 + floor(random() * %(customers)s)::int
+      FROM picked WHERE key = o_orderkey AND third = 2
+    """,
+    "UPDATE customer SET c_acctbal = -c_acctbal, c_mktsegment = 'BUILDING' WHERE random() < %(share)s",
+    "UPDATE part SET p_size = 1 + floor(random() * 50), p_container = 'MED BOX' WHERE random() < %(share)s",
+    """
+    UPDATE partsupp SET ps_supplycost = 1001 - ps_supplycost, ps_availqty = 1 + floor(random() * 9999)
+     WHERE random() < %(share)s
+    """,
+    "UPDATE supplier SET s_acctbal = -s_acctbal, s_nationkey = floor(random() * 25) WHERE random() < %(share)s",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One query at one share of changed rows: by its changes, and anew."""
+
+    name: str
+    share: float
+    differential: Cost
+    recomputed: Cost
+
+
+def compare(
+    conn: Connection,
+    scale: float,
+    repetitions: int,
+    report: Callable[[str], None],
+    shares: tuple[float, ...] = SHARES,
+) -> list[Result]:
+    """Every query at every share; all stream tables live side by side, on the same changes."""
+    prepare(conn, scale, report)
+    names = create(conn, scale, report)
+    results = []
+    for share in shares:
+        measured = alternating(repetitions, lambda share=share: change(conn, share), _contenders(conn, names))
+        found = [Result(name, share, measured[name], measured[_plain(name)]) for name in names]
+        for one in found:
+            report(line(one))
+        results += found
+    for name in names:
+        verdict = pg_trickle.verify_stream_table(conn, name)
+        if not verdict.ok:
+            raise AssertionError(f"{name} lacks {verdict.missing} rows and has {verdict.extra} too many")
+    return results
+
+
+def line(one: Result) -> str:
+    ratio = one.recomputed / one.differential
+    return (
+        f"{one.name} {one.share:.1%}: {one.differential.cpu:8.1f} ms CPU, {one.differential.wall:8.1f} ms;"
+        f" REFRESH {one.recomputed.cpu:8.1f} ms CPU: {ratio.cpu:.1f}x CPU, {ratio.wall:.1f}x"
+    )
+
+
+def prepare(conn: Connection, scale: float, report: Callable[[str], None]) -> None:
+    """Generate and load."""
+    report(f"loading TPC-H at scale {scale:g}")
+    conn.execute("SELECT setseed(0.5)")
+    with tempfile.TemporaryDirectory() as directory:
+        generate(scale, Path(directory))
+        load(conn, Path(directory))
+
+
+def create(conn: Connection, scale: float, report: Callable[[str], None], only: Iterable[str] = ()) -> list[str]:
+    """A stream table and a materialized view of each query; the names of those that are maintained by their changes."""
+    made = []
+    for name, query in queries(scale).items():
+        if only and name not in only:
+            continue
+        try:
+            pg_trickle.create_stream_table(conn, name, query, schedule=None, refresh_mode="DIFFERENTIAL")
+        except psycopg.errors.FeatureNotSupported as exc:
+            report(f"{name}: {exc.diag.message_primary}")
+            continue
+        create_view = sql.SQL("CREATE MATERIALIZED VIEW {v} AS {q}")
+        conn.execute(create_view.format(v=sql.Identifier(_plain(name)), q=sql.SQL(query)))
+        made.append(name)
+    conn.execute("VACUUM ANALYZE")
+    return made
+
+
+def _plain(name: str) -> str:
+    return f"{name}_plain"
+
+
+def _contenders(conn: Connection, names: list[str]) -> dict[str, Callable[[], Cost]]:
+    found: dict[str, Callable[[], Cost]] = {}
+    for name in names:
+        found[name] = refresh(conn, name)
+        found[_plain(name)] = _again(conn, name)
+    return found
+
+
+def _again(conn: Connection, name: str) -> Callable[[], Cost]:
+    statement = sql.SQL("REFRESH MATERIALIZED VIEW {v}").format(v=sql.Identifier(_plain(name)))
+    return lambda: cost_of(conn, lambda: conn.execute(statement))
+
+
+def change(conn: Connection, share: float) -> None:
+    """Change that share of the rows of six tables in one transaction."""
+    clean_buffers(conn)
+    found = conn.execute("SELECT count(*) FROM customer").fetchone()
+    values = {"share": share, "customers": found and found[0]}
+    with conn.transaction():
+        conn.execute(PICK, values)
+        conn.execute("ANALYZE picked")
+        for statement in CHURN:
+            conn.execute(statement, values)
