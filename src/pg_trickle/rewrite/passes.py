@@ -5,12 +5,13 @@ from __future__ import annotations
 from pg_trickle.algebra.plan import Plan, names
 from pg_trickle.rewrite.prune import pruned
 from pg_trickle.rewrite.pushdown import pushed_down
+from pg_trickle.rewrite.reorder import reordered
 
 
 def optimised(plan: Plan) -> Plan:
     """The same query, arranged so that deltas stay small.
 
-    Predicates go down first, so that a delta is filtered before it is joined; then columns
-    that nobody reads go, so that they are neither captured nor grouped by.
+    Predicates go down first, so that a delta is filtered before it is joined; then joins are put
+    in order; then columns that nobody reads go, so that they are neither captured nor grouped by.
     """
-    return pruned(pushed_down(plan), frozenset(names(plan)))
+    return pruned(reordered(pushed_down(plan)), frozenset(names(plan)))
