@@ -121,32 +121,32 @@ SELECT c.region, sum(i.price) AS total FROM public.orders o JOIN public.items i 
 --| captured: customers (id, region); orders (id, customer_id); items (order_id, price)
 --| state_9_1: by region__1: n rows, c1 count, fs1 finite_sum, nan1 count_nan, pinf1 count_positive_infinity, ninf1 count_negative_infinity
 --|   Project region__1, price__1
---|     Join id__2 = customer_id__1
---|       Join order_id__1 = id__1
+--|     Join order_id__1 = id__1
+--|       Join id__2 = customer_id__1
 --|         Scan public.orders (id__1, customer_id__1)
---|         Scan public.items (order_id__1, price__1)
---|       Scan public.customers (id__2, region__1)
+--|         Scan public.customers (id__2, region__1)
+--|       Scan public.items (order_id__1, price__1)
 --| when customers changed:
 --|   Project region__1, price__1
---|     Join id__2 = customer_id__1
---|       Join order_id__1 = id__1
+--|     Join order_id__1 = id__1
+--|       Join id__2 = customer_id__1
 --|         Scan public.orders (id__1, customer_id__1)
---|         Scan public.items (order_id__1, price__1)
---|       Changes public.customers (id__2, region__1)
+--|         Changes public.customers (id__2, region__1)
+--|       Scan public.items (order_id__1, price__1)
 --| when orders changed:
 --|   Project region__1, price__1
---|     Join id__2 = customer_id__1
---|       Join order_id__1 = id__1
+--|     Join order_id__1 = id__1
+--|       Join id__2 = customer_id__1
 --|         Changes public.orders (id__1, customer_id__1)
---|         Scan public.items (order_id__1, price__1)
---|       Scan public.customers (id__2, region__1)
+--|         Scan public.customers (id__2, region__1)
+--|       Scan public.items (order_id__1, price__1)
 --| when items changed:
 --|   Project region__1, price__1
---|     Join id__2 = customer_id__1
---|       Join order_id__1 = id__1
+--|     Join order_id__1 = id__1
+--|       Join id__2 = customer_id__1
 --|         Scan public.orders (id__1, customer_id__1)
---|         Changes public.items (order_id__1, price__1)
---|       Scan public.customers (id__2, region__1)
+--|         Scan public.customers (id__2, region__1)
+--|       Changes public.items (order_id__1, price__1)
 --| final:
 --|   Project region__1="state_9_1_k1", sum__1=CASE WHEN "state_9_1_nan1" > 0 OR ("state_9_1_pinf1" > 0 AND "state_9_1_ninf1" > 0) THEN 'NaN'::numeric WHEN "state_9_1_pinf1" > 0 THEN 'Infinity'::numeric WHEN "state_9_1_ninf1" > 0 THEN '-Infinity'::numeric WHEN "state_9_1_c1" > 0 THEN "state_9_1_fs1" END
 --|     Scan state_9_1 (state_9_1_k1, state_9_1_n, state_9_1_c1, state_9_1_fs1, state_9_1_nan1, state_9_1_pinf1, state_9_1_ninf1)

@@ -27,32 +27,32 @@ SELECT o.id, i.line, c.name FROM public.orders o JOIN public.items i ON i.order_
 --| captured: customers (id, name); orders (id, customer_id); items (order_id, line)
 --| final:
 --|   Project id__1, line__1, name__1
---|     Join id__2 = customer_id__1
---|       Join order_id__1 = id__1
+--|     Join order_id__1 = id__1
+--|       Join id__2 = customer_id__1
 --|         Scan public.orders (id__1, customer_id__1)
---|         Scan public.items (order_id__1, line__1)
---|       Scan public.customers (id__2, name__1)
+--|         Scan public.customers (id__2, name__1)
+--|       Scan public.items (order_id__1, line__1)
 --| when customers changed:
 --|   Project id__1, line__1, name__1
---|     Join id__2 = customer_id__1
---|       Join order_id__1 = id__1
+--|     Join order_id__1 = id__1
+--|       Join id__2 = customer_id__1
 --|         Scan public.orders (id__1, customer_id__1)
---|         Scan public.items (order_id__1, line__1)
---|       Changes public.customers (id__2, name__1)
+--|         Changes public.customers (id__2, name__1)
+--|       Scan public.items (order_id__1, line__1)
 --| when orders changed:
 --|   Project id__1, line__1, name__1
---|     Join id__2 = customer_id__1
---|       Join order_id__1 = id__1
+--|     Join order_id__1 = id__1
+--|       Join id__2 = customer_id__1
 --|         Changes public.orders (id__1, customer_id__1)
---|         Scan public.items (order_id__1, line__1)
---|       Scan public.customers (id__2, name__1)
+--|         Scan public.customers (id__2, name__1)
+--|       Scan public.items (order_id__1, line__1)
 --| when items changed:
 --|   Project id__1, line__1, name__1
---|     Join id__2 = customer_id__1
---|       Join order_id__1 = id__1
+--|     Join order_id__1 = id__1
+--|       Join id__2 = customer_id__1
 --|         Scan public.orders (id__1, customer_id__1)
---|         Changes public.items (order_id__1, line__1)
---|       Scan public.customers (id__2, name__1)
+--|         Scan public.customers (id__2, name__1)
+--|       Changes public.items (order_id__1, line__1)
 
 -- a self join
 SELECT a.id, b.id AS other FROM public.orders a JOIN public.orders b ON a.customer_id = b.customer_id AND a.id < b.id;

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import postgast
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import DecodeError, Message
-from postgast.pg_query_pb2 import AND_EXPR, Node, ParseResult, SelectStmt
+from postgast.pg_query_pb2 import AND_EXPR, OR_EXPR, BoolExprType, Node, ParseResult, SelectStmt
 
 from pg_trickle.errors import InvalidDefinition, UnsupportedQuery
 
@@ -97,10 +97,34 @@ def column_reference(name: str) -> Node:
 
 
 def conjuncts(node: Node) -> tuple[Node, ...]:
-    """The operands of a top-level AND, nested ones included."""
-    if kind(node) == "bool_expr" and node.bool_expr.boolop == AND_EXPR:
+    """The operands of a top-level AND, nested ones included; what all arms of an OR demand counts among them.
+
+    ``(a AND b) OR (a AND c)  =  a AND (b OR c)``, in SQL's logic of three values too.
+    """
+    if kind(node) != "bool_expr":
+        return (node,)
+    if node.bool_expr.boolop == AND_EXPR:
         return tuple(part for argument in node.bool_expr.args for part in conjuncts(argument))
-    return (node,)
+    return _factored(node) if node.bool_expr.boolop == OR_EXPR else (node,)
+
+
+def _factored(node: Node) -> tuple[Node, ...]:
+    arms = [{printed(part): part for part in conjuncts(argument)} for argument in node.bool_expr.args]
+    common = {text: part for text, part in arms[0].items() if all(text in arm for arm in arms)}
+    if not common:
+        return (node,)
+    rests = [[part for text, part in arm.items() if text not in common] for arm in arms]
+    rest = (_combined(OR_EXPR, [_combined(AND_EXPR, parts) for parts in rests]),) if all(rests) else ()
+    return (*common.values(), *rest)
+
+
+def _combined(operator: BoolExprType, parts: list[Node]) -> Node:
+    if len(parts) == 1:
+        return parts[0]
+    made = Node()
+    made.bool_expr.boolop = operator
+    made.bool_expr.args.extend(parts)
+    return made
 
 
 def strings(parts: Iterator[Node] | list[Node]) -> tuple[str, ...]:

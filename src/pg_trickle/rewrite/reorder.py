@@ -60,9 +60,7 @@ def _mine(predicate: Scalar, there: frozenset[str], columns: frozenset[str]) -> 
 
 
 def _ordered(plans: list[Plan], predicates: tuple[Scalar, ...]) -> list[Plan]:
-    rest = [
-        _Input(plan, place, frozenset(names(plan)), isinstance(plan, Filter)) for place, plan in enumerate(plans)
-    ]
+    rest = [_Input(plan, place, frozenset(names(plan)), isinstance(plan, Filter)) for place, plan in enumerate(plans)]
     chosen: list[Plan] = []
     there: frozenset[str] = frozenset()
     while rest:

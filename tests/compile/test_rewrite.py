@@ -1,0 +1,97 @@
+"""What the rewrites do to a query: joins in order, what all arms of an OR demand at its place."""
+
+from __future__ import annotations
+
+import pytest
+
+from pg_trickle.algebra.join import Join
+from pg_trickle.algebra.linear import Filter
+from pg_trickle.algebra.plan import Plan, distinct, inputs
+from pg_trickle.algebra.source import Scan, Source
+from pg_trickle.rewrite.passes import optimised
+from tests.compile.requests import parsed, request
+
+
+def rewritten(query: str) -> Plan:
+    return optimised(parsed(request(query)).plan)
+
+
+def order(plan: Plan) -> list[str]:
+    """The tables in the order in which they are joined."""
+    found = []
+    for node in distinct(plan):
+        if isinstance(node, Scan) and isinstance(node.table, Source):
+            found.append(node.table.name)
+    return found
+
+
+def filters(plan: Plan) -> list[str]:
+    """The conditions that are on one table alone, and on which."""
+    return [
+        f"{node.input.table.name}: {one.text}"
+        for node in distinct(plan)
+        if isinstance(node, Filter) and isinstance(node.input, Scan) and isinstance(node.input.table, Source)
+        for one in node.predicates
+    ]
+
+
+FROM = "FROM public.customers c, public.items i, public.orders o"
+
+
+def test_what_nothing_connects_yet_is_joined_when_something_does():
+    plan = rewritten(f"SELECT i.line {FROM} WHERE o.customer_id = c.id AND i.order_id = o.id")
+    assert order(plan) == ["customers", "orders", "items"]
+    assert all(node.on for node in distinct(plan) if isinstance(node, Join))
+
+
+def test_a_filtered_table_comes_first():
+    plan = rewritten(f"SELECT i.line {FROM} WHERE o.customer_id = c.id AND i.order_id = o.id AND i.line = 3")
+    assert order(plan) == ["items", "orders", "customers"]
+
+
+def test_a_row_found_by_its_key_comes_before_rows_found_by_a_foreign_key():
+    query = """
+        SELECT v.page FROM public.orders o, public.visits v, public.customers c
+         WHERE v.customer_id = o.customer_id AND c.id = o.customer_id
+        """
+    assert order(rewritten(query)) == ["orders", "customers", "visits"]
+
+
+def test_what_nothing_connects_is_multiplied_in_the_end():
+    plan = rewritten(
+        "SELECT v.page FROM public.orders o, public.visits v, public.customers c WHERE c.id = o.customer_id"
+    )
+    assert order(plan) == ["orders", "customers", "visits"]
+
+
+def test_columns_stay_in_their_places():
+    joined = f"SELECT c.id, i.line, o.id {FROM} WHERE o.customer_id = c.id AND i.order_id = o.id"
+    plan = rewritten(f"{joined} UNION ALL SELECT o.id, o.customer_id, o.id FROM public.orders o")
+    assert all(len(node.columns) == 3 for node in inputs(plan))
+
+
+@pytest.mark.parametrize(
+    ("condition", "expected"),
+    [
+        ("(o.paid AND o.id = 1) OR (o.paid AND o.id = 2)", ["o.paid", "o.id = 1 OR o.id = 2"]),
+        ("(o.paid AND o.id = 1) OR o.paid", ["o.paid"]),
+        ("(o.id = 1 AND o.paid) OR (o.paid AND o.id = 1 AND o.amount > 0)", ["o.id = 1", "o.paid"]),
+        ("o.paid OR o.id = 1", ["o.paid OR o.id = 1"]),
+        ("NOT (o.paid OR o.id = 1)", ["NOT (o.paid OR o.id = 1)"]),
+        ("o.id > 0 AND ((o.paid AND o.id = 1) OR o.paid)", ["o.id > 0", "o.paid"]),
+    ],
+)  # fmt: skip
+def test_what_all_arms_demand_is_demanded_once(condition: str, expected: list[str]):
+    found = filters(rewritten(f"SELECT o.id FROM public.orders o WHERE {condition}"))
+    plain = [one.partition(": ")[2].replace("__1", "").replace('"', "") for one in found]
+    assert plain == [one.replace("o.", "") for one in expected]
+
+
+def test_a_join_condition_in_every_arm_joins():
+    plan = rewritten(
+        "SELECT i.line FROM public.items i, public.orders o"
+        " WHERE (i.order_id = o.id AND o.paid AND i.line = 1) OR (i.order_id = o.id AND o.paid AND i.line = 2)"
+    )
+    (join,) = [node for node in distinct(plan) if isinstance(node, Join)]
+    assert join.on[0].equates
+    assert filters(plan) == ["items: line__1 = 1 OR line__1 = 2", 'orders: "paid__1"']
