@@ -20,6 +20,7 @@ from pg_trickle.algebra.plan import Plan as Algebra
 from pg_trickle.algebra.source import Opaque
 from pg_trickle.catalog.model import CompileRequest
 from pg_trickle.errors import UnsupportedQuery
+from pg_trickle.immediate import Immediate, immediate
 from pg_trickle.parse.from_clause import CAPTURED, Query
 from pg_trickle.parse.select import parse
 from pg_trickle.parse.types import fact_type
@@ -55,6 +56,7 @@ class Plan:
     differential: dict[str, programs.Program]
     explain: dict[str, Any] = field(default_factory=dict)
     indexes: tuple[dict[str, Any], ...] = ()
+    immediate: Immediate | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The plan as the engine reads it."""
@@ -74,6 +76,7 @@ class Plan:
                 "full": list(self.full),
                 "verify": self.verify,
                 "differential": {changed: list(program) for changed, program in self.differential.items()},
+                **({} if self.immediate is None else {"immediate": self.immediate.to_json()}),
             },
             "indexes": list(self.indexes),
             "explain": self.explain,
@@ -123,6 +126,7 @@ def _incremental(request: CompileRequest, query: Query) -> Plan:
         differential={name: program for name, (program, _) in made.items()},
         explain=explain.incremental(stages, final, definition.stored),
         indexes=explain.wanted_indexes(request, stages, final),
+        immediate=immediate(definition, sources, request.id),
     )
 
 

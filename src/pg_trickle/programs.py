@@ -14,6 +14,7 @@ from pg_trickle.algebra.plan import Plan, distinct
 from pg_trickle.algebra.source import Changes, Empty, Field, Opaque, Scan, Source, State
 from pg_trickle.render.apply import Target, apply, insert_all, renamed
 from pg_trickle.render.direct import apply_directly
+from pg_trickle.render.feed import BUFFERS, Feed
 from pg_trickle.render.parts import CHANGES_SCHEMA, WEIGHT
 from pg_trickle.render.parts import names as name_list
 from pg_trickle.render.select import CommonTables, consolidated, relation
@@ -135,7 +136,9 @@ def _diff_rows(target: Target, wanted: sql.Composable) -> sql.Composable:
     return consolidated(columns, both)
 
 
-def differential(definition: Definition, changed: frozenset[int] | None) -> tuple[Program, frozenset[State]]:
+def differential(
+    definition: Definition, changed: frozenset[int] | None, feed: Feed = BUFFERS
+) -> tuple[Program, frozenset[State]]:
     """The program for the case that just these sources changed (None: any), and the delta tables it uses.
 
     One statement as far as possible.  A statement can't see what it writes itself, so where a later
@@ -161,7 +164,7 @@ def differential(definition: Definition, changed: frozenset[int] | None) -> tupl
     if not isinstance(last, Empty):
         netted = last if is_net(last) else Consolidate(last)
         parts.append(_Part(None, netted, (netted,)))
-    return _statements(definition, parts)
+    return _statements(definition, parts, feed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +176,7 @@ class _Part:
     reads: tuple[Plan, ...]
 
 
-def _statements(definition: Definition, parts: list[_Part]) -> tuple[Program, frozenset[State]]:
+def _statements(definition: Definition, parts: list[_Part], feed: Feed) -> tuple[Program, frozenset[State]]:
     groups: list[list[_Part]] = []
     for part in parts:
         written = {one.stage.state for one in groups[-1] if one.stage} if groups else set()
@@ -182,12 +185,15 @@ def _statements(definition: Definition, parts: list[_Part]) -> tuple[Program, fr
         else:
             groups.append([part])
     travelling = _travelling(groups)
-    statements = [_statement(definition, group, travelling) for group in groups]
-    cleared = [
-        _printed(sql.SQL("WITH y AS (DELETE FROM {delta}) SELECT 0").format(delta=_delta_table(state)))
-        for state in sorted(travelling, key=lambda state: state.name)
-    ]
+    statements = [_statement(definition, group, travelling, feed) for group in groups]
+    cleared = [_cleared(state, feed) for state in sorted(travelling, key=lambda state: state.name)]
     return (*statements, *cleared), travelling
+
+
+def _cleared(state: State, feed: Feed) -> str:
+    common = CommonTables((), feed=feed)
+    common.add_writing("y", sql.SQL("DELETE FROM {delta}").format(delta=_delta_table(state)))
+    return _counting(sql.SQL("SELECT 0"), common)
 
 
 def _travelling(groups: list[list[_Part]]) -> frozenset[State]:
@@ -201,9 +207,9 @@ def _travelling(groups: list[list[_Part]]) -> frozenset[State]:
     return frozenset(found)
 
 
-def _statement(definition: Definition, group: list[_Part], travelling: frozenset[State]) -> str:
+def _statement(definition: Definition, group: list[_Part], travelling: frozenset[State], feed: Feed) -> str:
     stages = {part.stage.state: part.stage for part in group if part.stage}
-    common = CommonTables(tuple(plan for part in group for plan in part.reads), frozenset(stages))
+    common = CommonTables(tuple(plan for part in group for plan in part.reads), frozenset(stages), feed)
     direct = _direct_stage(definition, group)
     for part in group:
         if part.stage is not None:

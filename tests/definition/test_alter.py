@@ -57,7 +57,6 @@ def test_what_is_given_changes_and_nothing_else(
     [
         ("22023", {"schedule": "soon"}),
         ("22023", {"refresh_mode": "x"}),
-        ("0A000", {"refresh_mode": "IMMEDIATE"}),
         ("22023", {"status": "ERROR"}),
         ("22023", {"tier": "lukewarm"}),
         ("22023", {"diamond_consistency": "x"}),

@@ -173,7 +173,6 @@ def test_the_first_schema_of_the_path_is_where_it_goes(shop: Any, author: Connec
 
 BAD_ARGUMENTS: list[tuple[str, dict[str, Any]]] = [
     ("22023", {"refresh_mode": "SOMETIMES"}),
-    ("0A000", {"refresh_mode": "IMMEDIATE"}),
     ("22023", {"diamond_consistency": "x"}),
     ("22023", {"diamond_schedule_policy": "x"}),
     ("22023", {"cdc_mode": "x"}),

@@ -15,6 +15,7 @@ from pg_trickle.algebra.outer_join import FullJoin, LeftJoin
 from pg_trickle.algebra.plan import Plan, distinct, inputs
 from pg_trickle.algebra.plan import names as names_of
 from pg_trickle.algebra.source import Changes, Empty, Field, Opaque, Scan, Source, State, Unit
+from pg_trickle.render.feed import BUFFERS, Feed, Statement
 from pg_trickle.render.parts import (
     CHANGES_SCHEMA,
     WEIGHT,
@@ -40,8 +41,9 @@ class CommonTables:
     place, where its indexes work.  ``local`` names the states whose delta this very statement makes.
     """
 
-    def __init__(self, plans: tuple[Plan, ...], local: frozenset[State] = frozenset()) -> None:
+    def __init__(self, plans: tuple[Plan, ...], local: frozenset[State] = frozenset(), feed: Feed = BUFFERS) -> None:
         self.local = local
+        self.feed = feed
         # By identity: a delta shares its parts as objects, and to compare or hash them as trees takes exponential time.
         self._nodes = {id(node): node for plan in plans for node in distinct(plan)}
         self._uses = Counter(id(below) for node in self._nodes.values() for below in inputs(node))
@@ -80,10 +82,11 @@ class CommonTables:
         )
 
     def with_clause(self) -> sql.Composable:
-        """``WITH …``, or nothing."""
+        """``WITH …``, or nothing; where the changes are a WITH query of the engine's, what follows that."""
         if not self.bodies:
-            return sql.SQL("")
-        return sql.SQL("WITH {bodies} ").format(bodies=sql.SQL(",\n     ").join(self.bodies))
+            return sql.SQL(" ") if isinstance(self.feed, Statement) else sql.SQL("")
+        start = sql.SQL(",\n     {bodies} ") if isinstance(self.feed, Statement) else sql.SQL("WITH {bodies} ")
+        return start.format(bodies=sql.SQL(",\n     ").join(self.bodies))
 
     def _is_shared(self, plan: Plan) -> bool:
         if self._uses[id(plan)] < 2 or not is_delta(plan, self._deltas):
@@ -235,18 +238,7 @@ def _changes(table: Source | State, fields: tuple[Field, ...], common: CommonTab
         )
         for field in fields
     ]
-    # The frontier: what this snapshot sees and the last one didn't, and of the refreshing
-    # transaction's own changes those that came after its last refresh (docs/internals.md §2).
-    interval = sql.SQL(
-        "SELECT {captured}w AS {w} FROM {buffer}"
-        " WHERE xid >= pg_snapshot_xmin($1)"
-        " AND CASE WHEN xid = $2 THEN seq > ($3 ->> {oid})::bigint ELSE NOT pg_visible_in_snapshot(xid, $1) END"
-    ).format(
-        captured=sql.Composed(captured),
-        w=WEIGHT,
-        buffer=sql.Identifier(CHANGES_SCHEMA, table.buffer),
-        oid=sql.Literal(str(table.oid)),
-    )
+    interval = common.feed.rows(table, sql.Composed(captured))
     # No row comes two thousand million times, and sums of integers are cheaper than sums of bigints.
     return consolidated(tuple(field.column for field in fields), interval, INT)
 

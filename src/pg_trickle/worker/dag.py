@@ -29,7 +29,10 @@ class StreamTable:
     @property
     def refreshable(self) -> bool:
         """Whether the scheduler may refresh it at all, on its own account or for a dependant's sake."""
-        return self.status in REFRESHABLE and self.tier != "frozen" and self.refresh_mode != "IMMEDIATE"
+        if self.refresh_mode == "IMMEDIATE" and self.populated and not self.needs_reinit:
+            # Its writers maintain it.
+            return False
+        return self.status in REFRESHABLE and self.tier != "frozen"
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,20 +53,33 @@ $$;
 CREATE FUNCTION pgtrickle_changes.capture_columns(p_source oid, p_owner oid)
     RETURNS TABLE (attnum smallint, source_column name, buffer_column name, type text, expression text,
                    identity text, groupable boolean)
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- What the buffer has to hold.
+BEGIN
+    RETURN QUERY SELECT c.* FROM pgtrickle_changes.read_columns(p_source, ARRAY(
+        SELECT DISTINCT u.name FROM pgtrickle.pgt_dependencies AS d
+          JOIN pgtrickle.pgt_stream_tables AS st USING (pgt_id)
+         CROSS JOIN LATERAL unnest(d.columns_used) AS u(name)
+         WHERE d.source_relid = p_source AND d.captured AND st.owner_oid = p_owner)) AS c;
+END
+$$;
+
+CREATE FUNCTION pgtrickle_changes.read_columns(p_source oid, p_columns text[])
+    RETURNS TABLE (attnum smallint, source_column name, buffer_column name, type text, expression text,
+                   identity text, groupable boolean)
     LANGUAGE sql STABLE
     SET search_path = pg_catalog, pg_temp
 AS $$
-    -- What the buffer has to hold, in the source's column order.  A domain is stored as its base type: the domain's
+    -- Columns of a source as they are captured, in the source's order.  A domain is stored as its base type: the domain's
     -- constraints are none of the buffer's business (NOT NULL would refuse the marker of a TRUNCATE), and must not run.
     -- A virtual generated column is not in a trigger's rows: its expression is, which may only use built-in functions.
     WITH RECURSIVE needed AS (
         SELECT a.attnum, a.attname, a.atttypid, a.atttypmod, a.attcollation, a.attgenerated
           FROM pg_attribute AS a
          WHERE a.attrelid = p_source AND a.attnum > 0 AND NOT a.attisdropped
-           AND a.attname IN (SELECT unnest(d.columns_used)
-                               FROM pgtrickle.pgt_dependencies AS d
-                               JOIN pgtrickle.pgt_stream_tables AS st USING (pgt_id)
-                              WHERE d.source_relid = p_source AND d.captured AND st.owner_oid = p_owner)
+           AND a.attname = ANY (p_columns)
     ), bases AS (
         SELECT n.attnum, n.atttypid AS typid, n.atttypmod AS typmod FROM needed AS n
         UNION ALL

@@ -497,6 +497,8 @@ DECLARE
     v_broken       text;
     v_tries        integer := 0;
     v_forced       boolean;
+    v_immediate    boolean := v_table.refresh_mode = 'IMMEDIATE';
+    v_doubt        text;
 BEGIN
     PERFORM pgtrickle_changes.check_privileges(v_table);
 
@@ -520,6 +522,10 @@ BEGIN
         END IF;
     END IF;
 
+    IF v_immediate THEN
+        v_doubt := pgtrickle_changes.begin_immediate(v_table);
+        v_reason := coalesce(v_reason, v_table.reinit_reason, '');
+    END IF;
     v_drift := pgtrickle_changes.repair_captures(v_table);
     IF v_drift IS NOT NULL THEN
         v_reason := v_drift;
@@ -574,7 +580,11 @@ BEGIN
     END LOOP;
     PERFORM pgtrickle_changes.restore_row_security(v_table, v_forced);
 
-    PERFORM pgtrickle_changes.record_refresh(v_table, v_result ->> 'mode', p_initiated_by, v_started_at, (v_result ->> 'rows_in')::bigint,
+    IF v_doubt IS NOT NULL THEN
+        UPDATE pgtrickle.pgt_stream_tables AS st SET needs_reinit = true, reinit_reason = v_doubt WHERE st.pgt_id = p_id;
+    END IF;
+    PERFORM pgtrickle_changes.record_refresh(v_table, v_result ->> 'mode',
+        CASE WHEN v_immediate AND p_initiated_by = 'SCHEDULER' THEN 'IMMEDIATE-fallback' ELSE p_initiated_by END, v_started_at, (v_result ->> 'rows_in')::bigint,
         (v_result ->> 'rows_out')::bigint, v_result ->> 'skipped', v_result ->> 'reason', (v_result ->> 'data_timestamp')::timestamptz);
     RETURN v_result || '{"stale_plan": false}';
 END
@@ -663,6 +673,8 @@ BEGIN
                       DETAIL = coalesce('Its last error: ' || v_table.last_error_message, 'It was suspended by hand.'),
                       HINT = format('SELECT pgtrickle.resume_stream_table(%L);', format('%I.%I', v_table.pgt_schema, v_table.pgt_name));
         END IF;
+        -- Upstream, one that is maintained in its writers' statements is up to date.
+        CONTINUE WHEN v_id <> p_id AND v_table.refresh_mode = 'IMMEDIATE' AND v_table.is_populated AND NOT v_table.needs_reinit;
         v_started_at := clock_timestamp();
         BEGIN
             PERFORM pgtrickle_changes.refresh_current_plan(v_id);

@@ -271,11 +271,6 @@ AS $$
 DECLARE
     v_mode text := pgtrickle_changes.checked_choice('refresh_mode', upper(p_mode), '{AUTO,DIFFERENTIAL,FULL,IMMEDIATE}');
 BEGIN
-    IF v_mode = 'IMMEDIATE' THEN
-        RAISE EXCEPTION 'refresh mode IMMEDIATE is not available yet'
-            USING ERRCODE = 'feature_not_supported',
-                  HINT = 'Use AUTO: with schedule ''calculated'' changes show within milliseconds of their commit.';
-    END IF;
     RETURN v_mode;
 END
 $$;

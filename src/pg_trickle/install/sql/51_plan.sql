@@ -87,11 +87,14 @@ END
 $$;
 
 CREATE FUNCTION pgtrickle_changes.effective_mode(p_mode text, p_plan jsonb) RETURNS text
-    LANGUAGE plpgsql IMMUTABLE
+    LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    IF (p_plan ->> 'incremental')::boolean THEN
+    IF p_mode = 'IMMEDIATE' THEN
+        PERFORM pgtrickle_changes.refuse_immediate(p_plan);
+        RETURN p_mode;
+    ELSIF (p_plan ->> 'incremental')::boolean THEN
         RETURN CASE WHEN p_mode = 'FULL' THEN 'FULL' ELSE 'DIFFERENTIAL' END;
     END IF;
     IF p_mode = 'DIFFERENTIAL' THEN
@@ -122,6 +125,7 @@ DECLARE
     v_source  oid;
 BEGIN
     SELECT st.* INTO STRICT v_table FROM pgtrickle.pgt_stream_tables AS st WHERE st.pgt_id = p_id;
+    PERFORM pgtrickle_changes.drop_immediate(p_id);
     PERFORM pgtrickle_changes.drop_states(p_id);
     PERFORM pgtrickle_changes.store_plan(v_table, p_plan, p_request);
     PERFORM pgtrickle_changes.make_indexes(v_table, p_plan);
@@ -198,7 +202,8 @@ BEGIN
             RAISE EXCEPTION 'permission denied for column "%" of "%"', v_wrong, v_source.oid::regclass USING ERRCODE = 'insufficient_privilege';
         END IF;
         INSERT INTO pgtrickle.pgt_dependencies (pgt_id, source_relid, source_kind, columns_used, captured)
-        VALUES (p_table.pgt_id, v_source.oid, pgtrickle_changes.relation_kind(v_source.oid), coalesce(v_columns, '{}'), true);
+        VALUES (p_table.pgt_id, v_source.oid, pgtrickle_changes.relation_kind(v_source.oid), coalesce(v_columns, '{}'),
+                p_table.refresh_mode <> 'IMMEDIATE');
     END LOOP;
     INSERT INTO pgtrickle.pgt_dependencies (pgt_id, source_relid, source_kind, columns_used, captured)
     SELECT p_table.pgt_id, c.relid, k.kind,

@@ -14,6 +14,7 @@ DECLARE
     v_policy      text := pgtrickle_changes.checked_choice('diamond_schedule_policy', p_args ->> 'diamond_schedule_policy', '{fastest,slowest}');
     v_schedule    text := pgtrickle_changes.checked_schedule(p_args ->> 'schedule');
     v_seconds     float8 := pgtrickle_changes.schedule_seconds(v_schedule);
+    v_former      text := v_table.refresh_mode;
     v_scheduled   boolean := v_schedule IS NOT NULL OR p_args ? 'schedule_given';
 BEGIN
     v_table := pgtrickle_changes.with_current_name(pgtrickle_changes.lock_stream_table(v_table.pgt_id));
@@ -39,8 +40,11 @@ BEGIN
           FROM pgtrickle.pgt_plans AS p
          WHERE st.pgt_id = v_table.pgt_id AND p.pgt_id = st.pgt_id;
     END IF;
+    IF (v_former = 'IMMEDIATE') <> (v_table.refresh_mode = 'IMMEDIATE') THEN
+        PERFORM pgtrickle_changes.switch_immediate(v_table.pgt_id);
+    END IF;
     IF v_status = 'SUSPENDED' THEN
-        UPDATE pgtrickle.pgt_stream_tables AS st SET status = 'SUSPENDED' WHERE st.pgt_id = v_table.pgt_id;
+        PERFORM pgtrickle_changes.suspend(v_table.pgt_id);
     ELSIF v_status = 'ACTIVE' THEN
         PERFORM pgtrickle_changes.resume(v_table.pgt_id);
     END IF;
@@ -155,8 +159,19 @@ AS $$
 DECLARE
     v_table pgtrickle.pgt_stream_tables := pgtrickle_changes.owned_stream_table(p_caller, p_args);
 BEGIN
-    UPDATE pgtrickle.pgt_stream_tables AS st SET status = 'SUSPENDED' WHERE st.pgt_id = v_table.pgt_id;
+    PERFORM pgtrickle_changes.suspend(v_table.pgt_id);
     RETURN NULL;
+END
+$$;
+
+CREATE FUNCTION pgtrickle_changes.suspend(p_id bigint) RETURNS void
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- Nobody maintains it any more, nor does anybody's statement.
+BEGIN
+    PERFORM pgtrickle_changes.drop_immediate(p_id);
+    UPDATE pgtrickle.pgt_stream_tables AS st SET status = 'SUSPENDED' WHERE st.pgt_id = p_id;
 END
 $$;
 
@@ -168,6 +183,12 @@ BEGIN
     UPDATE pgtrickle.pgt_stream_tables AS st
        SET status = CASE WHEN st.is_populated THEN 'ACTIVE' ELSE 'INITIALIZING' END, consecutive_errors = 0
      WHERE st.pgt_id = p_id;
+    -- What was written meanwhile is known to nobody.
+    IF EXISTS (SELECT FROM pgtrickle.pgt_stream_tables AS st
+                WHERE st.pgt_id = p_id AND st.refresh_mode = 'IMMEDIATE' AND st.is_populated)
+       AND pgtrickle_changes.immediate_drift(p_id) IS NOT NULL THEN
+        PERFORM pgtrickle_changes.refresh_current_plan(p_id);
+    END IF;
 END
 $$;
 

@@ -275,6 +275,7 @@ BEGIN
             v_problems := v_problems || format('stream table %s: %s', v_id, v_message);
         END;
     END LOOP;
+    PERFORM pgtrickle_changes.flag_immediate();
     WITH gone AS (
         DELETE FROM pgtrickle.pgt_refresh_history AS h
          WHERE h.refresh_id IN (SELECT o.refresh_id FROM pgtrickle.pgt_refresh_history AS o
@@ -304,6 +305,7 @@ BEGIN
                   WHERE p.pgt_id = p_id),
            ARRAY(SELECT s.source_relid FROM pgtrickle.pgt_dependencies AS s WHERE s.pgt_id = p_id ORDER BY s.source_relid)
       INTO v_states, v_sources;
+    PERFORM pgtrickle_changes.drop_immediate(p_id);
     DELETE FROM pgtrickle.pgt_stream_tables AS st WHERE st.pgt_id = p_id RETURNING st.owner_oid INTO v_owner;
     EXECUTE format('DROP VIEW IF EXISTS pgtrickle_changes.%I', 'query_' || p_id);
     FOREACH v_item IN ARRAY v_states LOOP

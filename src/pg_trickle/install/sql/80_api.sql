@@ -34,7 +34,7 @@ AS $$
     RETURNING result
 $$;
 COMMENT ON FUNCTION pgtrickle.create_stream_table(text, text, text, text, boolean, text, text, text, boolean) IS
-    'Create a table that keeps itself equal to a query. schedule: a duration, cron, calculated, or NULL; refresh_mode: AUTO, DIFFERENTIAL, FULL; initialize => false leaves it empty until its first refresh';
+    'Create a table that keeps itself equal to a query. schedule: a duration, cron, calculated, or NULL; refresh_mode: AUTO, DIFFERENTIAL, FULL, IMMEDIATE (in the writing transaction); initialize => false leaves it empty until its first refresh';
 
 CREATE FUNCTION pgtrickle.create_stream_table_if_not_exists(
     name text,
