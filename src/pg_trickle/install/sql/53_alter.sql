@@ -228,7 +228,13 @@ BEGIN
     FOREACH v_id IN ARRAY pgtrickle_changes.with_upstream(v_table.pgt_id) LOOP
         SELECT st.* INTO v_table FROM pgtrickle.pgt_stream_tables AS st WHERE st.pgt_id = v_id;
         IF pgtrickle_changes.fingerprint(v_id) IS DISTINCT FROM v_table.fingerprint THEN
-            v_table := pgtrickle_changes.follow_name(v_table);
+            BEGIN
+                v_table := pgtrickle_changes.follow_name(v_table);
+                PERFORM pgtrickle_changes.check_readable(v_table.owner_oid, v_table.definition_view);
+            EXCEPTION WHEN OTHERS THEN
+                -- No plan will help: the refresh says what is wrong, and leaves it in the history.
+                CONTINUE;
+            END;
             IF pgtrickle_changes.request_hash(pgtrickle_changes.compile_request(v_table.owner_oid, v_table.definition_view, v_id,
                    v_table.pgt_schema, v_table.pgt_name)) IS DISTINCT FROM (
                    SELECT p.request_hash FROM pgtrickle.pgt_plans AS p WHERE p.pgt_id = v_id) THEN

@@ -160,6 +160,10 @@ BEGIN
         IF v_status IS NULL OR v_status = 'SUSPENDED' OR v_upstream IS NOT NULL THEN
             v_result := jsonb_build_object('skipped', coalesce(v_upstream, 'suspended or dropped'));
             v_left_out := v_left_out || CASE WHEN v_upstream IS NOT NULL THEN v_id END;
+            INSERT INTO pgtrickle.pgt_refresh_history (pgt_id, pgt_name, refresh_mode, initiated_by, started_at, finished_at, skipped_reason)
+            SELECT st.pgt_id, st.pgt_name, st.effective_refresh_mode, p_initiated_by, v_began_at, clock_timestamp(), v_upstream
+              FROM pgtrickle.pgt_stream_tables AS st
+             WHERE st.pgt_id = v_id AND v_upstream IS NOT NULL;
         ELSE
             BEGIN
                 v_result := pgtrickle_changes.refresh(v_id, p_initiated_by) - 'skipped';

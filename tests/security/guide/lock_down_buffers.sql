@@ -1,0 +1,2 @@
+REVOKE ALL ON ALL TABLES IN SCHEMA pgtrickle_changes FROM PUBLIC;
+GRANT SELECT ON ALL TABLES IN SCHEMA pgtrickle_changes TO st_owner;

@@ -1,0 +1,118 @@
+"""Audit: every refresh leaves its row, and nobody but the engine writes there (S41–S44, S57)."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import psycopg
+import pytest
+
+import pg_trickle
+from tests.security.conftest import TOTALS, Connection, Place, denied, guide
+
+HISTORY = """
+SELECT initiated_by, success, skipped_reason FROM pgtrickle.pgt_refresh_history WHERE pgt_name = %s ORDER BY refresh_id
+"""
+
+
+def history(place: Place, name: str = "st") -> list[tuple[Any, ...]]:
+    return place.superuser.execute(HISTORY, (name,)).fetchall()
+
+
+@pytest.mark.versions
+def test_s41_every_refresh_leaves_one_row(place: Place, author: Connection, worker: Any) -> None:
+    """Initial, manual, without changes, scheduled, failed by hand and by schedule."""
+    pg_trickle.create_stream_table(author, "st", "SELECT id, 10 / tenant_id AS share FROM orders", schedule=None)
+    place.superuser.execute("UPDATE orders SET tenant_id = 4 WHERE id = 1")
+    pg_trickle.refresh_stream_table(author, "st")
+    pg_trickle.refresh_stream_table(author, "st")
+    expected = [("INITIAL", True, None), ("MANUAL", True, None), ("MANUAL", True, "no changes")]
+    assert history(place) == expected
+    place.superuser.execute("UPDATE orders SET tenant_id = 0 WHERE id = 1")
+    with pytest.raises(psycopg.errors.DivisionByZero):
+        pg_trickle.refresh_stream_table(author, "st")
+    expected.append(("MANUAL", False, None))
+    assert history(place) == expected
+    place.superuser.execute("UPDATE orders SET tenant_id = 5 WHERE id = 1")
+    pg_trickle.alter_stream_table(author, "st", schedule="calculated")
+    expected.append(("SCHEDULER", True, None))
+    worker.wait_for(lambda: len(history(place)) >= len(expected))
+    assert history(place) == expected
+
+
+def test_s41_what_is_skipped_leaves_a_row_too(place: Place, author: Connection, worker: Any) -> None:
+    """A stream table isn't refreshed when what it reads couldn't be."""
+    pg_trickle.create_stream_table(author, "lower", "SELECT id, 10 / tenant_id AS share FROM orders")
+    pg_trickle.create_stream_table(
+        author, "upper", "SELECT l.id, l.share, o.note FROM lower AS l JOIN orders AS o USING (id)"
+    )
+    place.superuser.execute("UPDATE orders SET tenant_id = 0, note = 'x' WHERE id = 1")
+    worker.wait_for(lambda: ("SCHEDULER", None, '"lower" was not refreshed') in history(place, "upper"))
+    worker.wait_for(lambda: ("SCHEDULER", False, None) in history(place, "lower"))
+
+
+@pytest.mark.versions
+def test_s42_the_first_audit_query(place: Place, author: Connection) -> None:
+    pg_trickle.create_stream_table(author, "st", TOTALS)
+    place.superuser.execute("INSERT INTO orders VALUES (99, 9, 9, 9, '')")
+    pg_trickle.refresh_stream_table(author, "st")
+    cursor = place.superuser.execute(guide("audit_last"))
+    types = [place.superuser.adapters.types[column.type_code].name for column in cursor.description or ()]
+    assert types == ["text", "text", "timestamptz", "timestamptz", "bool", "int8", "int8", "text"]
+    (name, mode, started, finished, success, rows_in, rows_out, error), _ = cursor.fetchall()
+    assert (name, mode, success, rows_in, rows_out, error) == ("st", "DIFFERENTIAL", True, 1, 1, None)
+    assert started <= finished
+
+
+@pytest.mark.versions
+def test_s43_the_second_audit_query_lists_failures_alone(place: Place, author: Connection, worker: Any) -> None:
+    pg_trickle.create_stream_table(author, "st", "SELECT id, 10 / tenant_id AS share FROM orders", schedule=None)
+    place.superuser.execute("UPDATE orders SET tenant_id = 0 WHERE id = 1")
+    with pytest.raises(psycopg.errors.DivisionByZero):
+        pg_trickle.refresh_stream_table(author, "st")
+    cursor = place.superuser.execute(guide("audit_failed"))
+    names = [column.name for column in cursor.description or ()]
+    (failed,) = (dict(zip(names, row, strict=True)) for row in cursor)
+    assert failed["pgt_name"] == "st"
+    assert "division by zero" in failed["error_message"]
+
+
+def test_s44_what_the_engine_does_is_ordinary_sql(place: Place, author: Connection) -> None:
+    """A statement-level audit trigger on a stream table sees its refreshes, as it sees anybody's writes."""
+    pg_trickle.create_stream_table(author, "st", TOTALS)
+    author.execute(
+        """CREATE TABLE audited (operation text, who name);
+           CREATE FUNCTION audit() RETURNS trigger LANGUAGE plpgsql AS
+               $$BEGIN INSERT INTO public.audited VALUES (TG_OP, current_user); RETURN NULL; END$$;
+           CREATE TRIGGER audit AFTER INSERT OR UPDATE OR DELETE ON st EXECUTE FUNCTION audit()"""
+    )
+    place.superuser.execute("INSERT INTO orders VALUES (99, 9, 9, 9, '')")
+    place.fresh("st")
+    assert ("INSERT", "st_author") in author.execute("SELECT DISTINCT * FROM audited").fetchall()
+
+
+def test_s57_nobody_writes_the_history(place: Place) -> None:
+    author, reader = place.split()
+    place.run("pgtrickle_admin", "pgtrickle_admin")
+    pg_trickle.create_stream_table(author, "st", TOTALS)
+    admin = place.role("admin", None)
+    place.superuser.execute("GRANT pgtrickle_admin TO admin")
+    for conn in (author, reader, admin):
+        denied(
+            conn,
+            "DELETE FROM pgtrickle.pgt_refresh_history",
+            "UPDATE pgtrickle.pgt_refresh_history SET success = true",
+            "INSERT INTO pgtrickle.pgt_refresh_history (pgt_id) VALUES (1)",
+            "TRUNCATE pgtrickle.pgt_refresh_history",
+            "ALTER TABLE pgtrickle.pgt_refresh_history DISABLE ROW LEVEL SECURITY",
+            "SELECT pgtrickle_changes.record_refresh(NULL, 'x', 'MANUAL', now(), 0, 0, '', '', now())",
+        )
+
+
+def test_s57_log_lines_bear_no_values(place: Place, author: Connection, worker: Any, caplog: Any) -> None:
+    with caplog.at_level(logging.DEBUG):
+        pg_trickle.create_stream_table(author, "st", "SELECT note::int AS number FROM orders WHERE note ~ 'treasure'")
+        place.superuser.execute("INSERT INTO orders VALUES (99, 1, 1, 1, 'treasure')")
+        worker.wait_for(lambda: ("SCHEDULER", False, None) in history(place))
+    assert "treasure" not in " ".join(str(vars(record)) for record in caplog.records)
