@@ -30,7 +30,7 @@ HOSTILE = [
     'a"; DROP TABLE orders; --',
 ]
 # Whatever an identifier may hold: anything but NUL, up to 63 bytes.
-NAMES = st.text(st.characters(exclude_characters="\0", exclude_categories=("Cs",)), min_size=1, max_size=63).filter(
+NAMES = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=63).filter(
     lambda name: len(name.encode()) <= 63 and not name.startswith("pg_") and name not in {"public", "none"}
 )
 

@@ -17,7 +17,7 @@ Stopped = Callable[..., psycopg.Error]
 
 def test_s01_extension_objects_live_in_two_schemas(place: Place, author: Connection) -> None:
     pg_trickle.create_stream_table(author, "st", TOTALS)
-    placed = dict(
+    placed: dict[str, list[str]] = dict(
         place.superuser.execute(
             """SELECT n.nspname, array_agg(DISTINCT what) FROM (
                    SELECT pronamespace AS namespace, 'functions' AS what FROM pg_proc
