@@ -7,6 +7,7 @@ from typing import Any
 
 from pg_trickle.algebra.aggregate import Aggregate, Call, Touched
 from pg_trickle.algebra.join import Join
+from pg_trickle.algebra.lateral import ITEM, ROW, Lateral
 from pg_trickle.algebra.linear import Consolidate, Filter, Item, Negate, Project, UnionAll
 from pg_trickle.algebra.mark import Flipped, Mark
 from pg_trickle.algebra.operators import operator
@@ -89,6 +90,11 @@ def _call(call: Call, values: dict[str, str]) -> str:
     return text
 
 
+def _item(text: str) -> str:
+    """An item of FROM without the aliases that the compiler gave it."""
+    return re.sub(rf'\bAS (?="?{ITEM})|"?\b{ITEM}\b"?|"?\b{ROW}\b"?\.', "", text).removeprefix("LATERAL ")
+
+
 def _described(plan: Plan) -> tuple[str, str, str]:
     match operator(plan):
         case Scan(table, _) | Changes(table, _):
@@ -112,6 +118,8 @@ def _described(plan: Plan) -> tuple[str, str, str]:
                 f"{marked.name}: {_conditions(on)}",
                 "rows that came or went, and those whose match the change turned",
             )
+        case Lateral(_, item):
+            return "Lateral", _item(item.text), "Δ(R ↗ f) = ΔR ↗ f"
         case Aggregate(_, keys, _):
             return "Aggregate", ", ".join(keys), "recomputed for the touched groups"
         case Unit():

@@ -72,7 +72,8 @@ class Scalar:
     """An expression over the columns of a plan.
 
     ``text`` was printed by a parser's deparser or composed from quoted parts; ``equates``
-    names the two columns when the expression is ``a = b``.
+    names the two columns when the expression is ``a = b``; one that ``returns_set`` makes any number of rows
+    of one, and has its place in a select list or GROUP BY alone.
     """
 
     text: str
@@ -80,6 +81,7 @@ class Scalar:
     type: Type
     not_null: bool = False
     equates: tuple[str, str] | None = None
+    returns_set: bool = False
 
     def sql(self) -> sql.Composable:
         """The expression as SQL: the one door for parsed text."""

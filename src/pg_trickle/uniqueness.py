@@ -9,6 +9,7 @@ from itertools import product
 
 from pg_trickle.algebra.aggregate import Aggregate, Touched
 from pg_trickle.algebra.join import Join
+from pg_trickle.algebra.lateral import Lateral
 from pg_trickle.algebra.linear import Consolidate, Filter, Negate, Project, UnionAll
 from pg_trickle.algebra.mark import Flipped, Mark
 from pg_trickle.algebra.operators import operator
@@ -58,6 +59,8 @@ def _keys(plan: Plan) -> set[Key]:
             # Told from one that is padded by a column that never is NULL.
             certain = {one.name for side in (left, right) for one in side.columns if one.not_null}
             return {one | other for one, other in product(keys(left), keys(right)) if certain & (one | other)}
+        case Lateral(below, _, _, _, _, ordinal):
+            return set() if ordinal is None else {key | {ordinal} for key in keys(below)}
         case Aggregate(_, grouped, _):
             return {frozenset(grouped)}
         case UnionAll() | Negate() | Consolidate() | Changes() | Empty() | Opaque() | Flipped():
@@ -102,5 +105,5 @@ def is_net(plan: Plan) -> bool:
             return is_net(left) and bool(keys(right))
         case FullJoin() | Flipped():
             return False
-        case Scan() | Unit() | UnionAll() | Aggregate() | Touched() | Opaque():
+        case Scan() | Unit() | UnionAll() | Lateral() | Aggregate() | Touched() | Opaque():
             return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pg_trickle.algebra.aggregate import Aggregate, Touched
 from pg_trickle.algebra.join import Join
+from pg_trickle.algebra.lateral import Lateral
 from pg_trickle.algebra.linear import Filter, Project
 from pg_trickle.algebra.mark import Flipped, Mark
 from pg_trickle.algebra.outer_join import FullJoin, LeftJoin
@@ -35,6 +36,10 @@ def _detail(plan: Plan) -> str:
             return f" {marked.name}: " + (" AND ".join(one.text for one in on) or "TRUE")
         case Join(_, _, on) | LeftJoin(_, _, on) | FullJoin(_, _, on):
             return " " + (" AND ".join(one.text for one in on) or "TRUE")
+        case Lateral(_, item, _, outer, on):
+            return f" {item.text}" + (
+                f" or NULLs, on {' AND '.join(one.text for one in on) or 'TRUE'}" if outer else ""
+            )
         case Aggregate(_, keys, calls):
             made = ", ".join(f"{one.column.name}={one.value.text} [{one.rule.name}]" for one in calls)
             return f" by ({', '.join(keys)}) {made}".rstrip()

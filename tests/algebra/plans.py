@@ -9,12 +9,13 @@ from psycopg import sql
 
 from pg_trickle.algebra.aggregate import Aggregate, Call, Rule
 from pg_trickle.algebra.join import Join
+from pg_trickle.algebra.lateral import ITEM, ROW, Lateral
 from pg_trickle.algebra.linear import Consolidate, Filter, Item, Project, UnionAll
 from pg_trickle.algebra.mark import Mark, anti_join, mark, semi_join
 from pg_trickle.algebra.outer_join import FullJoin, LeftJoin
 from pg_trickle.algebra.plan import Plan
 from pg_trickle.algebra.source import Unit
-from pg_trickle.scalar import BOOL, INT4, INT8, NUMERIC, Column, Scalar, Type, column, composed
+from pg_trickle.scalar import BOOL, INT4, INT8, NUMERIC, UNKNOWN, Column, Scalar, Type, column, composed
 from tests.algebra.sources import scan
 
 
@@ -55,6 +56,23 @@ def summed(name: str, of: Column) -> Call:
     return call(name, sql.SQL("sum({})"), INT8 if of.type.is_integer else NUMERIC, of.name)
 
 
+def series(plan: Plan, name: str, of: str, *on: Scalar, outer: bool = False, numbered: bool = False) -> Lateral:
+    """Each row beside the numbers from one up to a column of it; ``numbered`` counts them down, with ordinality."""
+    made = (Column(name, INT4), *([Column(f"{name}_place", INT8)] if numbered else []))
+    template = (
+        sql.SQL("LATERAL generate_series({of}, 1, -1) WITH ORDINALITY AS {item}({made})")
+        if numbered
+        else sql.SQL("LATERAL generate_series(1, {of}) AS {item}({made})")
+    )
+    item = template.format(
+        of=sql.Identifier(ROW, of),
+        item=sql.Identifier(ITEM),
+        made=sql.SQL(", ").join(sql.Identifier(one.name) for one in made),
+    )
+    text = composed(item, frozenset((of,)), UNKNOWN)
+    return Lateral(plan, text, made, outer=outer, on=on, ordinal=made[-1].name if numbered else None)
+
+
 R, S, T = scan("r", "r"), scan("s", "s"), scan("r", "t")
 R_S = Join(R, S, (equal("r_a", "s_a"),))
 R_T = Join(R, T, (equal("r_a", "t_a"),))
@@ -87,6 +105,13 @@ PLANS: dict[str, Plan] = {
     "join of three": Join(R_S, T, (equal("s_b", "t_b"),)),
     "join of filtered": Join(Filter(R, (predicate(sql.SQL("{} > 0"), "r_b"),)), S, (equal("r_a", "s_a"),)),
     "filter over a join": Filter(R_S, (predicate(sql.SQL("{} > {}"), "r_b", "s_b"),)),
+    "lateral": series(R, "one", "r_a"),
+    "lateral that keeps rows": series(R, "one", "r_a", predicate(sql.SQL("{} > {}"), "one", "r_b"), outer=True),
+    "lateral with ordinality": series(R, "one", "r_a", numbered=True),
+    "filter over a lateral": Filter(
+        series(R, "one", "r_a"), (predicate(sql.SQL("{} > 1"), "one"), predicate(sql.SQL("{} IS NOT NULL"), "r_b"))
+    ),
+    "aggregate over a lateral": Aggregate(series(R, "one", "r_a"), ("one",), (counted("n"),)),
     "aggregate": TOTALS,
     "aggregate by two nullable keys": WIDE,
     "aggregate of everything": Aggregate(R, (), (counted("n"), summed("total", named(R, "r_b")))),
@@ -155,6 +180,7 @@ PLANS: dict[str, Plan] = {
     "join with an aggregate of everything": Join(T, Aggregate(R, (), (counted("n"),))),
 }
 
+SHAPES = ("scan", "filter", "project", "union", "join", "join", "outer", "mark", "lateral", "aggregate", "distinct")
 _TESTS = (sql.SQL("{} > 1"), sql.SQL("{} IS NULL"), sql.SQL("coalesce({}, 2) <= 2"))
 
 
@@ -168,11 +194,7 @@ def any_plan(draw: st.DrawFn, depth: int = 3) -> Plan:
 def _plans(draw: st.DrawFn, depth: int, numbers: count[int]) -> Plan:
     if depth == 0:
         return scan(draw(st.sampled_from(["r", "s"])), f"t{next(numbers)}", "abx")
-    shape = draw(
-        st.sampled_from(
-            ["scan", "filter", "project", "union", "join", "join", "outer", "mark", "aggregate", "distinct"]
-        )
-    )
+    shape = draw(st.sampled_from(SHAPES))
     below = draw(_plans(0 if shape == "scan" else depth - 1, numbers))
     match shape:
         case "filter":
@@ -203,6 +225,15 @@ def _plans(draw: st.DrawFn, depth: int, numbers: count[int]) -> Plan:
             other = draw(_plans(depth - 2 if depth > 1 else 0, numbers))
             how = draw(st.sampled_from([semi_join, anti_join, Mark]))
             return how(below, other, draw(_conditions(below, other)), mark(f"m{next(numbers)}"))
+        case "lateral":
+            of = draw(_some(below))
+            if named(below, of).type not in {INT4, INT8}:
+                return below
+            name, outer = f"l{next(numbers)}", draw(st.booleans())
+            on = (predicate(sql.SQL("{} <> 2"), name),) if outer else ()
+            # A total may be large: up to six rows of one will do.
+            small = Filter(below, (predicate(sql.SQL("coalesce({} <= 6, true)"), of),))
+            return series(small, name, of, *on, outer=outer, numbered=draw(st.booleans()))
         case "aggregate":
             keys = draw(st.lists(_some(below), max_size=2, unique=True))
             value = draw(_some(below))

@@ -13,6 +13,7 @@ from psycopg import sql
 
 from pg_trickle.algebra.aggregate import Aggregate, Touched
 from pg_trickle.algebra.join import Join
+from pg_trickle.algebra.lateral import Lateral
 from pg_trickle.algebra.linear import Filter, Negate, UnionAll
 from pg_trickle.algebra.mark import Flipped, Mark
 from pg_trickle.algebra.outer_join import FullJoin, LeftJoin
@@ -21,7 +22,7 @@ from pg_trickle.algebra.states import old
 from pg_trickle.render import parts, select, turned
 from pg_trickle.rewrite import pushdown
 from pg_trickle.scalar import Column
-from tests.algebra.plans import PLANS
+from tests.algebra.plans import PLANS, R, projected
 from tests.algebra.sources import Contents, contents, fill, net_change, prepare, scan, zset
 
 pytestmark = pytest.mark.property
@@ -163,6 +164,17 @@ def _filtered(join: LeftJoin) -> Plan:
 def test_a_delta_that_is_not_filtered_is_noticed(conn, monkeypatch):
     monkeypatch.setattr(Filter, "delta", lambda self: self.input.delta())
     assert is_noticed(conn, PLANS["filter"])
+
+
+def test_rows_made_of_the_new_state_instead_of_the_change_are_noticed(conn, monkeypatch):
+    monkeypatch.setattr(Lateral, "delta", lambda self: self)
+    assert is_noticed(conn, PLANS["lateral"])
+
+
+def test_a_set_dropped_because_nobody_reads_it_is_noticed(conn):
+    plan = projected(PLANS["lateral"], ("two", "r_b"))
+    without = projected(R, ("two", "r_b"))
+    assert _exists(conn, LOOKING, lambda _: zset(conn, without) != zset(conn, plan))
 
 
 def test_half_a_sum_is_noticed(conn, monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pg_trickle.algebra.aggregate import Aggregate, Touched
 from pg_trickle.algebra.join import Join
+from pg_trickle.algebra.lateral import Lateral
 from pg_trickle.algebra.linear import Consolidate, Filter, Negate, Project, UnionAll
 from pg_trickle.algebra.mark import Flipped, Mark
 from pg_trickle.algebra.outer_join import FullJoin, LeftJoin
@@ -26,6 +27,7 @@ Operator = (
     | FullJoin
     | Mark
     | Flipped
+    | Lateral
     | Aggregate
     | Touched
 )

@@ -46,16 +46,22 @@ def _check_call(part: Node, context: Context) -> None:
         raise UnsupportedQuery(
             f"window function {name[-1]}()", "windows have no delta rule yet.", position=location(part)
         )
-    if any(fact.set_returning for fact in context.functions(name)):
-        raise UnsupportedQuery(
-            f"set-returning function {name[-1]}()", "it has no delta rule yet.", position=location(part)
-        )
 
 
 def scalar(node: Node, scope: Scope, context: Context) -> Scalar:
     """An expression over the columns in scope."""
     check(node, context)
     return _scalar(node, scope.resolve, context)
+
+
+def returns_set(node: Node, context: Context) -> bool:
+    """Whether an expression makes any number of rows of one."""
+    return any(
+        fact.set_returning
+        for part in nodes(node)
+        if kind(part) == "func_call"
+        for fact in context.functions(strings(list(part.func_call.funcname)))
+    )
 
 
 def over_columns(node: Node, columns: tuple[Column, ...], context: Context) -> Scalar:
@@ -94,6 +100,7 @@ def _scalar(node: Node, resolve: Resolve, context: Context) -> Scalar:
         type=types.of(node),
         not_null=types.not_null(node),
         equates=_equates(node, used),
+        returns_set=returns_set(node, context),
     )
 
 

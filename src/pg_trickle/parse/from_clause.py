@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from postgast import pg_query_pb2 as kinds
 from postgast.pg_query_pb2 import JoinExpr, Node, RangeSubselect, RangeVar, SelectStmt
@@ -11,12 +11,14 @@ from psycopg import sql
 
 from pg_trickle.algebra import linear
 from pg_trickle.algebra.join import Join
+from pg_trickle.algebra.lateral import Lateral
 from pg_trickle.algebra.outer_join import FullJoin, LeftJoin
 from pg_trickle.algebra.plan import Plan
 from pg_trickle.algebra.source import Field, Scan, Source, Unit
 from pg_trickle.catalog.model import RelationFact
 from pg_trickle.errors import UnsupportedQuery
 from pg_trickle.parse.expressions import equated, scalar
+from pg_trickle.parse.laterals import is_lateral, lateral, refers
 from pg_trickle.parse.scope import Context, Entry, Scope
 from pg_trickle.parse.tree import conjuncts, kind, only, parse_select, strings
 from pg_trickle.parse.types import fact_type
@@ -38,10 +40,10 @@ _RANGE_VAR = frozenset({"schemaname", "relname", "inh", "relpersistence", "alias
 _SUBSELECT = frozenset({"subquery", "alias"})
 _JOIN = frozenset({"jointype", "is_natural", "larg", "rarg", "using_clause", "quals", "alias", "rtindex"})
 _REASONS = {
-    "range_function": ("function in FROM", "set-returning functions have no delta rule yet."),
+    "range_function": ("function in FROM", "its arguments read tables, which has no delta rule yet."),
     "range_table_sample": ("TABLESAMPLE", "a sample isn't a function of the table's rows."),
-    "range_table_func": ("XMLTABLE", "it has no delta rule yet."),
-    "json_table": ("JSON_TABLE", "it has no delta rule yet."),
+    "range_table_func": ("XMLTABLE", "its arguments read tables, which has no delta rule yet."),
+    "json_table": ("JSON_TABLE", "its arguments read tables, which has no delta rule yet."),
 }
 # Kinds of relations whose changes triggers write down.
 CAPTURED = frozenset({"table", "stream_table", "partitioned", "inherited"})
@@ -53,20 +55,30 @@ def from_clause(items: list[Node], context: Context, parse: ParseQuery) -> Item:
         return Unit(), Scope()
     plan, scope = from_item(items[0], context, parse)
     for node in items[1:]:
-        right, right_scope = from_item(node, context, parse)
-        plan, scope = Join(plan, right), scope + right_scope
+        plan, own = beside(plan, scope, node, context, parse)
+        scope += own
     return plan, scope
 
 
-def from_item(node: Node, context: Context, parse: ParseQuery) -> Item:
-    """One item of FROM and the names it brings."""
+def beside(plan: Plan, scope: Scope, node: Node, context: Context, parse: ParseQuery) -> Item:
+    """A plan and an item of FROM that may refer to it: both together, and the names that the item brings."""
+    if refers(node, scope):
+        return from_item(node, context, parse, (plan, scope))
+    right, own = from_item(node, context, parse)
+    return Join(plan, right), own
+
+
+def from_item(node: Node, context: Context, parse: ParseQuery, left: Item | None = None) -> Item:
+    """One item of FROM and the names it brings; given what it refers to on its left, the plan of both."""
+    if is_lateral(node):
+        return lateral(node, *(left or (Unit(), Scope())), context)
     match kind(node):
         case "range_var":
             return _range_var(node.range_var, context, parse)
         case "range_subselect":
             return _derived(node.range_subselect, context, parse)
         case "join_expr":
-            return _join(node.join_expr, context, parse)
+            return _join(node.join_expr, context, parse, left)
         case other:
             construct, reason = _REASONS.get(other, (other.replace("_", " "), "it has no delta rule."))
             raise UnsupportedQuery(construct, reason)
@@ -139,19 +151,24 @@ def _scope(alias: str, query: Query, *renamings: tuple[str, ...]) -> Scope:
     return Scope((Entry(alias, tuple(outputs)),))
 
 
-def _join(join: JoinExpr, context: Context, parse: ParseQuery) -> Item:
+def _join(join: JoinExpr, context: Context, parse: ParseQuery, around: Item | None) -> Item:
     only(join, _JOIN, "join")
     if join.is_natural:
         raise UnsupportedQuery("NATURAL JOIN", "the canonical query should have spelled it out.")
-    left, left_scope = from_item(join.larg, context, parse)
-    right, right_scope = from_item(join.rarg, context, parse)
+    left, left_scope = beside(*around, join.larg, context, parse) if around else from_item(join.larg, context, parse)
+    visible = around[1] + left_scope if around else left_scope
+    # What refers to its left side comes with it.
+    is_bound = refers(join.rarg, visible) or (join.jointype == kinds.JOIN_LEFT and is_lateral(join.rarg))
+    right, right_scope = from_item(join.rarg, context, parse, (left, visible) if is_bound else None)
     scope = left_scope + right_scope
     on = tuple(scalar(part, scope, context) for part in conjuncts(join.quals)) if join.HasField("quals") else ()
     using = tuple(
         (name, left_scope.resolve((name,)), right_scope.resolve((name,))) for name in strings(list(join.using_clause))
     )
     on += tuple(_equal(one, other) for _, one, other in using)
-    plan = _joined(join, left, right, on)
+    if around and join.jointype in {kinds.JOIN_RIGHT, kinds.JOIN_FULL}:
+        raise UnsupportedQuery("LATERAL inside an outer join", "it refers to what stands outside of the join.")
+    plan = _restricted(join, right, on) if is_bound else _joined(join, left, right, on)
     scope = _sides(join, left_scope, right_scope)
     plan, merged = _merged(join, plan, using, context)
     if join.HasField("alias"):
@@ -171,6 +188,15 @@ def _joined(join: JoinExpr, left: Plan, right: Plan, on: tuple[Scalar, ...]) -> 
             return FullJoin(left, right, on)
         case _:
             raise UnsupportedQuery("join", "it is of a kind that no rule knows.")
+
+
+def _restricted(join: JoinExpr, beside: Plan, on: tuple[Scalar, ...]) -> Plan:
+    """Both sides of a join, one beside the other already, under the join's condition."""
+    if join.jointype == kinds.JOIN_INNER:
+        return filtered(beside, on)
+    if join.jointype == kinds.JOIN_LEFT and isinstance(beside, Lateral):
+        return replace(beside, outer=True, on=on)
+    raise UnsupportedQuery("LATERAL inside an outer join", "it refers to what stands outside of the join.")
 
 
 def _sides(join: JoinExpr, left: Scope, right: Scope) -> Scope:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from postgast.pg_query_pb2 import Node
 from psycopg import sql
@@ -12,6 +12,7 @@ from pg_trickle.algebra.linear import Item, Project
 from pg_trickle.algebra.plan import Plan
 from pg_trickle.errors import UnsupportedQuery
 from pg_trickle.parse.expressions import check, over_columns, resolved, scalar
+from pg_trickle.parse.laterals import sets
 from pg_trickle.parse.scope import Context, Scope
 from pg_trickle.parse.tree import children, column_reference, is_expression, kind, location, printed, rebuilt, strings
 from pg_trickle.parse.types import Types
@@ -75,7 +76,14 @@ class Grouping:
 
     def plan(self, source: Plan) -> Plan:
         """The aggregation over what FROM and WHERE give."""
-        prepared = Project(source, tuple(self.items.values()))
+        series = [(item.column.name, item.value) for item in self.items.values() if item.value.returns_set]
+        if series:
+            source, made = sets(source, series, self.context)
+            values = dict(zip((name for name, _ in series), made, strict=True))
+            items = (replace(item, value=values.get(item.column.name, item.value)) for item in self.items.values())
+            prepared = Project(source, tuple(items))
+        else:
+            prepared = Project(source, tuple(self.items.values()))
         return Aggregate(prepared, tuple(key.name for key in self.keys.values()), tuple(self.calls.values()))
 
     def _collect(self, node: Node) -> None:

@@ -12,11 +12,12 @@ from pg_trickle.algebra.linear import Item, Project, UnionAll
 from pg_trickle.algebra.plan import Plan
 from pg_trickle.catalog.model import CompileRequest
 from pg_trickle.errors import QueryTooComplex, UnsupportedQuery
-from pg_trickle.parse.expressions import scalar
+from pg_trickle.parse.expressions import returns_set, scalar
 from pg_trickle.parse.from_clause import Query, filtered, from_clause
 from pg_trickle.parse.grouping import Grouping
+from pg_trickle.parse.laterals import sets, values
 from pg_trickle.parse.scope import CommonTable, Context, Expected, Namer, Scope
-from pg_trickle.parse.tree import conjuncts, kind, nodes, only, parse_select, strings
+from pg_trickle.parse.tree import conjuncts, kind, nodes, only, parse_select, printed, strings
 from pg_trickle.parse.types import fact_type
 from pg_trickle.scalar import NUMERIC, Column, Scalar, Type, column, composed
 
@@ -27,11 +28,11 @@ _SELECT = frozenset({
     "with_clause", "limit_option", "op",
 })  # fmt: skip
 _SET_OPERATION = frozenset({"op", "all", "larg", "rarg", "sort_clause", "with_clause", "limit_option"})
+_VALUES = frozenset({"values_lists", "sort_clause", "limit_option", "op"})
 _CLAUSES = {
     "limit_count": ("LIMIT", "which rows are first has no delta rule yet."),
     "limit_offset": ("OFFSET", "which rows are first has no delta rule yet."),
     "locking_clause": ("FOR UPDATE", "a stream table can't lock its sources' rows."),
-    "values_lists": ("VALUES", "it has no delta rule yet."),
     "window_clause": ("WINDOW", "windows have no delta rule yet."),
     "group_distinct": ("GROUP BY DISTINCT", "grouping sets have no delta rule yet."),
 }
@@ -52,6 +53,10 @@ def _query(statement: SelectStmt, context: Context, expected: Expected = None) -
         present = statement.HasField(name) if isinstance(value, Node) else bool(value)
         if present:
             raise UnsupportedQuery(construct, reason)
+    if statement.values_lists:
+        only(statement, _VALUES, "VALUES")
+        constant, scope = values(statement, context)
+        return Query(constant, scope.entries[0].columns)
     if statement.op != SETOP_NONE:
         return _set_operation(statement, context, expected)
     only(statement, _SELECT, "SELECT")
@@ -85,11 +90,12 @@ def _plain(statement: SelectStmt, context: Context) -> Query:
         plan = filtered(plan, where)
     targets = [node.res_target for node in statement.target_list]
     if _is_grouped(statement, context):
-        plan, values = _grouped(statement, plan, scope, context)
+        plan, outputs = _grouped(statement, plan, scope, context)
     else:
-        values = tuple(scalar(target.val, scope, context) for target in targets)
+        outputs = tuple(scalar(target.val, scope, context) for target in targets)
     names = tuple(target.name or _implied_name(target.val) for target in targets)
-    query = _projected(plan, names, values, context.namer)
+    _check_order(statement, context)
+    query = _projected(*_without_sets(plan, names, outputs, context), context.namer)
     if not statement.distinct_clause:
         return query
     if any(kind(node) for node in statement.distinct_clause):
@@ -97,6 +103,27 @@ def _plain(statement: SelectStmt, context: Context) -> Query:
     if any(kind(target.val) == "row_expr" for target in targets):
         raise UnsupportedQuery("DISTINCT of rows", "no column can store a row without a type.")
     return _distinct(query)
+
+
+def _check_order(statement: SelectStmt, context: Context) -> None:
+    """ORDER BY may make rows: a set-returning expression that isn't in the select list multiplies them."""
+    listed = [printed(target.res_target.val) for target in statement.target_list]
+    for node in statement.sort_clause:
+        key = node.sort_by.node
+        if returns_set(key, context) and printed(key) not in listed:
+            raise UnsupportedQuery("set-returning ORDER BY", "it makes rows that the select list doesn't show.")
+
+
+def _without_sets(
+    plan: Plan, names: tuple[str, ...], values: tuple[Scalar, ...], context: Context
+) -> tuple[Plan, tuple[str, ...], tuple[Scalar, ...]]:
+    """The set-returning outputs made below, so that what is left has a row a row."""
+    places = [place for place, value in enumerate(values) if value.returns_set]
+    if not places:
+        return plan, names, values
+    beside, made = sets(plan, [(names[place], values[place]) for place in places], context)
+    shown = dict(zip(places, made, strict=True))
+    return beside, names, tuple(shown.get(place, value) for place, value in enumerate(values))
 
 
 def _is_grouped(statement: SelectStmt, context: Context) -> bool:

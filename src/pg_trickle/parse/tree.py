@@ -89,10 +89,11 @@ def printed(node: Node) -> str:
     return str(postgast.deparse(statement)).removeprefix("SELECT ")
 
 
-def column_reference(name: str) -> Node:
+def column_reference(*name: str) -> Node:
     """A reference to a column of the plan."""
     node = Node()
-    node.column_ref.fields.add().string.sval = name
+    for part in name:
+        node.column_ref.fields.add().string.sval = part
     return node
 
 
@@ -144,3 +145,17 @@ def location(node: Node) -> int | None:
     found = [getattr(inner(part), "location", -1) for part in nodes(node) if kind(part)]
     known = [place for place in found if place > 0]
     return min(known) + 1 if known else None
+
+
+def placeless(node: Node) -> Node:
+    """A copy without the places in the text: equal for equal SQL."""
+    copy = Node()
+    copy.CopyFrom(node)
+    pending: list[Message] = [copy]
+    while pending:
+        message = pending.pop()
+        for field, _ in message.ListFields():
+            if field.name == "location" or field.name.endswith("_location"):
+                message.ClearField(field.name)
+        pending += children(message)
+    return copy

@@ -81,7 +81,7 @@ class Types:
             case "type_cast":
                 # A JSON null becomes NULL, and so may anything in a cast that somebody defined.
                 inside = self._of(node.type_cast.arg).name
-                known = inside not in {None, "jsonb"} and _cast(node.type_cast.type_name).name is not None
+                known = inside not in {None, "jsonb"} and declared(node.type_cast.type_name).name is not None
                 return known and self.not_null(node.type_cast.arg)
             case "null_test" | "boolean_test":
                 return True
@@ -114,28 +114,29 @@ class Types:
             case "bool_expr" | "null_test" | "boolean_test":
                 return BOOL
             case "coalesce_expr":
-                return self._common(list(node.coalesce_expr.args))
+                return self.common(list(node.coalesce_expr.args))
             case "min_max_expr":
-                return self._common(list(node.min_max_expr.args))
+                return self.common(list(node.min_max_expr.args))
             case "case_expr":
                 results = [when.case_when.result for when in node.case_expr.args]
                 other = [node.case_expr.defresult] if node.case_expr.HasField("defresult") else []
-                return self._common(results + other)
+                return self.common(results + other)
             case "collate_clause":
                 return self._of(node.collate_clause.arg)
             case "func_call":
-                return self._call(strings(list(node.func_call.funcname)))
+                return self._call(strings(list(node.func_call.funcname)), list(node.func_call.args))
             case _:
                 return UNKNOWN
 
     def _casting(self, cast: TypeCast) -> Type:
-        to = _cast(cast.type_name)
+        to = declared(cast.type_name)
         if to.name == "numeric" and to.scale is None:
             inside = self._of(cast.arg)
             return replace(to, scale=inside.scale) if inside.is_exact else to
         return to
 
-    def _common(self, parts: list[Node]) -> Type:
+    def common(self, parts: list[Node]) -> Type:
+        """The type of expressions that PostgreSQL brings to one."""
         kinds = {self._of(part) for part in parts if not (kind(part) == "a_const" and part.a_const.isnull)}
         if len(kinds) == 1:
             return kinds.pop()
@@ -160,13 +161,22 @@ class Types:
             return TEXT
         return UNKNOWN
 
-    def _call(self, name: tuple[str, ...]) -> Type:
+    def _call(self, name: tuple[str, ...], arguments: list[Node]) -> Type:
+        if name in {("unnest",), ("pg_catalog", "unnest")} and len(arguments) == 1:
+            return _element(self._of(arguments[0]))
         returned = {
             fact.returns
             for fact in self._functions
             if fact.name == name[-1] and (fact.schema == name[0] if len(name) > 1 else fact.builtin)
         }
         return named(returned.pop()) if len(returned) == 1 else UNKNOWN
+
+
+def _element(array: Type) -> Type:
+    """The type of an array's elements: built-in array types are named after them."""
+    of = named((array.name or "").removeprefix("_")) if (array.name or "").startswith("_") else UNKNOWN
+    # Only of an array whose collation doesn't matter.
+    return of if array.identity is Identity.EQUAL or of.identity is not Identity.EQUAL else UNKNOWN
 
 
 def _constant(constant: A_Const) -> Type:
@@ -185,7 +195,8 @@ def _constant(constant: A_Const) -> Type:
             return UNKNOWN
 
 
-def _cast(to: TypeName) -> Type:
+def declared(to: TypeName) -> Type:
+    """The type that a cast or a column definition names."""
     parts = strings(list(to.names))
     if to.array_bounds or (len(parts) > 1 and parts[0] != "pg_catalog"):
         return UNKNOWN

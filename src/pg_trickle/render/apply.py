@@ -141,9 +141,9 @@ def _by_content(target: Target, common: CommonTables) -> sql.Composable:
     common.add_writing(
         "y",
         sql.SQL(
-            "INSERT INTO {table} ({columns}) SELECT {columns} FROM f CROSS JOIN generate_series(1, f.{w})"
+            "INSERT INTO {table} ({columns}) SELECT {values} FROM f CROSS JOIN generate_series(1, f.{w})"
             " WHERE f.{w} > 0 RETURNING 1"
-        ).format(table=target.table, columns=names(target.names), w=WEIGHT),
+        ).format(table=target.table, columns=names(target.names), values=names(target.names, "f"), w=WEIGHT),
     )
     return counted(sql.SQL("(SELECT coalesce(sum(-{w}), 0) FROM f WHERE {w} < 0)").format(w=WEIGHT))
 

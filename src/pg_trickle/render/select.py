@@ -8,6 +8,7 @@ from psycopg import sql
 
 from pg_trickle.algebra.aggregate import Aggregate, Touched
 from pg_trickle.algebra.join import Join
+from pg_trickle.algebra.lateral import ITEM, ROW, Lateral
 from pg_trickle.algebra.linear import Consolidate, Filter, Negate, Project, UnionAll
 from pg_trickle.algebra.mark import Flipped, Mark, absent
 from pg_trickle.algebra.operators import operator
@@ -114,7 +115,7 @@ def _is_delta(plan: Plan, known: dict[int, bool]) -> bool:
             return is_delta(left, known) and is_delta(right, known)
         case FullJoin(left, right, _):
             return is_delta(left, known) and is_delta(right, known)
-        case Filter() | Project() | Negate() | Consolidate() | Aggregate() | LeftJoin() | Mark():
+        case Filter() | Project() | Negate() | Consolidate() | Lateral() | Aggregate() | LeftJoin() | Mark():
             return is_delta(inputs(plan)[0], known)
 
 
@@ -127,7 +128,7 @@ def is_bag(plan: Plan) -> bool:
             return False
         case Touched(below, _, _) | LeftJoin(below) | Mark(below):
             return is_bag(below)
-        case Filter() | Project() | UnionAll() | Join():
+        case Filter() | Project() | UnionAll() | Join() | Lateral():
             return all(map(is_bag, inputs(plan)))
 
 
@@ -203,6 +204,8 @@ def _body(plan: Plan, common: CommonTables) -> sql.Composable:
             return turned(
                 flipped, common.select(below), common.select(right), common.select(change), common.add_unnamed
             )
+        case Lateral() as lateral:
+            return _lateral(lateral, common)
         case Aggregate() as aggregate:
             return _aggregate(aggregate, common)
         case Touched(below, change, keys):
@@ -321,6 +324,22 @@ def _semi_join(mark: Mark, predicates: tuple[Scalar, ...], common: CommonTables)
         left=common.select(mark.left),
         rest=conjunction(tuple(one for one in predicates if mark.column.name not in one.columns)),
         met=_met(mark.right, mark.on, common),
+    )
+
+
+def _lateral(plan: Lateral, common: CommonTables) -> sql.Composable:
+    how = (
+        sql.SQL("LEFT JOIN {item} ON {on}").format(item=plan.item.sql(), on=conjunction(plan.on))
+        if plan.outer
+        else sql.SQL("CROSS JOIN {item}").format(item=plan.item.sql())
+    )
+    return sql.SQL("SELECT {columns}{made}{row}.{w} FROM ({input}) AS {row} {how}").format(
+        columns=leading(names_of(plan.input), ROW),
+        made=leading((one.name for one in plan.made), ITEM),
+        row=sql.Identifier(ROW),
+        w=WEIGHT,
+        input=common.select(plan.input),
+        how=how,
     )
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from pg_trickle.algebra.aggregate import Aggregate, Touched
 from pg_trickle.algebra.join import Join
+from pg_trickle.algebra.lateral import Lateral
 from pg_trickle.algebra.linear import Consolidate, Filter, Item, Negate, Project, UnionAll
 from pg_trickle.algebra.mark import Flipped, Mark
 from pg_trickle.algebra.operators import operator
@@ -37,6 +38,8 @@ def pruned(plan: Plan, needed: frozenset[str]) -> Plan:
                 return pruned(left, needed)
             wanted = _columns(on)
             return replace(mark, left=pruned(left, needed | wanted), right=pruned(right, wanted))
+        case Lateral(below, item, _, _, on) as lateral:
+            return replace(lateral, input=pruned(below, needed | item.columns | _columns(on)))
         case Aggregate(below, keys, calls):
             kept_calls = tuple(call for call in calls if call.column.name in needed)
             read = {name for call in kept_calls for name in (*call.value.columns, call.argument, call.condition)}

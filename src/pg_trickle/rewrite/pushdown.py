@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from pg_trickle.algebra.join import Join
+from pg_trickle.algebra.lateral import Lateral
 from pg_trickle.algebra.linear import Filter, Project
 from pg_trickle.algebra.mark import Mark
 from pg_trickle.algebra.outer_join import LeftJoin
@@ -65,12 +66,19 @@ def _sunk(plan: Plan, predicates: tuple[Scalar, ...]) -> Plan:
         return Filter(kept, here) if here else kept
     if isinstance(plan, Filter):
         return _sunk(plan.input, plan.predicates + predicates)
+    if isinstance(plan, Lateral):
+        return _below(plan, predicates, frozenset(names(plan.input)))
     if isinstance(plan, Project):
         passed = {
             item.column.name for item in plan.items if item.value.is_column and item.column.name in item.value.columns
         }
-        through = tuple(p for p in predicates if p.columns <= passed and p.columns)
-        rest = tuple(p for p in predicates if p not in through)
-        inside = replace(plan, input=_sunk(plan.input, through))
-        return Filter(inside, rest) if rest else inside
+        return _below(plan, predicates, frozenset(passed))
     return Filter(plan, predicates)
+
+
+def _below(plan: Project | Lateral, predicates: tuple[Scalar, ...], passed: frozenset[str]) -> Plan:
+    """Predicates over columns that are passed through, below the operator; the others above it."""
+    through = tuple(p for p in predicates if p.columns <= passed and p.columns)
+    rest = tuple(p for p in predicates if p not in through)
+    inside = replace(plan, input=_sunk(plan.input, through))
+    return Filter(inside, rest) if rest else inside

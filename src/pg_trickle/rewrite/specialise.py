@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from pg_trickle.algebra.aggregate import Aggregate, Touched
 from pg_trickle.algebra.join import Join
+from pg_trickle.algebra.lateral import Lateral
 from pg_trickle.algebra.linear import Consolidate, Filter, Item, Negate, Project, UnionAll
 from pg_trickle.algebra.mark import Flipped, Mark
 from pg_trickle.algebra.operators import operator
@@ -41,7 +42,7 @@ def _simplified(plan: Plan, descend: Callable[[Plan], Plan], changed: Changed) -
             return plan
         case Filter(below, predicates):
             return _filtered(descend(below), predicates)
-        case Project(below) | Negate(below) | Consolidate(below) as linear:
+        case Project(below) | Negate(below) | Consolidate(below) | Lateral(below) as linear:
             inside = descend(below)
             return Empty(plan.columns) if isinstance(inside, Empty) else replace(linear, input=inside)
         case UnionAll(left, right):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from hypothesis import strategies as st
 
 from tests.refresh.workload.tables import Column, Relation, quoted
-from tests.refresh.workload.types import BOOL, CITEXT, COUNT, INT, NUMBER, TEXT, Type
+from tests.refresh.workload.types import ARRAY, BOOL, CITEXT, COUNT, INT, NUMBER, TEXT, Type
 
 ALIASES = ("a", "b", "q", "select", 'o"o')
 
@@ -70,7 +70,27 @@ def _sources(draw: st.DrawFn, relations: tuple[Relation, ...], depth: int) -> Fr
         name = quoted(alias)
         values = [Value(f"{name}.{one.sql}", one.type, one.loose) for one in columns]
         _join(draw, made, f"{item} AS {name}", values, place)
+    if draw(st.integers(0, 4)) == 0:
+        _beside(draw, made)
     return made
+
+
+def _beside(draw: st.DrawFn, made: From) -> None:
+    """An item of FROM that is made of the row to its left."""
+    one = draw(st.sampled_from(made.values))
+    items = [("(VALUES (1, 'a'), (2, NULL), (1, 'a')) AS lat (x, y)", INT, TEXT)]
+    if one.type is INT:
+        items += [(f"generate_series(0, least({one.sql}, 3)) WITH ORDINALITY AS lat (x, y)", INT, COUNT)]
+        items += [(f"LATERAL (VALUES ({one.sql}, 'v'), (2, NULL)) AS lat (x, y)", INT, TEXT)]
+        items += [
+            (f"LATERAL (SELECT max(i), 'm'::text FROM (VALUES (1), ({one.sql})) AS q (i)) AS lat (x, y)", INT, TEXT)
+        ]
+    if one.type is ARRAY:
+        items += [(f"ROWS FROM (unnest({one.sql}), generate_series(1, 2)) AS lat (x, y)", INT, INT)]
+    item, x, y = draw(st.sampled_from(items))
+    joined = f" CROSS JOIN {item}" if draw(st.booleans()) else f" LEFT JOIN {item} ON lat.x > 1"
+    made.text += joined.replace(" LEFT JOIN (", " LEFT JOIN LATERAL (")
+    made.values = [*made.values, Value("lat.x", x), Value("lat.y", y)]
 
 
 def _join(draw: st.DrawFn, made: From, item: str, values: list[Value], place: int) -> None:
@@ -153,9 +173,20 @@ def _plain(draw: st.DrawFn, source: From, *, distinct: bool) -> Query:
         distinct = False
     if distinct:
         values = [replace(one, loose=one.loose or one.type.loose) for one in values]
+    if draw(st.integers(0, 5)) == 0:
+        values = [*values, *draw(_sets(source.values))]
     listed, columns = _output(draw, values)
     where = f" WHERE {draw(_conditions(source.values))}" if draw(st.booleans()) else ""
     return Query(f"SELECT {'DISTINCT ' if distinct else ''}{listed} FROM {source.text}{where}", columns)
+
+
+@st.composite
+def _sets(draw: st.DrawFn, values: list[Value]) -> list[Value]:
+    """Expressions of the select list that make any number of rows."""
+    made = [Value("generate_series(1, 2)", INT)]
+    made += [Value(f"generate_series(1, least({one.sql}, 2)) + 1", INT) for one in values if one.type is INT]
+    made += [Value(f"unnest({one.sql})", INT) for one in values if one.type is ARRAY]
+    return draw(st.lists(st.sampled_from(made), min_size=1, max_size=2))
 
 
 @st.composite
