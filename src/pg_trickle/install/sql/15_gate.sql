@@ -116,6 +116,12 @@ BEGIN
             LANGUAGE plpgsql VOLATILE SECURITY DEFINER
             SET search_path = pg_catalog, pg_temp
             SET jit = off
+            -- A delta begins with what changed, wherever that stands in a join of many tables, and looks the rest up.
+            -- Change buffers are taken to hold more than they do, and random pages to be on a disk that turns: then
+            -- the planner had rather read whole tables.
+            SET random_page_cost = 1.1
+            SET from_collapse_limit = 16
+            SET join_collapse_limit = 16
             SET row_security = on
             SET transform_null_equals = off
             SET standard_conforming_strings = on

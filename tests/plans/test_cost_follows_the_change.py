@@ -1,0 +1,71 @@
+"""What a refresh reads follows what changed, not how much there is.  Rows are counted: times depend on the machine."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+import pytest
+
+import pg_trickle
+from pg_trickle.testing.oracle import assert_fresh
+
+Connection = psycopg.Connection[Any]
+
+ROWS = 30_000
+TABLES = tuple(f"t{number}" for number in range(10))
+CHAIN = "SELECT t0.id, t9.v FROM t9" + "".join(f" JOIN t{n} ON t{n}.next = t{n + 1}.id" for n in reversed(range(9)))
+
+QUERIES = {
+    "ten tables in a chain": CHAIN,
+    "two tables": "SELECT t0.id, t1.v FROM t0 JOIN t1 ON t0.next = t1.id",
+    "tables that only a third one connects": """
+        SELECT t0.id, t2.v FROM t0, t2, t1 WHERE t0.next = t1.id AND t1.next = t2.id
+        """,
+    "the same condition in each arm of an OR": """
+        SELECT t0.id, t1.v FROM t0, t1 WHERE (t0.next = t1.id AND t1.v < 3) OR (t0.next = t1.id AND t0.v > 5)
+        """,
+    "left join": "SELECT t0.id, t1.v FROM t0 LEFT JOIN t1 ON t0.next = t1.id AND t1.v < 5",
+    "full join": "SELECT t0.id, t1.id AS other FROM t0 FULL JOIN t1 ON t0.next = t1.id",
+    "group by": "SELECT v, count(*) AS n, sum(next) AS s FROM t0 GROUP BY v",
+    "groups of a join, grouped again": """
+        SELECT n, count(*) AS times
+          FROM (SELECT t1.id, count(*) AS n FROM t0 JOIN t1 ON t0.next = t1.id GROUP BY t1.id) AS g
+         GROUP BY n
+        """,
+    "distinct": "SELECT DISTINCT next, v FROM t0",
+}
+
+
+@pytest.fixture
+def tables(db: Connection) -> Connection:
+    """Ten tables in which rows point to rows of the next one."""
+    for name in TABLES:
+        db.execute(f"CREATE TABLE {name} (id int PRIMARY KEY, next int NOT NULL, v int NOT NULL)")
+        db.execute(f"INSERT INTO {name} SELECT n, 1 + (n * 7) % {ROWS}, n % 11 FROM generate_series(1, {ROWS}) AS n")
+        db.execute(f"CREATE INDEX ON {name} (next)")
+    return db
+
+
+def rows_read(db: Connection) -> int:
+    """So far, of all tables."""
+    db.execute("SELECT pg_stat_force_next_flush()")
+    found = db.execute("SELECT sum(seq_tup_read + coalesce(idx_tup_fetch, 0)) FROM pg_stat_user_tables").fetchone()
+    return int(found[0]) if found else 0
+
+
+def test_a_refresh_reads_little_more_than_what_changed(tables: Connection) -> None:
+    names = {f"st{number}": title for number, title in enumerate(QUERIES)}
+    for name, title in names.items():
+        pg_trickle.create_stream_table(tables, name, QUERIES[title], schedule=None, refresh_mode="DIFFERENTIAL")
+    tables.execute("VACUUM ANALYZE")
+    with tables.transaction():
+        for table in TABLES:
+            tables.execute(f"UPDATE {table} SET v = v + 1, next = 1 + next % {ROWS} WHERE id IN (5, 2000)")
+    read = {}
+    for name, title in names.items():
+        before = rows_read(tables)
+        pg_trickle.refresh_stream_table(tables, name)
+        read[title] = rows_read(tables) - before
+        assert_fresh(tables, name)
+    assert max(read.values()) < ROWS // 10, read
