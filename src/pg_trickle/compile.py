@@ -25,13 +25,14 @@ from pg_trickle.parse.from_clause import CAPTURED, Query
 from pg_trickle.parse.select import parse
 from pg_trickle.parse.types import fact_type
 from pg_trickle.parse.volatility import check_functions, is_determined_by_rows
+from pg_trickle.recomputed import Recomputed
 from pg_trickle.render.apply import Target
+from pg_trickle.render.recomputed import state_rows
 from pg_trickle.render.select import CommonTables
-from pg_trickle.render.stage import fresh
 from pg_trickle.rewrite.collapse import collapsed
 from pg_trickle.rewrite.passes import optimised
 from pg_trickle.scalar import UNKNOWN, Column, Scalar, column, composed
-from pg_trickle.stages import Stage, cut
+from pg_trickle.stages import AnyStage, cut
 from pg_trickle.uniqueness import keys
 
 FORMAT = 1
@@ -48,7 +49,8 @@ class Plan:
     sources: dict[int, tuple[str, ...]]
     key: tuple[str, ...] | None
     content_index: tuple[str, ...] | None
-    states: tuple[Stage, ...]
+    states: tuple[AnyStage, ...]
+    lookup: tuple[str, ...] | None
     deltas: tuple[str, ...]
     fill: programs.Program
     full: programs.Program
@@ -69,6 +71,7 @@ class Plan:
             "sources": [{"oid": oid, "columns": list(columns)} for oid, columns in self.sources.items()],
             "key": self.key and list(self.key),
             "content_index": self.content_index and list(self.content_index),
+            "lookup": self.lookup and list(self.lookup),
             "states": [_state_json(stage) for stage in self.states],
             "deltas": [{"name": name, "of": name.replace("delta_", "state_", 1)} for name in self.deltas],
             "programs": {
@@ -119,6 +122,7 @@ def _incremental(request: CompileRequest, query: Query) -> Plan:
         key=key,
         content_index=target.content_index,
         states=definition.stored,
+        lookup=definition.lookup,
         deltas=tuple(sorted({state.delta_name for _, used in made.values() for state in used})),
         fill=programs.fill(definition),
         full=programs.full(definition),
@@ -146,6 +150,7 @@ def _recomputing(request: CompileRequest, refusal: UnsupportedQuery) -> Plan:
         key=None,
         content_index=target.content_index,
         states=(),
+        lookup=None,
         deltas=(),
         fill=programs.fill(definition),
         full=programs.full(definition),
@@ -209,15 +214,28 @@ def _watched(request: CompileRequest) -> dict[int, tuple[str, ...]]:
     return {one.oid: one.used for one in leaves}
 
 
-def _state_json(stage: Stage) -> dict[str, Any]:
-    counted = [one.name for one in stage.rest if one.is_added]
-    return {
+def _state_json(stage: AnyStage) -> dict[str, Any]:
+    made = {
         "name": stage.state.name,
-        "columns": [one.name for one in stage.columns],
+        "columns": list(stage.column_names),
+        "query": programs.fresh_state(stage, CommonTables(())).as_string(None),
+    }
+    if isinstance(stage, Recomputed):
+        content, lookup = state_rows(stage).target.content_index, stage.lookup
+        return made | {
+            "key": stage.unique and list(stage.unique),
+            "content_index": content and list(content),
+            "lookup": lookup and list(lookup),
+            "not_null": [],
+            "nonnegative": [],
+        }
+    counted = [one.name for one in stage.rest if one.is_added]
+    return made | {
         "key": list(stage.key_names),
+        "content_index": None,
+        "lookup": None,
         "not_null": counted,
         "nonnegative": ["n"],
-        "query": fresh(stage, CommonTables(())).as_string(None),
     }
 
 

@@ -56,6 +56,10 @@ class UnsupportedQuery(PgTrickleError):
         self.reason = reason
 
 
+class Undetermined(UnsupportedQuery):
+    """A construct whose result isn't decided by the rows that the query reads: no rule can ever maintain it."""
+
+
 class InvalidDefinition(PgTrickleError):
     """A name, argument or query that can't be accepted."""
 

@@ -5,31 +5,42 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from pg_trickle import explain_recomputed
 from pg_trickle.algebra.aggregate import Aggregate, Call, Touched
 from pg_trickle.algebra.join import Join
 from pg_trickle.algebra.lateral import ITEM, ROW, Lateral
 from pg_trickle.algebra.linear import Consolidate, Filter, Item, Negate, Project, UnionAll
 from pg_trickle.algebra.mark import Flipped, Mark
 from pg_trickle.algebra.operators import operator
+from pg_trickle.algebra.order import DistinctOn, TopK
 from pg_trickle.algebra.outer_join import FullJoin, LeftJoin
 from pg_trickle.algebra.plan import Plan, inputs
+from pg_trickle.algebra.recompute import Recompute
 from pg_trickle.algebra.source import Changes, Empty, Opaque, Scan, Source, State, Unit
+from pg_trickle.algebra.window import Window
 from pg_trickle.catalog.model import CompileRequest
 from pg_trickle.errors import UnsupportedQuery
+from pg_trickle.recomputed import Recomputed
 from pg_trickle.scalar import Scalar, identifier
-from pg_trickle.stages import Stage
+from pg_trickle.stages import AnyStage
 
 Line = dict[str, Any]
 
 
-def incremental(stages: tuple[Stage, ...], final: Plan, stored: tuple[Stage, ...]) -> dict[str, Any]:
+_OWN = "The stream table shows all that the {what} has to remember: there is no state table for it."
+
+
+def incremental(stages: tuple[AnyStage, ...], final: Plan, stored: tuple[AnyStage, ...]) -> dict[str, Any]:
     """The tree of the final plan with each stage's tree below the scan of its state."""
     by_state = {stage.state.name: stage for stage in stages}
     lines: list[Line] = []
     _walk(final, 0, by_state, lines)
-    own = [stage for stage in stages if stage not in stored]
-    notes = ["The stream table shows all that the aggregation has to remember: there is no state table for it."]
-    return {"tree": lines, "notes": notes if own else []}
+    notes = [note for stage in stages if isinstance(stage, Recomputed) for note in explain_recomputed.notes(stage)]
+    for stage in stages:
+        if stage not in stored:
+            what = explain_recomputed.NAMES[type(stage.operator)] if isinstance(stage, Recomputed) else "aggregation"
+            notes.append(_OWN.format(what=what))
+    return {"tree": lines, "notes": notes}
 
 
 def recomputing(refusal: UnsupportedQuery) -> dict[str, Any]:
@@ -38,7 +49,7 @@ def recomputing(refusal: UnsupportedQuery) -> dict[str, Any]:
     return {"tree": [line], "notes": [f"{refusal.message}: {refusal.reason}"]}
 
 
-def _walk(plan: Plan, depth: int, stages: dict[str, Stage], lines: list[Line]) -> None:
+def _walk(plan: Plan, depth: int, stages: dict[str, AnyStage], lines: list[Line]) -> None:
     if isinstance(plan, Project) and (_is_state(plan.input) or all(item.value.is_column for item in plan.items)):
         _walk(plan.input, depth, stages, lines)
         return
@@ -46,7 +57,7 @@ def _walk(plan: Plan, depth: int, stages: dict[str, Stage], lines: list[Line]) -
         _stage(stages[plan.table.name], depth, stages, lines)
         return
     name, detail, rule = _described(plan)
-    lines.append({"depth": depth, "operator": name, "detail": _shown(detail), "rule": rule})
+    lines.append({"depth": depth, "operator": name, "detail": shown(detail), "rule": rule})
     for below in inputs(plan):
         _walk(below, depth + 1, stages, lines)
 
@@ -56,21 +67,26 @@ def _is_state(plan: Plan) -> bool:
     return isinstance(plan, Scan) and isinstance(plan.table, State)
 
 
-def _shown(text: str) -> str:
+def shown(text: str) -> str:
     """Plan columns by the names they come from: ``"amount__2"`` is some ``amount``."""
     return re.sub(r'"?\b([a-z0-9_]+?)__\d+\b"?', r"\1", text).replace('pg_catalog."', '"').replace('"', "")
 
 
-def _stage(stage: Stage, depth: int, stages: dict[str, Stage], lines: list[Line]) -> None:
+def _stage(stage: AnyStage, depth: int, stages: dict[str, AnyStage], lines: list[Line]) -> None:
+    if isinstance(stage, Recomputed):
+        lines.append({"depth": depth, **explain_recomputed.line(stage, shown)})
+        for below in inputs(stage.operator):
+            _walk(below, depth + 1, stages, lines)
+        return
     aggregate = stage.aggregate
     name = "Aggregate" if aggregate.calls or stage.is_global else "Distinct"
     keys = {item.column.name: item.value.text for item in _items(aggregate.input)}
     grouped = ", ".join(keys.get(key, key) for key in aggregate.keys)
-    detail = _shown(f"by {grouped}" if grouped else "of all rows") + f", state {stage.state.name}"
+    detail = shown(f"by {grouped}" if grouped else "of all rows") + f", state {stage.state.name}"
     rule = "a row while its count is above 0" if name == "Distinct" else "stored counters, only touched groups"
     lines.append({"depth": depth, "operator": name, "detail": detail, "rule": rule})
     lines.extend(
-        {"depth": depth + 1, "operator": "Call", "detail": _shown(_call(call, keys)), "rule": call.rule.value}
+        {"depth": depth + 1, "operator": "Call", "detail": shown(_call(call, keys)), "rule": call.rule.value}
         for call in aggregate.calls
     )
     below = aggregate.input
@@ -124,6 +140,8 @@ def _described(plan: Plan) -> tuple[str, str, str]:
             return "Aggregate", ", ".join(keys), "recomputed for the touched groups"
         case Unit():
             return "Constant", "", "never changes"
+        case Window() | DistinctOn() | TopK() | Recompute():
+            raise AssertionError("told with its stage")
         case Empty() | Negate() | Consolidate() | Touched() | Flipped() | Opaque():
             return type(plan).__name__, "", ""
 
@@ -132,11 +150,15 @@ def _conditions(on: tuple[Scalar, ...]) -> str:
     return " AND ".join(one.text for one in on)
 
 
-def wanted_indexes(request: CompileRequest, stages: tuple[Stage, ...], final: Plan) -> tuple[Line, ...]:
+def wanted_indexes(request: CompileRequest, stages: tuple[AnyStage, ...], final: Plan) -> tuple[Line, ...]:
     """Indexes that let a join's delta look up its partners instead of scanning them."""
     found: dict[tuple[int, str], Line] = {}
-    for plan in (final, *(stage.aggregate.input for stage in stages)):
+    for plan in (final, *(stage.below for stage in stages)):
         _want(plan, found)
+    for stage in stages:
+        if isinstance(stage, Recomputed):
+            for line in explain_recomputed.wanted_indexes(stage, _scans(stage.below)):
+                found.setdefault((line["relation"], line["columns"][0]), line)
     keyed = {(one.oid, key[0]) for one in request.relations for key in one.keys if key}
     return tuple(line for place, line in found.items() if place not in keyed)
 
@@ -148,7 +170,7 @@ def _want(plan: Plan, found: dict[tuple[int, str], Line]) -> None:
             for name in predicate.equates or ():
                 table, field = scans.get(name, (None, None))
                 if isinstance(table, Source) and field is not None:
-                    why = f"join condition {_shown(predicate.text)}"
+                    why = f"join condition {shown(predicate.text)}"
                     line = {"relation": table.oid, "columns": [field.attribute], "why": why}
                     found.setdefault((table.oid, field.attribute), line)
     for below in inputs(plan):

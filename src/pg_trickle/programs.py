@@ -12,17 +12,20 @@ from psycopg import sql
 from pg_trickle.algebra.linear import Consolidate
 from pg_trickle.algebra.plan import Plan, distinct
 from pg_trickle.algebra.source import Changes, Empty, Field, Opaque, Scan, Source, State
+from pg_trickle.recomputed import Recomputed
+from pg_trickle.render import recomputed
 from pg_trickle.render.apply import Target, apply, insert_all, renamed
 from pg_trickle.render.direct import apply_directly
 from pg_trickle.render.feed import BUFFERS, Feed
 from pg_trickle.render.parts import CHANGES_SCHEMA, WEIGHT
 from pg_trickle.render.parts import names as name_list
+from pg_trickle.render.recomputed import Rows, rows_in, state_rows
 from pg_trickle.render.select import CommonTables, consolidated, relation
 from pg_trickle.render.stage import add_delta, add_stage, fresh, grouped_delta, insert_fresh, needs_rows_below
 from pg_trickle.render.store import Store, is_direct, store_in
 from pg_trickle.rewrite.specialise import specialised
 from pg_trickle.scalar import Column, Identity, Type
-from pg_trickle.stages import Stage
+from pg_trickle.stages import AnyStage, Stage
 from pg_trickle.uniqueness import is_net
 
 Program = tuple[str, ...]
@@ -32,26 +35,58 @@ Program = tuple[str, ...]
 class Definition:
     """What the programs are made from: the stages, the plan over them, the table and the query itself."""
 
-    stages: tuple[Stage, ...]
+    stages: tuple[AnyStage, ...]
     final: Plan
     target: Target
     query: Opaque
 
     @property
-    def stored(self) -> tuple[Stage, ...]:
+    def own(self) -> Store | Rows | None:
+        """The last stage's state in the stream table, if that shows all of it."""
+        last = self.stages[-1] if self.stages else None
+        if isinstance(last, Recomputed):
+            return rows_in(self.target, self.final, last)
+        return store_in(self.target, self.final, self.stages)
+
+    @property
+    def stored(self) -> tuple[AnyStage, ...]:
         """The stages that have a state table."""
-        own = store_in(self.target, self.final, self.stages)
+        own = self.own
         return tuple(stage for stage in self.stages if own is None or stage is not own.stage)
 
     def store(self, stage: Stage) -> Store:
-        """Where a stage's state is kept."""
-        own = store_in(self.target, self.final, self.stages)
-        return own if own is not None and own.stage is stage else Store(stage)
+        """Where a stage's counters are kept."""
+        own = self.own
+        return own if isinstance(own, Store) and own.stage is stage else Store(stage)
+
+    def rows(self, stage: Recomputed) -> Rows:
+        """Where a stage's rows are kept."""
+        own = self.own
+        return own if isinstance(own, Rows) and own.stage is stage else state_rows(stage)
+
+    @property
+    def lookup(self) -> tuple[str, ...] | None:
+        """The stream table's columns by whose hash a stage finds its rows there."""
+        own = self.own
+        return recomputed.looked_up(own) if isinstance(own, Rows) else None
 
     @property
     def whole(self) -> Plan:
-        """The contents of the stream table, from scratch: the query's own text, or its states once those are right."""
-        return self.final if self.stages and self.stored == self.stages else self.query
+        """The contents of the stream table, from scratch: the query's own text, or its states once those are right.
+
+        A stage whose rows are the stream table's is computed from the states below it, as a refresh does.
+        """
+        own = self.own
+        if isinstance(own, Rows):
+            return _replaced(self.final, own.stage)
+        return self.final if self.stages and own is None else self.query
+
+
+def _replaced(plan: Plan, stage: Recomputed) -> Plan:
+    """The plan with the operator itself in place of its stored rows."""
+    if isinstance(plan, Scan) and plan.table == stage.state:
+        return stage.operator
+    return plan.over(lambda below: _replaced(below, stage))
 
 
 def _printed(statement: sql.Composable) -> str:
@@ -66,8 +101,7 @@ def _counting(count: sql.Composable, common: CommonTables) -> str:
 def fill(definition: Definition) -> Program:
     """For empty tables: the states, then the stream table."""
     statements = [
-        _printed(sql.SQL("WITH y AS ({insert}) SELECT 0").format(insert=insert_fresh(stage, CommonTables(()))))
-        for stage in definition.stored
+        _printed(sql.SQL("WITH y AS ({insert}) SELECT 0").format(insert=_filled(stage))) for stage in definition.stored
     ]
     rows = _contents(definition.target, definition.whole, CommonTables(()))
     return (*statements, _printed(insert_all(definition.target, rows)))
@@ -79,7 +113,7 @@ def full(definition: Definition) -> Program:
     for stage in definition.stored:
         common = CommonTables(())
         target = _state_target(stage)
-        wrote = apply(target, _diff_rows(target, fresh(stage, common)), common)
+        wrote = apply(target, _diff_rows(target, fresh_state(stage, common)), common)
         # Rows written to a state aren't rows of the stream table.
         statements.append(
             _printed(sql.SQL("{ctes}SELECT 0 * ({wrote})").format(ctes=common.with_clause(), wrote=wrote))
@@ -120,7 +154,19 @@ def _contents(target: Target, plan: Plan, common: CommonTables) -> sql.Composabl
     )
 
 
-def _state_target(stage: Stage) -> Target:
+def fresh_state(stage: AnyStage, common: CommonTables) -> sql.Composable:
+    """A state as it should be, computed from scratch."""
+    return recomputed.fresh(stage, common) if isinstance(stage, Recomputed) else fresh(stage, common)
+
+
+def _filled(stage: AnyStage) -> sql.Composable:
+    common = CommonTables(())
+    return recomputed.insert_fresh(stage, common) if isinstance(stage, Recomputed) else insert_fresh(stage, common)
+
+
+def _state_target(stage: AnyStage) -> Target:
+    if isinstance(stage, Recomputed):
+        return state_rows(stage).target
     columns = tuple((one.name, one.column) for one in stage.columns)
     keyed = {one.name: one for one in stage.key_columns}
     typed = tuple((name, keyed.get(name, column)) for name, column in columns)
@@ -153,13 +199,10 @@ def differential(
 
     parts: list[_Part] = []
     for stage in definition.stages:
-        change = specialised(stage.aggregate.input.delta(), is_changed)
-        if isinstance(change, Empty):
-            continue
-        narrow = grouped_delta(stage, change)
-        below = (stage.aggregate.input,) if needs_rows_below(stage) else ()
-        parts.append(_Part(stage, narrow, (narrow, *below)))
-        made.add(stage.state)
+        change = specialised(stage.below.delta(), is_changed)
+        if not isinstance(change, Empty):
+            parts.append(_stage_part(stage, change))
+            made.add(stage.state)
     last = specialised(definition.final.delta(), is_changed)
     if not isinstance(last, Empty):
         netted = last if is_net(last) else Consolidate(last)
@@ -167,11 +210,19 @@ def differential(
     return _statements(definition, parts, feed)
 
 
+def _stage_part(stage: AnyStage, change: Plan) -> _Part:
+    if isinstance(stage, Recomputed):
+        netted = recomputed.netted(stage, change)
+        return _Part(stage, netted, (netted, stage.below))
+    narrow = grouped_delta(stage, change)
+    return _Part(stage, narrow, (narrow, stage.below) if needs_rows_below(stage) else (narrow,))
+
+
 @dataclass(frozen=True, slots=True)
 class _Part:
     """A stage's statement or the final one: its delta, and every plan that it reads."""
 
-    stage: Stage | None
+    stage: AnyStage | None
     change: Plan
     reads: tuple[Plan, ...]
 
@@ -212,12 +263,14 @@ def _statement(definition: Definition, group: list[_Part], travelling: frozenset
     common = CommonTables(tuple(plan for part in group for plan in part.reads), frozenset(stages), feed)
     direct = _direct_stage(definition, group)
     for part in group:
-        if part.stage is not None:
+        if isinstance(part.stage, Recomputed):
+            recomputed.add_recomputed(definition.rows(part.stage), part.change, common)
+        elif part.stage is not None:
             add_stage(definition.store(part.stage), part.change, common)
             if part.stage is not direct or part.stage.state in travelling:
                 add_delta(part.stage, common)
     for state in sorted(stages.keys() & travelling, key=lambda state: state.name):
-        columns = name_list([one.name for one in stages[state].columns])
+        columns = name_list(stages[state].column_names)
         common.add_writing(
             f"{state.name}_out",
             sql.SQL("INSERT INTO {table} ({c}, {w}) SELECT {c}, {w} FROM {delta}").format(
@@ -235,8 +288,8 @@ def _direct_stage(definition: Definition, group: list[_Part]) -> Stage | None:
     """The stage of this statement that alone decides what the stream table shows, if there is one."""
     if group[-1].stage is not None:
         return None
-    made = [part.stage for part in group if part.stage and is_direct(definition.final, part.stage, definition.target)]
-    return made[0] if made else None
+    stages = [part.stage for part in group if isinstance(part.stage, Stage)]
+    return next((one for one in stages if is_direct(definition.final, one, definition.target)), None)
 
 
 def _delta_table(state: State) -> sql.Identifier:
@@ -255,7 +308,7 @@ def sources(definition: Definition) -> dict[int, tuple[str, ...]]:
     """The columns read of each source, in the order of their first use."""
     found: dict[int, dict[str, None]] = {}
 
-    for plan in (*(stage.aggregate.input for stage in definition.stages), definition.final):
+    for plan in (*(stage.below for stage in definition.stages), definition.final):
         for node in distinct(plan):
             if isinstance(node, Scan) and isinstance(node.table, Source):
                 found.setdefault(node.table.oid, {}).update(dict.fromkeys(_attributes(node.fields)))

@@ -3,7 +3,8 @@
 An Aggregate becomes a **stage**: a state table that stores, for each group, counters from which the
 aggregates can be computed, maintained from the delta of what is below.  Above the cut the
 aggregate is a projection of a scan of that state, so a query is a short list of stages and a
-final plan that is linear or bilinear throughout.
+final plan that is linear or bilinear throughout.  Operators without counters store their output
+rows instead (``recomputed.py``).
 """
 
 from __future__ import annotations
@@ -15,8 +16,12 @@ from psycopg import sql
 
 from pg_trickle.algebra.aggregate import Aggregate, Call, Rule
 from pg_trickle.algebra.linear import Item, Project
+from pg_trickle.algebra.order import DistinctOn, TopK
 from pg_trickle.algebra.plan import Plan
+from pg_trickle.algebra.recompute import Recompute
 from pg_trickle.algebra.source import Field, Scan, State
+from pg_trickle.algebra.window import Window
+from pg_trickle.recomputed import Recomputed, recomputed
 from pg_trickle.scalar import BOOL, INT4, INT8, NUMERIC, Column, Scalar, Type, column, composed
 
 
@@ -79,6 +84,11 @@ class Stage:
     rest: tuple[StateColumn, ...]
 
     @property
+    def below(self) -> Plan:
+        """What the stage is maintained from."""
+        return self.aggregate.input
+
+    @property
     def is_global(self) -> bool:
         return not self.aggregate.keys
 
@@ -86,6 +96,10 @@ class Stage:
     def columns(self) -> tuple[StateColumn, ...]:
         hashed = () if self.hashed is None else (self.hashed,)
         return hashed + tuple(key for key, _ in self.keys) + self.rest
+
+    @property
+    def column_names(self) -> tuple[str, ...]:
+        return tuple(one.name for one in self.columns)
 
     @property
     def key_names(self) -> tuple[str, ...]:
@@ -133,16 +147,19 @@ class _Layout:
         return self.need(role, of, argument=call.argument, condition=call.condition, value=value)
 
 
-def cut(plan: Plan, identifier: int) -> tuple[tuple[Stage, ...], Plan]:
+AnyStage = Stage | Recomputed
+
+
+def cut(plan: Plan, identifier: int) -> tuple[tuple[AnyStage, ...], Plan]:
     """The stages of a plan, inner ones first, and the plan over them."""
-    stages: list[Stage] = []
+    stages: list[AnyStage] = []
 
     def descend(part: Plan) -> Plan:
         below = part.over(descend)
-        if not isinstance(below, Aggregate):
+        if not isinstance(below, Aggregate | Window | DistinctOn | TopK | Recompute):
             return below
         state = State(f"state_{identifier}_{len(stages) + 1}")
-        stage, output = _stage(below, state)
+        stage, output = _stage(below, state) if isinstance(below, Aggregate) else recomputed(below, state)
         stages.append(stage)
         return output
 

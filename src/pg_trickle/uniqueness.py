@@ -13,9 +13,12 @@ from pg_trickle.algebra.lateral import Lateral
 from pg_trickle.algebra.linear import Consolidate, Filter, Negate, Project, UnionAll
 from pg_trickle.algebra.mark import Flipped, Mark
 from pg_trickle.algebra.operators import operator
+from pg_trickle.algebra.order import DistinctOn, TopK
 from pg_trickle.algebra.outer_join import FullJoin, LeftJoin
 from pg_trickle.algebra.plan import Plan
+from pg_trickle.algebra.recompute import Recompute
 from pg_trickle.algebra.source import Changes, Empty, Opaque, Scan, Unit
+from pg_trickle.algebra.window import Window
 from pg_trickle.scalar import Scalar
 
 Key = frozenset[str]
@@ -36,8 +39,10 @@ def _keys(plan: Plan) -> set[Key]:
             return {frozenset(key) for key in known}
         case Unit():
             return {frozenset()}
-        case Filter(below) | Touched(below, _, _) | Mark(below):
+        case Filter(below) | Touched(below, _, _) | Mark(below) | Window(below) | TopK(below):
             return set(keys(below))
+        case DistinctOn(below, shared):
+            return {frozenset(shared), *keys(below)}
         case Project(below, items):
             renamed: dict[str, set[str]] = {}
             for item in items:
@@ -63,7 +68,7 @@ def _keys(plan: Plan) -> set[Key]:
             return set() if ordinal is None else {key | {ordinal} for key in keys(below)}
         case Aggregate(_, grouped, _):
             return {frozenset(grouped)}
-        case UnionAll() | Negate() | Consolidate() | Changes() | Empty() | Opaque() | Flipped():
+        case UnionAll() | Negate() | Consolidate() | Changes() | Empty() | Opaque() | Flipped() | Recompute():
             return set()
 
 
@@ -106,4 +111,6 @@ def is_net(plan: Plan) -> bool:
         case FullJoin() | Flipped():
             return False
         case Scan() | Unit() | UnionAll() | Lateral() | Aggregate() | Touched() | Opaque():
+            return False
+        case Window() | DistinctOn() | TopK() | Recompute():
             return False

@@ -7,9 +7,12 @@ from pg_trickle.algebra.join import Join
 from pg_trickle.algebra.lateral import Lateral
 from pg_trickle.algebra.linear import Filter, Project
 from pg_trickle.algebra.mark import Flipped, Mark
+from pg_trickle.algebra.order import DistinctOn, Order, TopK
 from pg_trickle.algebra.outer_join import FullJoin, LeftJoin
 from pg_trickle.algebra.plan import Plan, inputs, names
+from pg_trickle.algebra.recompute import Recompute
 from pg_trickle.algebra.source import Changes, Opaque, Scan, Source
+from pg_trickle.algebra.window import Window
 
 
 def outline(plan: Plan, depth: int = 0) -> str:
@@ -43,9 +46,25 @@ def _detail(plan: Plan) -> str:
         case Aggregate(_, keys, calls):
             made = ", ".join(f"{one.column.name}={one.value.text} [{one.rule.name}]" for one in calls)
             return f" by ({', '.join(keys)}) {made}".rstrip()
+        case Window(_, keys, passed, calls):
+            made = ", ".join(f"{one.column.name}={one.value.text}" for one in calls)
+            return f" by ({', '.join(keys)}) {', '.join((*passed, made))}"
+        case DistinctOn(_, keys, passed, order):
+            return f" by ({', '.join(keys)}) order {_ordered(order)}: {', '.join(passed)}"
+        case TopK(_, order, limit, offset, ties):
+            parts = [f" {name} {value.text}" for name, value in (("offset", offset), ("limit", limit)) if value]
+            return f" order {_ordered(order)}{''.join(parts)}{' with ties' if ties else ''}"
+        case Recompute(_, text, _):
+            return f" {text}"
         case Touched(_, _, keys):
             return f" by ({', '.join(keys)})"
         case Opaque(text, _):
             return f" {text}"
         case _:
             return "" if inputs(plan) else f" ({', '.join(names(plan))})"
+
+
+def _ordered(order: tuple[Order, ...]) -> str:
+    directions = {True: "asc", False: "desc"}
+    places = {True: "nulls first", False: "nulls last"}
+    return ", ".join(f"{one.column} {directions[one.is_ascending]} {places[one.nulls_first]}" for one in order)

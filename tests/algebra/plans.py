@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import count
 
 from hypothesis import strategies as st
@@ -12,10 +13,12 @@ from pg_trickle.algebra.join import Join
 from pg_trickle.algebra.lateral import ITEM, ROW, Lateral
 from pg_trickle.algebra.linear import Consolidate, Filter, Item, Project, UnionAll
 from pg_trickle.algebra.mark import Mark, anti_join, mark, semi_join
+from pg_trickle.algebra.order import DistinctOn, Order, TopK
 from pg_trickle.algebra.outer_join import FullJoin, LeftJoin
 from pg_trickle.algebra.plan import Plan
 from pg_trickle.algebra.source import Unit
-from pg_trickle.scalar import BOOL, INT4, INT8, NUMERIC, UNKNOWN, Column, Scalar, Type, column, composed
+from pg_trickle.algebra.window import Window
+from pg_trickle.scalar import BOOL, INT4, INT8, NUMERIC, TEXT, UNKNOWN, Column, Scalar, Type, column, composed
 from tests.algebra.sources import scan
 
 
@@ -82,6 +85,47 @@ TOTALS = Aggregate(
 )
 WIDE = Aggregate(S, ("s_a", "s_b"), (counted("m"), call("most", sql.SQL("max({})"), R.columns[2].type, "s_x")))
 
+LETTERS = Project(
+    R,
+    (
+        *(Item(one, column(one)) for one in R.columns),
+        Item(
+            Column("r_t", TEXT),
+            composed(sql.SQL('ROW(r_a, r_b, r_x)::text COLLATE "C"'), frozenset(("r_a", "r_b", "r_x")), TEXT),
+        ),
+    ),
+)
+
+
+def ordered(name: str, value: sql.SQL, of: Type) -> Item:
+    return Item(Column(name, of), composed(value, frozenset(("r_a", "r_b", "r_t")), of))
+
+
+def ranked(source: Plan, *keys: str) -> Window:
+    """Windows in which only rows that look the same are peers."""
+    by = sql.SQL("PARTITION BY {} ").format(sql.SQL(", ").join(map(sql.Identifier, keys))) if keys else sql.SQL("")
+    calls = {
+        "place": sql.SQL("row_number() OVER ({by}ORDER BY r_t)"),
+        "n": sql.SQL("count(*) OVER ({by})"),
+        "run": sql.SQL("sum(r_b) OVER ({by}ORDER BY r_b RANGE BETWEEN 1 PRECEDING AND CURRENT ROW)"),
+    }
+    made = tuple(
+        Item(Column(name, INT8), composed(text.format(by=by), frozenset((*keys, "r_b", "r_t")), INT8))
+        for name, text in calls.items()
+    )
+    return Window(source, keys, tuple(one.name for one in source.columns), made)
+
+
+def order(name: str, *, is_ascending: bool = True) -> Order:
+    return Order(name, is_ascending, nulls_first=not is_ascending)
+
+
+def number(n: int) -> Scalar:
+    return composed(sql.Literal(n), frozenset(), INT8)
+
+
+MORE = ordered("more", sql.SQL("sum(r_b) OVER (PARTITION BY r_b)"), INT8)
+
 PLANS: dict[str, Plan] = {
     "scan": R,
     "scan of a type without equality": scan("r", "r", "aj"),
@@ -121,6 +165,23 @@ PLANS: dict[str, Plan] = {
     "distinct sum": Aggregate(UnionAll(projected(R, ("one", "r_a")), projected(S, ("two", "s_b"))), ("one",), ()),
     "aggregate over an aggregate": Aggregate(
         TOTALS, ("n",), (counted("groups"), summed("all", named(TOTALS, "total")))
+    ),
+    "window": ranked(LETTERS, "r_a"),
+    "window by two nullable keys": ranked(LETTERS, "r_a", "r_x"),
+    "window of everything": ranked(LETTERS),
+    "window over a window": replace(ranked(ranked(LETTERS, "r_a"), "r_b"), calls=(MORE,)),
+    "filter over a window": Filter(ranked(LETTERS, "r_a"), (predicate(sql.SQL("{} <= 1"), "place"),)),
+    "window over a sum": ranked(UnionAll(LETTERS, replace(LETTERS, input=R)), "r_a"),
+    "first of each key": DistinctOn(LETTERS, ("r_a",), ("r_b", "r_a"), (order("r_a"), order("r_t"))),
+    "first of each key, downwards": DistinctOn(
+        LETTERS, ("r_x",), ("r_t",), (order("r_x"), order("r_t", is_ascending=False))
+    ),
+    "first rows": TopK(LETTERS, (order("r_b"), order("r_t")), number(2)),
+    "first rows after some": TopK(LETTERS, (order("r_t", is_ascending=False),), number(2), number(1)),
+    "first rows with ties": TopK(LETTERS, (order("r_a"),), number(1), ties=True),
+    "all rows but the first": TopK(LETTERS, (order("r_t"),), None, number(2)),
+    "aggregate over first rows": Aggregate(
+        TopK(LETTERS, (order("r_b"), order("r_t")), number(3)), ("r_a",), (counted("m"),)
     ),
     "join of aggregates": Join(TOTALS, WIDE, (equal("r_a", "s_b"),)),
     "join of an aggregate and its table": Join(TOTALS, T, (equal("r_a", "t_a"),)),

@@ -14,11 +14,13 @@ from psycopg import sql
 from pg_trickle.algebra.aggregate import Aggregate, Touched
 from pg_trickle.algebra.join import Join
 from pg_trickle.algebra.lateral import Lateral
-from pg_trickle.algebra.linear import Filter, Negate, UnionAll
+from pg_trickle.algebra.linear import Consolidate, Filter, Negate, UnionAll
 from pg_trickle.algebra.mark import Flipped, Mark
+from pg_trickle.algebra.order import DistinctOn, TopK
 from pg_trickle.algebra.outer_join import FullJoin, LeftJoin
 from pg_trickle.algebra.plan import Plan
 from pg_trickle.algebra.states import old
+from pg_trickle.algebra.window import Window
 from pg_trickle.render import parts, select, turned
 from pg_trickle.rewrite import pushdown
 from pg_trickle.scalar import Column
@@ -207,6 +209,31 @@ def _groups(before: Callable[[Aggregate], Plan], sign: Callable[[Plan], Plan]) -
         return UnionAll(now, sign(replace(self, input=_touched(self, before(self)))))
 
     return delta
+
+
+@pytest.mark.parametrize(
+    ("operator", "plan"), [(Window, "window"), (Window, "window of everything"), (DistinctOn, "first of each key")]
+)
+def test_partitions_of_the_change_alone_are_noticed(conn, monkeypatch, operator, plan):
+    """As if an operator that looks at a row's neighbours were linear."""
+    monkeypatch.setattr(operator, "delta", lambda self: replace(self, input=Consolidate(self.input.delta())))
+    assert is_noticed(conn, PLANS[plan])
+
+
+@pytest.mark.parametrize(("operator", "plan"), [(Window, "window"), (DistinctOn, "first of each key")])
+def test_partitions_that_keep_their_old_rows_are_noticed(conn, monkeypatch, operator, plan):
+    def delta(self: Window | DistinctOn) -> Plan:
+        return replace(self, input=Touched(self.input, self.input.delta(), self.keys))
+
+    monkeypatch.setattr(operator, "delta", delta)
+    assert is_noticed(conn, PLANS[plan])
+
+
+def test_first_rows_that_only_compete_with_what_came_are_noticed(conn, monkeypatch):
+    monkeypatch.setattr(
+        TopK, "delta", lambda self: UnionAll(replace(self, input=self.input.delta()), Negate(old(self)))
+    )
+    assert is_noticed(conn, PLANS["first rows"])
 
 
 @pytest.mark.parametrize("plan", ["aggregate", "aggregate by two nullable keys", "distinct sum"])

@@ -7,17 +7,18 @@ write title and query and run ``pytest tests/compile/test_corpus.py --rewrite``;
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pg_trickle.algebra.plan import Plan
-from pg_trickle.algebra.source import Empty, Source, State
+from pg_trickle.algebra.source import Empty, Source, State, Unit
 from pg_trickle.compile import compile as compile_query
 from pg_trickle.parse.select import parse
+from pg_trickle.recomputed import Recomputed
 from pg_trickle.rewrite.collapse import collapsed
 from pg_trickle.rewrite.passes import optimised
 from pg_trickle.rewrite.specialise import specialised
-from pg_trickle.stages import Stage, cut
+from pg_trickle.stages import AnyStage, cut
 from tests.algebra.outline import outline
 from tests.compile.requests import request
 
@@ -81,14 +82,16 @@ def told(query: str) -> str:
     stages, final = cut(collapsed(optimised(parse(made).plan)), made.id)
     states: set[State] = set()
     for stage in stages:
-        lines += [f"{stage.state.name}: {_stored(stage)}", outline(stage.aggregate.input, 1)]
-        lines += _changes(stage.aggregate.input, plan.sources, names, states)
+        lines += [f"{stage.state.name}: {_stored(stage)}", outline(stage.below, 1)]
+        lines += _changes(stage.below, plan.sources, names, states)
         states.add(stage.state)
     lines += ["final:", outline(final, 1), *_changes(final, plan.sources, names, states)]
     return "\n".join(lines)
 
 
-def _stored(stage: Stage) -> str:
+def _stored(stage: AnyStage) -> str:
+    if isinstance(stage, Recomputed):
+        return outline(replace(stage.operator, input=Unit())).partition("\n")[0]
     keys = ", ".join(stage.aggregate.keys) or "nothing"
     return f"by {keys}: {', '.join(f'{one.name} {one.role.name.lower()}' for one in stage.rest)}"
 

@@ -17,7 +17,7 @@ Connection = psycopg.Connection[tuple[Any, ...]]
 Fails = Callable[..., psycopg.Error]
 
 TOTALS = "SELECT customer_id, sum(amount) AS total FROM orders GROUP BY customer_id"
-FULL = "SELECT customer_id, sum(amount) OVER () AS total FROM orders"
+FULL = "SELECT customer_id, amount AS total FROM orders LIMIT 1000000"
 
 
 def minimal(shop: Any, name: str) -> Connection:
@@ -132,7 +132,7 @@ def test_there_is_no_way_to_what_one_may_not_read(shop: Any, forbidden: Connecti
 def test_columns_that_one_may_read_are_enough(shop: Any, forbidden: Connection) -> None:
     for name, query in {
         "incremental": "SELECT id FROM partly",
-        "recomputed": "SELECT id, count(*) OVER () AS n FROM partly",
+        "recomputed": "SELECT id FROM partly LIMIT 1000000",
     }.items():
         pg_trickle.create_stream_table(forbidden, name, query)
         shop.superuser.execute("INSERT INTO partly SELECT count(*), 'x' FROM partly")

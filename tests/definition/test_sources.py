@@ -113,9 +113,7 @@ def test_what_changes_by_itself_is_recomputed(shop: Any, sources: Connection, ex
     assert skipped(shop.superuser) == [None, None]
 
 
-@pytest.mark.parametrize(
-    "query", [TOTALS, "SELECT DISTINCT note FROM orders", "SELECT count(*) OVER () AS n FROM orders"]
-)
+@pytest.mark.parametrize("query", [TOTALS, "SELECT DISTINCT note FROM orders", "SELECT id FROM orders LIMIT 1000000"])
 def test_what_does_not_change_is_not(shop: Any, author: Connection, query: str) -> None:
     pg_trickle.create_stream_table(author, "st", query)
     pg_trickle.refresh_stream_table(author, "st")

@@ -181,10 +181,10 @@ def test_the_explanation(shop, rows):
 
 
 def test_the_explanation_of_a_recomputed_query_says_why(shop, rows):
-    shop.create("ranked", "SELECT id, rank() OVER (ORDER BY amount) AS place FROM orders", schedule=None)
+    shop.create("ranked", "SELECT id, amount AS place FROM orders LIMIT 1000000", schedule=None)
     (modes,) = rows(shop.superuser, "SELECT * FROM pgtrickle.explain_refresh_mode('ranked')")
     assert modes[:2] == ("AUTO", "FULL")
-    assert "window" in modes[2]
+    assert "LIMIT" in modes[2]
     ((text,),) = rows(shop.superuser, "SELECT pgtrickle.explain_stream_table('ranked')")
     assert "AUTO, effectively FULL: " in text
     assert rows(shop.superuser, "SELECT * FROM pgtrickle.explain_delta('ranked')") == []

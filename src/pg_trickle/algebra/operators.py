@@ -7,9 +7,12 @@ from pg_trickle.algebra.join import Join
 from pg_trickle.algebra.lateral import Lateral
 from pg_trickle.algebra.linear import Consolidate, Filter, Negate, Project, UnionAll
 from pg_trickle.algebra.mark import Flipped, Mark
+from pg_trickle.algebra.order import DistinctOn, TopK
 from pg_trickle.algebra.outer_join import FullJoin, LeftJoin
 from pg_trickle.algebra.plan import Plan
+from pg_trickle.algebra.recompute import Recompute
 from pg_trickle.algebra.source import Changes, Empty, Opaque, Scan, Unit
+from pg_trickle.algebra.window import Window
 
 Operator = (
     Scan
@@ -29,6 +32,10 @@ Operator = (
     | Flipped
     | Lateral
     | Aggregate
+    | Window
+    | DistinctOn
+    | TopK
+    | Recompute
     | Touched
 )
 

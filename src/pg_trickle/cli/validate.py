@@ -13,7 +13,7 @@ from pg_trickle.cli.options import AsJson, Dsn, connect
 def validate(query: Query = None, file: File = None, dsn: Dsn = "", as_json: AsJson = False) -> None:
     """Say what would happen to a query, creating nothing; exit with 1 if it can't be a stream table.
 
-    Example: pgtrickle validate "SELECT rank() OVER (ORDER BY amount) FROM orders"
+    Example: pgtrickle validate "SELECT id, random() FROM orders"
     """
     text = query_text(query, file)
     if text is None:

@@ -16,24 +16,23 @@ from pg_trickle.parse.expressions import returns_set, scalar
 from pg_trickle.parse.from_clause import Query, filtered, from_clause
 from pg_trickle.parse.grouping import Grouping
 from pg_trickle.parse.laterals import sets, values
+from pg_trickle.parse.limits import chooses_rows, chosen
 from pg_trickle.parse.scope import CommonTable, Context, Expected, Namer, Scope
 from pg_trickle.parse.tree import conjuncts, kind, nodes, only, parse_select, printed, strings
 from pg_trickle.parse.types import fact_type
+from pg_trickle.parse.windows import is_windowed, windowed
 from pg_trickle.scalar import NUMERIC, Column, Scalar, Type, column, composed
 
 MAX_NODES = 20_000
 
 _SELECT = frozenset({
     "distinct_clause", "target_list", "from_clause", "where_clause", "group_clause", "having_clause", "sort_clause",
-    "with_clause", "limit_option", "op",
+    "with_clause", "window_clause", "limit_option", "op",
 })  # fmt: skip
 _SET_OPERATION = frozenset({"op", "all", "larg", "rarg", "sort_clause", "with_clause", "limit_option"})
 _VALUES = frozenset({"values_lists", "sort_clause", "limit_option", "op"})
 _CLAUSES = {
-    "limit_count": ("LIMIT", "which rows are first has no delta rule yet."),
-    "limit_offset": ("OFFSET", "which rows are first has no delta rule yet."),
     "locking_clause": ("FOR UPDATE", "a stream table can't lock its sources' rows."),
-    "window_clause": ("WINDOW", "windows have no delta rule yet."),
     "group_distinct": ("GROUP BY DISTINCT", "grouping sets have no delta rule yet."),
 }
 
@@ -48,6 +47,8 @@ def parse(request: CompileRequest) -> Query:
 
 def _query(statement: SelectStmt, context: Context, expected: Expected = None) -> Query:
     context = Context(context.request, context.namer, _common_tables(statement, context.ctes))
+    if chooses_rows(statement):
+        return chosen(statement, context, expected, _query)
     for name, (construct, reason) in _CLAUSES.items():
         value = getattr(statement, name)
         present = statement.HasField(name) if isinstance(value, Node) else bool(value)
@@ -60,7 +61,7 @@ def _query(statement: SelectStmt, context: Context, expected: Expected = None) -
     if statement.op != SETOP_NONE:
         return _set_operation(statement, context, expected)
     only(statement, _SELECT, "SELECT")
-    return _plain(statement, context)
+    return _plain(statement, context, expected)
 
 
 def _nested(statement: SelectStmt, context: Context) -> Query:
@@ -83,23 +84,17 @@ def _common_tables(statement: SelectStmt, outer: Mapping[str, CommonTable]) -> M
     return known
 
 
-def _plain(statement: SelectStmt, context: Context) -> Query:
-    plan, scope = from_clause(list(statement.from_clause), context, _nested)
-    if statement.HasField("where_clause"):
-        where = tuple(scalar(part, scope, context) for part in conjuncts(statement.where_clause))
-        plan = filtered(plan, where)
+def _plain(statement: SelectStmt, context: Context, expected: Expected = None) -> Query:
     targets = [node.res_target for node in statement.target_list]
-    if _is_grouped(statement, context):
-        plan, outputs = _grouped(statement, plan, scope, context)
+    if is_windowed(statement):
+        plan, outputs = windowed(statement, context, expected, _plain)
     else:
-        outputs = tuple(scalar(target.val, scope, context) for target in targets)
+        plan, outputs = _unwindowed(statement, context)
     names = tuple(target.name or _implied_name(target.val) for target in targets)
     _check_order(statement, context)
     query = _projected(*_without_sets(plan, names, outputs, context), context.namer)
     if not statement.distinct_clause:
         return query
-    if any(kind(node) for node in statement.distinct_clause):
-        raise UnsupportedQuery("DISTINCT ON", "which row is first has no delta rule yet.")
     if any(kind(target.val) == "row_expr" for target in targets):
         raise UnsupportedQuery("DISTINCT of rows", "no column can store a row without a type.")
     return _distinct(query)
@@ -124,6 +119,17 @@ def _without_sets(
     beside, made = sets(plan, [(names[place], values[place]) for place in places], context)
     shown = dict(zip(places, made, strict=True))
     return beside, names, tuple(shown.get(place, value) for place, value in enumerate(values))
+
+
+def _unwindowed(statement: SelectStmt, context: Context) -> tuple[Plan, tuple[Scalar, ...]]:
+    """The plan before the outputs are computed, and the outputs over it."""
+    plan, scope = from_clause(list(statement.from_clause), context, _nested)
+    if statement.HasField("where_clause"):
+        where = tuple(scalar(part, scope, context) for part in conjuncts(statement.where_clause))
+        plan = filtered(plan, where)
+    if _is_grouped(statement, context):
+        return _grouped(statement, plan, scope, context)
+    return plan, tuple(scalar(node.res_target.val, scope, context) for node in statement.target_list)
 
 
 def _is_grouped(statement: SelectStmt, context: Context) -> bool:

@@ -59,43 +59,46 @@ class Target:
         return self.key if self.keyed_by_hash else None
 
 
-def apply(target: Target, delta: sql.Composable, common: CommonTables) -> sql.Composable:
+def apply(target: Target, delta: sql.Composable, common: CommonTables, prefix: str = "") -> sql.Composable:
     """Add the WITH queries that put a consolidated delta into the target; the SELECT that counts what they wrote.
 
-    The delta has the target's columns by name, and the weight.
+    The delta has the target's columns by name, and the weight.  ``prefix`` is for what a statement writes beside
+    the stream table.
     """
-    common.add("f", delta)
-    return _by_key(target, common) if target.key is not None else _by_content(target, common)
+    common.add(f"{prefix}f", delta)
+    return _by_key(target, common, prefix) if target.key is not None else _by_content(target, common, prefix)
 
 
-def _by_key(target: Target, common: CommonTables) -> sql.Composable:
+def _by_key(target: Target, common: CommonTables, prefix: str) -> sql.Composable:
     assert target.key is not None
-    common.add(
-        "k",
-        sql.SQL("SELECT {key}, bool_or({w} > 0) AS __pgt_stays FROM f GROUP BY {key}").format(
-            key=names(target.key), w=WEIGHT
+    rows = sql.Identifier(f"{prefix}f")
+    keys = common.add(
+        f"{prefix}k",
+        sql.SQL("SELECT {key}, bool_or({w} > 0) AS __pgt_stays FROM {f} GROUP BY {key}").format(
+            key=names(target.key), w=WEIGHT, f=rows
         ),
     )
     common.add_writing(
-        "x",
-        sql.SQL("DELETE FROM {table} AS t USING k WHERE NOT k.__pgt_stays AND {match} RETURNING 1").format(
-            table=target.table, match=located(target, "t", "k", {name: name for name in target.key})
+        f"{prefix}x",
+        sql.SQL("DELETE FROM {table} AS t USING {k} AS k WHERE NOT k.__pgt_stays AND {match} RETURNING 1").format(
+            table=target.table, k=keys, match=located(target, "t", "k", {name: name for name in target.key})
         ),
     )
     common.add_writing(
-        "y",
+        f"{prefix}y",
         sql.SQL(
-            "INSERT INTO {table} ({columns}) SELECT {columns} FROM f WHERE {w} > 0 ORDER BY {key}"
+            "INSERT INTO {table} ({columns}) SELECT {columns} FROM {f} WHERE {w} > 0 ORDER BY {key}"
             " ON CONFLICT ({key}) {action} RETURNING 1"
         ).format(
             table=target.table,
+            f=rows,
             columns=names(target.names),
             w=WEIGHT,
             key=names(target.key),
             action=upsert_action(target),
         ),
     )
-    return counted(sql.SQL("(SELECT count(*) FROM k WHERE NOT __pgt_stays)"))
+    return counted(sql.SQL("(SELECT count(*) FROM {k} WHERE NOT __pgt_stays)").format(k=keys), prefix)
 
 
 def located(target: Target, table: str, rows: str, columns: dict[str, str]) -> sql.Composable:
@@ -118,34 +121,38 @@ def upsert_action(target: Target) -> sql.Composable:
     return sql.SQL("DO UPDATE SET {assignments}").format(assignments=assignments(target.written, "excluded"))
 
 
-def counted(expected: sql.Composable) -> sql.Composable:
+def counted(expected: sql.Composable, prefix: str) -> sql.Composable:
     """The number of rows written, NULL when not as many were deleted as expected."""
     return sql.SQL(
-        "SELECT CASE WHEN (SELECT count(*) FROM x) = {expected}"
-        " THEN (SELECT count(*) FROM x) + (SELECT count(*) FROM y) END"
-    ).format(expected=expected)
+        "SELECT CASE WHEN (SELECT count(*) FROM {x}) = {expected}"
+        " THEN (SELECT count(*) FROM {x}) + (SELECT count(*) FROM {y}) END"
+    ).format(expected=expected, x=sql.Identifier(f"{prefix}x"), y=sql.Identifier(f"{prefix}y"))
 
 
-def _by_content(target: Target, common: CommonTables) -> sql.Composable:
-    common.add(
-        "v",
+def _by_content(target: Target, common: CommonTables, prefix: str) -> sql.Composable:
+    rows = sql.Identifier(f"{prefix}f")
+    gone = common.add(
+        f"{prefix}v",
         sql.SQL(
-            "SELECT c.ctid FROM f CROSS JOIN LATERAL"
+            "SELECT c.ctid FROM {f} AS f CROSS JOIN LATERAL"
             " (SELECT t.ctid FROM {table} AS t WHERE {match} LIMIT -f.{w}) AS c WHERE f.{w} < 0"
-        ).format(table=target.table, match=_same_row(target), w=WEIGHT),
+        ).format(f=rows, table=target.table, match=_same_row(target), w=WEIGHT),
     )
     common.add_writing(
-        "x",
-        sql.SQL("DELETE FROM {table} AS t USING v WHERE t.ctid = v.ctid RETURNING 1").format(table=target.table),
+        f"{prefix}x",
+        sql.SQL("DELETE FROM {table} AS t USING {v} AS v WHERE t.ctid = v.ctid RETURNING 1").format(
+            table=target.table, v=gone
+        ),
     )
     common.add_writing(
-        "y",
+        f"{prefix}y",
         sql.SQL(
-            "INSERT INTO {table} ({columns}) SELECT {values} FROM f CROSS JOIN generate_series(1, f.{w})"
+            "INSERT INTO {table} ({columns}) SELECT {values} FROM {f} AS f CROSS JOIN generate_series(1, f.{w})"
             " WHERE f.{w} > 0 RETURNING 1"
-        ).format(table=target.table, columns=names(target.names), values=names(target.names, "f"), w=WEIGHT),
+        ).format(table=target.table, columns=names(target.names), values=names(target.names, "f"), w=WEIGHT, f=rows),
     )
-    return counted(sql.SQL("(SELECT coalesce(sum(-{w}), 0) FROM f WHERE {w} < 0)").format(w=WEIGHT))
+    expected = sql.SQL("(SELECT coalesce(sum(-{w}), 0) FROM {f} WHERE {w} < 0)").format(w=WEIGHT, f=rows)
+    return counted(expected, prefix)
 
 
 def _same_row(target: Target) -> sql.Composable:

@@ -68,6 +68,30 @@ def _match(of: Column, left: sql.Composable, right: sql.Composable) -> sql.Compo
     return template.format(left=left, right=right)
 
 
+def touching(columns: Iterable[tuple[Column, str, str]], left: str, right: str) -> sql.Composable:
+    """The same for a join with a table that may have an index on the columns or not: it can always be hashed."""
+    pairs = list(columns)
+    match = matches(pairs, left, right)
+    if all(of.not_null and of.type.name for of, _, _ in pairs) or not all(of.type.hashable for of, _, _ in pairs):
+        return match
+    hashed = sql.SQL("{left} = {right}").format(
+        left=row_hash((one for _, one, _ in pairs), left), right=row_hash((other for _, _, other in pairs), right)
+    )
+    return every([match, hashed])
+
+
+def distinct_keys(columns: Iterable[Column], rows: sql.Composable) -> sql.Composable:
+    """Each combination of values once, by the equality that ``matches`` goes by."""
+    keys = list(columns)
+    told_apart = [
+        sql.SQL("ARRAY[{c}]").format(c=sql.Identifier(one.name)) if one.type.name is None else sql.Identifier(one.name)
+        for one in keys
+    ]
+    return sql.SQL("SELECT DISTINCT ON ({told}) {keys} FROM ({rows}) AS d").format(
+        told=listed(told_apart), keys=names(one.name for one in keys), rows=rows
+    )
+
+
 def identity_keys(of: Column, value: sql.Composable) -> tuple[sql.Composable, ...]:
     """What to group by so that only identical values fall together (ALGEBRA.md §8, trap 8)."""
     match of.type.identity:

@@ -12,20 +12,25 @@ from pg_trickle.algebra.lateral import ITEM, ROW, Lateral
 from pg_trickle.algebra.linear import Consolidate, Filter, Negate, Project, UnionAll
 from pg_trickle.algebra.mark import Flipped, Mark, absent
 from pg_trickle.algebra.operators import operator
+from pg_trickle.algebra.order import DistinctOn, TopK
 from pg_trickle.algebra.outer_join import FullJoin, LeftJoin
 from pg_trickle.algebra.plan import Plan, distinct, inputs
 from pg_trickle.algebra.plan import names as names_of
+from pg_trickle.algebra.recompute import Recompute
 from pg_trickle.algebra.source import Changes, Empty, Field, Opaque, Scan, Source, State, Unit
+from pg_trickle.algebra.window import Window
+from pg_trickle.render import first
 from pg_trickle.render.feed import BUFFERS, Feed, Statement
 from pg_trickle.render.parts import (
     CHANGES_SCHEMA,
     WEIGHT,
     conjunction,
+    distinct_keys,
     identity_keys,
     leading,
     listed,
-    matches,
     names,
+    touching,
 )
 from pg_trickle.render.turned import turned
 from pg_trickle.scalar import Column, Identity, Scalar
@@ -107,7 +112,7 @@ def _is_delta(plan: Plan, known: dict[int, bool]) -> bool:
     match operator(plan):
         case Changes() | Empty() | Touched() | Flipped():
             return True
-        case Scan() | Unit() | Opaque():
+        case Scan() | Unit() | Opaque() | Recompute():
             return False
         case Join(left, right, _):
             return is_delta(left, known) or is_delta(right, known)
@@ -115,14 +120,18 @@ def _is_delta(plan: Plan, known: dict[int, bool]) -> bool:
             return is_delta(left, known) and is_delta(right, known)
         case FullJoin(left, right, _):
             return is_delta(left, known) and is_delta(right, known)
-        case Filter() | Project() | Negate() | Consolidate() | Lateral() | Aggregate() | LeftJoin() | Mark():
+        case Filter() | Project() | Negate() | Consolidate() | Lateral() | LeftJoin() | Mark():
+            return is_delta(inputs(plan)[0], known)
+        case Aggregate() | Window() | DistinctOn() | TopK():
             return is_delta(inputs(plan)[0], known)
 
 
 def is_bag(plan: Plan) -> bool:
     """Whether every row certainly weighs +1, so that SQL's own bags denote the plan."""
     match operator(plan):
-        case Scan() | Unit() | Empty() | Opaque() | Aggregate() | FullJoin():
+        case Scan() | Unit() | Empty() | Opaque() | FullJoin():
+            return True
+        case Aggregate() | Window() | DistinctOn() | TopK() | Recompute():
             return True
         case Changes() | Negate() | Consolidate() | Flipped():
             return False
@@ -144,7 +153,7 @@ def _body(plan: Plan, common: CommonTables) -> sql.Composable:
             return sql.SQL("SELECT 1::bigint AS {w}").format(w=WEIGHT)
         case Empty():
             raise AssertionError("an empty delta is never printed")
-        case Opaque(text, schema):
+        case Opaque(text, schema) | Recompute(_, text, schema):
             return _opaque(text, schema)
         case Filter(Mark(left, right, on, marked) as mark, predicates) if _tested(marked, predicates):
             return _semi_join(mark, predicates, common)
@@ -208,6 +217,12 @@ def _body(plan: Plan, common: CommonTables) -> sql.Composable:
             return _lateral(lateral, common)
         case Aggregate() as aggregate:
             return _aggregate(aggregate, common)
+        case Window(below) as window:
+            return first.window(window, rows(below, common))
+        case DistinctOn(below) as distinct_on:
+            return first.distinct_on(distinct_on, rows(below, common))
+        case TopK(below) as top:
+            return first.top(top, rows(below, common))
         case Touched(below, change, keys):
             return _touched(below, change, keys, common)
 
@@ -367,13 +382,10 @@ def _touched(below: Plan, change: Plan, keys: tuple[str, ...], common: CommonTab
     if not keys:
         return common.select(below)
     by_name = {column.name: column for column in below.columns}
-    return sql.SQL(
-        "SELECT {columns}t.{w} FROM (SELECT DISTINCT {keys} FROM ({change}) AS d) AS k JOIN ({input}) AS t ON {match}"
-    ).format(
+    return sql.SQL("SELECT {columns}t.{w} FROM ({keys}) AS k JOIN ({input}) AS t ON {match}").format(
         columns=leading(names_of(below), "t"),
         w=WEIGHT,
-        keys=names(keys),
-        change=common.select(change),
+        keys=distinct_keys((by_name[key] for key in keys), common.select(change)),
         input=common.select(below),
-        match=matches(((by_name[key], key, key) for key in keys), "k", "t"),
+        match=touching(((by_name[key], key, key) for key in keys), "k", "t"),
     )

@@ -16,11 +16,12 @@ from psycopg import sql
 from pg_trickle.algebra.linear import Filter, Project
 from pg_trickle.algebra.plan import Plan
 from pg_trickle.algebra.source import Scan
+from pg_trickle.recomputed import Recomputed
 from pg_trickle.render.apply import Target, located
 from pg_trickle.render.parts import matches
 from pg_trickle.render.select import relation
 from pg_trickle.scalar import Scalar
-from pg_trickle.stages import SHOWN_SUM, Role, Stage, StateColumn
+from pg_trickle.stages import SHOWN_SUM, AnyStage, Role, Stage, StateColumn
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +55,9 @@ class Store:
         return located(self.target, "s", rows, names)
 
 
-def is_direct(final: Plan, stage: Stage, target: Target) -> bool:
-    """Whether the final plan shows each row of the stage's state at most once, under the state's own key."""
-    if target.key is None or stage.is_global:
+def is_direct(final: Plan, stage: AnyStage, target: Target) -> bool:
+    """Whether the final plan shows each group of the stage's state at most once, under the state's own key."""
+    if isinstance(stage, Recomputed) or target.key is None or stage.is_global:
         return False
     origin = dict(_passed(final, stage))
     keys = {key.name for key, _ in stage.keys}
@@ -64,11 +65,17 @@ def is_direct(final: Plan, stage: Stage, target: Target) -> bool:
     return len(shown) == len(keys) and set(shown) == keys
 
 
-def store_in(target: Target, final: Plan, stages: tuple[Stage, ...]) -> Store | None:
-    """The last stage's state in the stream table, if that shows all of it."""
+def store_in(target: Target, final: Plan, stages: tuple[AnyStage, ...]) -> Store | None:
+    """The last stage's state in the stream table, if that shows all of it.
+
+    Not above a stage that stores rows: which of several rows are first is a free choice, and the query, which then
+    fills the stream table, might choose otherwise than the state did.
+    """
     if not stages or not is_direct(final, stages[-1], target) or not isinstance(final, Project):
         return None
     stage = stages[-1]
+    if isinstance(stage, Recomputed) or any(isinstance(one, Recomputed) for one in stages):
+        return None
     scan = final.input
     if not isinstance(scan, Scan):
         return None

@@ -10,9 +10,12 @@ from pg_trickle.algebra.lateral import Lateral
 from pg_trickle.algebra.linear import Consolidate, Filter, Item, Negate, Project, UnionAll
 from pg_trickle.algebra.mark import Flipped, Mark
 from pg_trickle.algebra.operators import operator
+from pg_trickle.algebra.order import DistinctOn, TopK
 from pg_trickle.algebra.outer_join import FullJoin, LeftJoin
 from pg_trickle.algebra.plan import Plan, names
+from pg_trickle.algebra.recompute import Recompute
 from pg_trickle.algebra.source import Changes, Empty, Opaque, Scan, Unit
+from pg_trickle.algebra.window import Window
 from pg_trickle.scalar import Column, Scalar, column
 
 
@@ -44,8 +47,30 @@ def pruned(plan: Plan, needed: frozenset[str]) -> Plan:
             kept_calls = tuple(call for call in calls if call.column.name in needed)
             read = {name for call in kept_calls for name in (*call.value.columns, call.argument, call.condition)}
             return Aggregate(pruned(below, frozenset(keys) | {name for name in read if name}), keys, kept_calls)
-        case Changes() | Unit() | Empty() | Opaque() | Consolidate() | Touched() | Flipped():
+        case Window() as window:
+            return _window(window, needed)
+        case DistinctOn() as first:
+            return _distinct_on(first, needed)
+        case TopK(below, order) as top:
+            return replace(top, input=pruned(below, needed | {one.column for one in order}))
+        case Changes() | Unit() | Empty() | Opaque() | Consolidate() | Touched() | Flipped() | Recompute():
             return plan
+
+
+def _distinct_on(first: DistinctOn, needed: frozenset[str]) -> Plan:
+    passed = tuple(name for name in first.passed if name in needed or name in first.keys)
+    read = frozenset((*passed, *first.keys, *(one.column for one in first.order)))
+    return replace(first, input=pruned(first.input, read), passed=passed)
+
+
+def _window(window: Window, needed: frozenset[str]) -> Plan:
+    """Keys stay: the stage finds its rows by them."""
+    calls = tuple(call for call in window.calls if call.column.name in needed)
+    if not calls:
+        return pruned(window.input, needed)
+    passed = tuple(name for name in window.passed if name in needed or name in window.keys)
+    below = pruned(window.input, frozenset(passed) | _columns(tuple(call.value for call in calls)))
+    return replace(window, input=below, passed=passed, calls=calls)
 
 
 def _columns(scalars: tuple[Scalar, ...]) -> frozenset[str]:

@@ -8,10 +8,12 @@ from pg_trickle.algebra.join import Join
 from pg_trickle.algebra.lateral import Lateral
 from pg_trickle.algebra.linear import Filter, Project
 from pg_trickle.algebra.mark import Mark
+from pg_trickle.algebra.order import DistinctOn
 from pg_trickle.algebra.outer_join import LeftJoin
 from pg_trickle.algebra.plan import Plan, names
 from pg_trickle.algebra.source import Unit
-from pg_trickle.scalar import Scalar
+from pg_trickle.algebra.window import Window
+from pg_trickle.scalar import Identity, Scalar
 
 
 def pushed_down(plan: Plan) -> Plan:
@@ -73,10 +75,16 @@ def _sunk(plan: Plan, predicates: tuple[Scalar, ...]) -> Plan:
             item.column.name for item in plan.items if item.value.is_column and item.column.name in item.value.columns
         }
         return _below(plan, predicates, frozenset(passed))
+    if isinstance(plan, Window | DistinctOn):
+        # A predicate over the keys leaves out whole partitions, unless it can tell equal keys apart.
+        whole = {one.name for one in plan.columns if one.name in plan.keys and one.type.identity is Identity.EQUAL}
+        return _below(plan, predicates, frozenset(whole))
     return Filter(plan, predicates)
 
 
-def _below(plan: Project | Lateral, predicates: tuple[Scalar, ...], passed: frozenset[str]) -> Plan:
+def _below(
+    plan: Project | Lateral | Window | DistinctOn, predicates: tuple[Scalar, ...], passed: frozenset[str]
+) -> Plan:
     """Predicates over columns that are passed through, below the operator; the others above it."""
     through = tuple(p for p in predicates if p.columns <= passed and p.columns)
     rest = tuple(p for p in predicates if p not in through)

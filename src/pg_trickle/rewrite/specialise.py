@@ -11,9 +11,12 @@ from pg_trickle.algebra.lateral import Lateral
 from pg_trickle.algebra.linear import Consolidate, Filter, Item, Negate, Project, UnionAll
 from pg_trickle.algebra.mark import Flipped, Mark
 from pg_trickle.algebra.operators import operator
+from pg_trickle.algebra.order import DistinctOn, TopK
 from pg_trickle.algebra.outer_join import FullJoin, LeftJoin
 from pg_trickle.algebra.plan import Plan, names
+from pg_trickle.algebra.recompute import Recompute
 from pg_trickle.algebra.source import Changes, Empty, Opaque, Scan, Source, State, Unit
+from pg_trickle.algebra.window import Window
 from pg_trickle.scalar import Scalar, column
 
 Changed = Callable[[Source | State], bool]
@@ -38,13 +41,16 @@ def _simplified(plan: Plan, descend: Callable[[Plan], Plan], changed: Changed) -
     match operator(plan):
         case Changes(table, _):
             return plan if changed(table) else Empty(plan.columns)
-        case Scan() | Unit() | Empty() | Opaque():
+        case Scan() | Unit() | Empty() | Opaque() | Recompute():
             return plan
         case Filter(below, predicates):
             return _filtered(descend(below), predicates)
         case Project(below) | Negate(below) | Consolidate(below) | Lateral(below) as linear:
             inside = descend(below)
             return Empty(plan.columns) if isinstance(inside, Empty) else replace(linear, input=inside)
+        case Window(below) | DistinctOn(below) | TopK(below) as unary:
+            inside = descend(below)
+            return Empty(plan.columns) if isinstance(inside, Empty) else replace(unary, input=inside)
         case UnionAll(left, right):
             return _sum(plan, descend(left), descend(right))
         case Join(left, right, on):

@@ -6,8 +6,10 @@ from dataclasses import dataclass, field, replace
 
 from hypothesis import strategies as st
 
+from tests.refresh.workload.ordered import first, windowed
 from tests.refresh.workload.tables import Column, Relation, quoted
-from tests.refresh.workload.types import ARRAY, BOOL, CITEXT, COUNT, INT, NUMBER, TEXT, Type
+from tests.refresh.workload.types import ARRAY, BOOL, CITEXT, COUNT, INT, NUMBER, TEXT
+from tests.refresh.workload.values import Value
 
 ALIASES = ("a", "b", "q", "select", 'o"o')
 
@@ -20,15 +22,6 @@ class Query:
     columns: tuple[Column, ...]
 
 
-@dataclass(frozen=True)
-class Value:
-    """An expression: its text, and what is known of its result."""
-
-    sql: str
-    type: Type
-    loose: bool = False
-
-
 @dataclass
 class From:
     """The items of FROM by alias, with how to name each column."""
@@ -37,10 +30,13 @@ class From:
     values: list[Value] = field(default_factory=list)
 
 
+SHAPES = ("plain", "windowed", "windowed", "first", "first", "grouped", "union", "with")
+
+
 @st.composite
 def queries(draw: st.DrawFn, relations: tuple[Relation, ...], depth: int = 2) -> Query:
     """Any query over the relations, at most so deep."""
-    shape = draw(st.sampled_from(["plain", "plain", "grouped", "grouped", "distinct", "union", "with"]))
+    shape = draw(st.sampled_from(SHAPES))
     if shape == "union":
         return draw(_unions(relations, depth))
     if shape == "with" and depth:
@@ -52,6 +48,9 @@ def queries(draw: st.DrawFn, relations: tuple[Relation, ...], depth: int = 2) ->
     source = draw(_sources(relations, depth))
     if shape == "grouped":
         return draw(_grouped(source))
+    certain = [one for one in source.values if not one.loose]
+    if shape in {"windowed", "first"} and certain:
+        return draw(_ordered(source, certain, shape))
     return draw(_plain(source, distinct=shape == "distinct"))
 
 
@@ -187,6 +186,16 @@ def _sets(draw: st.DrawFn, values: list[Value]) -> list[Value]:
     made += [Value(f"generate_series(1, least({one.sql}, 2)) + 1", INT) for one in values if one.type is INT]
     made += [Value(f"unnest({one.sql})", INT) for one in values if one.type is ARRAY]
     return draw(st.lists(st.sampled_from(made), min_size=1, max_size=2))
+
+
+@st.composite
+def _ordered(draw: st.DrawFn, source: From, certain: list[Value], shape: str) -> Query:
+    """What depends on the order of rows, in which only rows that look the same are peers."""
+    shown = draw(st.lists(_values(certain).filter(lambda one: not one.loose), min_size=1, max_size=3))
+    before, values, after = draw(windowed(shown, certain) if shape == "windowed" else first(shown, certain))
+    listed, columns = _output(draw, values)
+    where = f" WHERE {draw(_conditions(source.values))}" if draw(st.integers(0, 2)) == 0 else ""
+    return Query(f"SELECT {before}{listed} FROM {source.text}{where}{after}", columns)
 
 
 @st.composite

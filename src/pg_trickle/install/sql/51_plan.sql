@@ -40,7 +40,7 @@ BEGIN
     SELECT m.path INTO v_wrong
       FROM (VALUES ('incremental', '{boolean}'::text[]), ('refusal', '{object,null}'), ('key', '{array,null}'), ('content_index', '{array,null}'),
                    ('sources', '{array}'), ('states', '{array}'), ('deltas', '{array}'), ('indexes', '{array}'),
-                   ('programs', '{object}'), ('programs,fill', '{array}'), ('programs,full', '{array}'), ('programs,verify', '{string}'),
+                   ('lookup', '{array,null}'), ('programs', '{object}'), ('programs,fill', '{array}'), ('programs,full', '{array}'), ('programs,verify', '{string}'),
                    ('programs,differential', '{object}')) AS m(path, types)
      WHERE coalesce(jsonb_typeof(p_plan #> ('{' || m.path || '}')::text[]), 'missing') <> ALL (m.types)
      LIMIT 1;
@@ -224,6 +224,7 @@ AS $$
 DECLARE
     v_state   jsonb;
     v_delta   jsonb;
+    v_hashed  jsonb;
     v_name    text;
     v_columns text;
     v_checks  text;
@@ -237,9 +238,13 @@ BEGIN
         SELECT string_agg(format(', CHECK (%I >= 0)', c), '')
           INTO v_checks FROM jsonb_array_elements_text(v_state -> 'nonnegative') AS c;
         EXECUTE format('CREATE TABLE %s (%s%s) WITH (fillfactor = 85)', v_name, v_columns, coalesce(v_checks, ''));
-        EXECUTE format('CREATE UNIQUE INDEX %I ON %s (%s) NULLS NOT DISTINCT', (v_state ->> 'name') || '_key', v_name,
-                       (SELECT string_agg(quote_ident(k), ', ' ORDER BY place)
-                          FROM jsonb_array_elements_text(v_state -> 'key') WITH ORDINALITY AS t(k, place)));
+        IF jsonb_array_length(nullif(v_state -> 'key', 'null')) > 0 THEN
+            EXECUTE format('CREATE UNIQUE INDEX %I ON %s (%s) NULLS NOT DISTINCT', (v_state ->> 'name') || '_key', v_name,
+                           pgtrickle_changes.quoted_list(v_state -> 'key'));
+        END IF;
+        FOR v_hashed IN SELECT h FROM unnest(ARRAY[v_state -> 'content_index', v_state -> 'lookup']) AS h WHERE jsonb_array_length(nullif(h, 'null')) > 0 LOOP
+            EXECUTE format('CREATE INDEX ON %s (pg_catalog.hash_record_extended(ROW(%s), 0))', v_name, pgtrickle_changes.quoted_list(v_hashed));
+        END LOOP;
         PERFORM pgtrickle_changes.hand_over(p_table, v_name, 'A state of stream table');
     END LOOP;
     FOR v_delta IN SELECT d FROM jsonb_array_elements(p_plan -> 'deltas') AS d LOOP
@@ -258,6 +263,13 @@ BEGIN
         PERFORM pgtrickle_changes.hand_over(p_table, v_name, 'A delta on its way through stream table');
     END LOOP;
 END
+$$;
+
+CREATE FUNCTION pgtrickle_changes.quoted_list(p_names jsonb) RETURNS text
+    LANGUAGE sql IMMUTABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT string_agg(quote_ident(t.name), ', ' ORDER BY t.place) FROM jsonb_array_elements_text(p_names) WITH ORDINALITY AS t(name, place)
 $$;
 
 CREATE FUNCTION pgtrickle_changes.hand_over(p_table pgtrickle.pgt_stream_tables, p_name text, p_what text) RETURNS void
@@ -279,16 +291,28 @@ CREATE FUNCTION pgtrickle_changes.probe_columns(p_owner oid, p_query text, p_col
 AS $$
 -- The types of a query's columns, asked of PostgreSQL as the owner: the query is planned, and no row is read.
 DECLARE
-    v_found jsonb;
+    v_probe     CONSTANT text := 'SELECT pg_catalog.jsonb_build_array(%s) FROM (SELECT 1 AS one) AS o LEFT JOIN (%s) AS q ON false';
+    v_types     jsonb;
+    v_collatable text[];
+    v_collations jsonb := '[]';
 BEGIN
-    SELECT pgtrickle_changes.run_as(p_owner,
-               format('SELECT pg_catalog.jsonb_build_array(%s) FROM (SELECT 1 AS one) AS o LEFT JOIN (%s) AS q ON false',
-                      string_agg(format('pg_catalog.pg_typeof(q.%1$I)::pg_catalog.oid::pg_catalog.int8', c), ', '), p_query),
+    SELECT pgtrickle_changes.run_as(p_owner, format(v_probe,
+               string_agg(format('pg_catalog.pg_typeof(q.%1$I)::pg_catalog.oid::pg_catalog.int8', u.name), ', ' ORDER BY u.place), p_query),
                p_settings => p_settings)
-      INTO v_found FROM unnest(p_columns) AS c;
+      INTO v_types FROM unnest(p_columns) WITH ORDINALITY AS u(name, place);
+    v_collatable := ARRAY(SELECT u.name FROM unnest(p_columns) WITH ORDINALITY AS u(name, place)
+                            JOIN pg_type AS t ON t.oid = (v_types ->> (u.place::integer - 1))::oid AND t.typcollation <> 0 ORDER BY u.place);
+    IF cardinality(v_collatable) > 0 THEN
+        -- In the collation of the query's column too: by it values are equal, or come first.
+        SELECT pgtrickle_changes.run_as(p_owner, format(v_probe,
+                   string_agg(format('pg_catalog.pg_collation_for(q.%1$I)::pg_catalog.regcollation::pg_catalog.oid::pg_catalog.int8', u.name), ', ' ORDER BY u.place),
+                   p_query), p_settings => p_settings)
+          INTO v_collations FROM unnest(v_collatable) WITH ORDINALITY AS u(name, place);
+    END IF;
     -- With a modifier of -1 a type is printed so that it has none: "character" by itself would mean character(1).
     RETURN QUERY
-        SELECT u.name, format('%I %s', u.name, format_type((v_found ->> (u.place::integer - 1))::oid, -1))
+        SELECT u.name, format('%I %s', u.name, format_type((v_types ->> (u.place::integer - 1))::oid, -1))
+                       || coalesce(' COLLATE ' || (v_collations ->> (array_position(v_collatable, u.name) - 1))::oid::regcollation, '')
           FROM unnest(p_columns) WITH ORDINALITY AS u(name, place);
 END
 $$;
@@ -359,7 +383,7 @@ AS $$
 -- go, and the refresh that follows in this transaction brings the new ones.  Nobody sees the table without rows.
 DECLARE
     v_key     text[] := ARRAY(SELECT jsonb_array_elements_text(nullif(p_plan -> 'key', 'null')));
-    v_content text[] := ARRAY(SELECT jsonb_array_elements_text(nullif(p_plan -> 'content_index', 'null')));
+    v_hashed  jsonb;
     v_name    text := format('%I.%I', p_table.pgt_schema, p_table.pgt_name);
     v_index   text;
 BEGIN
@@ -386,10 +410,10 @@ BEGIN
         -- Rows that are found by a key are updated: where their page has room, no index is touched.
         PERFORM pgtrickle_changes.command_as(p_table.owner_oid, format('ALTER TABLE %s SET (fillfactor = 85)', v_name));
     END IF;
-    IF cardinality(v_content) > 0 THEN
-        PERFORM pgtrickle_changes.make_index(p_table, format('CREATE INDEX ON %s (pg_catalog.hash_record_extended(ROW(%s), 0))', v_name, (
-            SELECT string_agg(quote_ident(c), ', ' ORDER BY place) FROM unnest(v_content) WITH ORDINALITY AS u(c, place))));
-    END IF;
+    FOR v_hashed IN SELECT h FROM unnest(ARRAY[p_plan -> 'content_index', p_plan -> 'lookup']) AS h WHERE jsonb_array_length(nullif(h, 'null')) > 0 LOOP
+        PERFORM pgtrickle_changes.make_index(p_table, format('CREATE INDEX ON %s (pg_catalog.hash_record_extended(ROW(%s), 0))', v_name,
+                                                             pgtrickle_changes.quoted_list(v_hashed)));
+    END LOOP;
 END
 $$;
 

@@ -1,0 +1,30 @@
+"""What no rule knows: recomputed as a whole, and compared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pg_trickle.algebra.plan import Plan
+from pg_trickle.scalar import Column
+
+
+@dataclass(frozen=True, slots=True)
+class Recompute(Plan):
+    """A query by its own text: whatever PostgreSQL can run whose result is a function of rows.
+
+    ``input`` has no columns: it is the sum of the tables that the text reads, there to say whether any of them
+    changed.  If none did, ``Δ = ∅``; otherwise a stage runs the text and compares with what it has stored.
+    ``reason`` says what keeps the query from having a rule.
+    """
+
+    input: Plan
+    text: str
+    schema: tuple[Column, ...]
+    reason: str
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        return self.schema
+
+    def delta(self) -> Plan:
+        raise AssertionError("only a stage knows what the text gave before")

@@ -1,0 +1,74 @@
+"""Stages that recompute what a change touches, told to people."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from pg_trickle.algebra.order import DistinctOn, Order, TopK
+from pg_trickle.algebra.recompute import Recompute
+from pg_trickle.algebra.source import Scan, Source
+from pg_trickle.algebra.window import Window
+from pg_trickle.recomputed import Recomputed
+
+NAMES = {Window: "window", DistinctOn: "choice of first rows", TopK: "choice of first rows", Recompute: "query"}
+_EVERYTHING = "recomputed and diffed: only rows that differ are written"
+_FIRST = (
+    "Where the ORDER BY leaves open which of several rows come first, any of them may be shown, as in the query itself."
+)
+
+
+def line(stage: Recomputed, shown: Callable[[str], str]) -> dict[str, Any]:
+    """The operator, what it holds, and the rule that maintains it; ``shown`` makes plan columns readable."""
+    name, detail, rule = _described(stage)
+    return {"operator": name, "detail": f"{shown(detail)}, state {stage.state.name}".lstrip(", "), "rule": rule}
+
+
+def _described(stage: Recomputed) -> tuple[str, str, str]:
+    by = ", ".join(stage.touched)
+    match stage.operator:
+        case Window(_, _, _, calls):
+            detail = ", ".join(call.value.text for call in calls)
+            return "Window", detail, f"recomputed for the touched partitions, by {by}" if by else _EVERYTHING
+        case DistinctOn(_, keys, _, order):
+            detail = f"{', '.join(keys)} order {_ordered(order)}" if order else ", ".join(keys)
+            return "Distinct on", detail, f"picked again for the touched keys, by {by}" if by else _EVERYTHING
+        case TopK(_, order, limit, offset, _):
+            detail = (
+                _ordered(order)
+                + (f" limit {limit.text}" if limit else "")
+                + (f" offset {offset.text}" if offset else "")
+            )
+            cheap = "what came competes with what is stored; the query runs again only when a stored row went"
+            return "Top", detail, cheap if limit and not offset else _EVERYTHING
+        case Recompute():
+            return "Query", "", _EVERYTHING
+
+
+def _ordered(order: tuple[Order, ...]) -> str:
+    return ", ".join(one.column if one.is_ascending else f"{one.column} DESC" for one in order)
+
+
+def notes(stage: Recomputed) -> Iterator[str]:
+    """What a reader should know of the stage beyond its rule."""
+    match stage.operator:
+        case Window() if not stage.touched:
+            yield (
+                "Its windows share no PARTITION BY column: each refresh computes them for all rows again,"
+                " and writes the rows that differ."
+            )
+        case DistinctOn() | TopK():
+            yield _FIRST
+        case Recompute(_, _, _, reason):
+            yield f"{reason} So a change has that part of the query run again; only rows that differ are written."
+        case _:
+            return
+
+
+def wanted_indexes(stage: Recomputed, scans: list[Scan]) -> Iterator[dict[str, Any]]:
+    """Indexes by which touched partitions are found instead of scanned for."""
+    for scan in scans:
+        for field in scan.fields:
+            if isinstance(scan.table, Source) and field.column.name in stage.touched:
+                why = f"partition key {field.attribute}"
+                yield {"relation": scan.table.oid, "columns": [field.attribute], "why": why}

@@ -1,0 +1,87 @@
+"""Parts of random queries that look at rows in an order: windows, DISTINCT ON, LIMIT.
+
+Where the order is open the answer is PostgreSQL's free choice.  So rows are told apart by all that is shown of
+them, to the letter, or the function doesn't care which of several peers it meets.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from hypothesis import strategies as st
+
+from tests.refresh.workload.types import COUNT, INT, NUMBER
+from tests.refresh.workload.values import Value
+
+Parts = tuple[str, list[Value], str]
+_UNBOUNDED = "UNBOUNDED PRECEDING"
+_PEERS = (
+    "", "", f" RANGE BETWEEN {_UNBOUNDED} AND UNBOUNDED FOLLOWING", " RANGE BETWEEN 1 PRECEDING AND 1 FOLLOWING",
+    " GROUPS BETWEEN 1 PRECEDING AND CURRENT ROW", f" RANGE {_UNBOUNDED} EXCLUDE TIES",
+    " GROUPS BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING EXCLUDE CURRENT ROW", f" RANGE {_UNBOUNDED} EXCLUDE GROUP",
+)  # fmt: skip
+_ROWS = ("", " ROWS BETWEEN 1 PRECEDING AND 1 FOLLOWING", f" ROWS {_UNBOUNDED} EXCLUDE CURRENT ROW")
+
+
+def _letters(values: list[Value]) -> str:
+    return ", ".join(f"({one.sql})::text" for one in values)
+
+
+@st.composite
+def windowed(draw: st.DrawFn, shown: list[Value], values: list[Value]) -> Parts:
+    """Outputs some of which are windows, of one or several partitionings."""
+    keys = [one.sql for one in values if one.type.comparable]
+    calls = draw(st.lists(_calls(shown, values, keys), min_size=1, max_size=3))
+    wrapped = [replace(one, sql=f"({one.sql}) + 1") if draw(st.integers(0, 5)) == 0 else one for one in calls]
+    return "", [*shown, *wrapped], draw(st.sampled_from(["", "", " ORDER BY 1"]))
+
+
+@st.composite
+def _calls(draw: st.DrawFn, shown: list[Value], values: list[Value], keys: list[str]) -> Value:
+    some: st.SearchStrategy[list[str]] = st.lists(st.sampled_from(keys), max_size=2) if keys else st.just([])
+    by = draw(some) if draw(st.integers(0, 4)) else []
+    partition = f"PARTITION BY {', '.join(by)} " if by else ""
+    # By all that any of the windows reads: what are peers for one of them may be told apart by another.
+    order = f"{partition}ORDER BY {_letters([*shown, *values])}"
+    choices = [
+        Value(f"row_number() OVER ({order})", COUNT),
+        Value(f"rank() OVER ({order})", COUNT),
+        Value(f"count(*) OVER ({partition})", COUNT),
+        Value(f"count(*) FILTER (WHERE {shown[0].sql} IS NOT NULL) OVER ({order})", COUNT),
+        Value(f"ntile(2) OVER ({order})", INT),
+    ]
+    for one in shown:
+        if one.type is INT:
+            peers, rows = draw(st.sampled_from(_PEERS)), draw(st.sampled_from(_ROWS))
+            choices += [
+                Value(f"sum({one.sql}) OVER ({partition}ORDER BY {one.sql}{peers})", COUNT),
+                Value(f"lag({one.sql}) OVER ({order})", INT),
+                Value(f"max({one.sql}) OVER ({order}{rows})", INT),
+                Value(f"nth_value({one.sql}, 2) OVER ({order})", INT),
+                Value(f"avg({one.sql}) OVER ({partition})", NUMBER, True),
+            ]
+    return draw(st.sampled_from(choices))
+
+
+@st.composite
+def first(draw: st.DrawFn, shown: list[Value], values: list[Value]) -> Parts:
+    """Some of the rows, by their order."""
+    hidden = [draw(st.sampled_from(values))] if draw(st.integers(0, 2)) == 0 else []
+    direction = draw(st.sampled_from(["", " DESC", " NULLS FIRST", " DESC NULLS LAST"]))
+    order = f"{_letters([*hidden, *shown])}{direction}"
+    limit = f" LIMIT {draw(st.integers(0, 4))}"
+    keys = [one for one in values if one.type.comparable]
+    how = draw(st.sampled_from(["limit", "limit", "offset", "ties", "rest", "on", "on"]))
+    if how == "on" and keys:
+        key = draw(st.sampled_from(keys)).sql
+        some = draw(st.sampled_from(["", limit]))
+        return f"DISTINCT ON ({key}) ", shown, f" ORDER BY {key}{direction}, {order}{some}"
+    match how:
+        case "offset":
+            return "", shown, f" ORDER BY {order}{limit} OFFSET {draw(st.integers(0, 2))}"
+        case "ties":
+            return "", shown, f" ORDER BY ({shown[0].sql})::text{direction} FETCH FIRST 2 ROWS WITH TIES"
+        case "rest":
+            return "", shown, f" ORDER BY {order} OFFSET 2"
+        case _:
+            return "", shown, f" ORDER BY {order}{limit}"
