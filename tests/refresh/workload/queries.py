@@ -30,7 +30,7 @@ class From:
     values: list[Value] = field(default_factory=list)
 
 
-SHAPES = ("plain", "windowed", "windowed", "first", "first", "grouped", "union", "with")
+SHAPES = ("plain", "plain", "grouped", "grouped", "distinct", "union", "with", "windowed", "first")
 
 
 @st.composite
