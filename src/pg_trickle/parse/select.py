@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from postgast.pg_query_pb2 import SETOP_INTERSECT, SETOP_NONE, SETOP_UNION, Node, SelectStmt
-from psycopg import sql
+from postgast.pg_query_pb2 import SETOP_NONE, Node, SelectStmt
 
-from pg_trickle.algebra.aggregate import Aggregate
-from pg_trickle.algebra.linear import Item, Project, UnionAll
+from pg_trickle.algebra.linear import Item, Project
 from pg_trickle.algebra.plan import Plan
 from pg_trickle.catalog.model import CompileRequest
 from pg_trickle.errors import QueryTooComplex, UnsupportedQuery
@@ -18,10 +16,10 @@ from pg_trickle.parse.grouping import Grouping
 from pg_trickle.parse.laterals import sets, values
 from pg_trickle.parse.limits import chooses_rows, chosen
 from pg_trickle.parse.scope import CommonTable, Context, Expected, Namer, Scope
+from pg_trickle.parse.set_operations import distinct, set_operation
 from pg_trickle.parse.tree import conjuncts, kind, nodes, only, parse_select, printed, strings
-from pg_trickle.parse.types import fact_type
 from pg_trickle.parse.windows import is_windowed, windowed
-from pg_trickle.scalar import NUMERIC, Column, Scalar, Type, column, composed
+from pg_trickle.scalar import Column, Scalar
 
 MAX_NODES = 20_000
 
@@ -29,7 +27,6 @@ _SELECT = frozenset({
     "distinct_clause", "target_list", "from_clause", "where_clause", "group_clause", "having_clause", "sort_clause",
     "with_clause", "window_clause", "limit_option", "op",
 })  # fmt: skip
-_SET_OPERATION = frozenset({"op", "all", "larg", "rarg", "sort_clause", "with_clause", "limit_option"})
 _VALUES = frozenset({"values_lists", "sort_clause", "limit_option", "op"})
 _CLAUSES = {
     "locking_clause": ("FOR UPDATE", "a stream table can't lock its sources' rows."),
@@ -59,7 +56,7 @@ def _query(statement: SelectStmt, context: Context, expected: Expected = None) -
         constant, scope = values(statement, context)
         return Query(constant, scope.entries[0].columns)
     if statement.op != SETOP_NONE:
-        return _set_operation(statement, context, expected)
+        return set_operation(statement, context, expected, _query)
     only(statement, _SELECT, "SELECT")
     return _plain(statement, context, expected)
 
@@ -97,7 +94,7 @@ def _plain(statement: SelectStmt, context: Context, expected: Expected = None) -
         return query
     if any(kind(target.val) == "row_expr" for target in targets):
         raise UnsupportedQuery("DISTINCT of rows", "no column can store a row without a type.")
-    return _distinct(query)
+    return Query(distinct(query.plan), query.outputs)
 
 
 def _check_order(statement: SelectStmt, context: Context) -> None:
@@ -171,64 +168,3 @@ def _projected(plan: Plan, names: tuple[str, ...], values: tuple[Scalar, ...], n
         items.append(Item(Column(made, value.type, value.not_null), value))
     outputs = tuple((name, item.column) for name, item in zip(names, items, strict=True))
     return Query(Project(plan, tuple(items)), outputs)
-
-
-def _distinct(query: Query) -> Query:
-    """DISTINCT is grouping by everything: a row for each group whose count is above zero."""
-    keys = tuple(column.name for column in query.plan.columns)
-    return Query(Aggregate(query.plan, keys, ()), query.outputs)
-
-
-def _set_operation(statement: SelectStmt, context: Context, expected: Expected) -> Query:
-    only(statement, _SET_OPERATION, "set operation")
-    if statement.op != SETOP_UNION:
-        name = "INTERSECT" if statement.op == SETOP_INTERSECT else "EXCEPT"
-        raise UnsupportedQuery(name, "it has no delta rule yet.")
-    left = _query(statement.larg, context, expected)
-    right = _query(statement.rarg, context, expected)
-    plans = _aligned(left, right, expected, context.namer)
-    union = UnionAll(*plans)
-    outputs = tuple((name, column) for (name, _), column in zip(left.outputs, union.columns, strict=True))
-    query = Query(union, outputs)
-    return query if statement.all else _distinct(query)
-
-
-def _aligned(left: Query, right: Query, expected: Expected, namer: Namer) -> tuple[Plan, Plan]:
-    """Both branches with columns of the same types.
-
-    PostgreSQL coerces them to a common type that the query's text doesn't show; at the top it is the
-    output's, deeper only what both sides already agree on is certain.
-    """
-    types: list[tuple[Type, str | None]] = []
-    for place, (one, other) in enumerate(zip(left.plan.columns, right.plan.columns, strict=True)):
-        if expected is not None:
-            types.append((fact_type(expected[place]), expected[place].type))
-        elif one.type == other.type and one.type.name is not None:
-            types.append((one.type, None))
-        elif one.type.name == other.type.name == "numeric":
-            types.append((NUMERIC, None))
-        else:
-            raise UnsupportedQuery(
-                "UNION of different types inside a derived table",
-                f'the common type of column {place + 1}, "{left.outputs[place][0]}", isn\'t certain.',
-                hint="Cast the column to one type in every branch.",
-            )
-    return _cast(left.plan, types, namer), _cast(right.plan, types, namer)
-
-
-def _cast(plan: Plan, types: list[tuple[Type, str | None]], namer: Namer) -> Plan:
-    if all(of == one.type for one, (of, _) in zip(plan.columns, types, strict=True)):
-        return plan
-    items = []
-    for one, (of, name) in zip(plan.columns, types, strict=True):
-        value = column(one)
-        if name is not None and of != one.type:
-            text = sql.SQL("CAST({value} AS {type})").format(value=sql.Identifier(one.name), type=_type_name(name))
-            value = composed(text, frozenset((one.name,)), of, not_null=one.not_null)
-        items.append(Item(Column(namer.fresh("cast"), of, one.not_null), value))
-    return Project(plan, tuple(items))
-
-
-def _type_name(name: str) -> sql.Composable:
-    """A type as ``format_type`` printed it: quoted already."""
-    return Scalar(name, frozenset(), Type(None, NUMERIC.identity)).sql()

@@ -12,6 +12,7 @@ from dataclasses import replace
 from postgast.pg_query_pb2 import AEXPR_NULLIF, AEXPR_OP, A_Const, A_Expr, Node, TypeCast, TypeName
 
 from pg_trickle.catalog.model import ColumnFact, FunctionFact
+from pg_trickle.errors import UnsupportedQuery
 from pg_trickle.parse.tree import kind, nodes, strings
 from pg_trickle.scalar import BOOL, INT4, INT8, NUMERIC, TEXT, UNKNOWN, Column, Identity, Type
 
@@ -172,6 +173,10 @@ class Types:
         return named(returned.pop()) if len(returned) == 1 else UNKNOWN
 
 
+def _of_arrays(element: Type) -> Identity:
+    return Identity.EQUAL if element.identity is Identity.EQUAL else Identity.TEXT
+
+
 def _element(array: Type) -> Type:
     """The type of an array's elements: built-in array types are named after them."""
     of = named((array.name or "").removeprefix("_")) if (array.name or "").startswith("_") else UNKNOWN
@@ -198,9 +203,11 @@ def _constant(constant: A_Const) -> Type:
 def declared(to: TypeName) -> Type:
     """The type that a cast or a column definition names."""
     parts = strings(list(to.names))
-    if to.array_bounds or (len(parts) > 1 and parts[0] != "pg_catalog"):
+    if len(parts) > 1 and parts[0] != "pg_catalog":
         return UNKNOWN
     of = named(parts[-1])
+    if to.array_bounds:
+        return UNKNOWN if of.name is None else Type(f"_{of.name}", _of_arrays(of))
     if of.name == "numeric" and len(to.typmods) == 2:
         return replace(of, scale=to.typmods[1].a_const.ival.ival)
     if of.name == "numeric" and len(to.typmods) == 1:
@@ -216,3 +223,41 @@ def _arithmetic(name: str, left: Type, right: Type) -> Type:
         return NUMERIC
     # numeric_mul and numeric_add keep every decimal of their inputs
     return replace(NUMERIC, scale=left.scale + right.scale if name == "*" else max(left.scale, right.scale))
+
+
+Common = tuple[Type, str | None]
+"""A type, and its name as a cast writes it where values must be cast to it."""
+
+# Each is cast to any behind it where PostgreSQL looks for a common type; the last of a row is preferred.
+_WIDER = (("int2", "int4", "int8", "numeric", "float4", "float8"), ("date", "timestamp", "timestamptz"))
+_VARYING = {"text", "varchar"}
+
+
+def common_type(types: list[Type], expected: Common | None, label: str) -> Common:
+    """The type that PostgreSQL gives a column of a set operation; raises UnsupportedQuery where that isn't certain."""
+    loose = {of.identity for of in types if of.name in _TEXTUAL}
+    if len(loose - {Identity.EQUAL}) == 1 and Identity.EQUAL in loose and not any(of.name == "bpchar" for of in types):
+        raise UnsupportedQuery(
+            "set operation over different collations",
+            f'equal values of column "{label}" differ in one branch and not in another.',
+            hint="Write the same COLLATE clause in every branch.",
+        )
+    if expected is not None:
+        return expected
+    first = types[0]
+    if all(of == first for of in types) and (first.name is not None or first.identity is not Identity.NONE):
+        return first, None
+    known = {of.name for of in types}
+    if known == {"numeric"}:
+        return NUMERIC, None
+    if known <= _VARYING:
+        return first, None
+    for wider in _WIDER:
+        if all(name in wider for name in known):
+            widest = max((name or "" for name in known), key=wider.index)
+            return named(widest), f"pg_catalog.{widest}"
+    raise UnsupportedQuery(
+        "set operation over different types inside a derived table",
+        f'the common type of column "{label}" isn\'t certain.',
+        hint="Cast the column to one type in every branch.",
+    )

@@ -254,9 +254,13 @@ HAVING = ("count(*) > 1", "count(*) <> 2 OR count(*) IS NULL", "count(*) > 1 AND
 
 @st.composite
 def _unions(draw: st.DrawFn, relations: tuple[Relation, ...], depth: int) -> Query:
-    one = draw(queries(relations, max(depth - 1, 0)).filter(lambda made: " UNION " not in made.sql))
-    other = draw(queries(relations, max(depth - 1, 0)).filter(lambda made: " UNION " not in made.sql))
-    every = draw(st.sampled_from([" ALL", ""]))
+    # The types of branches inside a branch may be too much for the compiler.
+    plain = queries(relations, max(depth - 1, 0)).filter(
+        lambda made: not any(f" {one} " in made.sql for one in ("UNION", "INTERSECT", "EXCEPT"))
+    )
+    one, other = draw(plain), draw(plain)
+    how = draw(st.sampled_from(["UNION ALL", "UNION", "INTERSECT", "INTERSECT ALL", "EXCEPT", "EXCEPT ALL"]))
+    every = how == "UNION ALL"
     pairs = [
         (x, y) for x in one.columns for y in other.columns
         if x.type.name == y.type.name and (every or x.type.comparable)
@@ -270,5 +274,5 @@ def _unions(draw: st.DrawFn, relations: tuple[Relation, ...], depth: int) -> Que
     )
     left = ", ".join(f"u.{x.sql} AS {quoted(name)}" for name, (x, _) in zip(names, pairs, strict=False))
     right = ", ".join(f"u.{y.sql}" for _, y in pairs)
-    sql = f"SELECT {left} FROM ({one.sql}) AS u UNION{every} SELECT {right} FROM ({other.sql}) AS u"
+    sql = f"SELECT {left} FROM ({one.sql}) AS u {how} SELECT {right} FROM ({other.sql}) AS u"
     return Query(sql, columns)

@@ -1,0 +1,196 @@
+-- INTERSECT counts both sides
+SELECT o.id FROM public.orders o INTERSECT SELECT c.id FROM public.customers c;
+--| key: id
+--| captured: customers (id); orders (id)
+--| state_9_1: by id__1: n rows, c1 count, c2 count
+--|   UnionAll
+--|     Project id__1, on_left__1=TRUE, on_right__1=FALSE
+--|       Scan public.orders (id__1)
+--|     Project id__2, on_left__2=FALSE, on_right__2=TRUE
+--|       Scan public.customers (id__2)
+--| when customers changed:
+--|   Project id__1="id__2", on_left__1="on_left__2", on_right__1="on_right__2"
+--|     Project id__2, on_left__2=FALSE, on_right__2=TRUE
+--|       Changes public.customers (id__2)
+--| when orders changed:
+--|   Project id__1, on_left__1=TRUE, on_right__1=FALSE
+--|     Changes public.orders (id__1)
+--| final:
+--|   Project id__1
+--|     Filter "left_rows__1" > 0 AND "right_rows__1" > 0
+--|       Project id__1="state_9_1_k1", left_rows__1="state_9_1_c1", right_rows__1="state_9_1_c2"
+--|         Scan state_9_1 (state_9_1_k1, state_9_1_n, state_9_1_c1, state_9_1_c2)
+--| when customers changed:
+--|   Project id__1
+--|     Filter "left_rows__1" > 0 AND "right_rows__1" > 0
+--|       Project id__1="state_9_1_k1", left_rows__1="state_9_1_c1", right_rows__1="state_9_1_c2"
+--|         Changes state_9_1 (state_9_1_k1, state_9_1_n, state_9_1_c1, state_9_1_c2)
+--| when orders changed:
+--|   Project id__1
+--|     Filter "left_rows__1" > 0 AND "right_rows__1" > 0
+--|       Project id__1="state_9_1_k1", left_rows__1="state_9_1_c1", right_rows__1="state_9_1_c2"
+--|         Changes state_9_1 (state_9_1_k1, state_9_1_n, state_9_1_c1, state_9_1_c2)
+
+-- EXCEPT ALL repeats what is left over
+SELECT o.id FROM public.orders o EXCEPT ALL SELECT c.id FROM public.customers c;
+--| key: none
+--| captured: customers (id); orders (id)
+--| state_9_1: by id__1: n rows, c1 count, c2 count
+--|   UnionAll
+--|     Project id__1, on_left__1=TRUE, on_right__1=FALSE
+--|       Scan public.orders (id__1)
+--|     Project id__2, on_left__2=FALSE, on_right__2=TRUE
+--|       Scan public.customers (id__2)
+--| when customers changed:
+--|   Project id__1="id__2", on_left__1="on_left__2", on_right__1="on_right__2"
+--|     Project id__2, on_left__2=FALSE, on_right__2=TRUE
+--|       Changes public.customers (id__2)
+--| when orders changed:
+--|   Project id__1, on_left__1=TRUE, on_right__1=FALSE
+--|     Changes public.orders (id__1)
+--| final:
+--|   Project id__1
+--|     Lateral LATERAL generate_series(1, "left_rows__1" - "right_rows__1") AS "__pgt_f"("copy__1")
+--|       Project id__1="state_9_1_k1", left_rows__1="state_9_1_c1", right_rows__1="state_9_1_c2"
+--|         Scan state_9_1 (state_9_1_k1, state_9_1_n, state_9_1_c1, state_9_1_c2)
+--| when customers changed:
+--|   Project id__1
+--|     Lateral LATERAL generate_series(1, "left_rows__1" - "right_rows__1") AS "__pgt_f"("copy__1")
+--|       Project id__1="state_9_1_k1", left_rows__1="state_9_1_c1", right_rows__1="state_9_1_c2"
+--|         Changes state_9_1 (state_9_1_k1, state_9_1_n, state_9_1_c1, state_9_1_c2)
+--| when orders changed:
+--|   Project id__1
+--|     Lateral LATERAL generate_series(1, "left_rows__1" - "right_rows__1") AS "__pgt_f"("copy__1")
+--|       Project id__1="state_9_1_k1", left_rows__1="state_9_1_c1", right_rows__1="state_9_1_c2"
+--|         Changes state_9_1 (state_9_1_k1, state_9_1_n, state_9_1_c1, state_9_1_c2)
+
+-- a UNION of three is one aggregation
+SELECT o.id FROM public.orders o UNION SELECT c.id FROM public.customers c UNION ALL SELECT v.seconds FROM public.visits v UNION SELECT 3;
+--| key: id
+--| captured: customers (id); orders (id); visits (seconds)
+--| state_9_1: by id__1: n rows
+--|   UnionAll
+--|     Scan public.orders (id__1)
+--|     Scan public.customers (id__2)
+--| when customers changed:
+--|   Project id__1="id__2"
+--|     Changes public.customers (id__2)
+--| when orders changed:
+--|   Changes public.orders (id__1)
+--| state_9_2: by id__1: n rows
+--|   UnionAll
+--|     UnionAll
+--|       Project id__1="state_9_1_k1"
+--|         Scan state_9_1 (state_9_1_k1, state_9_1_n)
+--|       Scan public.visits (seconds__1)
+--|     Project column__1=3
+--|       Unit ()
+--| when customers changed:
+--|   Project id__1="state_9_1_k1"
+--|     Changes state_9_1 (state_9_1_k1, state_9_1_n)
+--| when orders changed:
+--|   Project id__1="state_9_1_k1"
+--|     Changes state_9_1 (state_9_1_k1, state_9_1_n)
+--| when visits changed:
+--|   UnionAll
+--|     Project id__1="state_9_1_k1"
+--|       Changes state_9_1 (state_9_1_k1, state_9_1_n)
+--|     Changes public.visits (seconds__1)
+--| final:
+--|   Project id__1="state_9_2_k1"
+--|     Scan state_9_2 (state_9_2_k1, state_9_2_n)
+--| when customers changed:
+--|   Project id__1="state_9_2_k1"
+--|     Changes state_9_2 (state_9_2_k1, state_9_2_n)
+--| when orders changed:
+--|   Project id__1="state_9_2_k1"
+--|     Changes state_9_2 (state_9_2_k1, state_9_2_n)
+--| when visits changed:
+--|   Project id__1="state_9_2_k1"
+--|     Changes state_9_2 (state_9_2_k1, state_9_2_n)
+
+-- different types inside a derived table
+SELECT q.x, count(*) AS n FROM (SELECT o.id AS x FROM public.orders o EXCEPT SELECT i.price FROM public.items i) q GROUP BY q.x;
+--| key: x
+--| captured: orders (id); items (price)
+--| state_9_1: by cast__1: n rows, c1 count, c2 count
+--|   UnionAll
+--|     Project cast__1, on_left__1=TRUE, on_right__1=FALSE
+--|       Project cast__1=CAST("id__1" AS pg_catalog.numeric)
+--|         Scan public.orders (id__1)
+--|     Project price__1, on_left__2=FALSE, on_right__2=TRUE
+--|       Scan public.items (price__1)
+--| when orders changed:
+--|   Project cast__1, on_left__1=TRUE, on_right__1=FALSE
+--|     Project cast__1=CAST("id__1" AS pg_catalog.numeric)
+--|       Changes public.orders (id__1)
+--| when items changed:
+--|   Project cast__1="price__1", on_left__1="on_left__2", on_right__1="on_right__2"
+--|     Project price__1, on_left__2=FALSE, on_right__2=TRUE
+--|       Changes public.items (price__1)
+--| state_9_2: by cast__1: n rows
+--|   Project cast__1
+--|     Filter "left_rows__1" > 0 AND "right_rows__1" = 0
+--|       Project cast__1="state_9_1_k1", left_rows__1="state_9_1_c1", right_rows__1="state_9_1_c2"
+--|         Scan state_9_1 (state_9_1_k1, state_9_1_n, state_9_1_c1, state_9_1_c2)
+--| when orders changed:
+--|   Project cast__1
+--|     Filter "left_rows__1" > 0 AND "right_rows__1" = 0
+--|       Project cast__1="state_9_1_k1", left_rows__1="state_9_1_c1", right_rows__1="state_9_1_c2"
+--|         Changes state_9_1 (state_9_1_k1, state_9_1_n, state_9_1_c1, state_9_1_c2)
+--| when items changed:
+--|   Project cast__1
+--|     Filter "left_rows__1" > 0 AND "right_rows__1" = 0
+--|       Project cast__1="state_9_1_k1", left_rows__1="state_9_1_c1", right_rows__1="state_9_1_c2"
+--|         Changes state_9_1 (state_9_1_k1, state_9_1_n, state_9_1_c1, state_9_1_c2)
+--| final:
+--|   Project cast__1="state_9_2_k1", count__1="state_9_2_n"
+--|     Scan state_9_2 (state_9_2_k1, state_9_2_n)
+--| when orders changed:
+--|   Project cast__1="state_9_2_k1", count__1="state_9_2_n"
+--|     Changes state_9_2 (state_9_2_k1, state_9_2_n)
+--| when items changed:
+--|   Project cast__1="state_9_2_k1", count__1="state_9_2_n"
+--|     Changes state_9_2 (state_9_2_k1, state_9_2_n)
+
+-- EXCEPT inside UNION ALL
+(SELECT o.id FROM public.orders o EXCEPT SELECT c.id FROM public.customers c) UNION ALL SELECT v.seconds FROM public.visits v;
+--| key: none
+--| captured: customers (id); orders (id); visits (seconds)
+--| state_9_1: by id__1: n rows, c1 count, c2 count
+--|   UnionAll
+--|     Project id__1, on_left__1=TRUE, on_right__1=FALSE
+--|       Scan public.orders (id__1)
+--|     Project id__2, on_left__2=FALSE, on_right__2=TRUE
+--|       Scan public.customers (id__2)
+--| when customers changed:
+--|   Project id__1="id__2", on_left__1="on_left__2", on_right__1="on_right__2"
+--|     Project id__2, on_left__2=FALSE, on_right__2=TRUE
+--|       Changes public.customers (id__2)
+--| when orders changed:
+--|   Project id__1, on_left__1=TRUE, on_right__1=FALSE
+--|     Changes public.orders (id__1)
+--| final:
+--|   UnionAll
+--|     Project id__1
+--|       Filter "left_rows__1" > 0 AND "right_rows__1" = 0
+--|         Project id__1="state_9_1_k1", left_rows__1="state_9_1_c1", right_rows__1="state_9_1_c2"
+--|           Scan state_9_1 (state_9_1_k1, state_9_1_n, state_9_1_c1, state_9_1_c2)
+--|     Scan public.visits (seconds__1)
+--| when customers changed:
+--|   Project id__1
+--|     Filter "left_rows__1" > 0 AND "right_rows__1" = 0
+--|       Project id__1="state_9_1_k1", left_rows__1="state_9_1_c1", right_rows__1="state_9_1_c2"
+--|         Changes state_9_1 (state_9_1_k1, state_9_1_n, state_9_1_c1, state_9_1_c2)
+--| when orders changed:
+--|   Project id__1
+--|     Filter "left_rows__1" > 0 AND "right_rows__1" = 0
+--|       Project id__1="state_9_1_k1", left_rows__1="state_9_1_c1", right_rows__1="state_9_1_c2"
+--|         Changes state_9_1 (state_9_1_k1, state_9_1_n, state_9_1_c1, state_9_1_c2)
+--| when visits changed:
+--|   UnionAll
+--|     Project id__1
+--|       Filter "left_rows__1" > 0 AND "right_rows__1" = 0
+--|         Project id__1="state_9_1_k1", left_rows__1="state_9_1_c1", right_rows__1="state_9_1_c2"
+--|           Changes state_9_1 (state_9_1_k1, state_9_1_n, state_9_1_c1, state_9_1_c2)
+--|     Changes public.visits (seconds__1)
