@@ -9,7 +9,3 @@ SELECT o.id, random() AS r FROM public.orders o;
 -- the time
 SELECT o.id FROM public.orders o WHERE o.placed > now();
 --| refused: now(): its result changes with time or session, without any row changing.
-
--- GROUPING SETS
-SELECT o.paid, count(*) AS n FROM public.orders o GROUP BY ROLLUP (o.paid);
---| refused: GROUPING SETS: grouping sets have no delta rule yet.

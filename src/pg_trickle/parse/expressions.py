@@ -14,12 +14,11 @@ from pg_trickle.scalar import Column, Scalar, identifier
 _PLAIN = frozenset({
     "column_ref", "a_const", "type_cast", "func_call", "a_expr", "bool_expr", "null_test", "boolean_test", "case_expr",
     "case_when", "coalesce_expr", "min_max_expr", "a_array_expr", "row_expr", "collate_clause", "a_indirection",
-    "a_indices", "named_arg_expr", "list", "string", "integer", "sort_by", "json_is_predicate",
+    "a_indices", "named_arg_expr", "list", "string", "integer", "sort_by", "json_is_predicate", "grouping_func",
 })  # fmt: skip
 _REFUSED = {
     "sub_link": ("subquery in an expression", "its result changes with rows that the outer row doesn't name."),
     "sqlvalue_function": ("time or session value", "it changes without any row changing."),
-    "grouping_func": ("GROUPING()", "grouping sets have no delta rule yet."),
     "a_star": ("whole-row reference", "a row value hides which columns it reads."),
 }
 

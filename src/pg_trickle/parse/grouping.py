@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from postgast.pg_query_pb2 import Node
+from postgast.pg_query_pb2 import AND_EXPR, Node
 from psycopg import sql
 
 from pg_trickle.algebra.aggregate import Aggregate, Call, Rule
@@ -12,12 +12,14 @@ from pg_trickle.algebra.linear import Item, Project
 from pg_trickle.algebra.plan import Plan
 from pg_trickle.errors import UnsupportedQuery
 from pg_trickle.parse.expressions import check, over_columns, resolved, scalar
+from pg_trickle.parse.grouping_sets import Copies, Sets, expanded
 from pg_trickle.parse.laterals import sets
-from pg_trickle.parse.scope import Context, Scope
-from pg_trickle.parse.tree import children, column_reference, is_expression, kind, location, printed, rebuilt, strings
+from pg_trickle.parse.scope import Context, Entry, Scope
+from pg_trickle.parse.tree import children, column_reference, is_expression, kind, printed, rebuilt, strings
 from pg_trickle.parse.types import Types
-from pg_trickle.scalar import BOOL, INT8, NUMERIC, Column, Scalar, Type, column, composed
+from pg_trickle.scalar import BOOL, INT4, INT8, NUMERIC, Column, Scalar, Type, column, composed
 
+_REAL = "__pgt_real"
 _RULES = {
     "count": Rule.COUNT,
     "sum": Rule.SUM,
@@ -39,11 +41,24 @@ class Grouping:
     keys: dict[str, Column] = field(default_factory=dict)
     calls: dict[str, Call] = field(default_factory=dict)
     items: dict[str, Item] = field(default_factory=dict)
+    groupings: dict[str, tuple[Column, list[str]]] = field(default_factory=dict)
+    sets: Sets = ()
+    # TRUE in rows that are there; NULL in those that merely give a set without keys its row.
+    real: Column | None = None
+
+    def add_keys(self, nodes: list[Node], *, is_distinct: bool) -> None:
+        """Group by the items of GROUP BY."""
+        sets = expanded(nodes)
+        for keys in sets:
+            for node in keys:
+                self.add_key(node)
+        named = tuple(frozenset(self._text(node) for node in keys) for keys in sets)
+        self.sets = tuple(dict.fromkeys(named)) if is_distinct else named
+        if self._has_copies and not all(self.sets):
+            self.real = self._item(composed(sql.SQL("TRUE"), frozenset(), BOOL, not_null=True), "real").column
 
     def add_key(self, node: Node) -> None:
         """Group by an expression."""
-        if kind(node) == "grouping_set":
-            raise UnsupportedQuery("GROUPING SETS", "grouping sets have no delta rule yet.", position=location(node))
         if kind(node) == "row_expr":
             raise UnsupportedQuery("row as a grouping key", "no column can store a row without a type.")
         value = scalar(node, self.scope, self.context)
@@ -69,9 +84,12 @@ class Grouping:
                 return column_reference(known.name)
             if self._is_aggregate(part):
                 return column_reference(self.calls[self._text(part)].column.name)
+            if kind(part) == "grouping_func":
+                return column_reference(self.groupings[self._text(part)][0].name)
             return None
 
-        columns = (*self.keys.values(), *(call.column for call in self.calls.values()))
+        made = (one for one, _ in self.groupings.values())
+        columns = (*self.keys.values(), *(call.column for call in self.calls.values()), *made)
         return over_columns(rebuilt(node, replace), columns, self.context)
 
     def plan(self, source: Plan) -> Plan:
@@ -84,13 +102,34 @@ class Grouping:
             prepared = Project(source, tuple(items))
         else:
             prepared = Project(source, tuple(self.items.values()))
-        return Aggregate(prepared, tuple(key.name for key in self.keys.values()), tuple(self.calls.values()))
+        if not self._has_copies:
+            aggregate = Aggregate(prepared, tuple(key.name for key in self.keys.values()), tuple(self.calls.values()))
+            never = composed(sql.SQL("0"), frozenset(), INT4, not_null=True)
+            return self._with_groupings(aggregate, [never] * len(self.groupings))
+        copies = Copies(self.sets, self.keys, self.context.namer)
+        aggregate = Aggregate(copies.plan(prepared), copies.keys, tuple(self.calls.values()))
+        self.keys = copies.masked
+        return self._with_groupings(aggregate, [copies.grouping(keys) for _, keys in self.groupings.values()])
+
+    @property
+    def _has_copies(self) -> bool:
+        return len(self.sets) > 1
+
+    def _with_groupings(self, aggregate: Aggregate, values: list[Scalar]) -> Plan:
+        if not values:
+            return aggregate
+        made = (Item(one, value) for (one, _), value in zip(self.groupings.values(), values, strict=True))
+        return Project(aggregate, (*(Item(one, column(one)) for one in aggregate.columns), *made))
 
     def _collect(self, node: Node) -> None:
         if is_expression(node) and self._text(node) in self.keys:
             return
         if self._is_aggregate(node):
             self.calls.setdefault(self._text(node), self._call(node))
+            return
+        if kind(node) == "grouping_func":
+            made = Column(self.context.namer.fresh("grouping"), INT4, not_null=True)
+            self.groupings.setdefault(self._text(node), (made, [self._text(one) for one in node.grouping_func.args]))
             return
         if kind(node) == "column_ref":
             self.add_key(node)
@@ -117,17 +156,39 @@ class Grouping:
         rule = self._rule(node)
         types = Types(self.context.request.functions, self.scope.resolve)
         if rule is Rule.RECOMPUTE:
-            whole = scalar(node, self.scope, self.context)
-            for used in sorted(whole.columns):
+            whole = self._counting_real(node)
+            for used in sorted(whole.columns - ({self.real.name} if self.real else set())):
                 self._item(column(self._column(used)), used)
             result = Column(self.context.namer.fresh(name), types.of(node))
             return Call(result, rule, whole)
-        argument = None if call.agg_star else self._item(scalar(call.args[0], self.scope, self.context), "arg").column
+        # A row that isn't there has NULL for every argument and every condition: only count(*) would count it.
+        counted = None if call.HasField("agg_filter") else self.real
+        argument = (
+            counted if call.agg_star else self._item(scalar(call.args[0], self.scope, self.context), "arg").column
+        )
         condition = self._condition(call.agg_filter) if call.HasField("agg_filter") else None
         result_type = _result_type(rule, argument)
         result = Column(self.context.namer.fresh(name), result_type, not_null=rule is Rule.COUNT)
         value = _call_text(name, argument, condition, result_type)
         return Call(result, rule, value, argument.name if argument else None, condition.name if condition else None)
+
+    def _counting_real(self, node: Node) -> Scalar:
+        """A whole aggregate, over just the rows that are there."""
+        if self.real is None:
+            return scalar(node, self.scope, self.context)
+        filtered = Node()
+        filtered.CopyFrom(node)
+        both = Node()
+        both.bool_expr.boolop = AND_EXPR
+        both.bool_expr.args.add().CopyFrom(column_reference(_REAL, _REAL))
+        if node.func_call.HasField("agg_filter"):
+            both.bool_expr.args.add().CopyFrom(node.func_call.agg_filter)
+        filtered.func_call.agg_filter.CopyFrom(both if len(both.bool_expr.args) > 1 else both.bool_expr.args[0])
+        own = Scope((Entry(_REAL, ((_REAL, self.real),)),))
+        return scalar(filtered, self.scope + own, self.context)
+
+    def _argument(self, node: Node) -> Column:
+        return self._item(scalar(node, self.scope, self.context), "arg").column
 
     def _condition(self, node: Node) -> Column:
         return self._item(scalar(node, self.scope, self.context), "filter").column

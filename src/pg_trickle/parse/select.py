@@ -24,13 +24,12 @@ from pg_trickle.scalar import Column, Scalar
 MAX_NODES = 20_000
 
 _SELECT = frozenset({
-    "distinct_clause", "target_list", "from_clause", "where_clause", "group_clause", "having_clause", "sort_clause",
-    "with_clause", "window_clause", "limit_option", "op",
+    "distinct_clause", "target_list", "from_clause", "where_clause", "group_clause", "group_distinct", "having_clause",
+    "sort_clause", "with_clause", "window_clause", "limit_option", "op",
 })  # fmt: skip
 _VALUES = frozenset({"values_lists", "sort_clause", "limit_option", "op"})
 _CLAUSES = {
     "locking_clause": ("FOR UPDATE", "a stream table can't lock its sources' rows."),
-    "group_distinct": ("GROUP BY DISTINCT", "grouping sets have no delta rule yet."),
 }
 
 
@@ -143,8 +142,7 @@ def _is_grouped(statement: SelectStmt, context: Context) -> bool:
 
 def _grouped(statement: SelectStmt, plan: Plan, scope: Scope, context: Context) -> tuple[Plan, tuple[Scalar, ...]]:
     grouping = Grouping(scope, context)
-    for node in statement.group_clause:
-        grouping.add_key(node)
+    grouping.add_keys(list(statement.group_clause), is_distinct=statement.group_distinct)
     targets = [node.res_target.val for node in statement.target_list]
     having = list(conjuncts(statement.having_clause)) if statement.HasField("having_clause") else []
     for node in (*targets, *having):

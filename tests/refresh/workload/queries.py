@@ -244,9 +244,22 @@ def _grouped(draw: st.DrawFn, source: From) -> Query:
     shown = [one for one in keys if draw(st.integers(0, 4))]
     listed, columns = _output(draw, [*shown, *aggregates])
     where = f" WHERE {draw(_conditions(source.values))}" if draw(st.integers(0, 2)) == 0 else ""
-    group = f" GROUP BY {', '.join(one.sql for one in keys)}" if keys else ""
+    group = f" GROUP BY {_sets_of(draw, [one.sql for one in keys])}" if keys else ""
     having = f" HAVING {draw(st.sampled_from(HAVING))}" if draw(st.integers(0, 3)) == 0 else ""
     return Query(f"SELECT {listed} FROM {source.text}{where}{group}{having}", columns)
+
+
+def _sets_of(draw: st.DrawFn, keys: list[str]) -> str:
+    listed = ", ".join(keys)
+    if draw(st.integers(0, 3)):
+        return listed
+    choices = [f"ROLLUP ({listed})", f"CUBE ({listed})", f"GROUPING SETS (({listed}), ({keys[-1]}), ())"]
+    choices += [
+        f"{keys[0]}, CUBE ({keys[-1]})",
+        f"GROUPING SETS (({keys[0]}), ({listed}))",
+        f"DISTINCT CUBE ({listed})",
+    ]
+    return draw(st.sampled_from(choices))
 
 
 HAVING = ("count(*) > 1", "count(*) <> 2 OR count(*) IS NULL", "count(*) > 1 AND count(*) < 4")

@@ -1,0 +1,96 @@
+"""GROUPING SETS, ROLLUP and CUBE: subtotals beside NULLs, GROUPING(), sets without keys, sets that come twice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+import pytest
+
+import pg_trickle
+from tests.refresh.test_row_local import is_maintained
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+Oracle = Callable[[Connection, str], None]
+
+SETUP = """
+CREATE TABLE t (a int, b text, c int NOT NULL, d boolean NOT NULL, x int, y numeric(8,2), z float8);
+INSERT INTO t VALUES (1, 'x', 1, true, 5, 1.5, 0.5), (1, NULL, 1, false, NULL, 2.25, 1),
+    (NULL, 'x', 2, true, 3, NULL, 2), (NULL, NULL, 2, true, 7, 0, NULL), (2, 'y', 1, false, 5, 1, 1e300);
+CREATE TABLE s (a int PRIMARY KEY, name text);
+INSERT INTO s VALUES (1, 'one'), (2, 'two');
+"""
+STEPS = (
+    "INSERT INTO t VALUES (1, 'x', 3, true, 1, 1, 1), (3, NULL, 1, true, NULL, NULL, NULL)",
+    "DELETE FROM t WHERE a IS NULL",
+    "UPDATE t SET a = NULL WHERE a = 2; UPDATE t SET x = x + 1",
+    "UPDATE t SET b = 'y', c = c + 1, d = NOT d",
+    "DELETE FROM t",
+    "UPDATE s SET name = name || '!'",
+    "INSERT INTO t VALUES (NULL, NULL, 1, true, NULL, NULL, NULL)",
+    "TRUNCATE t",
+    "INSERT INTO t VALUES (1, 'x', 1, false, 4, 4, 4), (2, 'x', 1, false, 4, 4, 4)",
+)
+EVERY = (
+    "count(*) AS n, count(x) AS nx, sum(x) AS sx, avg(y) AS ay, min(x) AS low, max(b) AS top, bool_and(d) AS every_d"
+)
+OTHERS = "sum(z) AS sz, array_agg(x ORDER BY x) AS xs, count(DISTINCT x) AS dx, count(*) FILTER (WHERE d) AS nd"
+SETS = {
+    "rollup": "ROLLUP (a, b)",
+    "cube": "CUBE (a, b)",
+    "sets": "GROUPING SETS ((a, b), (b), (a))",
+    "everything twice": "GROUPING SETS ((), (a), (a), ())",
+    "nested": "GROUPING SETS (ROLLUP (a, b), CUBE (b), ())",
+    "lists": "ROLLUP ((a, b), c)",
+    "mixed": "c, ROLLUP (a), CUBE (b)",
+    "distinct": "DISTINCT ROLLUP (a, b), ROLLUP (a, c)",
+    "certain": "ROLLUP (c, d)",
+    "certain and mixed": "c, CUBE (d)",
+}
+QUERIES = {
+    **{f"{name}: counters": f"SELECT {EVERY} FROM t GROUP BY {sets}" for name, sets in SETS.items()},
+    **{f"{name}: others": f"SELECT {OTHERS} FROM t GROUP BY {sets}" for name, sets in SETS.items()},
+    "keys and bits": "SELECT a, b, GROUPING(a) AS ga, GROUPING(a, b), GROUPING(b, a) AS ba, count(*)"
+    " FROM t GROUP BY CUBE (a, b)",
+    "certain keys and bits": "SELECT c, d, GROUPING(c, d) AS cd, GROUPING(d), count(*), sum(y)"
+    " FROM t GROUP BY CUBE (c, d)",
+    "plain GROUPING": "SELECT a, GROUPING(a) AS g, count(*) FROM t GROUP BY a",
+    "the empty set": "SELECT count(*), sum(x) FROM t GROUP BY ()",
+    "HAVING": "SELECT a, b, sum(x) FROM t GROUP BY ROLLUP (a, b) HAVING count(*) > 1 OR GROUPING(a) = 1",
+    "HAVING GROUPING": "SELECT a, b, count(*) FROM t GROUP BY CUBE (a, b) HAVING GROUPING(a) <> GROUPING(b)",
+    "a key inside an aggregate": "SELECT a, sum(a), count(a) FROM t GROUP BY ROLLUP (a)",
+    "expressions": "SELECT coalesce(a + 1, -1) AS k, upper(b) AS u, count(*) FROM t GROUP BY ROLLUP (a + 1, upper(b))",
+    "computed from keys": "SELECT CASE WHEN GROUPING(b) = 1 THEN 'all' ELSE b END AS l, count(*)"
+    " FROM t GROUP BY ROLLUP (b)",
+    "ordinals": "SELECT a, b, count(*) FROM t GROUP BY ROLLUP (1, 2)",
+    "a join": "SELECT s.name, t.b, sum(t.x) FROM t LEFT JOIN s USING (a) GROUP BY CUBE (s.name, t.b)",
+    "grouped again": "SELECT q.n, count(*) FROM (SELECT a, count(*) AS n FROM t GROUP BY ROLLUP (a)) q GROUP BY q.n",
+    "distinct": "SELECT DISTINCT a FROM t GROUP BY CUBE (a, b)",
+    "a set": "SELECT a, generate_series(1, count(*)) AS g FROM t GROUP BY ROLLUP (a)",
+    "no aggregates": "SELECT a, b FROM t GROUP BY GROUPING SETS ((a), (b), ())",
+    "a union": "SELECT a, count(*) FROM t GROUP BY ROLLUP (a) UNION ALL SELECT a, 1 FROM s",
+}  # fmt: skip
+
+
+@pytest.mark.versions
+def test_grouping_sets_are_kept(db: Connection, assert_fresh: Oracle) -> None:
+    db.execute(SETUP.encode())
+    names = {f"s{place}": query for place, query in enumerate(QUERIES.values())}
+    for name, query in names.items():
+        pg_trickle.create_stream_table(db, name, query, schedule=None)
+        assert is_maintained(db, name)
+    for step in STEPS:
+        db.execute(step.encode())
+        for name in names:
+            pg_trickle.refresh_stream_table(db, name)
+            assert_fresh(db, name)
+
+
+def test_certain_keys_need_no_number_of_the_set(db: Connection) -> None:
+    """Then they are the stream table's key: its rows are found by index."""
+    db.execute(SETUP.encode())
+    pg_trickle.create_stream_table(db, "s1", "SELECT c, d, count(*) FROM t GROUP BY CUBE (c, d)", schedule=None)
+    pg_trickle.create_stream_table(db, "s2", "SELECT a, count(*) FROM t GROUP BY ROLLUP (a)", schedule=None)
+    keys = db.execute("SELECT plan -> 'key' FROM pgtrickle.pgt_plans ORDER BY pgt_id").fetchall()
+    assert keys == [(["c", "d"],), (None,)]
