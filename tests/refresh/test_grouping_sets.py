@@ -69,6 +69,10 @@ QUERIES = {
     "distinct": "SELECT DISTINCT a FROM t GROUP BY CUBE (a, b)",
     "a set": "SELECT a, generate_series(1, count(*)) AS g FROM t GROUP BY ROLLUP (a)",
     "no aggregates": "SELECT a, b FROM t GROUP BY GROUPING SETS ((a), (b), ())",
+    "windows": "SELECT a + 1 AS k, count(*), rank() OVER (ORDER BY count(*), a + 1) FROM t GROUP BY ROLLUP (a + 1)",
+    "windows by GROUPING": "SELECT a, b, sum(x), sum(sum(x)) OVER (PARTITION BY GROUPING(a, b)) AS of_set FROM t"
+    " GROUP BY CUBE (a, b)",
+    "first rows": "SELECT a, b, count(*) AS n FROM t GROUP BY CUBE (a, b) ORDER BY n DESC, a, b LIMIT 3",
     "a union": "SELECT a, count(*) FROM t GROUP BY ROLLUP (a) UNION ALL SELECT a, 1 FROM s",
 }  # fmt: skip
 

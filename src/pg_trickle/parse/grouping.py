@@ -15,7 +15,7 @@ from pg_trickle.parse.expressions import check, over_columns, resolved, scalar
 from pg_trickle.parse.grouping_sets import Copies, Sets, expanded
 from pg_trickle.parse.laterals import sets
 from pg_trickle.parse.scope import Context, Entry, Scope
-from pg_trickle.parse.tree import children, column_reference, is_expression, kind, printed, rebuilt, strings
+from pg_trickle.parse.tree import children, column_reference, is_expression, kind, location, printed, rebuilt, strings
 from pg_trickle.parse.types import Types
 from pg_trickle.scalar import BOOL, INT4, INT8, NUMERIC, Column, Scalar, Type, column, composed
 
@@ -132,6 +132,8 @@ class Grouping:
             self.groupings.setdefault(self._text(node), (made, [self._text(one) for one in node.grouping_func.args]))
             return
         if kind(node) == "column_ref":
+            if self._has_copies:
+                raise UnsupportedQuery("column beside grouping sets", "it isn't grouped by.", position=location(node))
             self.add_key(node)
             return
         for part in _below(node):

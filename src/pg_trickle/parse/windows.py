@@ -17,6 +17,7 @@ from pg_trickle.algebra.plan import Plan, names
 from pg_trickle.algebra.window import Window
 from pg_trickle.parse.expressions import check, over_columns
 from pg_trickle.parse.from_clause import Query
+from pg_trickle.parse.grouping_sets import expanded
 from pg_trickle.parse.scope import Context, Expected
 from pg_trickle.parse.tree import children, column_reference, is_expression, kind, printed, rebuilt, strings
 from pg_trickle.parse.types import Types, fact_type
@@ -118,7 +119,7 @@ class _Leaves:
     def __init__(self, statement: SelectStmt, context: Context) -> None:
         self.found: dict[str, Node] = {}
         self._context = context
-        self._grouped = {printed(node) for node in statement.group_clause if is_expression(node)}
+        self._grouped = {printed(key) for keys in expanded(statement.group_clause) for key in keys}
 
     def collect(self, message: Message) -> None:
         """Take in the outermost leaves at or below."""
