@@ -294,18 +294,16 @@ AS $$
 -- Changes whenever a trigger, a function, the buffer, the owner's rights on it, the name of a captured column, the expression
 -- that generates it, the source's place below a parent, what is below it, or a subscription to it does.
 DECLARE
-    v_functions name[] := pgtrickle_changes.capture_functions(p_buffer);
-    v_triggers  name[] := pgtrickle_changes.capture_triggers(p_buffer, p_source, p_source);
+    v_names     name[] := pgtrickle_changes.capture_functions(p_buffer);
     v_relations oid[] := pgtrickle_changes.capture_relations(p_source);
-    v_below     name[] := CASE WHEN cardinality(v_relations) > 1 THEN pgtrickle_changes.capture_triggers(p_buffer, p_source, 0) END;
+    v_functions oid[];
+    v_versions  text;
 BEGIN
-    RETURN md5(concat_ws('|', v_relations::text,
-        (SELECT string_agg(concat_ws(' ', p.oid, p.xmin, p.proowner), ',' ORDER BY p.oid)
-           FROM pg_proc AS p
-          WHERE p.proname = ANY (v_functions) AND p.pronamespace = 'pgtrickle_changes'::regnamespace),
+    SELECT array_agg(p.oid), string_agg(concat_ws(' ', p.oid, p.xmin, p.proowner), ',' ORDER BY p.oid) INTO v_functions, v_versions
+      FROM pg_proc AS p WHERE p.proname = ANY (v_names) AND p.pronamespace = 'pgtrickle_changes'::regnamespace;
+    RETURN md5(concat_ws('|', v_relations::text, v_versions,
         (SELECT string_agg(concat_ws(' ', t.oid, t.xmin, t.tgenabled), ',' ORDER BY t.oid)
-           FROM pg_trigger AS t
-          WHERE t.tgrelid = p_source AND t.tgname = ANY (v_triggers) OR t.tgrelid = ANY (v_relations) AND t.tgname = ANY (v_below)),
+           FROM pg_trigger AS t WHERE t.tgrelid = ANY (v_relations) AND t.tgfoid = ANY (v_functions)),
         (SELECT concat_ws(' ', b.oid, b.relowner, b.relkind, b.relchecks, b.relhastriggers, b.relhasrules, b.relrowsecurity,
                           has_schema_privilege(b.relowner, b.relnamespace, 'USAGE'),
                           has_table_privilege(b.relowner, b.oid, 'INSERT'),
