@@ -21,7 +21,8 @@ from pg_trickle.algebra.source import Opaque
 from pg_trickle.catalog.model import CompileRequest
 from pg_trickle.errors import UnsupportedQuery
 from pg_trickle.immediate import Immediate, immediate
-from pg_trickle.parse.from_clause import CAPTURED, Query
+from pg_trickle.parse.from_clause import CAPTURED
+from pg_trickle.parse.query import Query
 from pg_trickle.parse.select import parse
 from pg_trickle.parse.types import fact_type
 from pg_trickle.parse.volatility import check_functions, is_determined_by_rows
@@ -109,7 +110,7 @@ def _incremental(request: CompileRequest, query: Query) -> Plan:
     key = _key(final, columns)
     target = Target(sql.Identifier(request.schema, request.name), columns, key)
     definition = programs.Definition(stages, final, target, _opaque(request, columns))
-    sources = programs.sources(definition)
+    sources = {**_unread(request), **programs.sources(definition)}
     singles = {str(oid): frozenset((oid,)) for oid in sources}
     wanted = {**singles, **({"*": None} if len(singles) != 1 else {})}
     made = {name: programs.differential(definition, changed) for name, changed in wanted.items()}
@@ -212,6 +213,12 @@ def _watched(request: CompileRequest) -> dict[int, tuple[str, ...]]:
     if any(one.opaque is not None for one in request.relations):
         return {}
     return {one.oid: one.used for one in leaves}
+
+
+def _unread(request: CompileRequest) -> dict[int, tuple[str, ...]]:
+    """Relations that the query names, though no row of them matters: captured, lest they count as unwatched."""
+    leaves = (one for one in request.relations if one.opaque is None and one.kind in CAPTURED)
+    return {one.oid: () for one in leaves}
 
 
 def _state_json(stage: AnyStage) -> dict[str, Any]:

@@ -59,7 +59,7 @@ def _keys(plan: Plan) -> set[Key]:
         case LeftJoin(left, right, on):
             # A row without a match comes once, and none with the NULLs that it then shows.
             found = {one | other for one, other in product(keys(left), keys(right))}
-            return found | set(keys(left)) if _is_looked_up(right, on) else found
+            return found | set(keys(left)) if is_looked_up(right, on) else found
         case FullJoin(left, right, _):
             # Told from one that is padded by a column that never is NULL.
             certain = {one.name for side in (left, right) for one in side.columns if one.not_null}
@@ -75,14 +75,14 @@ def _keys(plan: Plan) -> set[Key]:
 def _join_keys(join: Join, left: tuple[Key, ...], right: tuple[Key, ...]) -> set[Key]:
     """Both keys together; one alone when each of its rows meets at most one of the other side."""
     found = {one | other for one, other in product(left, right)}
-    if _is_looked_up(join.right, join.on):
+    if is_looked_up(join.right, join.on):
         found.update(left)
-    if _is_looked_up(join.left, join.on):
+    if is_looked_up(join.left, join.on):
         found.update(right)
     return found
 
 
-def _is_looked_up(side: Plan, on: tuple[Scalar, ...]) -> bool:
+def is_looked_up(side: Plan, on: tuple[Scalar, ...]) -> bool:
     """Whether a row of the other side meets at most one of this side: the conditions equate a key of it."""
     here = {one.name for one in side.columns}
     pairs = [set(predicate.equates) for predicate in on if predicate.equates]

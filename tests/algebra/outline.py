@@ -17,7 +17,7 @@ from pg_trickle.algebra.window import Window
 
 def outline(plan: Plan, depth: int = 0) -> str:
     """The operator with what it holds, then each input one step further in."""
-    lines = [f"{'  ' * depth}{type(plan).__name__}{_detail(plan)}"]
+    lines = [f"{'  ' * depth}{type(plan).__name__}{_detail(plan)}".rstrip()]
     return "\n".join([*lines, *(outline(below, depth + 1) for below in inputs(plan))])
 
 

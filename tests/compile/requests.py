@@ -10,7 +10,7 @@ from postgast.pg_query_pb2 import SelectStmt
 
 from pg_trickle.catalog.model import ColumnFact, CompileRequest, FunctionFact, RelationFact
 from pg_trickle.errors import UnsupportedQuery
-from pg_trickle.parse.from_clause import Query
+from pg_trickle.parse.query import Query
 from pg_trickle.parse.select import parse
 from pg_trickle.scalar import Type
 
@@ -123,6 +123,7 @@ def _function(name: str) -> FunctionFact:
 
 def request(query: str, catalog: tuple[RelationFact, ...] = SHOP, outputs: str | None = None) -> CompileRequest:
     """What the server would ask for a query; ``outputs`` are its columns, worked out if they aren't given."""
+    catalog = tuple(one for one in catalog if one.name in _named(query, catalog))
     texts = " ".join([query, *(one.definition or "" for one in catalog)])
     made = CompileRequest(
         id=9,
@@ -134,6 +135,14 @@ def request(query: str, catalog: tuple[RelationFact, ...] = SHOP, outputs: str |
         functions=functions(texts),
     )
     return made if outputs else replace(made, columns=_outputs(made))
+
+
+def _named(query: str, catalog: tuple[RelationFact, ...]) -> set[str]:
+    """The relations that a query, or a view that it names, names."""
+    found = set(re.findall(r'public\.(?:(\w+)|"((?:[^"]|"")+)")', query))
+    names = {plain or quoted.replace('""', '"') for plain, quoted in found}
+    views = (one.definition for one in catalog if one.name in names and one.definition)
+    return names.union(*(_named(text, catalog) for text in views))
 
 
 def _outputs(made: CompileRequest) -> tuple[ColumnFact, ...]:

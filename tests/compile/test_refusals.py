@@ -22,19 +22,18 @@ REFUSED = {
     f"SELECT q.id FROM (SELECT o.id FROM {ORDERS} LIMIT 3) q": "LIMIT",
     f"WITH w AS (SELECT o.id FROM {ORDERS} LIMIT 3) SELECT w.id FROM w": "LIMIT",
     f"SELECT o.id FROM {ORDERS} FOR UPDATE": "FOR UPDATE",
-    f"SELECT o.id FROM {ORDERS} WHERE EXISTS (SELECT 1 FROM public.items i)": "subquery in an expression",
-    f"SELECT o.id FROM {ORDERS} WHERE o.id IN (SELECT i.order_id FROM public.items i)": "subquery in an expression",
-    f"SELECT o.id FROM {ORDERS} WHERE NOT o.paid OR o.id = ANY (SELECT 1)": "subquery in an expression",
-    f"SELECT (SELECT 1) AS one, o.id FROM {ORDERS}": "subquery in an expression",
-    f"SELECT CASE WHEN (SELECT true) THEN 1 END AS one FROM {ORDERS}": "subquery in an expression",
-    f"SELECT COALESCE((SELECT 1), 2) AS one FROM {ORDERS}": "subquery in an expression",
-    f"SELECT abs((SELECT 1)) AS one FROM {ORDERS}": "subquery in an expression",
-    f"SELECT sum((SELECT 1)) AS one FROM {ORDERS}": "subquery in an expression",
-    f"SELECT count(*) FILTER (WHERE (SELECT true)) AS one FROM {ORDERS}": "subquery in an expression",
-    f"SELECT o.id FROM {ORDERS} GROUP BY o.id HAVING (SELECT true)": "subquery in an expression",
-    f"SELECT count(*) AS n FROM {ORDERS} GROUP BY (SELECT 1)": "subquery in an expression",
-    f"SELECT o.id FROM {ORDERS} JOIN public.items i ON (SELECT true)": "subquery in an expression",
-    f"SELECT ARRAY(SELECT 1) AS a FROM {ORDERS}": "subquery in an expression",
+    f"SELECT o.id FROM {ORDERS} WHERE EXISTS (SELECT 1 FROM public.items i LIMIT 0)": "LIMIT",
+    f"SELECT o.id FROM {ORDERS} WHERE o.id IN (SELECT i.order_id FROM public.items i LIMIT 1)": "LIMIT",
+    f"SELECT o.id FROM {ORDERS} WHERE EXISTS (SELECT 1 FROM public.items i OFFSET 2)": "OFFSET",
+    f"SELECT o.paid, (SELECT sum(o.amount) FROM public.items i) AS s FROM {ORDERS}"
+    " GROUP BY o.paid": "aggregate of a query around",
+    f"SELECT o.id + 1 AS n, (SELECT max(i.line) FROM public.items i WHERE i.order_id = o.id + 1) AS m FROM {ORDERS}"
+    " GROUP BY o.id + 1": "subquery about a grouping expression",
+    f"SELECT o.id FROM {ORDERS} LEFT JOIN public.items i ON EXISTS"
+    " (SELECT 1 FROM public.visits v WHERE v.customer_id = o.id "
+    " AND v.seconds = i.line)": "subquery about both sides of an outer join",
+    "SELECT l.tag, (SELECT count(*) FROM public.visits v WHERE v.page > l.doc::text) AS n"
+    " FROM public.labels l": "correlation by a type without equality",
     f"SELECT o.id, i.line FROM {ORDERS}, LATERAL (SELECT x.line FROM public.items x) i": "LATERAL",
     f"SELECT o.id, g.g FROM {ORDERS}, generate_series(1, (SELECT 1 FROM public.items i)) g(g)": "function in FROM",
     f"SELECT o.id, g.g FROM {ORDERS}, LATERAL (SELECT CURRENT_DATE - o.placed AS g) g": "time or session value",

@@ -1,7 +1,3 @@
--- EXISTS
-SELECT c.id FROM public.customers c WHERE EXISTS (SELECT 1 FROM public.orders o WHERE o.customer_id = c.id);
---| refused: subquery in an expression: its result changes with rows that the outer row doesn't name.
-
 -- a volatile function
 SELECT o.id, random() AS r FROM public.orders o;
 --| refused: volatile function random(): it may return something else every time it is called.

@@ -6,7 +6,7 @@ from postgast.pg_query_pb2 import AEXPR_OP, Node
 
 from pg_trickle.errors import UnsupportedQuery
 from pg_trickle.parse.scope import Context, Scope
-from pg_trickle.parse.tree import column_reference, kind, location, nodes, printed, rebuilt, strings
+from pg_trickle.parse.tree import column_reference, kind, location, outside_subqueries, printed, rebuilt, strings
 from pg_trickle.parse.types import Resolve, Types
 from pg_trickle.scalar import Column, Scalar, identifier
 
@@ -15,17 +15,17 @@ _PLAIN = frozenset({
     "column_ref", "a_const", "type_cast", "func_call", "a_expr", "bool_expr", "null_test", "boolean_test", "case_expr",
     "case_when", "coalesce_expr", "min_max_expr", "a_array_expr", "row_expr", "collate_clause", "a_indirection",
     "a_indices", "named_arg_expr", "list", "string", "integer", "sort_by", "json_is_predicate", "grouping_func",
+    "sub_link",
 })  # fmt: skip
 _REFUSED = {
-    "sub_link": ("subquery in an expression", "its result changes with rows that the outer row doesn't name."),
     "sqlvalue_function": ("time or session value", "it changes without any row changing."),
     "a_star": ("whole-row reference", "a row value hides which columns it reads."),
 }
 
 
 def check(node: Node, context: Context) -> None:
-    """Refuse whatever isn't computed from the row alone."""
-    for part in nodes(node):
+    """Refuse whatever isn't computed from the row, and subqueries' results, alone."""
+    for part in outside_subqueries(node):
         held = kind(part)
         if held in _REFUSED:
             construct, reason = _REFUSED[held]
@@ -50,6 +50,11 @@ def _check_call(part: Node, context: Context) -> None:
 def scalar(node: Node, scope: Scope, context: Context) -> Scalar:
     """An expression over the columns in scope."""
     check(node, context)
+    for part in outside_subqueries(node):
+        if kind(part) == "sub_link":
+            raise UnsupportedQuery(
+                "subquery in an expression", "it stands where no rule looks for one.", position=location(part)
+            )
     return _scalar(node, scope.resolve, context)
 
 
@@ -57,7 +62,7 @@ def returns_set(node: Node, context: Context) -> bool:
     """Whether an expression makes any number of rows of one."""
     return any(
         fact.set_returning
-        for part in nodes(node)
+        for part in outside_subqueries(node)
         if kind(part) == "func_call"
         for fact in context.functions(strings(list(part.func_call.funcname)))
     )
@@ -70,9 +75,11 @@ def over_columns(node: Node, columns: tuple[Column, ...], context: Context) -> S
 
 
 def resolved(node: Node, scope: Scope) -> Node:
-    """The expression with every reference replaced by the plan column it means."""
+    """The expression with every reference replaced by the plan column it means; subqueries stay as they are."""
 
     def replace(part: Node) -> Node | None:
+        if kind(part) == "sub_link":
+            return part
         if kind(part) != "column_ref":
             return None
         return column_reference(scope.resolve(strings(list(part.column_ref.fields))).name)

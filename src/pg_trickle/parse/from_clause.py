@@ -2,39 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from postgast import pg_query_pb2 as kinds
-from postgast.pg_query_pb2 import JoinExpr, Node, RangeSubselect, RangeVar, SelectStmt
+from postgast.pg_query_pb2 import JoinExpr, Node, RangeSubselect, RangeVar
 from psycopg import sql
 
 from pg_trickle.algebra import linear
+from pg_trickle.algebra.correlation import free
 from pg_trickle.algebra.join import Join
 from pg_trickle.algebra.lateral import Lateral
 from pg_trickle.algebra.outer_join import FullJoin, LeftJoin
-from pg_trickle.algebra.plan import Plan
+from pg_trickle.algebra.plan import Plan, names
 from pg_trickle.algebra.source import Field, Scan, Source, Unit
 from pg_trickle.catalog.model import RelationFact
 from pg_trickle.errors import UnsupportedQuery
 from pg_trickle.parse.expressions import equated, scalar
 from pg_trickle.parse.laterals import is_lateral, lateral, refers
+from pg_trickle.parse.query import ParseQuery, Query
 from pg_trickle.parse.scope import Context, Entry, Scope
-from pg_trickle.parse.tree import conjuncts, kind, only, parse_select, strings
+from pg_trickle.parse.subqueries import Lowering
+from pg_trickle.parse.tree import conjuncts, has_subquery, kind, only, parse_select, strings
 from pg_trickle.parse.types import fact_type
 from pg_trickle.scalar import BOOL, UNKNOWN, Column, Scalar, column, composed, identifier
 
-
-@dataclass(frozen=True, slots=True)
-class Query:
-    """A parsed SELECT: its plan, and its output columns by the names the query gives them."""
-
-    plan: Plan
-    outputs: tuple[tuple[str, Column], ...]
-
-
 Item = tuple[Plan, Scope]
-ParseQuery = Callable[[SelectStmt, Context], Query]
 
 _RANGE_VAR = frozenset({"schemaname", "relname", "inh", "relpersistence", "alias", "location"})
 _SUBSELECT = frozenset({"subquery", "alias"})
@@ -71,7 +63,8 @@ def beside(plan: Plan, scope: Scope, node: Node, context: Context, parse: ParseQ
 def from_item(node: Node, context: Context, parse: ParseQuery, left: Item | None = None) -> Item:
     """One item of FROM and the names it brings; given what it refers to on its left, the plan of both."""
     if is_lateral(node):
-        return lateral(node, *(left or (Unit(), Scope())), context)
+        plan, scope = left or (Unit(), Scope())
+        return lateral(node, plan, replace(scope, outer=context.outer), context)
     match kind(node):
         case "range_var":
             return _range_var(node.range_var, context, parse)
@@ -89,7 +82,7 @@ def _range_var(table: RangeVar, context: Context, parse: ParseQuery) -> Item:
     aliases = strings(list(table.alias.colnames))
     if not table.schemaname and table.relname in context.ctes:
         common = context.ctes[table.relname]
-        query = parse(common.statement, Context(context.request, context.namer, common.ctes))
+        query = parse(common.statement, replace(context, ctes=common.ctes, outer=common.outer))
         return query.plan, _scope(table.alias.aliasname or table.relname, query, aliases or common.aliases)
     fact = context.relation(table.schemaname, table.relname)
     alias = table.alias.aliasname or table.relname
@@ -145,8 +138,8 @@ def _derived(derived: RangeSubselect, context: Context, parse: ParseQuery) -> It
 def _scope(alias: str, query: Query, *renamings: tuple[str, ...]) -> Scope:
     """The query's columns under the alias, renamed from the left by each list of column aliases."""
     outputs = list(query.outputs)
-    for names in reversed(renamings):
-        for place, name in enumerate(names):
+    for aliases in reversed(renamings):
+        for place, name in enumerate(aliases):
             outputs[place] = (name, outputs[place][1])
     return Scope((Entry(alias, tuple(outputs)),))
 
@@ -160,8 +153,14 @@ def _join(join: JoinExpr, context: Context, parse: ParseQuery, around: Item | No
     # What refers to its left side comes with it.
     is_bound = refers(join.rarg, visible) or (join.jointype == kinds.JOIN_LEFT and is_lateral(join.rarg))
     right, right_scope = from_item(join.rarg, context, parse, (left, visible) if is_bound else None)
-    scope = left_scope + right_scope
-    on = tuple(scalar(part, scope, context) for part in conjuncts(join.quals)) if join.HasField("quals") else ()
+    scope = replace(left_scope + right_scope, outer=context.outer)
+    conditions = conjuncts(join.quals) if join.HasField("quals") else ()
+    if join.jointype != kinds.JOIN_INNER:
+        if is_bound and any(map(has_subquery, conditions)):
+            raise UnsupportedQuery("subquery in the condition of a LATERAL join", "no rule knows its matches.")
+        left, right, conditions, lowered = _lowered(left, right, conditions, scope, context, parse)
+        scope = replace(scope, lowered=lowered)
+    on = tuple(scalar(part, scope, context) for part in conditions if not has_subquery(part))
     using = tuple(
         (name, left_scope.resolve((name,)), right_scope.resolve((name,))) for name in strings(list(join.using_clause))
     )
@@ -169,11 +168,33 @@ def _join(join: JoinExpr, context: Context, parse: ParseQuery, around: Item | No
     if around and join.jointype in {kinds.JOIN_RIGHT, kinds.JOIN_FULL}:
         raise UnsupportedQuery("LATERAL inside an outer join", "it refers to what stands outside of the join.")
     plan = _restricted(join, right, on) if is_bound else _joined(join, left, right, on)
+    for part in filter(has_subquery, conditions):
+        lowering = Lowering(plan, scope, context, parse)
+        lowering.keep(part)
+        plan = lowering.plan
     scope = _sides(join, left_scope, right_scope)
     plan, merged = _merged(join, plan, using, context)
     if join.HasField("alias"):
         return plan, _joined_alias(join, scope, merged)
     return plan, Scope(scope.entries, (*merged, *scope.merged))
+
+
+def _lowered(
+    left: Plan, right: Plan, conditions: tuple[Node, ...], scope: Scope, context: Context, parse: ParseQuery
+) -> tuple[Plan, Plan, tuple[Node, ...], tuple[Column, ...]]:
+    """The conditions of an outer join, their subqueries lowered on the side that they belong to."""
+    sides, made = [right, left], []
+    for part in conditions:
+        for place, side in enumerate(sides) if has_subquery(part) else ():
+            lowering = Lowering(side, scope, context, parse)
+            value = lowering.value(part)
+            if not free(lowering.plan) & {name for other in sides if other is not side for name in names(other)}:
+                sides[place], scope, part = lowering.plan, lowering.scope, value
+                break
+        if has_subquery(part):
+            raise UnsupportedQuery("subquery about both sides of an outer join", "no rule knows its matches.")
+        made.append(part)
+    return sides[1], sides[0], tuple(made), scope.lowered
 
 
 def _joined(join: JoinExpr, left: Plan, right: Plan, on: tuple[Scalar, ...]) -> Plan:
@@ -193,7 +214,7 @@ def _joined(join: JoinExpr, left: Plan, right: Plan, on: tuple[Scalar, ...]) -> 
 def _restricted(join: JoinExpr, beside: Plan, on: tuple[Scalar, ...]) -> Plan:
     """Both sides of a join, one beside the other already, under the join's condition."""
     if join.jointype == kinds.JOIN_INNER:
-        return filtered(beside, on)
+        return linear.Filter(beside, on) if on else beside
     if join.jointype == kinds.JOIN_LEFT and isinstance(beside, Lateral):
         return replace(beside, outer=True, on=on)
     raise UnsupportedQuery("LATERAL inside an outer join", "it refers to what stands outside of the join.")
@@ -247,8 +268,3 @@ def _joined_alias(join: JoinExpr, scope: Scope, merged: tuple[tuple[str, Column]
     rest = [pair for entry in scope.entries for pair in entry.columns if pair[0] not in hidden]
     query = Query(Unit(), (*merged, *rest))
     return _scope(join.alias.aliasname, query, strings(list(join.alias.colnames)))
-
-
-def filtered(plan: Plan, predicates: tuple[Scalar, ...]) -> Plan:
-    """The plan under a filter, if there is anything to filter by."""
-    return linear.Filter(plan, predicates) if predicates else plan

@@ -15,9 +15,19 @@ from pg_trickle.parse.expressions import check, over_columns, resolved, scalar
 from pg_trickle.parse.grouping_sets import Copies, Sets, expanded
 from pg_trickle.parse.laterals import sets
 from pg_trickle.parse.scope import Context, Entry, Scope
-from pg_trickle.parse.tree import children, column_reference, is_expression, kind, location, printed, rebuilt, strings
+from pg_trickle.parse.tree import (
+    children,
+    column_reference,
+    is_expression,
+    kind,
+    location,
+    nodes,
+    printed,
+    rebuilt,
+    strings,
+)
 from pg_trickle.parse.types import Types
-from pg_trickle.scalar import BOOL, INT4, INT8, NUMERIC, Column, Scalar, Type, column, composed
+from pg_trickle.scalar import BOOL, INT4, INT8, NUMERIC, Column, Scalar, Type, column, composed, identifier
 
 _REAL = "__pgt_real"
 _RULES = {
@@ -73,24 +83,30 @@ class Grouping:
         check(node, self.context)
         self._collect(node)
 
-    def grouped(self, node: Node) -> Scalar:
-        """An output or HAVING expression over the columns of the groups."""
+    def grouped(self, node: Node, scope: Scope) -> Scalar:
+        """An output or HAVING expression over the columns of the groups, and others that a wider scope knows."""
+        others: dict[str, Column] = {}
 
         def replace(part: Node) -> Node | None:
             if not is_expression(part):
                 return None
-            known = self.keys.get(self._text(part))
+            known = self.keys.get(printed(resolved(part, scope)))
             if known is not None:
                 return column_reference(known.name)
             if self._is_aggregate(part):
                 return column_reference(self.calls[self._text(part)].column.name)
             if kind(part) == "grouping_func":
                 return column_reference(self.groupings[self._text(part)][0].name)
+            if kind(part) == "column_ref":
+                other = scope.resolve(strings(list(part.column_ref.fields)))
+                others[other.name] = other
+                return column_reference(other.name)
             return None
 
+        over = rebuilt(node, replace)
         made = (one for one, _ in self.groupings.values())
-        columns = (*self.keys.values(), *(call.column for call in self.calls.values()), *made)
-        return over_columns(rebuilt(node, replace), columns, self.context)
+        calls = (call.column for call in self.calls.values())
+        return over_columns(over, (*self.keys.values(), *calls, *made, *others.values()), self.context)
 
     def plan(self, source: Plan) -> Plan:
         """The aggregation over what FROM and WHERE give."""
@@ -132,12 +148,33 @@ class Grouping:
             self.groupings.setdefault(self._text(node), (made, [self._text(one) for one in node.grouping_func.args]))
             return
         if kind(node) == "column_ref":
+            if not self._is_own(node):
+                return
             if self._has_copies:
                 raise UnsupportedQuery("column beside grouping sets", "it isn't grouped by.", position=location(node))
             self.add_key(node)
             return
-        for part in _below(node):
+        # Of a subquery, what it is compared with.
+        for part in [node.sub_link.testexpr] if kind(node) == "sub_link" else _below(node):
             self._collect(part)
+
+    def require(self, read: Column) -> None:
+        """Take in a column that a subquery over the groups reads: one of a grouped row's, as for expressions."""
+        if self._has_copies:
+            raise UnsupportedQuery("correlated subquery over grouping sets", "no rule knows which set it is about.")
+        if any(read.name == key.name for key in self.keys.values()):
+            return
+        if any(not item.value.is_column for item in self.items.values() if item.column in self.keys.values()):
+            raise UnsupportedQuery(
+                "subquery about a grouping expression",
+                "it reads what the expression is made of.",
+                hint="Compute the expression in a derived table and group by its column.",
+            )
+        self.keys.setdefault(identifier(read.name), self._item(column(read), "key").column)
+
+    def _is_own(self, node: Node) -> bool:
+        """Whether a reference is to this query's FROM, not to a query around it."""
+        return self.scope.resolve(strings(list(node.column_ref.fields))) in set(self.scope.columns)
 
     def _text(self, node: Node) -> str:
         return printed(resolved(node, self.scope))
@@ -157,6 +194,11 @@ class Grouping:
         name = strings(list(call.funcname))[-1]
         rule = self._rule(node)
         types = Types(self.context.request.functions, self.scope.resolve)
+        read = [part for part in nodes(node) if kind(part) == "column_ref"]
+        if read and not any(map(self._is_own, read)):
+            raise UnsupportedQuery(
+                "aggregate of a query around", "all that it reads is of that query.", position=location(node)
+            )
         if rule is Rule.RECOMPUTE:
             whole = self._counting_real(node)
             for used in sorted(whole.columns - ({self.real.name} if self.real else set())):
@@ -196,7 +238,7 @@ class Grouping:
         return self._item(scalar(node, self.scope, self.context), "filter").column
 
     def _column(self, name: str) -> Column:
-        return next(known for entry in self.scope.entries for _, known in entry.columns if known.name == name)
+        return self.scope.column(name)
 
     def _rule(self, node: Node) -> Rule:
         call = node.func_call

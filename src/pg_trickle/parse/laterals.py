@@ -127,7 +127,7 @@ def _is_outer(part: Node, item: Node, scope: Scope) -> bool:
         return False
     name = strings(list(part.column_ref.fields))
     if len(name) > 1:
-        return any(entry.alias == name[0] for entry in scope.entries)
+        return any(level.knows(name[0]) for level in scope.levels)
     if any(known == name[0] for known, _ in scope.merged):
         return not any(kind(other) == "join_expr" for other in nodes(item))
     is_nested = any(kind(other) in {"range_subselect", "sub_link"} for other in nodes(item))

@@ -23,7 +23,7 @@ from pg_trickle.algebra.order import DistinctOn, Order, TopK
 from pg_trickle.algebra.plan import Plan, names
 from pg_trickle.errors import Undetermined, UnsupportedQuery
 from pg_trickle.parse.expressions import scalar
-from pg_trickle.parse.from_clause import Query
+from pg_trickle.parse.query import Query
 from pg_trickle.parse.scope import Context, Expected, Scope
 from pg_trickle.parse.tree import kind, location, printed
 from pg_trickle.scalar import INT8, Scalar, column, composed

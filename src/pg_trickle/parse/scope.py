@@ -40,39 +40,81 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """The names that an expression may use: FROM items, and columns merged by USING."""
+    """The names that an expression may use: FROM items, columns merged by USING, what stands for
+    subqueries, and the names of the query around.
+    """
 
     entries: tuple[Entry, ...] = ()
     merged: tuple[tuple[str, Column], ...] = ()
+    lowered: tuple[Column, ...] = ()
+    outer: Scope | None = None
 
     def __add__(self, other: Scope) -> Scope:
-        return Scope(self.entries + other.entries, self.merged + other.merged)
+        return Scope(self.entries + other.entries, self.merged + other.merged, self.lowered + other.lowered, self.outer)
 
     @property
     def padded(self) -> Scope:
         """The same names on the side of an outer join whose rows may be missing: any column may be NULL."""
         entries = tuple(Entry(one.alias, _padded(one.columns)) for one in self.entries)
-        return Scope(entries, _padded(self.merged))
+        return Scope(entries, _padded(self.merged), self.lowered, self.outer)
+
+    @property
+    def columns(self) -> Iterator[Column]:
+        """The columns of this query's own FROM."""
+        yield from (column for entry in self.entries for _, column in entry.columns)
+        yield from (column for _, column in self.merged)
+        yield from self.lowered
+
+    @property
+    def levels(self) -> Iterator[Scope]:
+        """The names of this query, then those of each query around it."""
+        scope: Scope | None = self
+        while scope is not None:
+            yield scope
+            scope = scope.outer
+
+    def column(self, name: str) -> Column:
+        """The column of this name in the plan, of this query or one around."""
+        here = next((one for one in self.columns if one.name == name), None)
+        if here is not None:
+            return here
+        assert self.outer is not None
+        return self.outer.column(name)
 
     def resolve(self, name: tuple[str, ...]) -> Column:
-        """The column that a possibly qualified name means."""
-        if len(name) == 1:
-            found = [column for known, column in self.merged if known == name[0]]
-            found = found[:1] or [column for entry in self.entries for column in entry.find(name[0])]
-        elif len(name) == 2:
-            found = [column for entry in self.entries if entry.alias == name[0] for column in entry.find(name[1])]
-        else:
-            found = []
-        if len(found) == 1:
-            return found[0]
-        if len(found) > 1:
-            raise InvalidDefinition(f'column reference "{".".join(name)}" is ambiguous', sqlstate="42702")
-        if any(entry.alias == name[-1] for entry in self.entries):
+        """The column that a possibly qualified name means: of this query, else of the next one around it."""
+        scope: Scope | None = self
+        while scope is not None:
+            found = scope._own(name)
+            if len(found) == 1:
+                return found[0]
+            if len(found) > 1:
+                raise InvalidDefinition(f'column reference "{".".join(name)}" is ambiguous', sqlstate="42702")
+            scope = None if len(name) == 2 and scope.knows(name[0]) else scope.outer
+        if self.knows(name[-1]):
             raise UnsupportedQuery(f'whole-row reference to "{name[-1]}"', "a row value hides which columns it reads.")
         raise UnsupportedQuery(
             f'column "{".".join(name)}"',
             "it is no ordinary column of anything in FROM (system columns have no history).",
         )
+
+    def knows(self, alias: str) -> bool:
+        """Whether an item of FROM is called so."""
+        return any(entry.alias == alias for entry in self.entries)
+
+    def _own(self, name: tuple[str, ...]) -> list[Column]:
+        if len(name) == 1:
+            found = [column for known, column in self.merged if known == name[0]]
+            return found[:1] or [column for entry in self.entries for column in entry.find(name[0])]
+        if len(name) != 2:
+            return []
+        if name[0] == LOWERED:
+            return [column for column in self.lowered if column.name == name[1]]
+        return [column for entry in self.entries if entry.alias == name[0] for column in entry.find(name[1])]
+
+
+LOWERED = "__pgt_subquery"
+"""Qualifies references to the columns that stand for subqueries."""
 
 
 def _padded(columns: tuple[tuple[str, Column], ...]) -> tuple[tuple[str, Column], ...]:
@@ -86,6 +128,7 @@ class Context:
     request: CompileRequest
     namer: Namer
     ctes: Mapping[str, CommonTable] = field(default_factory=dict)
+    outer: Scope | None = None
 
     def relation(self, schema: str, name: str) -> RelationFact:
         """The facts about a relation; the canonical query leaves out pg_catalog alone."""
@@ -112,6 +155,7 @@ class CommonTable:
     statement: SelectStmt
     aliases: tuple[str, ...]
     ctes: Mapping[str, CommonTable]
+    outer: Scope | None = None
 
 
 Expected = tuple[ColumnFact, ...] | None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from postgast.pg_query_pb2 import SETOP_NONE, Node, SelectStmt
 
@@ -10,14 +11,25 @@ from pg_trickle.algebra.linear import Item, Project
 from pg_trickle.algebra.plan import Plan
 from pg_trickle.catalog.model import CompileRequest
 from pg_trickle.errors import QueryTooComplex, UnsupportedQuery
-from pg_trickle.parse.expressions import returns_set, scalar
-from pg_trickle.parse.from_clause import Query, filtered, from_clause
-from pg_trickle.parse.grouping import Grouping
+from pg_trickle.parse.expressions import returns_set
+from pg_trickle.parse.from_clause import from_clause
+from pg_trickle.parse.grouped import grouped
 from pg_trickle.parse.laterals import sets, values
 from pg_trickle.parse.limits import chooses_rows, chosen
-from pg_trickle.parse.scope import CommonTable, Context, Expected, Namer, Scope
+from pg_trickle.parse.query import Query
+from pg_trickle.parse.scope import CommonTable, Context, Expected, Namer
 from pg_trickle.parse.set_operations import distinct, set_operation
-from pg_trickle.parse.tree import conjuncts, kind, nodes, only, parse_select, printed, strings
+from pg_trickle.parse.subqueries import Lowering
+from pg_trickle.parse.tree import (
+    conjuncts,
+    kind,
+    nodes,
+    only,
+    outside_subqueries,
+    parse_select,
+    printed,
+    strings,
+)
 from pg_trickle.parse.windows import is_windowed, windowed
 from pg_trickle.scalar import Column, Scalar
 
@@ -42,7 +54,7 @@ def parse(request: CompileRequest) -> Query:
 
 
 def _query(statement: SelectStmt, context: Context, expected: Expected = None) -> Query:
-    context = Context(context.request, context.namer, _common_tables(statement, context.ctes))
+    context = replace(context, ctes=_common_tables(statement, context))
     if chooses_rows(statement):
         return chosen(statement, context, expected, _query)
     for name, (construct, reason) in _CLAUSES.items():
@@ -64,18 +76,18 @@ def _nested(statement: SelectStmt, context: Context) -> Query:
     return _query(statement, context)
 
 
-def _common_tables(statement: SelectStmt, outer: Mapping[str, CommonTable]) -> Mapping[str, CommonTable]:
+def _common_tables(statement: SelectStmt, context: Context) -> Mapping[str, CommonTable]:
     if not statement.HasField("with_clause"):
-        return outer
+        return context.ctes
     if statement.with_clause.recursive:
         raise UnsupportedQuery("WITH RECURSIVE", "recursion has no delta rule yet.")
-    known = dict(outer)
+    known = dict(context.ctes)
     for node in statement.with_clause.ctes:
         common = node.common_table_expr
         if kind(common.ctequery) != "select_stmt":
             raise UnsupportedQuery("data-modifying WITH", "a stream table only reads.")
         known[common.ctename] = CommonTable(
-            common.ctequery.select_stmt, strings(list(common.aliascolnames)), dict(known)
+            common.ctequery.select_stmt, strings(list(common.aliascolnames)), dict(known), context.outer
         )
     return known
 
@@ -120,12 +132,14 @@ def _without_sets(
 def _unwindowed(statement: SelectStmt, context: Context) -> tuple[Plan, tuple[Scalar, ...]]:
     """The plan before the outputs are computed, and the outputs over it."""
     plan, scope = from_clause(list(statement.from_clause), context, _nested)
-    if statement.HasField("where_clause"):
-        where = tuple(scalar(part, scope, context) for part in conjuncts(statement.where_clause))
-        plan = filtered(plan, where)
+    lowering = Lowering(plan, replace(scope, outer=context.outer), context, _nested)
+    for part in conjuncts(statement.where_clause) if statement.HasField("where_clause") else ():
+        lowering.keep(part)
+    listed = [node.res_target.val for node in statement.target_list]
     if _is_grouped(statement, context):
-        return _grouped(statement, plan, scope, context)
-    return plan, tuple(scalar(node.res_target.val, scope, context) for node in statement.target_list)
+        lowering, listed = grouped(statement, lowering)
+    outputs = tuple(map(lowering.scalar, listed))
+    return lowering.plan, outputs
 
 
 def _is_grouped(statement: SelectStmt, context: Context) -> bool:
@@ -136,19 +150,8 @@ def _is_grouped(statement: SelectStmt, context: Context) -> bool:
         and not node.func_call.HasField("over")
         and context.is_aggregate(strings(list(node.func_call.funcname)))
         for target in statement.target_list
-        for node in nodes(target)
+        for node in outside_subqueries(target)
     )
-
-
-def _grouped(statement: SelectStmt, plan: Plan, scope: Scope, context: Context) -> tuple[Plan, tuple[Scalar, ...]]:
-    grouping = Grouping(scope, context)
-    grouping.add_keys(list(statement.group_clause), is_distinct=statement.group_distinct)
-    targets = [node.res_target.val for node in statement.target_list]
-    having = list(conjuncts(statement.having_clause)) if statement.HasField("having_clause") else []
-    for node in (*targets, *having):
-        grouping.add_expression(node)
-    grouped = filtered(grouping.plan(plan), tuple(map(grouping.grouped, having)))
-    return grouped, tuple(map(grouping.grouped, targets))
 
 
 def _implied_name(node: Node) -> str:

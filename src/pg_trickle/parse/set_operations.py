@@ -20,7 +20,7 @@ from pg_trickle.algebra.aggregate import Aggregate, Call, Rule
 from pg_trickle.algebra.lateral import ITEM, Lateral
 from pg_trickle.algebra.linear import Filter, Item, Project, UnionAll
 from pg_trickle.algebra.plan import Plan, names
-from pg_trickle.parse.from_clause import Query
+from pg_trickle.parse.query import Query
 from pg_trickle.parse.scope import Context, Expected, Namer
 from pg_trickle.parse.tree import only
 from pg_trickle.parse.types import Common, common_type, fact_type

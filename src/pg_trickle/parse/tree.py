@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import postgast
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import DecodeError, Message
-from postgast.pg_query_pb2 import AND_EXPR, OR_EXPR, BoolExprType, Node, ParseResult, SelectStmt
+from postgast.pg_query_pb2 import AND_EXPR, OR_EXPR, BoolExprType, Node, ParseResult, SelectStmt, SubLink
 
 from pg_trickle.errors import InvalidDefinition, UnsupportedQuery
 
@@ -61,6 +61,23 @@ def nodes(message: Message) -> Iterator[Node]:
         yield message
     for child in children(message):
         yield from nodes(child)
+
+
+def outside_subqueries(message: Message) -> Iterator[Node]:
+    """Every node at or below a message that belongs to this query, not to one inside it."""
+    if isinstance(message, Node):
+        yield message
+    if isinstance(message, SubLink):
+        below: Iterator[Message] = iter([message.testexpr] if message.HasField("testexpr") else [])
+    else:
+        below = children(message)
+    for child in below:
+        yield from outside_subqueries(child)
+
+
+def has_subquery(node: Node) -> bool:
+    """Whether there is a subquery in an expression."""
+    return any(kind(part) == "sub_link" for part in outside_subqueries(node))
 
 
 def rebuilt(node: Node, replace: Callable[[Node], Node | None]) -> Node:
@@ -155,7 +172,7 @@ def placeless(node: Node) -> Node:
     while pending:
         message = pending.pop()
         for field, _ in message.ListFields():
-            if field.name == "location" or field.name.endswith("_location"):
+            if field.name == "location" or field.name.endswith(("_location", "list_start", "list_end")):
                 message.ClearField(field.name)
         pending += children(message)
     return copy

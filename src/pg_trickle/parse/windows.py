@@ -16,8 +16,8 @@ from pg_trickle.algebra.linear import Item, Project
 from pg_trickle.algebra.plan import Plan, names
 from pg_trickle.algebra.window import Window
 from pg_trickle.parse.expressions import check, over_columns
-from pg_trickle.parse.from_clause import Query
 from pg_trickle.parse.grouping_sets import expanded
+from pg_trickle.parse.query import Query
 from pg_trickle.parse.scope import Context, Expected
 from pg_trickle.parse.tree import children, column_reference, is_expression, kind, printed, rebuilt, strings
 from pg_trickle.parse.types import Types, fact_type

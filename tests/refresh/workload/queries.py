@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from hypothesis import strategies as st
 
+from tests.refresh.workload import subqueries
 from tests.refresh.workload.ordered import first, windowed
 from tests.refresh.workload.tables import Column, Relation, quoted
 from tests.refresh.workload.types import ARRAY, BOOL, CITEXT, COUNT, INT, NUMBER, TEXT
@@ -28,6 +29,13 @@ class From:
 
     text: str = ""
     values: list[Value] = field(default_factory=list)
+    relations: tuple[Relation, ...] = ()
+
+    @property
+    def integers(self) -> list[str]:
+        """The integer columns, if there is also anything to compare them with in a subquery."""
+        can = any(one.type is INT for relation in self.relations for one in relation.columns)
+        return [one.sql for one in self.values if one.type is INT] if can else []
 
 
 SHAPES = ("plain", "plain", "grouped", "grouped", "distinct", "union", "with", "windowed", "first")
@@ -56,7 +64,7 @@ def queries(draw: st.DrawFn, relations: tuple[Relation, ...], depth: int = 2) ->
 
 @st.composite
 def _sources(draw: st.DrawFn, relations: tuple[Relation, ...], depth: int) -> From:
-    made = From()
+    made = From(relations=relations)
     count = draw(st.sampled_from([1, 1, 2, 2, 3]))
     aliases = draw(st.permutations(ALIASES))[:count]
     for place, alias in enumerate(aliases):
@@ -140,6 +148,13 @@ def _conditions(draw: st.DrawFn, values: list[Value]) -> str:
 
 
 @st.composite
+def _wheres(draw: st.DrawFn, source: From) -> str:
+    if draw(st.booleans()) and source.integers:
+        return draw(subqueries.conditions(source.integers, source.relations))
+    return draw(_conditions(source.values))
+
+
+@st.composite
 def _values(draw: st.DrawFn, values: list[Value]) -> Value:
     """A column, or something computed from columns of which no two equal values differ."""
     one = draw(st.sampled_from(values))
@@ -167,7 +182,9 @@ def _output(draw: st.DrawFn, values: list[Value]) -> tuple[str, tuple[Column, ..
 @st.composite
 def _plain(draw: st.DrawFn, source: From, *, distinct: bool) -> Query:
     usable = [one for one in source.values if one.type.comparable] if distinct else source.values
-    values = draw(st.lists(_values(usable or source.values), min_size=1, max_size=4))
+    values: list[Value] = draw(st.lists(_values(usable or source.values), min_size=1, max_size=4))
+    if source.integers and draw(st.integers(0, 3)) == 0:
+        values.append(Value(*draw(subqueries.values(source.integers, source.relations))))
     if not all(one.type.comparable for one in values):
         distinct = False
     if distinct:
@@ -175,7 +192,7 @@ def _plain(draw: st.DrawFn, source: From, *, distinct: bool) -> Query:
     if draw(st.integers(0, 5)) == 0:
         values = [*values, *draw(_sets(source.values))]
     listed, columns = _output(draw, values)
-    where = f" WHERE {draw(_conditions(source.values))}" if draw(st.booleans()) else ""
+    where = f" WHERE {draw(_wheres(source))}" if draw(st.booleans()) else ""
     return Query(f"SELECT {'DISTINCT ' if distinct else ''}{listed} FROM {source.text}{where}", columns)
 
 
@@ -241,11 +258,19 @@ def _grouped(draw: st.DrawFn, source: From) -> Query:
     keys = draw(st.lists(_values(usable), max_size=2, unique_by=lambda one: one.sql)) if usable else []
     keys = [replace(one, loose=one.loose or one.type.loose) for one in keys if one.type.comparable]
     aggregates = draw(st.lists(_aggregates(source.values), min_size=1, max_size=3))
+    if source.integers and draw(st.integers(0, 3)) == 0:
+        text, of, loose = draw(subqueries.values(source.integers, source.relations))
+        aggregates.append(Value(f"max(({text})::text)", TEXT) if not loose else Value(f"sum({text})", of, True))
+    integers = [one.sql for one in keys if one.sql in source.integers]
+    if integers and draw(st.integers(0, 2)) == 0:
+        aggregates.append(Value(*draw(subqueries.values(integers, source.relations))))
     shown = [one for one in keys if draw(st.integers(0, 4))]
     listed, columns = _output(draw, [*shown, *aggregates])
-    where = f" WHERE {draw(_conditions(source.values))}" if draw(st.integers(0, 2)) == 0 else ""
+    where = f" WHERE {draw(_wheres(source))}" if draw(st.integers(0, 2)) == 0 else ""
     group = f" GROUP BY {_sets_of(draw, [one.sql for one in keys])}" if keys else ""
     having = f" HAVING {draw(st.sampled_from(HAVING))}" if draw(st.integers(0, 3)) == 0 else ""
+    if integers and draw(st.integers(0, 3)) == 0:
+        having = f" HAVING {draw(subqueries.conditions(integers, source.relations))}"
     return Query(f"SELECT {listed} FROM {source.text}{where}{group}{having}", columns)
 
 

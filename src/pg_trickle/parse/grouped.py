@@ -1,0 +1,54 @@
+"""A SELECT with GROUP BY, aggregates or HAVING: subqueries below the groups, the groups, subqueries over them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from postgast.pg_query_pb2 import Node, SelectStmt
+
+from pg_trickle.algebra.correlation import free
+from pg_trickle.parse.grouping import Grouping
+from pg_trickle.parse.subqueries import Lowering
+from pg_trickle.parse.tree import conjuncts, kind, outside_subqueries, printed, rebuilt, strings
+
+
+def grouped(statement: SelectStmt, below: Lowering) -> tuple[Lowering, list[Node]]:
+    """The groups that satisfy HAVING, and the select list to be taken over them."""
+    keys = [below.value(node) for node in statement.group_clause]
+    targets = [_prepared(node.res_target.val, below) for node in statement.target_list]
+    conditions = conjuncts(statement.having_clause) if statement.HasField("having_clause") else ()
+    having = [_prepared(node, below) for node in conditions]
+    grouping = Grouping(below.scope, below.context)
+    grouping.add_keys(keys, is_distinct=statement.group_distinct)
+    for node in (*targets, *having):
+        grouping.add_expression(node)
+    for name in _read((*targets, *having), below):
+        grouping.require(below.scope.column(name))
+    above = Lowering(grouping.plan(below.plan), below.scope, below.context, below.parse, grouping.grouped)
+    for node in having:
+        above.keep(node)
+    return above, targets
+
+
+def _prepared(node: Node, below: Lowering) -> Node:
+    """The expression with the subqueries lowered that belong below the groups: grouped by, or in an aggregate."""
+
+    def replace(part: Node) -> Node | None:
+        if kind(part) == "sub_link" and printed(part) in below.values:
+            return below.value(part)
+        if kind(part) == "func_call" and below.context.is_aggregate(strings(list(part.func_call.funcname))):
+            return below.value(part)
+        return part if kind(part) == "sub_link" else None
+
+    return rebuilt(node, replace)
+
+
+def _read(expressions: Iterable[Node], below: Lowering) -> frozenset[str]:
+    """The columns below the groups that subqueries over the groups read."""
+    own = {one.name for one in below.scope.columns}
+    found: set[str] = set()
+    for node in expressions:
+        for part in outside_subqueries(node):
+            if kind(part) == "sub_link":
+                found |= free(below.subplan(part)) & own
+    return frozenset(found)

@@ -1,0 +1,176 @@
+"""Subqueries in expressions: each becomes a column of the plan that the expression is over.
+
+EXISTS, IN, ANY and ALL are marks; a scalar subquery is a left join with at most one row, ARRAY() an aggregate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from postgast import pg_query_pb2 as kinds
+from postgast.pg_query_pb2 import Node, SubLink
+from psycopg import sql
+
+from pg_trickle.algebra.linear import Filter, Item, Project
+from pg_trickle.algebra.mark import absent
+from pg_trickle.algebra.plan import Plan
+from pg_trickle.errors import UnsupportedQuery
+from pg_trickle.parse import quantified
+from pg_trickle.parse.arrays import array_of
+from pg_trickle.parse.attached import Attachment
+from pg_trickle.parse.expressions import scalar
+from pg_trickle.parse.quantified import Conditions, Test
+from pg_trickle.parse.query import ParseQuery, Query
+from pg_trickle.parse.scope import LOWERED, Context, Scope
+from pg_trickle.parse.tree import column_reference, kind, location, printed, rebuilt
+from pg_trickle.scalar import BOOL, UNKNOWN, Column, Scalar, column, composed
+
+Expression = Callable[[Node, Scope], Scalar]
+
+
+@dataclass(slots=True)
+class Lowering:
+    """A plan that grows a column for each subquery in the expressions over it; ``scope`` knows them.
+
+    ``expression`` turns one without subqueries into a scalar over the plan.
+    """
+
+    plan: Plan
+    scope: Scope
+    context: Context
+    parse: ParseQuery
+    expression: Expression | None = None
+    values: dict[str, Node] = field(default_factory=dict)
+    marks: dict[tuple[str, ...], Column] = field(default_factory=dict)
+
+    def scalar(self, node: Node) -> Scalar:
+        """An expression over the plan, once its subqueries are lowered."""
+        return self._scalar(self.value(node), self.scope)
+
+    def value(self, node: Node) -> Node:
+        """The expression with a reference to a column in place of each subquery."""
+        return rebuilt(node, lambda part: self._value(part) if kind(part) == "sub_link" else None)
+
+    def keep(self, node: Node) -> None:
+        """Keep the rows that satisfy a condition."""
+        negated = kind(node) == "bool_expr" and node.bool_expr.boolop == kinds.NOT_EXPR
+        inside = node.bool_expr.args[0] if negated else node
+        found = self._tested(inside, negated) if kind(inside) == "sub_link" else None
+        if found is None:
+            predicates: Conditions = (self.scalar(node),)
+        else:
+            marks, wanted = found
+            predicates = (_any(marks),) if wanted else tuple(map(absent, marks))
+        self.plan = Filter(self.plan, predicates)
+
+    def _scalar(self, node: Node, scope: Scope) -> Scalar:
+        return scalar(node, scope, self.context) if self.expression is None else self.expression(node, scope)
+
+    def _tested(self, part: Node, negated: bool) -> tuple[tuple[Column, ...], bool] | None:
+        """The marks by which a subquery, or its negation, holds: when one is set, or when none is."""
+        match part.sub_link.sub_link_type:
+            case kinds.EXISTS_SUBLINK:
+                return (self._exists(part),), not negated
+            case kinds.ANY_SUBLINK:
+                return self._compared(part, Test.NOT_FALSE if negated else Test.TRUE), not negated
+            case kinds.ALL_SUBLINK:
+                return self._compared(part, Test.FALSE if negated else Test.NOT_TRUE), negated
+            case _:
+                return None
+
+    def _value(self, part: Node) -> Node:
+        text = printed(part)
+        if text not in self.values:
+            self.values[text] = self._made(part)
+        return self.values[text]
+
+    def _made(self, part: Node) -> Node:
+        match part.sub_link.sub_link_type:
+            case kinds.EXISTS_SUBLINK:
+                return self._reference(self._exists(part))
+            case kinds.ANY_SUBLINK:
+                return self._three_valued(part, Test.TRUE, Test.NOT_FALSE, decided=True)
+            case kinds.ALL_SUBLINK:
+                return self._three_valued(part, Test.FALSE, Test.NOT_TRUE, decided=False)
+            case kinds.EXPR_SUBLINK:
+                return self._single(part)
+            case kinds.ARRAY_SUBLINK:
+                return self._array(part)
+            case _:
+                raise UnsupportedQuery("subquery", "no rule knows its kind.", position=location(part))
+
+    def _three_valued(self, part: Node, decisive: Test, other: Test, *, decided: bool) -> Node:
+        known, maybe = ([self._reference(one) for one in self._compared(part, test)] for test in (decisive, other))
+        return quantified.three_valued(known, maybe, decided)
+
+    def _reference(self, made: Column) -> Node:
+        """A reference to a column of the plan; from now on the scope knows it."""
+        if made not in self.scope.lowered:
+            self.scope = replace(self.scope, lowered=(*self.scope.lowered, made))
+        return column_reference(LOWERED, made.name)
+
+    def subplan(self, part: Node) -> Plan:
+        """A subquery's own plan."""
+        return self._query(part.sub_link).plan
+
+    def _query(self, link: SubLink) -> Query:
+        return self._parsed(link.subselect.select_stmt)
+
+    def _exists(self, part: Node) -> Column:
+        statement = quantified.unlimited(part.sub_link.subselect.select_stmt)
+        plan = self._parsed(statement).plan
+        while isinstance(plan, Project):
+            # Nobody looks at what it selects.
+            plan = plan.input
+        attached = Attachment(self.plan, self.context)
+        plan, on = attached.independent(plan)
+        return self._mark(attached, plan, on, (printed(part),))
+
+    def _compared(self, part: Node, test: Test) -> tuple[Column, ...]:
+        """Marks of which one is set iff the comparison with some row of the subquery passes the test."""
+        link = part.sub_link
+        left = self.value(link.testexpr)
+        query = self._query(link)
+        plan, on = Attachment(self.plan, self.context).independent(query.plan)
+        inside = tuple(one for _, one in query.outputs)
+        scope = replace(self.scope, lowered=self.scope.lowered + inside)
+        right = [column_reference(LOWERED, one.name) for one in inside]
+        found = quantified.alternatives(link, test, left, right, lambda node: self._scalar(node, scope))
+        return tuple(
+            self._mark(Attachment(self.plan, self.context), plan, on + one.conditions, (printed(part), one.kind))
+            for one in found
+        )
+
+    def _mark(self, attached: Attachment, plan: Plan, on: Conditions, key: tuple[str, ...]) -> Column:
+        if key not in self.marks:
+            self.marks[key] = attached.marked(plan, on, "exists" if len(key) == 1 else "met")
+            self.plan = attached.plan
+        return self.marks[key]
+
+    def _single(self, part: Node) -> Node:
+        attached = Attachment(self.plan, self.context)
+        made = [self._reference(one) for one in attached.single(self._query(part.sub_link))]
+        self.plan = attached.plan
+        return made[0] if len(made) == 1 else quantified.row(made)
+
+    def _array(self, part: Node) -> Node:
+        query, call = array_of(part.sub_link.subselect.select_stmt, self._parsed, self.context)
+        attached = Attachment(self.plan, self.context)
+        attached.aggregated(query.plan, (call,))
+        made = Column(self.context.namer.fresh("array"), UNKNOWN, not_null=True)
+        text = sql.SQL("COALESCE({array}, '{{}}')").format(array=sql.Identifier(call.column.name))
+        kept = tuple(Item(one, column(one)) for one in attached.plan.columns)
+        value = composed(text, frozenset((call.column.name,)), UNKNOWN, not_null=True)
+        self.plan = Project(attached.plan, (*kept, Item(made, value)))
+        return self._reference(made)
+
+    def _parsed(self, statement: kinds.SelectStmt) -> Query:
+        return self.parse(statement, replace(self.context, outer=self.scope))
+
+
+def _any(marks: tuple[Column, ...]) -> Scalar:
+    if len(marks) == 1:
+        return column(marks[0])
+    text = sql.SQL(" OR ").join(sql.Identifier(one.name) for one in marks)
+    return composed(text, frozenset(one.name for one in marks), BOOL, not_null=True)

@@ -1,0 +1,750 @@
+-- EXISTS is a semi-join
+SELECT c.id FROM public.customers c WHERE EXISTS (SELECT 1 FROM public.orders o WHERE o.customer_id = c.id AND o.paid);
+--| key: id
+--| captured: customers (id); orders (customer_id, paid)
+--| final:
+--|   Project id__1
+--|     Filter "exists__1"
+--|       Mark exists__1: customer_id__1 = id__1
+--|         Scan public.customers (id__1)
+--|         Filter "paid__1"
+--|           Scan public.orders (customer_id__1, paid__1)
+--| when customers changed:
+--|   Project id__1
+--|     Filter "exists__1"
+--|       Mark exists__1: customer_id__1 = id__1
+--|         Changes public.customers (id__1)
+--|         Filter "paid__1"
+--|           Scan public.orders (customer_id__1, paid__1)
+--| when orders changed:
+--|   Project id__1
+--|     Filter "exists__1"
+--|       Flipped exists__1: customer_id__1 = id__1
+--|         Scan public.customers (id__1)
+--|         Filter "paid__1"
+--|           Scan public.orders (customer_id__1, paid__1)
+--|         Filter "paid__1"
+--|           Changes public.orders (customer_id__1, paid__1)
+
+-- NOT IN of columns that can't be NULL is an anti-join by equality
+SELECT c.id FROM public.customers c WHERE NOT (c.id IN (SELECT o.customer_id FROM public.orders o));
+--| key: id
+--| captured: customers (id); orders (customer_id)
+--| final:
+--|   Project id__1
+--|     Filter NOT "met__1"
+--|       Mark met__1: id__1 = customer_id__1
+--|         Scan public.customers (id__1)
+--|         Scan public.orders (customer_id__1)
+--| when customers changed:
+--|   Project id__1
+--|     Filter NOT "met__1"
+--|       Mark met__1: id__1 = customer_id__1
+--|         Changes public.customers (id__1)
+--|         Scan public.orders (customer_id__1)
+--| when orders changed:
+--|   Project id__1
+--|     Filter NOT "met__1"
+--|       Flipped met__1: id__1 = customer_id__1
+--|         Scan public.customers (id__1)
+--|         Scan public.orders (customer_id__1)
+--|         Changes public.orders (customer_id__1)
+
+-- NOT IN of columns that may be NULL
+SELECT v.page FROM public.visits v WHERE NOT (v.customer_id IN (SELECT w.seconds FROM public.visits w));
+--| key: none
+--| captured: visits (customer_id, page, seconds)
+--| final:
+--|   Project page__1
+--|     Filter NOT "met__3"
+--|       Mark met__3: TRUE
+--|         Filter NOT "met__2"
+--|           Mark met__2: customer_id__1 IS NULL
+--|             Filter NOT "met__1"
+--|               Mark met__1: customer_id__1 = seconds__2
+--|                 Scan public.visits (customer_id__1, page__1)
+--|                 Scan public.visits (seconds__2)
+--|             Scan public.visits ()
+--|         Project
+--|           Filter seconds__2 IS NULL
+--|             Scan public.visits (seconds__2)
+
+-- IN as a value has three of them
+SELECT v.page, v.customer_id IN (SELECT o.id FROM public.orders o) AS known FROM public.visits v;
+--| key: none
+--| captured: orders (id); visits (customer_id, page)
+--| final:
+--|   Project page__1, known__1=CASE WHEN met__1 THEN true WHEN met__1 OR met__2 THEN NULL ELSE false END
+--|     Mark met__2: customer_id__1 IS NULL
+--|       Mark met__1: customer_id__1 = id__1
+--|         Scan public.visits (customer_id__1, page__1)
+--|         Scan public.orders (id__1)
+--|       Scan public.orders ()
+--| when orders changed:
+--|   Project page__1, known__1=CASE WHEN met__1 THEN true WHEN met__1 OR met__2 THEN NULL ELSE false END
+--|     UnionAll
+--|       UnionAll
+--|         Mark met__2: customer_id__1 IS NULL
+--|           Flipped met__1: customer_id__1 = id__1
+--|             Scan public.visits (customer_id__1, page__1)
+--|             Scan public.orders (id__1)
+--|             Changes public.orders (id__1)
+--|           Scan public.orders ()
+--|         Flipped met__2: customer_id__1 IS NULL
+--|           Mark met__1: customer_id__1 = id__1
+--|             Scan public.visits (customer_id__1, page__1)
+--|             Scan public.orders (id__1)
+--|           Scan public.orders ()
+--|           Changes public.orders ()
+--|       Negate
+--|         Flipped met__2: customer_id__1 IS NULL
+--|           Flipped met__1: customer_id__1 = id__1
+--|             Scan public.visits (customer_id__1, page__1)
+--|             Scan public.orders (id__1)
+--|             Changes public.orders (id__1)
+--|           Scan public.orders ()
+--|           Changes public.orders ()
+--| when visits changed:
+--|   Project page__1, known__1=CASE WHEN met__1 THEN true WHEN met__1 OR met__2 THEN NULL ELSE false END
+--|     Mark met__2: customer_id__1 IS NULL
+--|       Mark met__1: customer_id__1 = id__1
+--|         Changes public.visits (customer_id__1, page__1)
+--|         Scan public.orders (id__1)
+--|       Scan public.orders ()
+
+-- a scalar subquery of a key is a left join
+SELECT o.id, (SELECT c.name FROM public.customers c WHERE c.id = o.customer_id) AS name FROM public.orders o;
+--| key: id
+--| captured: customers (id, name); orders (id, customer_id)
+--| final:
+--|   Project id__1, name__1
+--|     LeftJoin id__2 = customer_id__1
+--|       Scan public.orders (id__1, customer_id__1)
+--|       Project name__1, id__2
+--|         Scan public.customers (id__2, name__1)
+--| when customers changed:
+--|   Project id__1, name__1
+--|     UnionAll
+--|       Join id__2 = customer_id__1
+--|         Scan public.orders (id__1, customer_id__1)
+--|         Project name__1, id__2
+--|           Changes public.customers (id__2, name__1)
+--|       LeftJoin FALSE
+--|         Project id__1, customer_id__1
+--|           Filter NOT "__pgt_met"
+--|             Flipped __pgt_met: id__2 = customer_id__1
+--|               Scan public.orders (id__1, customer_id__1)
+--|               Project name__1, id__2
+--|                 Scan public.customers (id__2, name__1)
+--|               Project name__1, id__2
+--|                 Changes public.customers (id__2, name__1)
+--|         Project name__1, id__2
+--|           Scan public.customers (id__2, name__1)
+--| when orders changed:
+--|   Project id__1, name__1
+--|     UnionAll
+--|       Join id__2 = customer_id__1
+--|         Changes public.orders (id__1, customer_id__1)
+--|         Project name__1, id__2
+--|           Scan public.customers (id__2, name__1)
+--|       LeftJoin FALSE
+--|         Project id__1, customer_id__1
+--|           Filter NOT "__pgt_met"
+--|             Mark __pgt_met: id__2 = customer_id__1
+--|               Changes public.orders (id__1, customer_id__1)
+--|               Project name__1, id__2
+--|                 Scan public.customers (id__2, name__1)
+--|         Project name__1, id__2
+--|           Scan public.customers (id__2, name__1)
+
+-- a scalar subquery that may have several rows
+SELECT o.id, (SELECT v.page FROM public.visits v WHERE v.customer_id = o.customer_id) AS page FROM public.orders o;
+--| key: none
+--| captured: orders (id, customer_id); visits (customer_id, page)
+--| state_9_1: by customer_id__2: n rows
+--|   Scan public.visits (customer_id__2)
+--| when visits changed:
+--|   Changes public.visits (customer_id__2)
+--| final:
+--|   Project id__1, page__1
+--|     Filter COALESCE("count__1", 0) <= 1 OR (SELECT TRUE FROM generate_series(1, "count__1"))
+--|       LeftJoin customer_id__2 = customer_id__1
+--|         Scan public.orders (id__1, customer_id__1)
+--|         Join "customer_id__2" = "customer_id__3"
+--|           Project page__1, customer_id__2
+--|             Scan public.visits (customer_id__2, page__1)
+--|           Project customer_id__3="customer_id__2", count__1
+--|             Project customer_id__2="state_9_1_k1", count__1="state_9_1_n"
+--|               Scan state_9_1 (state_9_1_k1, state_9_1_n)
+--| when orders changed:
+--|   Project id__1, page__1
+--|     Filter COALESCE("count__1", 0) <= 1 OR (SELECT TRUE FROM generate_series(1, "count__1"))
+--|       UnionAll
+--|         UnionAll
+--|           UnionAll
+--|             Join customer_id__2 = customer_id__1
+--|               Changes public.orders (id__1, customer_id__1)
+--|               Join "customer_id__2" = "customer_id__3"
+--|                 Project page__1, customer_id__2
+--|                   Scan public.visits (customer_id__2, page__1)
+--|                 Project customer_id__3="customer_id__2", count__1
+--|                   Project customer_id__2="state_9_1_k1", count__1="state_9_1_n"
+--|                     Scan state_9_1 (state_9_1_k1, state_9_1_n)
+--|             Join customer_id__2 = customer_id__1
+--|               Scan public.orders (id__1, customer_id__1)
+--|               Join "customer_id__2" = "customer_id__3"
+--|                 Project page__1, customer_id__2
+--|                   Scan public.visits (customer_id__2, page__1)
+--|                 Project customer_id__3="customer_id__2", count__1
+--|                   Project customer_id__2="state_9_1_k1", count__1="state_9_1_n"
+--|                     Changes state_9_1 (state_9_1_k1, state_9_1_n)
+--|           Negate
+--|             Join customer_id__2 = customer_id__1
+--|               Changes public.orders (id__1, customer_id__1)
+--|               Join "customer_id__2" = "customer_id__3"
+--|                 Project page__1, customer_id__2
+--|                   Scan public.visits (customer_id__2, page__1)
+--|                 Project customer_id__3="customer_id__2", count__1
+--|                   Project customer_id__2="state_9_1_k1", count__1="state_9_1_n"
+--|                     Changes state_9_1 (state_9_1_k1, state_9_1_n)
+--|         LeftJoin FALSE
+--|           Project id__1, customer_id__1
+--|             UnionAll
+--|               UnionAll
+--|                 Filter NOT "__pgt_met"
+--|                   Mark __pgt_met: customer_id__2 = customer_id__1
+--|                     Changes public.orders (id__1, customer_id__1)
+--|                     Join "customer_id__2" = "customer_id__3"
+--|                       Project page__1, customer_id__2
+--|                         Scan public.visits (customer_id__2, page__1)
+--|                       Project customer_id__3="customer_id__2", count__1
+--|                         Project customer_id__2="state_9_1_k1", count__1="state_9_1_n"
+--|                           Scan state_9_1 (state_9_1_k1, state_9_1_n)
+--|                 Filter NOT "__pgt_met"
+--|                   Flipped __pgt_met: customer_id__2 = customer_id__1
+--|                     Scan public.orders (id__1, customer_id__1)
+--|                     Join "customer_id__2" = "customer_id__3"
+--|                       Project page__1, customer_id__2
+--|                         Scan public.visits (customer_id__2, page__1)
+--|                       Project customer_id__3="customer_id__2", count__1
+--|                         Project customer_id__2="state_9_1_k1", count__1="state_9_1_n"
+--|                           Scan state_9_1 (state_9_1_k1, state_9_1_n)
+--|                     Join "customer_id__2" = "customer_id__3"
+--|                       Project page__1, customer_id__2
+--|                         Scan public.visits (customer_id__2, page__1)
+--|                       Project customer_id__3="customer_id__2", count__1
+--|                         Project customer_id__2="state_9_1_k1", count__1="state_9_1_n"
+--|                           Changes state_9_1 (state_9_1_k1, state_9_1_n)
+--|               Negate
+--|                 Filter NOT "__pgt_met"
+--|                   Flipped __pgt_met: customer_id__2 = customer_id__1
+--|                     Changes public.orders (id__1, customer_id__1)
+--|                     Join "customer_id__2" = "customer_id__3"
+--|                       Project page__1, customer_id__2
+--|                         Scan public.visits (customer_id__2, page__1)
+--|                       Project customer_id__3="customer_id__2", count__1
+--|                         Project customer_id__2="state_9_1_k1", count__1="state_9_1_n"
+--|                           Scan state_9_1 (state_9_1_k1, state_9_1_n)
+--|                     Join "customer_id__2" = "customer_id__3"
+--|                       Project page__1, customer_id__2
+--|                         Scan public.visits (customer_id__2, page__1)
+--|                       Project customer_id__3="customer_id__2", count__1
+--|                         Project customer_id__2="state_9_1_k1", count__1="state_9_1_n"
+--|                           Changes state_9_1 (state_9_1_k1, state_9_1_n)
+--|           Join "customer_id__2" = "customer_id__3"
+--|             Project page__1, customer_id__2
+--|               Scan public.visits (customer_id__2, page__1)
+--|             Project customer_id__3="customer_id__2", count__1
+--|               Project customer_id__2="state_9_1_k1", count__1="state_9_1_n"
+--|                 Scan state_9_1 (state_9_1_k1, state_9_1_n)
+--| when visits changed:
+--|   Project id__1, page__1
+--|     Filter COALESCE("count__1", 0) <= 1 OR (SELECT TRUE FROM generate_series(1, "count__1"))
+--|       UnionAll
+--|         Join customer_id__2 = customer_id__1
+--|           Scan public.orders (id__1, customer_id__1)
+--|           UnionAll
+--|             UnionAll
+--|               Join "customer_id__2" = "customer_id__3"
+--|                 Project page__1, customer_id__2
+--|                   Changes public.visits (customer_id__2, page__1)
+--|                 Project customer_id__3="customer_id__2", count__1
+--|                   Project customer_id__2="state_9_1_k1", count__1="state_9_1_n"
+--|                     Scan state_9_1 (state_9_1_k1, state_9_1_n)
+--|               Join "customer_id__2" = "customer_id__3"
+--|                 Project page__1, customer_id__2
+--|                   Scan public.visits (customer_id__2, page__1)
+--|                 Project customer_id__3="customer_id__2", count__1
+--|                   Project customer_id__2="state_9_1_k1", count__1="state_9_1_n"
+--|                     Changes state_9_1 (state_9_1_k1, state_9_1_n)
+--|             Negate
+--|               Join "customer_id__2" = "customer_id__3"
+--|                 Project page__1, customer_id__2
+--|                   Changes public.visits (customer_id__2, page__1)
+--|                 Project customer_id__3="customer_id__2", count__1
+--|                   Project customer_id__2="state_9_1_k1", count__1="state_9_1_n"
+--|                     Changes state_9_1 (state_9_1_k1, state_9_1_n)
+--|         LeftJoin FALSE
+--|           Project id__1, customer_id__1
+--|             Filter NOT "__pgt_met"
+--|               Flipped __pgt_met: customer_id__2 = customer_id__1
+--|                 Scan public.orders (id__1, customer_id__1)
+--|                 Join "customer_id__2" = "customer_id__3"
+--|                   Project page__1, customer_id__2
+--|                     Scan public.visits (customer_id__2, page__1)
+--|                   Project customer_id__3="customer_id__2", count__1
+--|                     Project customer_id__2="state_9_1_k1", count__1="state_9_1_n"
+--|                       Scan state_9_1 (state_9_1_k1, state_9_1_n)
+--|                 UnionAll
+--|                   UnionAll
+--|                     Join "customer_id__2" = "customer_id__3"
+--|                       Project page__1, customer_id__2
+--|                         Changes public.visits (customer_id__2, page__1)
+--|                       Project customer_id__3="customer_id__2", count__1
+--|                         Project customer_id__2="state_9_1_k1", count__1="state_9_1_n"
+--|                           Scan state_9_1 (state_9_1_k1, state_9_1_n)
+--|                     Join "customer_id__2" = "customer_id__3"
+--|                       Project page__1, customer_id__2
+--|                         Scan public.visits (customer_id__2, page__1)
+--|                       Project customer_id__3="customer_id__2", count__1
+--|                         Project customer_id__2="state_9_1_k1", count__1="state_9_1_n"
+--|                           Changes state_9_1 (state_9_1_k1, state_9_1_n)
+--|                   Negate
+--|                     Join "customer_id__2" = "customer_id__3"
+--|                       Project page__1, customer_id__2
+--|                         Changes public.visits (customer_id__2, page__1)
+--|                       Project customer_id__3="customer_id__2", count__1
+--|                         Project customer_id__2="state_9_1_k1", count__1="state_9_1_n"
+--|                           Changes state_9_1 (state_9_1_k1, state_9_1_n)
+--|           Join "customer_id__2" = "customer_id__3"
+--|             Project page__1, customer_id__2
+--|               Scan public.visits (customer_id__2, page__1)
+--|             Project customer_id__3="customer_id__2", count__1
+--|               Project customer_id__2="state_9_1_k1", count__1="state_9_1_n"
+--|                 Scan state_9_1 (state_9_1_k1, state_9_1_n)
+
+-- an uncorrelated aggregate
+SELECT o.id FROM public.orders o WHERE o.amount > (SELECT avg(p.amount) * 2::numeric FROM public.orders p);
+--| key: none
+--| captured: orders (amount, id)
+--| state_9_1: by nothing: n rows, c1 count, fs1 finite_sum, nan1 count_nan
+--|   Scan public.orders (amount__2)
+--| final:
+--|   Project id__1
+--|     Filter amount__1 > column__2
+--|       Project id__1, amount__1, column__2=avg__1 * 2::numeric
+--|         Join TRUE
+--|           Scan public.orders (id__1, amount__1)
+--|           Project avg__1=CASE WHEN "state_9_1_nan1" > 0 THEN 'NaN'::numeric WHEN "state_9_1_c1" > 0 THEN "state_9_1_fs1" / "state_9_1_c1" END
+--|             Scan state_9_1 (state_9_1_k1, state_9_1_n, state_9_1_c1, state_9_1_fs1, state_9_1_nan1)
+
+-- an aggregate correlated by equality is grouped by it
+SELECT c.id, (SELECT count(*) FROM public.orders o WHERE o.customer_id = c.id AND o.paid) AS n FROM public.customers c;
+--| key: id
+--| captured: customers (id); orders (customer_id, paid)
+--| state_9_1: by customer_id__1: n rows
+--|   Project customer_id__1
+--|     Filter "paid__1"
+--|       Scan public.orders (customer_id__1, paid__1)
+--| when orders changed:
+--|   Project customer_id__1
+--|     Filter "paid__1"
+--|       Changes public.orders (customer_id__1, paid__1)
+--| final:
+--|   Project id__1, count__2=COALESCE("count__1", 0)
+--|     LeftJoin customer_id__1 = id__1
+--|       Scan public.customers (id__1)
+--|       Project customer_id__1="state_9_1_k1", count__1="state_9_1_n"
+--|         Scan state_9_1 (state_9_1_k1, state_9_1_n)
+--| when customers changed:
+--|   Project id__1, count__2=COALESCE("count__1", 0)
+--|     UnionAll
+--|       UnionAll
+--|         UnionAll
+--|           Join customer_id__1 = id__1
+--|             Changes public.customers (id__1)
+--|             Project customer_id__1="state_9_1_k1", count__1="state_9_1_n"
+--|               Scan state_9_1 (state_9_1_k1, state_9_1_n)
+--|           Join customer_id__1 = id__1
+--|             Scan public.customers (id__1)
+--|             Project customer_id__1="state_9_1_k1", count__1="state_9_1_n"
+--|               Changes state_9_1 (state_9_1_k1, state_9_1_n)
+--|         Negate
+--|           Join customer_id__1 = id__1
+--|             Changes public.customers (id__1)
+--|             Project customer_id__1="state_9_1_k1", count__1="state_9_1_n"
+--|               Changes state_9_1 (state_9_1_k1, state_9_1_n)
+--|       LeftJoin FALSE
+--|         Project id__1
+--|           UnionAll
+--|             UnionAll
+--|               Filter NOT "__pgt_met"
+--|                 Mark __pgt_met: customer_id__1 = id__1
+--|                   Changes public.customers (id__1)
+--|                   Project customer_id__1="state_9_1_k1", count__1="state_9_1_n"
+--|                     Scan state_9_1 (state_9_1_k1, state_9_1_n)
+--|               Filter NOT "__pgt_met"
+--|                 Flipped __pgt_met: customer_id__1 = id__1
+--|                   Scan public.customers (id__1)
+--|                   Project customer_id__1="state_9_1_k1", count__1="state_9_1_n"
+--|                     Scan state_9_1 (state_9_1_k1, state_9_1_n)
+--|                   Project customer_id__1="state_9_1_k1", count__1="state_9_1_n"
+--|                     Changes state_9_1 (state_9_1_k1, state_9_1_n)
+--|             Negate
+--|               Filter NOT "__pgt_met"
+--|                 Flipped __pgt_met: customer_id__1 = id__1
+--|                   Changes public.customers (id__1)
+--|                   Project customer_id__1="state_9_1_k1", count__1="state_9_1_n"
+--|                     Scan state_9_1 (state_9_1_k1, state_9_1_n)
+--|                   Project customer_id__1="state_9_1_k1", count__1="state_9_1_n"
+--|                     Changes state_9_1 (state_9_1_k1, state_9_1_n)
+--|         Project customer_id__1="state_9_1_k1", count__1="state_9_1_n"
+--|           Scan state_9_1 (state_9_1_k1, state_9_1_n)
+--| when orders changed:
+--|   Project id__1, count__2=COALESCE("count__1", 0)
+--|     UnionAll
+--|       Join customer_id__1 = id__1
+--|         Scan public.customers (id__1)
+--|         Project customer_id__1="state_9_1_k1", count__1="state_9_1_n"
+--|           Changes state_9_1 (state_9_1_k1, state_9_1_n)
+--|       LeftJoin FALSE
+--|         Project id__1
+--|           Filter NOT "__pgt_met"
+--|             Flipped __pgt_met: customer_id__1 = id__1
+--|               Scan public.customers (id__1)
+--|               Project customer_id__1="state_9_1_k1", count__1="state_9_1_n"
+--|                 Scan state_9_1 (state_9_1_k1, state_9_1_n)
+--|               Project customer_id__1="state_9_1_k1", count__1="state_9_1_n"
+--|                 Changes state_9_1 (state_9_1_k1, state_9_1_n)
+--|         Project customer_id__1="state_9_1_k1", count__1="state_9_1_n"
+--|           Scan state_9_1 (state_9_1_k1, state_9_1_n)
+
+-- an aggregate correlated by more than equality is computed for each combination of outer values
+SELECT c.id, (SELECT max(o.amount) FROM public.orders o WHERE o.amount < c.id) AS m FROM public.customers c;
+--| key: id
+--| captured: customers (id); orders (amount)
+--| state_9_1: by id__1: n rows
+--|   Scan public.customers (id__1)
+--| when customers changed:
+--|   Changes public.customers (id__1)
+--| state_9_2: by id__1: n rows, max1 max
+--|   Project amount__1, id__1
+--|     Join amount__1 < id__1
+--|       Project id__1="state_9_1_k1"
+--|         Scan state_9_1 (state_9_1_k1, state_9_1_n)
+--|       Scan public.orders (amount__1)
+--| when customers changed:
+--|   Project amount__1, id__1
+--|     Join amount__1 < id__1
+--|       Project id__1="state_9_1_k1"
+--|         Changes state_9_1 (state_9_1_k1, state_9_1_n)
+--|       Scan public.orders (amount__1)
+--| when orders changed:
+--|   Project amount__1, id__1
+--|     UnionAll
+--|       UnionAll
+--|         Join amount__1 < id__1
+--|           Project id__1="state_9_1_k1"
+--|             Changes state_9_1 (state_9_1_k1, state_9_1_n)
+--|           Scan public.orders (amount__1)
+--|         Join amount__1 < id__1
+--|           Project id__1="state_9_1_k1"
+--|             Scan state_9_1 (state_9_1_k1, state_9_1_n)
+--|           Changes public.orders (amount__1)
+--|       Negate
+--|         Join amount__1 < id__1
+--|           Project id__1="state_9_1_k1"
+--|             Changes state_9_1 (state_9_1_k1, state_9_1_n)
+--|           Changes public.orders (amount__1)
+--| final:
+--|   Project id__1, max__2="max__1"
+--|     LeftJoin "id__1" = "id__3"
+--|       Scan public.customers (id__1)
+--|       Project id__3="id__1", max__1
+--|         Project id__1="state_9_2_k1", max__1="state_9_2_max1"
+--|           Scan state_9_2 (state_9_2_k1, state_9_2_n, state_9_2_max1)
+--| when customers changed:
+--|   Project id__1, max__2="max__1"
+--|     UnionAll
+--|       UnionAll
+--|         UnionAll
+--|           Join "id__1" = "id__3"
+--|             Changes public.customers (id__1)
+--|             Project id__3="id__1", max__1
+--|               Project id__1="state_9_2_k1", max__1="state_9_2_max1"
+--|                 Scan state_9_2 (state_9_2_k1, state_9_2_n, state_9_2_max1)
+--|           Join "id__1" = "id__3"
+--|             Scan public.customers (id__1)
+--|             Project id__3="id__1", max__1
+--|               Project id__1="state_9_2_k1", max__1="state_9_2_max1"
+--|                 Changes state_9_2 (state_9_2_k1, state_9_2_n, state_9_2_max1)
+--|         Negate
+--|           Join "id__1" = "id__3"
+--|             Changes public.customers (id__1)
+--|             Project id__3="id__1", max__1
+--|               Project id__1="state_9_2_k1", max__1="state_9_2_max1"
+--|                 Changes state_9_2 (state_9_2_k1, state_9_2_n, state_9_2_max1)
+--|       LeftJoin FALSE
+--|         Project id__1
+--|           UnionAll
+--|             UnionAll
+--|               Filter NOT "__pgt_met"
+--|                 Mark __pgt_met: "id__1" = "id__3"
+--|                   Changes public.customers (id__1)
+--|                   Project id__3="id__1", max__1
+--|                     Project id__1="state_9_2_k1", max__1="state_9_2_max1"
+--|                       Scan state_9_2 (state_9_2_k1, state_9_2_n, state_9_2_max1)
+--|               Filter NOT "__pgt_met"
+--|                 Flipped __pgt_met: "id__1" = "id__3"
+--|                   Scan public.customers (id__1)
+--|                   Project id__3="id__1", max__1
+--|                     Project id__1="state_9_2_k1", max__1="state_9_2_max1"
+--|                       Scan state_9_2 (state_9_2_k1, state_9_2_n, state_9_2_max1)
+--|                   Project id__3="id__1", max__1
+--|                     Project id__1="state_9_2_k1", max__1="state_9_2_max1"
+--|                       Changes state_9_2 (state_9_2_k1, state_9_2_n, state_9_2_max1)
+--|             Negate
+--|               Filter NOT "__pgt_met"
+--|                 Flipped __pgt_met: "id__1" = "id__3"
+--|                   Changes public.customers (id__1)
+--|                   Project id__3="id__1", max__1
+--|                     Project id__1="state_9_2_k1", max__1="state_9_2_max1"
+--|                       Scan state_9_2 (state_9_2_k1, state_9_2_n, state_9_2_max1)
+--|                   Project id__3="id__1", max__1
+--|                     Project id__1="state_9_2_k1", max__1="state_9_2_max1"
+--|                       Changes state_9_2 (state_9_2_k1, state_9_2_n, state_9_2_max1)
+--|         Project id__3="id__1", max__1
+--|           Project id__1="state_9_2_k1", max__1="state_9_2_max1"
+--|             Scan state_9_2 (state_9_2_k1, state_9_2_n, state_9_2_max1)
+--| when orders changed:
+--|   Project id__1, max__2="max__1"
+--|     UnionAll
+--|       Join "id__1" = "id__3"
+--|         Scan public.customers (id__1)
+--|         Project id__3="id__1", max__1
+--|           Project id__1="state_9_2_k1", max__1="state_9_2_max1"
+--|             Changes state_9_2 (state_9_2_k1, state_9_2_n, state_9_2_max1)
+--|       LeftJoin FALSE
+--|         Project id__1
+--|           Filter NOT "__pgt_met"
+--|             Flipped __pgt_met: "id__1" = "id__3"
+--|               Scan public.customers (id__1)
+--|               Project id__3="id__1", max__1
+--|                 Project id__1="state_9_2_k1", max__1="state_9_2_max1"
+--|                   Scan state_9_2 (state_9_2_k1, state_9_2_n, state_9_2_max1)
+--|               Project id__3="id__1", max__1
+--|                 Project id__1="state_9_2_k1", max__1="state_9_2_max1"
+--|                   Changes state_9_2 (state_9_2_k1, state_9_2_n, state_9_2_max1)
+--|         Project id__3="id__1", max__1
+--|           Project id__1="state_9_2_k1", max__1="state_9_2_max1"
+--|             Scan state_9_2 (state_9_2_k1, state_9_2_n, state_9_2_max1)
+
+-- a subquery over groups
+SELECT o.customer_id, sum(o.amount) AS s FROM public.orders o GROUP BY o.customer_id HAVING sum(o.amount) > (SELECT min(c.limit_amount) FROM public.customers c WHERE c.id = o.customer_id);
+--| key: customer_id
+--| captured: customers (id, limit_amount); orders (customer_id, amount)
+--| state_9_1: by customer_id__1: n rows, c1 count, fs1 finite_sum, nan1 count_nan
+--|   Scan public.orders (customer_id__1, amount__1)
+--| when orders changed:
+--|   Changes public.orders (customer_id__1, amount__1)
+--| state_9_2: by id__3: n rows, min1 min
+--|   Project limit_amount__2, id__3
+--|     Scan public.customers (id__3, limit_amount__2)
+--| when customers changed:
+--|   Project limit_amount__2, id__3
+--|     Changes public.customers (id__3, limit_amount__2)
+--| final:
+--|   Project customer_id__1, sum__1
+--|     Filter sum__1 > min__3
+--|       Project customer_id__1, sum__1, min__3="min__2"
+--|         LeftJoin id__3 = customer_id__1
+--|           Project customer_id__1="state_9_1_k1", sum__1=CASE WHEN "state_9_1_nan1" > 0 THEN 'NaN'::numeric WHEN "state_9_1_c1" > 0 THEN "state_9_1_fs1" END
+--|             Scan state_9_1 (state_9_1_k1, state_9_1_n, state_9_1_c1, state_9_1_fs1, state_9_1_nan1)
+--|           Project id__3="state_9_2_k1", min__2="state_9_2_min1"
+--|             Scan state_9_2 (state_9_2_k1, state_9_2_n, state_9_2_min1)
+--| when customers changed:
+--|   Project customer_id__1, sum__1
+--|     Filter sum__1 > min__3
+--|       Project customer_id__1, sum__1, min__3="min__2"
+--|         UnionAll
+--|           UnionAll
+--|             UnionAll
+--|               Join id__3 = customer_id__1
+--|                 Project customer_id__1="state_9_1_k1", sum__1=CASE WHEN "state_9_1_nan1" > 0 THEN 'NaN'::numeric WHEN "state_9_1_c1" > 0 THEN "state_9_1_fs1" END
+--|                   Changes state_9_1 (state_9_1_k1, state_9_1_n, state_9_1_c1, state_9_1_fs1, state_9_1_nan1)
+--|                 Project id__3="state_9_2_k1", min__2="state_9_2_min1"
+--|                   Scan state_9_2 (state_9_2_k1, state_9_2_n, state_9_2_min1)
+--|               Join id__3 = customer_id__1
+--|                 Project customer_id__1="state_9_1_k1", sum__1=CASE WHEN "state_9_1_nan1" > 0 THEN 'NaN'::numeric WHEN "state_9_1_c1" > 0 THEN "state_9_1_fs1" END
+--|                   Scan state_9_1 (state_9_1_k1, state_9_1_n, state_9_1_c1, state_9_1_fs1, state_9_1_nan1)
+--|                 Project id__3="state_9_2_k1", min__2="state_9_2_min1"
+--|                   Changes state_9_2 (state_9_2_k1, state_9_2_n, state_9_2_min1)
+--|             Negate
+--|               Join id__3 = customer_id__1
+--|                 Project customer_id__1="state_9_1_k1", sum__1=CASE WHEN "state_9_1_nan1" > 0 THEN 'NaN'::numeric WHEN "state_9_1_c1" > 0 THEN "state_9_1_fs1" END
+--|                   Changes state_9_1 (state_9_1_k1, state_9_1_n, state_9_1_c1, state_9_1_fs1, state_9_1_nan1)
+--|                 Project id__3="state_9_2_k1", min__2="state_9_2_min1"
+--|                   Changes state_9_2 (state_9_2_k1, state_9_2_n, state_9_2_min1)
+--|           LeftJoin FALSE
+--|             Project customer_id__1, sum__1
+--|               UnionAll
+--|                 UnionAll
+--|                   Filter NOT "__pgt_met"
+--|                     Mark __pgt_met: id__3 = customer_id__1
+--|                       Project customer_id__1="state_9_1_k1", sum__1=CASE WHEN "state_9_1_nan1" > 0 THEN 'NaN'::numeric WHEN "state_9_1_c1" > 0 THEN "state_9_1_fs1" END
+--|                         Changes state_9_1 (state_9_1_k1, state_9_1_n, state_9_1_c1, state_9_1_fs1, state_9_1_nan1)
+--|                       Project id__3="state_9_2_k1", min__2="state_9_2_min1"
+--|                         Scan state_9_2 (state_9_2_k1, state_9_2_n, state_9_2_min1)
+--|                   Filter NOT "__pgt_met"
+--|                     Flipped __pgt_met: id__3 = customer_id__1
+--|                       Project customer_id__1="state_9_1_k1", sum__1=CASE WHEN "state_9_1_nan1" > 0 THEN 'NaN'::numeric WHEN "state_9_1_c1" > 0 THEN "state_9_1_fs1" END
+--|                         Scan state_9_1 (state_9_1_k1, state_9_1_n, state_9_1_c1, state_9_1_fs1, state_9_1_nan1)
+--|                       Project id__3="state_9_2_k1", min__2="state_9_2_min1"
+--|                         Scan state_9_2 (state_9_2_k1, state_9_2_n, state_9_2_min1)
+--|                       Project id__3="state_9_2_k1", min__2="state_9_2_min1"
+--|                         Changes state_9_2 (state_9_2_k1, state_9_2_n, state_9_2_min1)
+--|                 Negate
+--|                   Filter NOT "__pgt_met"
+--|                     Flipped __pgt_met: id__3 = customer_id__1
+--|                       Project customer_id__1="state_9_1_k1", sum__1=CASE WHEN "state_9_1_nan1" > 0 THEN 'NaN'::numeric WHEN "state_9_1_c1" > 0 THEN "state_9_1_fs1" END
+--|                         Changes state_9_1 (state_9_1_k1, state_9_1_n, state_9_1_c1, state_9_1_fs1, state_9_1_nan1)
+--|                       Project id__3="state_9_2_k1", min__2="state_9_2_min1"
+--|                         Scan state_9_2 (state_9_2_k1, state_9_2_n, state_9_2_min1)
+--|                       Project id__3="state_9_2_k1", min__2="state_9_2_min1"
+--|                         Changes state_9_2 (state_9_2_k1, state_9_2_n, state_9_2_min1)
+--|             Project id__3="state_9_2_k1", min__2="state_9_2_min1"
+--|               Scan state_9_2 (state_9_2_k1, state_9_2_n, state_9_2_min1)
+--| when orders changed:
+--|   Project customer_id__1, sum__1
+--|     Filter sum__1 > min__3
+--|       Project customer_id__1, sum__1, min__3="min__2"
+--|         UnionAll
+--|           UnionAll
+--|             UnionAll
+--|               Join id__3 = customer_id__1
+--|                 Project customer_id__1="state_9_1_k1", sum__1=CASE WHEN "state_9_1_nan1" > 0 THEN 'NaN'::numeric WHEN "state_9_1_c1" > 0 THEN "state_9_1_fs1" END
+--|                   Changes state_9_1 (state_9_1_k1, state_9_1_n, state_9_1_c1, state_9_1_fs1, state_9_1_nan1)
+--|                 Project id__3="state_9_2_k1", min__2="state_9_2_min1"
+--|                   Scan state_9_2 (state_9_2_k1, state_9_2_n, state_9_2_min1)
+--|               Join id__3 = customer_id__1
+--|                 Project customer_id__1="state_9_1_k1", sum__1=CASE WHEN "state_9_1_nan1" > 0 THEN 'NaN'::numeric WHEN "state_9_1_c1" > 0 THEN "state_9_1_fs1" END
+--|                   Scan state_9_1 (state_9_1_k1, state_9_1_n, state_9_1_c1, state_9_1_fs1, state_9_1_nan1)
+--|                 Project id__3="state_9_2_k1", min__2="state_9_2_min1"
+--|                   Changes state_9_2 (state_9_2_k1, state_9_2_n, state_9_2_min1)
+--|             Negate
+--|               Join id__3 = customer_id__1
+--|                 Project customer_id__1="state_9_1_k1", sum__1=CASE WHEN "state_9_1_nan1" > 0 THEN 'NaN'::numeric WHEN "state_9_1_c1" > 0 THEN "state_9_1_fs1" END
+--|                   Changes state_9_1 (state_9_1_k1, state_9_1_n, state_9_1_c1, state_9_1_fs1, state_9_1_nan1)
+--|                 Project id__3="state_9_2_k1", min__2="state_9_2_min1"
+--|                   Changes state_9_2 (state_9_2_k1, state_9_2_n, state_9_2_min1)
+--|           LeftJoin FALSE
+--|             Project customer_id__1, sum__1
+--|               UnionAll
+--|                 UnionAll
+--|                   Filter NOT "__pgt_met"
+--|                     Mark __pgt_met: id__3 = customer_id__1
+--|                       Project customer_id__1="state_9_1_k1", sum__1=CASE WHEN "state_9_1_nan1" > 0 THEN 'NaN'::numeric WHEN "state_9_1_c1" > 0 THEN "state_9_1_fs1" END
+--|                         Changes state_9_1 (state_9_1_k1, state_9_1_n, state_9_1_c1, state_9_1_fs1, state_9_1_nan1)
+--|                       Project id__3="state_9_2_k1", min__2="state_9_2_min1"
+--|                         Scan state_9_2 (state_9_2_k1, state_9_2_n, state_9_2_min1)
+--|                   Filter NOT "__pgt_met"
+--|                     Flipped __pgt_met: id__3 = customer_id__1
+--|                       Project customer_id__1="state_9_1_k1", sum__1=CASE WHEN "state_9_1_nan1" > 0 THEN 'NaN'::numeric WHEN "state_9_1_c1" > 0 THEN "state_9_1_fs1" END
+--|                         Scan state_9_1 (state_9_1_k1, state_9_1_n, state_9_1_c1, state_9_1_fs1, state_9_1_nan1)
+--|                       Project id__3="state_9_2_k1", min__2="state_9_2_min1"
+--|                         Scan state_9_2 (state_9_2_k1, state_9_2_n, state_9_2_min1)
+--|                       Project id__3="state_9_2_k1", min__2="state_9_2_min1"
+--|                         Changes state_9_2 (state_9_2_k1, state_9_2_n, state_9_2_min1)
+--|                 Negate
+--|                   Filter NOT "__pgt_met"
+--|                     Flipped __pgt_met: id__3 = customer_id__1
+--|                       Project customer_id__1="state_9_1_k1", sum__1=CASE WHEN "state_9_1_nan1" > 0 THEN 'NaN'::numeric WHEN "state_9_1_c1" > 0 THEN "state_9_1_fs1" END
+--|                         Changes state_9_1 (state_9_1_k1, state_9_1_n, state_9_1_c1, state_9_1_fs1, state_9_1_nan1)
+--|                       Project id__3="state_9_2_k1", min__2="state_9_2_min1"
+--|                         Scan state_9_2 (state_9_2_k1, state_9_2_n, state_9_2_min1)
+--|                       Project id__3="state_9_2_k1", min__2="state_9_2_min1"
+--|                         Changes state_9_2 (state_9_2_k1, state_9_2_n, state_9_2_min1)
+--|             Project id__3="state_9_2_k1", min__2="state_9_2_min1"
+--|               Scan state_9_2 (state_9_2_k1, state_9_2_n, state_9_2_min1)
+
+-- ARRAY
+SELECT c.id, ARRAY(SELECT o.id FROM public.orders o WHERE o.customer_id = c.id ORDER BY o.placed DESC) AS orders FROM public.customers c;
+--| key: id
+--| captured: customers (id); orders (id, customer_id, placed)
+--| state_9_1: by customer_id__1: n rows, v1 value
+--|   Project id__2, placed__1, customer_id__1
+--|     Scan public.orders (id__2, customer_id__1, placed__1)
+--| when orders changed:
+--|   Project id__2, placed__1, customer_id__1
+--|     Changes public.orders (id__2, customer_id__1, placed__1)
+--| final:
+--|   Project id__1, array__2=COALESCE("array__1", '{}')
+--|     Project id__1, array__1
+--|       LeftJoin customer_id__1 = id__1
+--|         Scan public.customers (id__1)
+--|         Project customer_id__1="state_9_1_k1", array__1="state_9_1_v1"
+--|           Scan state_9_1 (state_9_1_k1, state_9_1_n, state_9_1_v1)
+--| when customers changed:
+--|   Project id__1, array__2=COALESCE("array__1", '{}')
+--|     Project id__1, array__1
+--|       UnionAll
+--|         UnionAll
+--|           UnionAll
+--|             Join customer_id__1 = id__1
+--|               Changes public.customers (id__1)
+--|               Project customer_id__1="state_9_1_k1", array__1="state_9_1_v1"
+--|                 Scan state_9_1 (state_9_1_k1, state_9_1_n, state_9_1_v1)
+--|             Join customer_id__1 = id__1
+--|               Scan public.customers (id__1)
+--|               Project customer_id__1="state_9_1_k1", array__1="state_9_1_v1"
+--|                 Changes state_9_1 (state_9_1_k1, state_9_1_n, state_9_1_v1)
+--|           Negate
+--|             Join customer_id__1 = id__1
+--|               Changes public.customers (id__1)
+--|               Project customer_id__1="state_9_1_k1", array__1="state_9_1_v1"
+--|                 Changes state_9_1 (state_9_1_k1, state_9_1_n, state_9_1_v1)
+--|         LeftJoin FALSE
+--|           Project id__1
+--|             UnionAll
+--|               UnionAll
+--|                 Filter NOT "__pgt_met"
+--|                   Mark __pgt_met: customer_id__1 = id__1
+--|                     Changes public.customers (id__1)
+--|                     Project customer_id__1="state_9_1_k1", array__1="state_9_1_v1"
+--|                       Scan state_9_1 (state_9_1_k1, state_9_1_n, state_9_1_v1)
+--|                 Filter NOT "__pgt_met"
+--|                   Flipped __pgt_met: customer_id__1 = id__1
+--|                     Scan public.customers (id__1)
+--|                     Project customer_id__1="state_9_1_k1", array__1="state_9_1_v1"
+--|                       Scan state_9_1 (state_9_1_k1, state_9_1_n, state_9_1_v1)
+--|                     Project customer_id__1="state_9_1_k1", array__1="state_9_1_v1"
+--|                       Changes state_9_1 (state_9_1_k1, state_9_1_n, state_9_1_v1)
+--|               Negate
+--|                 Filter NOT "__pgt_met"
+--|                   Flipped __pgt_met: customer_id__1 = id__1
+--|                     Changes public.customers (id__1)
+--|                     Project customer_id__1="state_9_1_k1", array__1="state_9_1_v1"
+--|                       Scan state_9_1 (state_9_1_k1, state_9_1_n, state_9_1_v1)
+--|                     Project customer_id__1="state_9_1_k1", array__1="state_9_1_v1"
+--|                       Changes state_9_1 (state_9_1_k1, state_9_1_n, state_9_1_v1)
+--|           Project customer_id__1="state_9_1_k1", array__1="state_9_1_v1"
+--|             Scan state_9_1 (state_9_1_k1, state_9_1_n, state_9_1_v1)
+--| when orders changed:
+--|   Project id__1, array__2=COALESCE("array__1", '{}')
+--|     Project id__1, array__1
+--|       UnionAll
+--|         Join customer_id__1 = id__1
+--|           Scan public.customers (id__1)
+--|           Project customer_id__1="state_9_1_k1", array__1="state_9_1_v1"
+--|             Changes state_9_1 (state_9_1_k1, state_9_1_n, state_9_1_v1)
+--|         LeftJoin FALSE
+--|           Project id__1
+--|             Filter NOT "__pgt_met"
+--|               Flipped __pgt_met: customer_id__1 = id__1
+--|                 Scan public.customers (id__1)
+--|                 Project customer_id__1="state_9_1_k1", array__1="state_9_1_v1"
+--|                   Scan state_9_1 (state_9_1_k1, state_9_1_n, state_9_1_v1)
+--|                 Project customer_id__1="state_9_1_k1", array__1="state_9_1_v1"
+--|                   Changes state_9_1 (state_9_1_k1, state_9_1_n, state_9_1_v1)
+--|           Project customer_id__1="state_9_1_k1", array__1="state_9_1_v1"
+--|             Scan state_9_1 (state_9_1_k1, state_9_1_n, state_9_1_v1)
