@@ -18,12 +18,14 @@ from pg_trickle import explain, programs
 from pg_trickle.algebra.linear import Item, Project
 from pg_trickle.algebra.plan import Plan as Algebra
 from pg_trickle.algebra.source import Opaque
+from pg_trickle.algebra.timed import is_timed
 from pg_trickle.catalog.model import CompileRequest
 from pg_trickle.errors import UnsupportedQuery
 from pg_trickle.immediate import Immediate, immediate
 from pg_trickle.parse.from_clause import CAPTURED
 from pg_trickle.parse.query import Query
 from pg_trickle.parse.select import parse
+from pg_trickle.parse.timed import check_timeless
 from pg_trickle.parse.types import fact_type
 from pg_trickle.parse.volatility import check_functions, is_determined_by_rows
 from pg_trickle.recomputed import Recomputed
@@ -57,6 +59,7 @@ class Plan:
     full: programs.Program
     verify: str
     differential: dict[str, programs.Program]
+    timed: bool = False
     explain: dict[str, Any] = field(default_factory=dict)
     indexes: tuple[dict[str, Any], ...] = ()
     immediate: Immediate | None = None
@@ -68,6 +71,7 @@ class Plan:
             "id": self.id,
             "request_hash": self.request_hash,
             "incremental": self.incremental,
+            "timed": self.timed,
             "refusal": self.refusal and _refusal_json(self.refusal),
             "sources": [{"oid": oid, "columns": list(columns)} for oid, columns in self.sources.items()],
             "key": self.key and list(self.key),
@@ -105,6 +109,7 @@ def compile(request: CompileRequest) -> Plan:
 
 def _incremental(request: CompileRequest, query: Query) -> Plan:
     plan, columns = _output(request, query)
+    check_timeless(plan)
     stages, final = cut(collapsed(optimised(plan)), request.id)
     final = collapsed(final)
     key = _key(final, columns)
@@ -112,7 +117,8 @@ def _incremental(request: CompileRequest, query: Query) -> Plan:
     definition = programs.Definition(stages, final, target, _opaque(request, columns))
     sources = {**_unread(request), **programs.sources(definition)}
     singles = {str(oid): frozenset((oid,)) for oid in sources}
-    wanted = {**singles, **({"*": None} if len(singles) != 1 else {})}
+    timed = any(map(is_timed, (final, *(stage.below for stage in stages))))
+    wanted = {**singles, **({"*": None} if len(singles) != 1 else {}), **({"": frozenset[int]()} if timed else {})}
     made = {name: programs.differential(definition, changed) for name, changed in wanted.items()}
     return Plan(
         id=request.id,
@@ -129,9 +135,10 @@ def _incremental(request: CompileRequest, query: Query) -> Plan:
         full=programs.full(definition),
         verify=programs.verify(definition),
         differential={name: program for name, (program, _) in made.items()},
+        timed=timed,
         explain=explain.incremental(stages, final, definition.stored),
         indexes=explain.wanted_indexes(request, stages, final),
-        immediate=immediate(definition, sources, request.id),
+        immediate=None if timed else immediate(definition, sources, request.id),
     )
 
 
@@ -253,4 +260,5 @@ def _refusal_json(refusal: UnsupportedQuery) -> dict[str, Any]:
         "reason": refusal.reason,
         "hint": refusal.hint,
         "position": refusal.position,
+        "only_full": refusal.only_full,
     }

@@ -41,11 +41,19 @@ class PgTrickleError(Exception):
 
 
 class UnsupportedQuery(PgTrickleError):
-    """A construct without a delta rule.  The query still works in FULL mode."""
+    """A construct without a delta rule.  The query still works in FULL mode; under AUTO too, unless ``only_full``."""
 
     sqlstate = "0A000"
 
-    def __init__(self, construct: str, reason: str, *, hint: str | None = None, position: int | None = None) -> None:
+    def __init__(
+        self,
+        construct: str,
+        reason: str,
+        *,
+        hint: str | None = None,
+        position: int | None = None,
+        only_full: bool = False,
+    ) -> None:
         super().__init__(
             f"{construct} can't be maintained incrementally",
             detail=reason,
@@ -54,6 +62,7 @@ class UnsupportedQuery(PgTrickleError):
         )
         self.construct = construct
         self.reason = reason
+        self.only_full = only_full
 
 
 class Undetermined(UnsupportedQuery):

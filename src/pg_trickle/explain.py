@@ -17,6 +17,7 @@ from pg_trickle.algebra.outer_join import FullJoin, LeftJoin
 from pg_trickle.algebra.plan import Plan, inputs
 from pg_trickle.algebra.recompute import Recompute
 from pg_trickle.algebra.source import Changes, Empty, Opaque, Scan, Source, State, Unit
+from pg_trickle.algebra.timed import Elapsed, TimedFilter
 from pg_trickle.algebra.window import Window
 from pg_trickle.catalog.model import CompileRequest
 from pg_trickle.errors import UnsupportedQuery
@@ -118,6 +119,13 @@ def _described(plan: Plan) -> tuple[str, str, str]:
             return "Scan", where, "changes since the frontier"
         case Filter(_, predicates):
             return "Filter", " AND ".join(one.text for one in predicates), "Δσ(R) = σ(ΔR)"
+        case TimedFilter(_, condition):
+            how = (
+                "found by a range of " + ", ".join(sorted(condition.near.columns))
+                if condition.near
+                else "found by reading all"
+            )
+            return "Filter by time", condition.now.text, f"Δσ(R) = σ°(ΔR) + what passed a boundary since, {shown(how)}"
         case Project(_, items):
             return "Project", ", ".join(item.value.text for item in items), "Δπ(R) = π(ΔR)"
         case UnionAll():
@@ -142,7 +150,7 @@ def _described(plan: Plan) -> tuple[str, str, str]:
             return "Constant", "", "never changes"
         case Window() | DistinctOn() | TopK() | Recompute():
             raise AssertionError("told with its stage")
-        case Empty() | Negate() | Consolidate() | Touched() | Flipped() | Opaque():
+        case Empty() | Negate() | Consolidate() | Touched() | Flipped() | Elapsed() | Opaque():
             return type(plan).__name__, "", ""
 
 
@@ -173,6 +181,12 @@ def _want(plan: Plan, found: dict[tuple[int, str], Line]) -> None:
                     why = f"join condition {shown(predicate.text)}"
                     line = {"relation": table.oid, "columns": [field.attribute], "why": why}
                     found.setdefault((table.oid, field.attribute), line)
+    if isinstance(plan, TimedFilter) and plan.condition.near is not None:
+        for table, field in ((scan.table, field) for scan in _scans(plan) for field in scan.fields):
+            if isinstance(table, Source) and field.column.name in plan.condition.near.columns:
+                why = f"condition on time {shown(plan.condition.now.text)}"
+                line = {"relation": table.oid, "columns": [field.attribute], "why": why}
+                found.setdefault((table.oid, field.attribute), line)
     for below in inputs(plan):
         _want(below, found)
 

@@ -18,6 +18,7 @@ from pg_trickle.algebra.outer_join import FullJoin, LeftJoin
 from pg_trickle.algebra.plan import Plan
 from pg_trickle.algebra.recompute import Recompute
 from pg_trickle.algebra.source import Changes, Empty, Opaque, Scan, Unit
+from pg_trickle.algebra.timed import Elapsed, TimedFilter
 from pg_trickle.algebra.window import Window
 from pg_trickle.scalar import Scalar
 
@@ -39,7 +40,7 @@ def _keys(plan: Plan) -> set[Key]:
             return {frozenset(key) for key in known}
         case Unit():
             return {frozenset()}
-        case Filter(below) | Touched(below, _, _) | Mark(below) | Window(below) | TopK(below):
+        case Filter(below) | TimedFilter(below) | Touched(below, _, _) | Mark(below) | Window(below) | TopK(below):
             return set(keys(below))
         case DistinctOn(below, shared):
             return {frozenset(shared), *keys(below)}
@@ -68,7 +69,9 @@ def _keys(plan: Plan) -> set[Key]:
             return set() if ordinal is None else {key | {ordinal} for key in keys(below)}
         case Aggregate(_, grouped, _):
             return {frozenset(grouped)}
-        case UnionAll() | Negate() | Consolidate() | Changes() | Empty() | Opaque() | Flipped() | Recompute():
+        case (
+            UnionAll() | Negate() | Consolidate() | Changes() | Empty() | Opaque() | Flipped() | Elapsed() | Recompute()
+        ):
             return set()
 
 
@@ -99,8 +102,10 @@ def is_net(plan: Plan) -> bool:
     match operator(plan):
         case Changes() | Consolidate() | Empty():
             return True
-        case Filter(below) | Negate(below) | Mark(below):
+        case Filter(below) | TimedFilter(below) | Negate(below) | Mark(below):
             return is_net(below)
+        case Elapsed(below):
+            return bool(keys(below))
         case Project(below, items):
             kept = {next(iter(item.value.columns)) for item in items if item.value.is_column}
             return is_net(below) and kept >= {column.name for column in below.columns}

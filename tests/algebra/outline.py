@@ -12,6 +12,7 @@ from pg_trickle.algebra.outer_join import FullJoin, LeftJoin
 from pg_trickle.algebra.plan import Plan, inputs, names
 from pg_trickle.algebra.recompute import Recompute
 from pg_trickle.algebra.source import Changes, Opaque, Scan, Source
+from pg_trickle.algebra.timed import Elapsed, TimedFilter
 from pg_trickle.algebra.window import Window
 
 
@@ -28,6 +29,8 @@ def _detail(plan: Plan) -> str:
             return f" {name} ({', '.join(field.column.name for field in fields)})"
         case Filter(_, predicates):
             return " " + " AND ".join(one.text for one in predicates)
+        case TimedFilter(_, condition) | Elapsed(_, condition):
+            return f" {condition.now.text}{' near ' + condition.near.text if condition.near else ''}"
         case Project(_, items):
             return " " + ", ".join(
                 item.column.name

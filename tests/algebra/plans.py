@@ -17,6 +17,7 @@ from pg_trickle.algebra.order import DistinctOn, Order, TopK
 from pg_trickle.algebra.outer_join import FullJoin, LeftJoin
 from pg_trickle.algebra.plan import Plan
 from pg_trickle.algebra.source import Unit
+from pg_trickle.algebra.timed import Timed, TimedFilter
 from pg_trickle.algebra.window import Window
 from pg_trickle.scalar import BOOL, INT4, INT8, NUMERIC, TEXT, UNKNOWN, Column, Scalar, Type, column, composed
 from tests.algebra.sources import scan
@@ -76,6 +77,14 @@ def series(plan: Plan, name: str, of: str, *on: Scalar, outer: bool = False, num
     return Lateral(plan, text, made, outer=outer, on=on, ordinal=made[-1].name if numbered else None)
 
 
+def _moments(template: sql.SQL, name: str) -> tuple[Scalar, Scalar]:
+    """A condition on a column beside the moment, which was 1 and is 2."""
+    conditions = (template.format(sql.Identifier(name), sql.Literal(moment)) for moment in (2, 1))
+    now, before = (composed(text, frozenset((name,)), BOOL) for text in conditions)
+    return now, before
+
+
+PASSING = Timed(*_moments(sql.SQL("{} >= {}"), "r_a"), near=predicate(sql.SQL("{} BETWEEN 1 AND 2"), "r_a"))
 R, S, T = scan("r", "r"), scan("s", "s"), scan("r", "t")
 R_S = Join(R, S, (equal("r_a", "s_a"),))
 R_T = Join(R, T, (equal("r_a", "t_a"),))
@@ -132,6 +141,13 @@ PLANS: dict[str, Plan] = {
     "constant": Unit(),
     "filter": Filter(R, (predicate(sql.SQL("{} > 1"), "r_a"),)),
     "filter that NULL passes": Filter(R, (predicate(sql.SQL("{} IS DISTINCT FROM 1"), "r_b"),)),
+    "filter by time": TimedFilter(R, PASSING),
+    "filter by time that NULL passes": TimedFilter(R, Timed(*_moments(sql.SQL("({} > {}) IS NOT TRUE"), "r_b"))),
+    "filter by time in another": TimedFilter(TimedFilter(R, PASSING), Timed(*_moments(sql.SQL("{} < {}"), "r_b"))),
+    "join of a filter by time": Join(TimedFilter(R, PASSING), S, (equal("r_a", "s_a"),)),
+    "left join with a filter by time": LeftJoin(S, TimedFilter(R, PASSING), (equal("r_a", "s_a"),)),
+    "filter by time over a join": TimedFilter(R_S, PASSING),
+    "aggregate of a filter by time": Aggregate(TimedFilter(R, PASSING), ("r_b",), (counted("n"),)),
     "projection that drops the rest": projected(R, ("one", "r_b")),
     "projection that keeps the scale": projected(R, ("one", "r_x")),
     "projection that computes": Project(
@@ -260,6 +276,8 @@ def _plans(draw: st.DrawFn, depth: int, numbers: count[int]) -> Plan:
     match shape:
         case "filter":
             return Filter(below, (predicate(draw(st.sampled_from(_TESTS)), draw(_some(below))),))
+        case "timed":
+            return TimedFilter(below, Timed(*_moments(sql.SQL("{} > {}"), draw(_some(below)))))
         case "project":
             return draw(_projections(below, numbers))
         case "union":

@@ -20,6 +20,7 @@ from pg_trickle.algebra.order import DistinctOn, TopK
 from pg_trickle.algebra.outer_join import FullJoin, LeftJoin
 from pg_trickle.algebra.plan import Plan
 from pg_trickle.algebra.states import old
+from pg_trickle.algebra.timed import Elapsed, TimedFilter
 from pg_trickle.algebra.window import Window
 from pg_trickle.render import parts, select, turned
 from pg_trickle.rewrite import pushdown
@@ -177,6 +178,20 @@ def test_a_set_dropped_because_nobody_reads_it_is_noticed(conn):
     plan = projected(PLANS["lateral"], ("two", "r_b"))
     without = projected(R, ("two", "r_b"))
     assert _exists(conn, LOOKING, lambda _: zset(conn, without) != zset(conn, plan))
+
+
+@pytest.mark.parametrize(
+    "delta",
+    [
+        lambda self: Filter(self.input.delta(), (self.condition.before,)),
+        lambda self: Elapsed(self.input, self.condition),
+        lambda self: UnionAll(Filter(self.input.delta(), (self.condition.now,)), Elapsed(self.input, self.condition)),
+    ],
+    ids=["time stands still", "rows stand still", "changes are judged by the time of now"],
+)
+def test_half_of_what_time_moves_is_noticed(conn, monkeypatch, delta):
+    monkeypatch.setattr(TimedFilter, "delta", delta)
+    assert is_noticed(conn, PLANS["filter by time"])
 
 
 def test_half_a_sum_is_noticed(conn, monkeypatch):

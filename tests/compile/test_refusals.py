@@ -44,9 +44,9 @@ REFUSED = {
     "WITH RECURSIVE w AS (SELECT 1 AS n UNION ALL SELECT w.n + 1 FROM w) SELECT w.n FROM w": "WITH RECURSIVE",
     f"SELECT o.* FROM (SELECT o AS whole FROM {ORDERS}) o": "whole-row reference",
     f"SELECT o.id, random() AS r FROM {ORDERS}": "volatile function random()",
-    f"SELECT o.id FROM {ORDERS} WHERE o.placed > now()": "now()",
-    f"SELECT o.id FROM {ORDERS} WHERE o.placed > CURRENT_DATE": "time or session value",
-    f"SELECT o.id, CURRENT_USER AS u FROM {ORDERS}": "time or session value",
+    f"SELECT o.id, now() AS at FROM {ORDERS}": "time outside a condition",
+    f"SELECT o.id FROM {ORDERS} GROUP BY o.id HAVING count(*) FILTER (WHERE o.placed < now()) > 1": "time outside",
+    f"SELECT o.id, CURRENT_USER AS u FROM {ORDERS}": "session value",
     f"SELECT o.id FROM {ORDERS} WHERE current_setting('x') = 'y'": "current_setting()",
 }
 

@@ -116,6 +116,22 @@ def test_what_cannot_be_watched_goes_by_the_clock():
     assert followers_due(every, NOON + 5, changed=set(), since={1: NOON}) == {1}
 
 
+def test_a_condition_on_the_time_needs_no_change_but_takes_one_at_once():
+    every = followers(Dag.of([table(1, timed=True)]), default_seconds=5)
+    assert followers_due(every, NOON + 1, changed={1}, since={1: NOON}) == {1}
+    assert followers_due(every, NOON + 4, changed=set(), since={1: NOON}) == frozenset()
+    assert followers_due(every, NOON + 5, changed=set(), since={1: NOON}) == {1}
+    cold = followers(Dag.of([table(1, timed=True, tier="cold")]), default_seconds=1)
+    assert followers_due(cold, NOON + 9, changed={1}, since={1: NOON}) == frozenset()
+    assert followers_due(cold, NOON + 10, changed=set(), since={1: NOON}) == {1}
+
+
+def test_whoever_reads_a_condition_on_the_time_follows_the_time():
+    (follower,) = followers(Dag.of([table(1, timed=True), table(2, "calculated", None, 1)]), default_seconds=5)
+    assert follower.id == 2
+    assert followers_due([follower], NOON + 5, changed=set(), since={2: NOON}) == {2}
+
+
 def test_a_cold_follower_waits_for_a_change_and_for_its_time():
     every = followers(Dag.of([table(1, tier="cold")]), default_seconds=1)
     assert followers_due(every, NOON + 9, changed={1}, since={1: NOON}) == frozenset()

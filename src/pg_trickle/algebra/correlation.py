@@ -20,6 +20,7 @@ from pg_trickle.algebra.linear import Filter, Item, Project, UnionAll
 from pg_trickle.algebra.mark import Mark
 from pg_trickle.algebra.outer_join import LeftJoin
 from pg_trickle.algebra.plan import Plan, inputs, names
+from pg_trickle.algebra.timed import Timed, TimedFilter
 from pg_trickle.errors import UnsupportedQuery
 from pg_trickle.scalar import BOOL, Column, Identity, Scalar, column, composed
 
@@ -41,7 +42,7 @@ def _expressions(part: object) -> Iterator[Scalar]:
     elif isinstance(part, tuple):
         for one in part:
             yield from _expressions(one)
-    elif isinstance(part, Plan | Item | Call):
+    elif isinstance(part, Plan | Item | Call | Timed):
         for field in fields(part):
             value = getattr(part, field.name)
             if not isinstance(value, Plan):
@@ -94,6 +95,9 @@ def lifted(plan: Plan, outer: frozenset[str]) -> Lifted | None:
                 return None
             found = lifted(left, outer)
             return found and (replace(kept, left=found[0]), found[1])
+        case TimedFilter(below, condition) if not condition.columns & outer:
+            found = lifted(below, outer)
+            return found and (replace(plan, input=found[0]), found[1])
         case Lateral(below, item, on=on) if not any(one.columns & outer for one in (item, *on)):
             found = lifted(below, outer)
             return found and (replace(plan, input=found[0]), found[1])
@@ -155,7 +159,7 @@ class Unnesting:
                     return replace(stacked, input=made)
                 more = tuple(name for name in names(self.domain) if name not in stacked.keys)
                 return replace(stacked, input=made, keys=stacked.keys + more)
-            case Lateral(below) as beside:
+            case Lateral(below) | TimedFilter(below) as beside:
                 return replace(beside, input=self.over(below))
             case Project(below, items):
                 return Project(self.over(below), items + self._passed(names(plan)))

@@ -12,6 +12,7 @@ from pg_trickle.algebra.outer_join import FullJoin, LeftJoin
 from pg_trickle.algebra.plan import Plan
 from pg_trickle.algebra.recompute import Recompute
 from pg_trickle.algebra.source import Changes, Empty, Opaque, Scan, Unit
+from pg_trickle.algebra.timed import Elapsed, TimedFilter
 from pg_trickle.algebra.window import Window
 
 Operator = (
@@ -21,6 +22,8 @@ Operator = (
     | Empty
     | Opaque
     | Filter
+    | TimedFilter
+    | Elapsed
     | Project
     | Negate
     | UnionAll

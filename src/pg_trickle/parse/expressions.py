@@ -6,6 +6,7 @@ from postgast.pg_query_pb2 import AEXPR_OP, Node
 
 from pg_trickle.errors import UnsupportedQuery
 from pg_trickle.parse.scope import Context, Scope
+from pg_trickle.parse.timed import is_time
 from pg_trickle.parse.tree import column_reference, kind, location, outside_subqueries, printed, rebuilt, strings
 from pg_trickle.parse.types import Resolve, Types
 from pg_trickle.scalar import Column, Scalar, identifier
@@ -18,15 +19,23 @@ _PLAIN = frozenset({
     "sub_link",
 })  # fmt: skip
 _REFUSED = {
-    "sqlvalue_function": ("time or session value", "it changes without any row changing."),
+    "sqlvalue_function": ("session value", "it changes without any row changing."),
     "a_star": ("whole-row reference", "a row value hides which columns it reads."),
 }
 
 
-def check(node: Node, context: Context) -> None:
-    """Refuse whatever isn't computed from the row, and subqueries' results, alone."""
+def check(node: Node, context: Context, *, timed: bool = False) -> None:
+    """Refuse whatever isn't computed from the row, and subqueries' results, alone; or, if ``timed``, from the time."""
     for part in outside_subqueries(node):
         held = kind(part)
+        if is_time(part) or held == "param_ref":
+            if not timed:
+                raise UnsupportedQuery(
+                    "time outside a condition",
+                    "every row would change at every moment; it may stand in WHERE, HAVING and the ON of inner joins.",
+                    position=location(part),
+                )
+            continue
         if held in _REFUSED:
             construct, reason = _REFUSED[held]
             raise UnsupportedQuery(construct, reason, position=location(part))
@@ -47,9 +56,9 @@ def _check_call(part: Node, context: Context) -> None:
         )
 
 
-def scalar(node: Node, scope: Scope, context: Context) -> Scalar:
-    """An expression over the columns in scope."""
-    check(node, context)
+def scalar(node: Node, scope: Scope, context: Context, *, timed: bool = False) -> Scalar:
+    """An expression over the columns in scope; ``timed``: part of a condition that may read the time."""
+    check(node, context, timed=timed)
     for part in outside_subqueries(node):
         if kind(part) == "sub_link":
             raise UnsupportedQuery(

@@ -22,6 +22,7 @@ from pg_trickle.parse.laterals import is_lateral, lateral, refers
 from pg_trickle.parse.query import ParseQuery, Query
 from pg_trickle.parse.scope import Context, Entry, Scope
 from pg_trickle.parse.subqueries import Lowering
+from pg_trickle.parse.timed import reads_time
 from pg_trickle.parse.tree import conjuncts, has_subquery, kind, only, parse_select, strings
 from pg_trickle.parse.types import fact_type
 from pg_trickle.scalar import BOOL, UNKNOWN, Column, Scalar, column, composed, identifier
@@ -160,7 +161,10 @@ def _join(join: JoinExpr, context: Context, parse: ParseQuery, around: Item | No
             raise UnsupportedQuery("subquery in the condition of a LATERAL join", "no rule knows its matches.")
         left, right, conditions, lowered = _lowered(left, right, conditions, scope, context, parse)
         scope = replace(scope, lowered=lowered)
-    on = tuple(scalar(part, scope, context) for part in conditions if not has_subquery(part))
+    apart = [
+        part for part in conditions if has_subquery(part) or (join.jointype == kinds.JOIN_INNER and reads_time(part))
+    ]
+    on = tuple(scalar(part, scope, context) for part in conditions if part not in apart)
     using = tuple(
         (name, left_scope.resolve((name,)), right_scope.resolve((name,))) for name in strings(list(join.using_clause))
     )
@@ -168,7 +172,7 @@ def _join(join: JoinExpr, context: Context, parse: ParseQuery, around: Item | No
     if around and join.jointype in {kinds.JOIN_RIGHT, kinds.JOIN_FULL}:
         raise UnsupportedQuery("LATERAL inside an outer join", "it refers to what stands outside of the join.")
     plan = _restricted(join, right, on) if is_bound else _joined(join, left, right, on)
-    for part in filter(has_subquery, conditions):
+    for part in apart:
         lowering = Lowering(plan, scope, context, parse)
         lowering.keep(part)
         plan = lowering.plan

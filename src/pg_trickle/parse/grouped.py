@@ -21,7 +21,7 @@ def grouped(statement: SelectStmt, below: Lowering) -> tuple[Lowering, list[Node
     grouping = Grouping(below.scope, below.context)
     grouping.add_keys(keys, is_distinct=statement.group_distinct)
     for node in (*targets, *having):
-        grouping.add_expression(node)
+        grouping.add_expression(node, timed=node in having)
     for name in _read((*targets, *having), below):
         grouping.require(below.scope.column(name))
     above = Lowering(grouping.plan(below.plan), below.scope, below.context, below.parse, grouping.grouped)

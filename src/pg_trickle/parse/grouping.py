@@ -74,13 +74,13 @@ class Grouping:
         value = scalar(node, self.scope, self.context)
         self.keys.setdefault(self._text(node), self._item(value, "key").column)
 
-    def add_expression(self, node: Node) -> None:
+    def add_expression(self, node: Node, *, timed: bool = False) -> None:
         """Take in the aggregates of an output or HAVING expression.
 
         A column outside them that isn't grouped by depends on a grouped primary key (PostgreSQL
         has checked that), so grouping by it too makes the same groups.
         """
-        check(node, self.context)
+        check(node, self.context, timed=timed)
         self._collect(node)
 
     def grouped(self, node: Node, scope: Scope) -> Scalar:

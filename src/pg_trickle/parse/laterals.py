@@ -18,6 +18,7 @@ from pg_trickle.algebra.plan import Plan
 from pg_trickle.algebra.source import Unit
 from pg_trickle.errors import UnsupportedQuery
 from pg_trickle.parse.scope import Context, Entry, Scope
+from pg_trickle.parse.timed import is_time
 from pg_trickle.parse.tree import column_reference, inner, kind, location, nodes, placeless, rebuilt, strings
 from pg_trickle.parse.types import Types, declared, named
 from pg_trickle.scalar import INT4, INT8, TEXT, UNKNOWN, Column, Scalar, Type, column, composed
@@ -96,7 +97,7 @@ def sets(plan: Plan, items: list[tuple[str, Scalar]], context: Context) -> tuple
 
 def _check(node: Node) -> None:
     for part in nodes(node):
-        if kind(part) == "sqlvalue_function":
+        if kind(part) == "sqlvalue_function" or is_time(part):
             raise UnsupportedQuery(
                 "time or session value", "it changes without any row changing.", position=location(part)
             )

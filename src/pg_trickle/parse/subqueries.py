@@ -15,6 +15,7 @@ from psycopg import sql
 from pg_trickle.algebra.linear import Filter, Item, Project
 from pg_trickle.algebra.mark import absent
 from pg_trickle.algebra.plan import Plan
+from pg_trickle.algebra.timed import TimedFilter
 from pg_trickle.errors import UnsupportedQuery
 from pg_trickle.parse import quantified
 from pg_trickle.parse.arrays import array_of
@@ -23,6 +24,7 @@ from pg_trickle.parse.expressions import scalar
 from pg_trickle.parse.quantified import Conditions, Test
 from pg_trickle.parse.query import ParseQuery, Query
 from pg_trickle.parse.scope import LOWERED, Context, Scope
+from pg_trickle.parse.timed import reads_time, timed
 from pg_trickle.parse.tree import column_reference, kind, location, printed, rebuilt
 from pg_trickle.scalar import BOOL, UNKNOWN, Column, Scalar, column, composed
 
@@ -57,12 +59,24 @@ class Lowering:
         negated = kind(node) == "bool_expr" and node.bool_expr.boolop == kinds.NOT_EXPR
         inside = node.bool_expr.args[0] if negated else node
         found = self._tested(inside, negated) if kind(inside) == "sub_link" else None
+        if found is None and reads_time(node):
+            self._keep_timed(self.value(node))
+            return
         if found is None:
             predicates: Conditions = (self.scalar(node),)
         else:
             marks, wanted = found
             predicates = (_any(marks),) if wanted else tuple(map(absent, marks))
         self.plan = Filter(self.plan, predicates)
+
+    def _keep_timed(self, node: Node) -> None:
+        """A filter of its own: nested filters have nested deltas."""
+        if self.expression is None:
+            condition = timed(node, lambda part: scalar(part, self.scope, self.context, timed=True))
+        else:
+            over_groups = self.expression
+            condition = timed(node, lambda part: over_groups(part, self.scope))
+        self.plan = TimedFilter(self.plan, condition)
 
     def _scalar(self, node: Node, scope: Scope) -> Scalar:
         return scalar(node, scope, self.context) if self.expression is None else self.expression(node, scope)

@@ -8,6 +8,7 @@ from postgast.pg_query_pb2 import Node, SelectStmt
 
 from pg_trickle.catalog.model import CompileRequest, FunctionFact
 from pg_trickle.errors import UnsupportedQuery
+from pg_trickle.parse.timed import FUNCTIONS, is_time
 from pg_trickle.parse.tree import kind, nodes, parse_select
 
 # Built-in STABLE functions that depend on settings alone, and those settings are pinned
@@ -22,7 +23,7 @@ _PINNED_PREFIXES = (
 )  # fmt: skip
 _SYSTEM_COLUMNS = frozenset({"ctid", "xmin", "xmax", "cmin", "cmax", "tableoid"})
 _TIMELY = frozenset({
-    "now", "transaction_timestamp", "statement_timestamp", "timenow", "current_setting", "current_database",
+    "statement_timestamp", "timenow", "current_setting", "current_database",
     "current_schema", "current_schemas", "inet_client_addr", "inet_server_addr", "session_user", "current_user",
     "timeofday", "age", "format_type",
 })  # fmt: skip
@@ -33,9 +34,13 @@ def check_functions(functions: Iterable[FunctionFact]) -> None:
     for fact in functions:
         if fact.volatility == "volatile":
             raise UnsupportedQuery(
-                f"volatile function {fact.name}()", "it may return something else every time it is called."
+                f"volatile function {fact.name}()",
+                "it may return something else every time it is called.",
+                hint="Use refresh_mode => 'FULL', which computes it anew every time, or write the query without it.",
+                only_full=True,
             )
-        if fact.volatility != "stable":
+        if fact.volatility != "stable" or (fact.builtin and fact.name in FUNCTIONS):
+            # Where it may stand is said where expressions are read.
             continue
         if not fact.builtin:
             raise UnsupportedQuery(
@@ -70,7 +75,9 @@ def _reads_named_relations_alone(statement: SelectStmt) -> bool:
         kind(part) == "range_var" and not part.range_var.schemaname and part.range_var.relname not in common
         for part in parts
     )
-    return not system and not any(kind(part) == "sqlvalue_function" or _is_system_column(part) for part in parts)
+    return not system and not any(
+        kind(part) == "sqlvalue_function" or is_time(part) or _is_system_column(part) for part in parts
+    )
 
 
 def _is_system_column(part: Node) -> bool:

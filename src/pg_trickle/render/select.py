@@ -18,6 +18,7 @@ from pg_trickle.algebra.plan import Plan, distinct, inputs
 from pg_trickle.algebra.plan import names as names_of
 from pg_trickle.algebra.recompute import Recompute
 from pg_trickle.algebra.source import Changes, Empty, Field, Opaque, Scan, Source, State, Unit
+from pg_trickle.algebra.timed import Elapsed, Timed, TimedFilter
 from pg_trickle.algebra.window import Window
 from pg_trickle.render import first
 from pg_trickle.render.feed import BUFFERS, Feed, Statement
@@ -110,7 +111,7 @@ def is_delta(plan: Plan, known: dict[int, bool] | None = None) -> bool:
 
 def _is_delta(plan: Plan, known: dict[int, bool]) -> bool:
     match operator(plan):
-        case Changes() | Empty() | Touched() | Flipped():
+        case Changes() | Empty() | Touched() | Flipped() | Elapsed():
             return True
         case Scan() | Unit() | Opaque() | Recompute():
             return False
@@ -120,7 +121,7 @@ def _is_delta(plan: Plan, known: dict[int, bool]) -> bool:
             return is_delta(left, known) and is_delta(right, known)
         case FullJoin(left, right, _):
             return is_delta(left, known) and is_delta(right, known)
-        case Filter() | Project() | Negate() | Consolidate() | Lateral() | LeftJoin() | Mark():
+        case Filter() | TimedFilter() | Project() | Negate() | Consolidate() | Lateral() | LeftJoin() | Mark():
             return is_delta(inputs(plan)[0], known)
         case Aggregate() | Window() | DistinctOn() | TopK():
             return is_delta(inputs(plan)[0], known)
@@ -133,11 +134,11 @@ def is_bag(plan: Plan) -> bool:
             return True
         case Aggregate() | Window() | DistinctOn() | TopK() | Recompute():
             return True
-        case Changes() | Negate() | Consolidate() | Flipped():
+        case Changes() | Negate() | Consolidate() | Flipped() | Elapsed():
             return False
         case Touched(below, _, _) | LeftJoin(below) | Mark(below):
             return is_bag(below)
-        case Filter() | Project() | UnionAll() | Join() | Lateral():
+        case Filter() | TimedFilter() | Project() | UnionAll() | Join() | Lateral():
             return all(map(is_bag, inputs(plan)))
 
 
@@ -158,12 +159,11 @@ def _body(plan: Plan, common: CommonTables) -> sql.Composable:
         case Filter(Mark(left, right, on, marked) as mark, predicates) if _tested(marked, predicates):
             return _semi_join(mark, predicates, common)
         case Filter(below, predicates):
-            return sql.SQL("SELECT {columns}{w} FROM ({input}) AS f WHERE {condition}").format(
-                columns=leading(names_of(below)),
-                w=WEIGHT,
-                input=common.select(below),
-                condition=conjunction(predicates),
-            )
+            return _filtered(below, conjunction(predicates), common)
+        case TimedFilter(below, condition):
+            return _filtered(below, condition.now.sql(), common)
+        case Elapsed(below, condition):
+            return _elapsed(below, condition, common)
         case Project(below, items):
             values = [
                 sql.SQL("{value} AS {name}, ").format(value=item.value.sql(), name=sql.Identifier(item.column.name))
@@ -225,6 +225,28 @@ def _body(plan: Plan, common: CommonTables) -> sql.Composable:
             return first.top(top, rows(below, common))
         case Touched(below, change, keys):
             return _touched(below, change, keys, common)
+
+
+def _filtered(below: Plan, condition: sql.Composable, common: CommonTables) -> sql.Composable:
+    return sql.SQL("SELECT {columns}{w} FROM ({input}) AS f WHERE {condition}").format(
+        columns=leading(names_of(below)), w=WEIGHT, input=common.select(below), condition=condition
+    )
+
+
+def _elapsed(below: Plan, condition: Timed, common: CommonTables) -> sql.Composable:
+    """The rows for which the condition is another now, found by a range where there is one."""
+    near = sql.SQL("({near}) AND ").format(near=condition.near.sql()) if condition.near else sql.SQL("")
+    return sql.SQL(
+        "SELECT {columns}CASE WHEN {now} THEN {w} ELSE -{w} END AS {w} FROM ({input}) AS f"
+        " WHERE {near}(({now}) IS TRUE) <> (({before}) IS TRUE)"
+    ).format(
+        columns=leading(names_of(below)),
+        w=WEIGHT,
+        input=common.select(below),
+        near=near,
+        now=condition.now.sql(),
+        before=condition.before.sql(),
+    )
 
 
 def relation(table: Source | State) -> sql.Identifier:

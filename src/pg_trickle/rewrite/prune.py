@@ -15,6 +15,7 @@ from pg_trickle.algebra.outer_join import FullJoin, LeftJoin
 from pg_trickle.algebra.plan import Plan, names
 from pg_trickle.algebra.recompute import Recompute
 from pg_trickle.algebra.source import Changes, Empty, Opaque, Scan, Unit
+from pg_trickle.algebra.timed import Elapsed, TimedFilter
 from pg_trickle.algebra.window import Window
 from pg_trickle.scalar import Column, Scalar, column
 
@@ -26,6 +27,8 @@ def pruned(plan: Plan, needed: frozenset[str]) -> Plan:
             return replace(scan, fields=tuple(field for field in fields if field.column.name in needed))
         case Filter(below, predicates) as filtered:
             return replace(filtered, input=pruned(below, needed | _columns(predicates)))
+        case TimedFilter(below, condition) as timed:
+            return replace(timed, input=pruned(below, needed | condition.columns))
         case Project(below, items):
             kept = tuple(item for item in items if item.column.name in needed)
             return Project(pruned(below, _columns(tuple(item.value for item in kept))), kept)
@@ -53,7 +56,7 @@ def pruned(plan: Plan, needed: frozenset[str]) -> Plan:
             return _distinct_on(first, needed)
         case TopK(below, order) as top:
             return replace(top, input=pruned(below, needed | {one.column for one in order}))
-        case Changes() | Unit() | Empty() | Opaque() | Consolidate() | Touched() | Flipped() | Recompute():
+        case Changes() | Unit() | Empty() | Opaque() | Consolidate() | Touched() | Flipped() | Elapsed() | Recompute():
             return plan
 
 

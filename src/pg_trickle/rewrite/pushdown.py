@@ -12,6 +12,7 @@ from pg_trickle.algebra.order import DistinctOn
 from pg_trickle.algebra.outer_join import LeftJoin
 from pg_trickle.algebra.plan import Plan, names
 from pg_trickle.algebra.source import Unit
+from pg_trickle.algebra.timed import Timed, TimedFilter
 from pg_trickle.algebra.window import Window
 from pg_trickle.scalar import Identity, Scalar
 
@@ -20,6 +21,8 @@ def pushed_down(plan: Plan) -> Plan:
     """The plan with every conjunct where its columns come together: ``σp(L ⋈ R) = σp(L) ⋈ R`` for p over L."""
     if isinstance(plan, Filter):
         return _sunk(pushed_down(plan.input), plan.predicates)
+    if isinstance(plan, TimedFilter):
+        return _sunk_timed(pushed_down(plan.input), plan.condition)
     if isinstance(plan, Join):
         return _joined(plan)
     if isinstance(plan, LeftJoin | Mark):
@@ -68,13 +71,12 @@ def _sunk(plan: Plan, predicates: tuple[Scalar, ...]) -> Plan:
         return Filter(kept, here) if here else kept
     if isinstance(plan, Filter):
         return _sunk(plan.input, plan.predicates + predicates)
+    if isinstance(plan, TimedFilter):
+        return replace(plan, input=_sunk(plan.input, predicates))
     if isinstance(plan, Lateral):
         return _below(plan, predicates, frozenset(names(plan.input)))
     if isinstance(plan, Project):
-        passed = {
-            item.column.name for item in plan.items if item.value.is_column and item.column.name in item.value.columns
-        }
-        return _below(plan, predicates, frozenset(passed))
+        return _below(plan, predicates, _passed(plan))
     if isinstance(plan, Window | DistinctOn):
         # A predicate over the keys leaves out whole partitions, unless it can tell equal keys apart.
         whole = {one.name for one in plan.columns if one.name in plan.keys and one.type.identity is Identity.EQUAL}
@@ -90,3 +92,23 @@ def _below(
     rest = tuple(p for p in predicates if p not in through)
     inside = replace(plan, input=_sunk(plan.input, through))
     return Filter(inside, rest) if rest else inside
+
+
+def _passed(plan: Project) -> frozenset[str]:
+    """The columns that a projection passes through under their own names."""
+    return frozenset(
+        item.column.name for item in plan.items if item.value.is_column and item.column.name in item.value.columns
+    )
+
+
+def _sunk_timed(plan: Plan, condition: Timed) -> Plan:
+    """A condition on time where its columns come from: what it changes there is found by an index, and is small."""
+    if isinstance(plan, Project) and condition.columns <= _passed(plan):
+        return replace(plan, input=_sunk_timed(plan.input, condition))
+    if isinstance(plan, Lateral) and condition.columns <= set(names(plan.input)):
+        return replace(plan, input=_sunk_timed(plan.input, condition))
+    if isinstance(plan, Join | LeftJoin | Mark) and condition.columns <= set(names(plan.left)):
+        return replace(plan, left=_sunk_timed(plan.left, condition))
+    if isinstance(plan, Join) and condition.columns <= set(names(plan.right)):
+        return replace(plan, right=_sunk_timed(plan.right, condition))
+    return TimedFilter(plan, condition)

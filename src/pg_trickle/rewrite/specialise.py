@@ -16,6 +16,7 @@ from pg_trickle.algebra.outer_join import FullJoin, LeftJoin
 from pg_trickle.algebra.plan import Plan, names
 from pg_trickle.algebra.recompute import Recompute
 from pg_trickle.algebra.source import Changes, Empty, Opaque, Scan, Source, State, Unit
+from pg_trickle.algebra.timed import Elapsed, TimedFilter
 from pg_trickle.algebra.window import Window
 from pg_trickle.scalar import Scalar, column
 
@@ -45,7 +46,9 @@ def _simplified(plan: Plan, descend: Callable[[Plan], Plan], changed: Changed) -
             return plan
         case Filter(below, predicates):
             return _filtered(descend(below), predicates)
-        case Project(below) | Negate(below) | Consolidate(below) | Lateral(below) as linear:
+        case (
+            Project(below) | Negate(below) | Consolidate(below) | Lateral(below) | TimedFilter(below) | Elapsed(below)
+        ) as linear:
             inside = descend(below)
             return Empty(plan.columns) if isinstance(inside, Empty) else replace(linear, input=inside)
         case Window(below) | DistinctOn(below) | TopK(below) as unary:

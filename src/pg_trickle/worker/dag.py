@@ -24,6 +24,7 @@ class StreamTable:
     populated: bool = True
     needs_reinit: bool = False
     watched: bool = True
+    timed: bool = False
     last_refresh_at: float | None = None
 
     @property

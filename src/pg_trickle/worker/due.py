@@ -92,12 +92,14 @@ class Follower:
     """A ``calculated`` table that nobody's schedule asks for: due when one of ``watched`` changed.
 
     ``every`` is set when it has to be looked after by the clock: a source can't be watched, or its tier wants it rarer.
+    ``clock`` is set when it is due after that time as well, changed or not: its query has conditions on the time.
     """
 
     id: int
     watched: frozenset[int]
     every: float | None
     waits_for_change: bool
+    clock: float | None = None
 
 
 def followers(dag: Dag, *, default_seconds: float) -> tuple[Follower, ...]:
@@ -126,13 +128,16 @@ def _follower(dag: Dag, table: StreamTable, *, default_seconds: float) -> Follow
         if isinstance(schedule(upstream), Calculated):
             watched.add(upstream.id)
             to_visit.extend(upstream.depends_on)
-    by_the_clock = any(not dag.tables[upstream].watched for upstream in watched)
+    by_the_clock = any(not dag.tables[upstream].watched and not dag.tables[upstream].timed for upstream in watched)
+    timed = any(dag.tables[upstream].timed for upstream in watched)
+    seconds = default_seconds * TIERS[table.tier]
     rarer = TIERS[table.tier] > 1
     return Follower(
         id=table.id,
         watched=frozenset(watched),
-        every=default_seconds * TIERS[table.tier] if by_the_clock or rarer else None,
+        every=seconds if by_the_clock or rarer else None,
         waits_for_change=not by_the_clock,
+        clock=seconds if timed else None,
     )
 
 
@@ -147,6 +152,13 @@ def followers_due(
     return frozenset(
         follower.id
         for follower in candidates
-        if (not follower.waits_for_change or not follower.watched.isdisjoint(changed))
-        and (follower.every is None or now >= since.get(follower.id, -math.inf) + follower.every)
+        if _is_over(follower, follower.clock, now, since)
+        or (
+            (not follower.waits_for_change or not follower.watched.isdisjoint(changed))
+            and (follower.every is None or _is_over(follower, follower.every, now, since))
+        )
     )
+
+
+def _is_over(follower: Follower, seconds: float | None, now: float, since: Mapping[int, float]) -> bool:
+    return seconds is not None and now >= since.get(follower.id, -math.inf) + seconds

@@ -166,6 +166,7 @@ class Gateway:
                 populated=row["is_populated"],
                 needs_reinit=row["needs_reinit"],
                 watched=row["watched"],
+                timed=row["timed"],
                 last_refresh_at=row["last_refresh_at"],
             )
             for row in self.connection.execute(queries()["stream_tables"])

@@ -145,7 +145,7 @@ BEGIN
             USING ERRCODE = '55000', HINT = 'Drop the function; the next refresh makes it anew.';
     END IF;
     FOR v_setting IN SELECT s.key, s.value FROM pg_catalog.jsonb_each_text(settings) AS s(key, value)
-                      WHERE s.key OPERATOR(pg_catalog.<>) ALL ('{command,query}'::pg_catalog.text[]) LOOP
+                      WHERE s.key OPERATOR(pg_catalog.<>) ALL ('{command,query,frontier_time}'::pg_catalog.text[]) LOOP
         PERFORM pg_catalog.set_config(v_setting.key, v_setting.value, true);
     END LOOP;
     IF settings OPERATOR(pg_catalog.?) 'command'::pg_catalog.text THEN
@@ -158,7 +158,8 @@ BEGIN
         CLOSE v_cursor;
         RETURN NULL;
     END IF;
-    EXECUTE statement INTO v_row USING frontier, own_xid, own_seqs;
+    EXECUTE statement INTO v_row USING frontier, own_xid, own_seqs,
+        (settings OPERATOR(pg_catalog.->>) 'frontier_time'::pg_catalog.text)::pg_catalog.timestamptz;
     RETURN (SELECT f.value FROM pg_catalog.jsonb_each(pg_catalog.to_jsonb(v_row)) AS f LIMIT 1);
 END
 $body$, p_owner));

@@ -75,9 +75,10 @@ CREATE FUNCTION pgtrickle_changes.is_watched(p_id bigint) RETURNS boolean
     LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, pg_temp
 AS $$
--- Whether a change of any source is noticed.
+-- Whether a change of any source is noticed, and nothing else changes the result.
 BEGIN
-    RETURN (SELECT coalesce(bool_and(s.captured), false) FROM pgtrickle.pgt_dependencies AS s WHERE s.pgt_id = p_id);
+    RETURN (SELECT coalesce(bool_and(s.captured), false) FROM pgtrickle.pgt_dependencies AS s WHERE s.pgt_id = p_id)
+           AND NOT (SELECT st.timed FROM pgtrickle.pgt_stream_tables AS st WHERE st.pgt_id = p_id);
 END
 $$;
 
@@ -157,13 +158,14 @@ CREATE FUNCTION pgtrickle_changes.run_program(p_table pgtrickle.pgt_stream_table
 AS $$
 -- The statements of a program, in order, as the owner; the number of rows they wrote to the stream table.
 DECLARE
+    v_settings  jsonb := p_table.settings || jsonb_build_object('frontier_time', p_table.frontier_time);
     v_statement text;
     v_count     jsonb;
     v_rows      bigint := 0;
 BEGIN
     FOR v_statement IN SELECT s.value FROM jsonb_array_elements_text(p_program) WITH ORDINALITY AS s(value, place) ORDER BY s.place LOOP
         v_count := pgtrickle_changes.run_as(p_table.owner_oid, v_statement, p_table.frontier, p_table.frontier_xid,
-                                            p_table.frontier_seqs, p_table.settings);
+                                            p_table.frontier_seqs, v_settings);
         -- A statement says so when the table doesn't hold what the changes take away.
         IF v_count = 'null' THEN
             RAISE EXCEPTION 'stream table "%" contradicts the changes', p_table.pgt_name
@@ -356,7 +358,7 @@ BEGIN
     v_reason := coalesce(v_reason, pgtrickle_changes.recompute_reason(p_table, v_plan, v_pending, v_rows_in));
     IF v_reason IS NULL THEN
         v_program := coalesce(
-            v_plan #> ARRAY['programs', 'differential', (SELECT string_agg(k, ',' ORDER BY k::bigint) FROM jsonb_object_keys(v_pending) AS k)],
+            v_plan #> ARRAY['programs', 'differential', (SELECT coalesce(string_agg(k, ',' ORDER BY k::bigint), '') FROM jsonb_object_keys(v_pending) AS k)],
             v_plan #> ARRAY['programs', 'differential', '*']);
         v_reason := CASE WHEN v_program IS NULL THEN 'the plan has no program for what changed' END;
     END IF;
@@ -378,7 +380,7 @@ BEGIN
     v_again := CASE WHEN p_one_snapshot THEN pgtrickle_changes.doubt(p_table, v_snapshot, v_mode,
         CASE WHEN p_table.frontier IS NULL THEN pgtrickle_changes.pending(p_table.pgt_id, v_snapshot, NULL, v_seqs) ELSE v_pending END) END;
     UPDATE pgtrickle.pgt_stream_tables AS st
-       SET frontier = v_snapshot, frontier_xid = pg_current_xact_id(), frontier_seqs = v_seqs,
+       SET frontier = v_snapshot, frontier_xid = pg_current_xact_id(), frontier_seqs = v_seqs, frontier_time = transaction_timestamp(),
            system_identifier = (SELECT c.system_identifier FROM pg_control_system() AS c),
            data_timestamp = v_taken_at, last_refresh_at = clock_timestamp(),
            is_populated = true, status = CASE WHEN st.status IN ('INITIALIZING', 'ERROR') THEN 'ACTIVE' ELSE st.status END,

@@ -97,7 +97,7 @@ BEGIN
     ELSIF (p_plan ->> 'incremental')::boolean THEN
         RETURN CASE WHEN p_mode = 'FULL' THEN 'FULL' ELSE 'DIFFERENTIAL' END;
     END IF;
-    IF p_mode = 'DIFFERENTIAL' THEN
+    IF p_mode = 'DIFFERENTIAL' OR p_mode <> 'FULL' AND (p_plan #>> '{refusal,only_full}')::boolean THEN
         PERFORM pgtrickle_changes.refuse(p_plan -> 'refusal');
     END IF;
     RETURN 'FULL';
@@ -139,6 +139,10 @@ BEGIN
         PERFORM pgtrickle_changes.sync_capture(v_source, v_table.owner_oid);
     END LOOP;
     UPDATE pgtrickle.pgt_stream_tables AS st SET fingerprint = pgtrickle_changes.fingerprint(p_id) WHERE st.pgt_id = p_id;
+    IF (p_plan #>> '{refusal,only_full}')::boolean THEN
+        RAISE WARNING 'the query of "%" has a %', v_table.pgt_name, p_plan #>> '{refusal,construct}'
+            USING DETAIL = 'Every refresh computes it anew: rows may change although no source did.';
+    END IF;
 END
 $$;
 
@@ -154,6 +158,7 @@ BEGIN
     UPDATE pgtrickle.pgt_stream_tables AS st
        SET effective_refresh_mode = pgtrickle_changes.effective_mode(st.refresh_mode, p_plan),
            downgrade_reason = pgtrickle_changes.downgrade_reason(st.refresh_mode, p_plan),
+           timed = coalesce((p_plan ->> 'timed')::boolean, false),
            watched_relations = ARRAY[st.definition_view, st.pgt_relid] || v_relations,
            watched_functions = ARRAY(SELECT (f ->> 'oid')::oid FROM jsonb_array_elements(p_request -> 'functions') AS f
                                       WHERE NOT (f ->> 'builtin')::boolean ORDER BY 1)

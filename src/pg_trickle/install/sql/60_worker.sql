@@ -38,7 +38,7 @@ COMMENT ON FUNCTION pgtrickle.grant_worker(name) IS 'Appoint the role that the w
 CREATE FUNCTION pgtrickle_changes.worker_stream_tables()
     RETURNS TABLE (pgt_id bigint, name text, depends_on bigint[], source_relids oid[], schedule text, schedule_seconds float8,
                    status text, tier text, refresh_mode text, is_populated boolean, needs_reinit boolean,
-                   last_refresh_at timestamptz, consecutive_errors integer, full_ms float8, watched boolean)
+                   last_refresh_at timestamptz, consecutive_errors integer, full_ms float8, watched boolean, timed boolean)
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path = pg_catalog, pg_temp
 AS $$
@@ -48,7 +48,8 @@ AS $$
                   WHERE s.pgt_id = st.pgt_id),
            ARRAY(SELECT s.source_relid FROM pgtrickle.pgt_dependencies AS s WHERE s.pgt_id = st.pgt_id),
            st.schedule, st.schedule_seconds, st.status, st.tier, st.refresh_mode, st.is_populated, st.needs_reinit,
-           st.last_refresh_at, st.consecutive_errors, st.full_ms, pgtrickle_changes.is_watched(st.pgt_id)
+           st.last_refresh_at, st.consecutive_errors, st.full_ms,
+           (SELECT coalesce(bool_and(s.captured), false) FROM pgtrickle.pgt_dependencies AS s WHERE s.pgt_id = st.pgt_id), st.timed
       FROM pgtrickle.pgt_stream_tables AS st
      ORDER BY st.pgt_id
 $$;
@@ -75,7 +76,7 @@ BEGIN
     enabled := CASE WHEN p_with_enabled THEN pgtrickle_changes.setting('enabled')::boolean END;
     -- A refresh that went well changes none of this, or what it repaired.
     SELECT coalesce(bit_xor(hashtextextended(concat_ws('|', st.pgt_id, st.pgt_schema, st.pgt_name, st.schedule, st.schedule_seconds,
-               st.status, st.tier, st.refresh_mode, st.is_populated, st.needs_reinit, st.definition_view), 0)), 0)
+               st.status, st.tier, st.refresh_mode, st.is_populated, st.needs_reinit, st.definition_view, st.timed), 0)), 0)
       INTO catalog_version
       FROM pgtrickle.pgt_stream_tables AS st;
     SELECT catalog_version # coalesce(bit_xor(hashtextextended(concat_ws('|', s.pgt_id, s.source_relid, s.captured), 1)), 0)

@@ -1,0 +1,181 @@
+"""Conditions on the transaction's time: ``now()``, ``CURRENT_DATE`` and their like, as of now and of the last refresh.
+
+A program's $4 is what ``now()`` was at the last refresh (docs/internals.md §1).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import fields, is_dataclass
+
+from postgast import pg_query_pb2 as kinds
+from postgast.pg_query_pb2 import Node
+from psycopg import sql
+
+from pg_trickle.algebra.plan import Plan, distinct
+from pg_trickle.algebra.recompute import Recompute
+from pg_trickle.algebra.source import Opaque
+from pg_trickle.algebra.timed import Timed, TimedFilter
+from pg_trickle.errors import UnsupportedQuery
+from pg_trickle.parse.tree import kind, outside_subqueries, rebuilt, strings
+from pg_trickle.scalar import BOOL, Scalar, composed
+
+Parsed = Callable[[Node], Scalar]
+
+# PostgreSQL computes each of them from the time at which the transaction began; the type is that of the value.
+_VALUES = {
+    kinds.SVFOP_CURRENT_DATE: "date",
+    kinds.SVFOP_CURRENT_TIME: "timetz",
+    kinds.SVFOP_CURRENT_TIME_N: "timetz",
+    kinds.SVFOP_CURRENT_TIMESTAMP: "timestamptz",
+    kinds.SVFOP_CURRENT_TIMESTAMP_N: "timestamptz",
+    kinds.SVFOP_LOCALTIME: "time",
+    kinds.SVFOP_LOCALTIME_N: "time",
+    kinds.SVFOP_LOCALTIMESTAMP: "timestamp",
+    kinds.SVFOP_LOCALTIMESTAMP_N: "timestamp",
+}
+_TIME = re.compile(r"\b(now|transaction_timestamp)\(\)|\b(CURRENT_(DATE|TIME)|LOCALTIME)", re.IGNORECASE)
+FUNCTIONS = frozenset({"now", "transaction_timestamp"})
+_STRICT = FUNCTIONS | {"date_trunc", "timezone"}
+_COMPARISONS = {"<", "<=", "=", ">=", ">", "<>"}
+
+
+def is_time(node: Node) -> bool:
+    """Whether the node is the time at which the transaction began, in any of its forms."""
+    if kind(node) == "sqlvalue_function":
+        return node.sqlvalue_function.op in _VALUES
+    return kind(node) == "func_call" and _called(node) in FUNCTIONS
+
+
+def reads_time(node: Node) -> bool:
+    """Whether an expression, subqueries apart, depends on that time."""
+    return any(map(is_time, outside_subqueries(node)))
+
+
+def check_timeless(plan: Plan) -> None:
+    """Make sure that nothing in a plan but its conditions on time reads the time."""
+    for node in distinct(plan):
+        if not isinstance(node, TimedFilter) and any(map(_TIME.search, _texts(node))):
+            raise UnsupportedQuery("time outside a condition", "no rule maintains it here.")
+
+
+def _texts(value: object) -> Iterator[str]:
+    """The expressions in an operator itself, not in those below it."""
+    if isinstance(value, Scalar | Opaque | Recompute):
+        yield value.text
+    elif isinstance(value, tuple):
+        for part in value:
+            yield from _texts(part)
+    elif is_dataclass(value):
+        parts = (getattr(value, field.name) for field in fields(value))
+        yield from (text for part in parts if not isinstance(part, Plan) for text in _texts(part))
+
+
+def timed(node: Node, parse: Parsed) -> Timed:
+    """A condition that reads the time; ``parse`` makes a scalar of a node."""
+    ranges = _ranges(node, parse)
+    near = None
+    if ranges:
+        text = sql.SQL(" OR ").join(sql.SQL("({r})").format(r=one.sql()) for one in ranges)
+        near = composed(text, frozenset(name for one in ranges for name in one.columns), BOOL)
+    return Timed(parse(node), parse(_before(node)), near)
+
+
+def _before(node: Node) -> Node:
+    """The expression as of the last refresh."""
+    return rebuilt(node, lambda part: _at_frontier(part) if is_time(part) else None)
+
+
+def _at_frontier(node: Node) -> Node:
+    moment = Node()
+    moment.param_ref.number = 4
+    moment = _cast(moment, "timestamptz")
+    if kind(node) == "func_call":
+        return moment
+    value = node.sqlvalue_function
+    return _cast(moment, _VALUES[value.op], value.typmod)
+
+
+def _cast(node: Node, to: str, digits: int = -1) -> Node:
+    made = Node()
+    made.type_cast.arg.CopyFrom(node)
+    for name in ("pg_catalog", to):
+        made.type_cast.type_name.names.add().string.sval = name
+    if digits >= 0:
+        made.type_cast.type_name.typmods.add().a_const.ival.ival = digits
+    return made
+
+
+def _ranges(node: Node, parse: Parsed) -> list[Scalar] | None:
+    """Ranges of columns outside which time changes nothing; None if it has parts of which none is known."""
+    if not reads_time(node):
+        return []
+    if kind(node) == "bool_expr":
+        found = [_ranges(part, parse) for part in node.bool_expr.args]
+        return None if None in found else [one for ranges in found if ranges for one in ranges]
+    if kind(node) != "a_expr" or node.a_expr.kind != kinds.AEXPR_OP:
+        return None
+    name = strings(list(node.a_expr.name))
+    left, right = node.a_expr.lexpr, node.a_expr.rexpr
+    if len(name) != 1 or name[0] not in _COMPARISONS:
+        return None
+    sides = [(left, right)] if kind(left) == "column_ref" else [(right, left)] if kind(right) == "column_ref" else []
+    return [_range(parse(one), bound, parse) for one, bound in sides if _is_bound(parse(one), bound)] or None
+
+
+def _range(value: Scalar, bound: Node, parse: Parsed) -> Scalar:
+    """The values between the bound as it was and as it is."""
+    text = sql.SQL("{c} >= LEAST({was}, {now}) AND {c} <= GREATEST({was}, {now})").format(
+        c=value.sql(), was=parse(_before(bound)).sql(), now=parse(bound).sql()
+    )
+    return composed(text, value.columns, BOOL)
+
+
+def _is_bound(value: Scalar, bound: Node) -> bool:
+    """Whether the bound is a moment, never NULL, in whose order an index on the column is.
+
+    A timestamp without time zone is none beside one with: the clocks are changed twice a year.
+    """
+    if not _is_moment(bound):
+        return False
+    return value.type.name in {"date", "timestamptz"} or (value.type.name == "timestamp" and _is_local(bound))
+
+
+def _is_moment(node: Node) -> bool:
+    match kind(node):
+        case "a_const":
+            return not node.a_const.isnull
+        case "type_cast":
+            return _is_moment(node.type_cast.arg)
+        case "a_expr":
+            operation = node.a_expr
+            plain = operation.kind == kinds.AEXPR_OP and strings(list(operation.name))[-1] in {"+", "-", "*"}
+            return plain and operation.HasField("lexpr") and all(map(_is_moment, (operation.lexpr, operation.rexpr)))
+        case "func_call":
+            return _called(node) in _STRICT and all(map(_is_moment, node.func_call.args))
+        case _:
+            return is_time(node)
+
+
+def _is_local(node: Node) -> bool:
+    """Whether a moment certainly has no time zone."""
+    match kind(node):
+        case "sqlvalue_function":
+            return _VALUES[node.sqlvalue_function.op] in {"date", "timestamp"}
+        case "type_cast":
+            return strings(list(node.type_cast.type_name.names))[-1] in {"date", "timestamp"}
+        case "a_expr":
+            return _is_local(node.a_expr.lexpr)
+        case "func_call" if _called(node) == "timezone":
+            return not _is_local(node.func_call.args[-1])
+        case "func_call" if _called(node) == "date_trunc":
+            return _is_local(node.func_call.args[1])
+        case _:
+            return False
+
+
+def _called(node: Node) -> str | None:
+    """The name of the built-in function that is called."""
+    name = strings(list(node.func_call.funcname))
+    return name[-1] if len(name) == 1 or name[0] == "pg_catalog" else None

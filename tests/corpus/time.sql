@@ -1,0 +1,79 @@
+-- a window of time
+SELECT v.page FROM public.visits v WHERE v.seen > (now() - '01:00:00'::interval) AND v.seconds > 1;
+--| key: none
+--| captured: visits (page, seconds, seen)
+--| final:
+--|   Project page__1
+--|     TimedFilter seen__1 > (now() - '01:00:00'::interval) near ("seen__1" >= LEAST($4::timestamp with time zone - '01:00:00'::interval, now() - '01:00:00'::interval) AND "seen__1" <= GREATEST($4::timestamp with time zone - '01:00:00'::interval, now() - '01:00:00'::interval))
+--|       Filter seconds__1 > 1
+--|         Scan public.visits (page__1, seconds__1, seen__1)
+
+-- the time of one side of a join
+SELECT o.id, c.name FROM public.orders o JOIN public.customers c ON c.id = o.customer_id WHERE o.placed = CURRENT_DATE;
+--| key: id
+--| captured: customers (id, name); orders (id, customer_id, placed)
+--| final:
+--|   Project id__1, name__1
+--|     Join id__2 = customer_id__1
+--|       TimedFilter placed__1 = current_date near ("placed__1" >= LEAST($4::timestamp with time zone::pg_catalog.date, current_date) AND "placed__1" <= GREATEST($4::timestamp with time zone::pg_catalog.date, current_date))
+--|         Scan public.orders (id__1, customer_id__1, placed__1)
+--|       Scan public.customers (id__2, name__1)
+--| when customers changed:
+--|   Project id__1, name__1
+--|     UnionAll
+--|       UnionAll
+--|         Join id__2 = customer_id__1
+--|           Elapsed placed__1 = current_date near ("placed__1" >= LEAST($4::timestamp with time zone::pg_catalog.date, current_date) AND "placed__1" <= GREATEST($4::timestamp with time zone::pg_catalog.date, current_date))
+--|             Scan public.orders (id__1, customer_id__1, placed__1)
+--|           Scan public.customers (id__2, name__1)
+--|         Join id__2 = customer_id__1
+--|           TimedFilter placed__1 = current_date near ("placed__1" >= LEAST($4::timestamp with time zone::pg_catalog.date, current_date) AND "placed__1" <= GREATEST($4::timestamp with time zone::pg_catalog.date, current_date))
+--|             Scan public.orders (id__1, customer_id__1, placed__1)
+--|           Changes public.customers (id__2, name__1)
+--|       Negate
+--|         Join id__2 = customer_id__1
+--|           Elapsed placed__1 = current_date near ("placed__1" >= LEAST($4::timestamp with time zone::pg_catalog.date, current_date) AND "placed__1" <= GREATEST($4::timestamp with time zone::pg_catalog.date, current_date))
+--|             Scan public.orders (id__1, customer_id__1, placed__1)
+--|           Changes public.customers (id__2, name__1)
+--| when orders changed:
+--|   Project id__1, name__1
+--|     Join id__2 = customer_id__1
+--|       UnionAll
+--|         Filter placed__1 = $4::timestamp with time zone::pg_catalog.date
+--|           Changes public.orders (id__1, customer_id__1, placed__1)
+--|         Elapsed placed__1 = current_date near ("placed__1" >= LEAST($4::timestamp with time zone::pg_catalog.date, current_date) AND "placed__1" <= GREATEST($4::timestamp with time zone::pg_catalog.date, current_date))
+--|           Scan public.orders (id__1, customer_id__1, placed__1)
+--|       Scan public.customers (id__2, name__1)
+
+-- either of two moments, and an expression
+SELECT v.page FROM public.visits v WHERE (v.seen > now() OR v.page IS NULL) AND NOT (now() - v.seen) < '01:00:00'::interval;
+--| key: none
+--| captured: visits (page, seen)
+--| final:
+--|   Project page__1
+--|     TimedFilter NOT (now() - seen__1) < '01:00:00'::interval
+--|       TimedFilter seen__1 > now() OR page__1 IS NULL near ("seen__1" >= LEAST($4::timestamp with time zone, now()) AND "seen__1" <= GREATEST($4::timestamp with time zone, now()))
+--|         Scan public.visits (page__1, seen__1)
+
+-- groups whose last row is old
+SELECT v.page, max(v.seen) AS seen FROM public.visits v GROUP BY v.page HAVING max(v.seen) < (now() - '01:00:00'::interval);
+--| key: page
+--| captured: visits (page, seen)
+--| state_9_1: by page__1: n rows, max1 max
+--|   Scan public.visits (page__1, seen__1)
+--| final:
+--|   TimedFilter max__1 < (now() - '01:00:00'::interval)
+--|     Project page__1="state_9_1_k1", max__1="state_9_1_max1"
+--|       Scan state_9_1 (state_9_1_k1, state_9_1_n, state_9_1_max1)
+
+-- counts of what is over
+SELECT v.page, count(*) AS n FROM public.visits v WHERE v.seen <= CURRENT_TIMESTAMP(3) GROUP BY v.page;
+--| key: page
+--| captured: visits (page, seen)
+--| state_9_1: by page__1: n rows
+--|   Project page__1
+--|     TimedFilter seen__1 <= current_timestamp(3) near ("seen__1" >= LEAST($4::timestamp with time zone::timestamp (3) with time zone, current_timestamp(3)) AND "seen__1" <= GREATEST($4::timestamp with time zone::timestamp (3) with time zone, current_timestamp(3)))
+--|       Scan public.visits (page__1, seen__1)
+--| final:
+--|   Project page__1="state_9_1_k1", count__1="state_9_1_n"
+--|     Scan state_9_1 (state_9_1_k1, state_9_1_n)
