@@ -6,6 +6,7 @@ of the same name does.  What the server refuses is raised as psycopg's own excep
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any, LiteralString, NamedTuple
 
 import psycopg
@@ -166,6 +167,22 @@ def refresh_stream_table(conn: Connection, name: str) -> None:
         _call(conn, "refresh_stream_table", {"name": name})
 
 
+def refresh_if_stale(conn: Connection, name: str, max_age: timedelta = timedelta(minutes=5)) -> bool:
+    """Refresh a stream table if what it shows is older than ``max_age``; whether it was."""
+    with conn.transaction():
+        _compile_stale(conn, name)
+        (was,) = _row(conn, "SELECT pgtrickle.refresh_if_stale(%s, %s)", name, max_age)
+    return bool(was)
+
+
+def repair_stream_table(conn: Connection, name: str) -> str:
+    """Mend a stream table's capture and states, refresh it and compare it with its query; what was wrong, in words."""
+    with conn.transaction():
+        _compile_stale(conn, name)
+        (report,) = _row(conn, "SELECT pgtrickle.repair_stream_table(%s)", name)
+    return str(report)
+
+
 def suspend_stream_table(conn: Connection, name: str) -> None:
     """Leave a stream table as it is until it is resumed."""
     _call(conn, "suspend_stream_table", {"name": name})
@@ -225,7 +242,7 @@ def _compile_stale(conn: Connection, name: str) -> None:
         _call(conn, "alter_stream_table_with_plan", {"name": table, "plan": Jsonb(plan.to_json())})
 
 
-def _row(conn: Connection, query: LiteralString, *parameters: str | bool) -> tuple[Any, ...]:
+def _row(conn: Connection, query: LiteralString, *parameters: str | bool | timedelta) -> tuple[Any, ...]:
     # Whatever row factory the caller's connection has.
     row = conn.cursor(row_factory=tuple_row).execute(query, parameters).fetchone()
     assert row is not None

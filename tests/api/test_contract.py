@@ -51,6 +51,27 @@ RESULTS = {
 }
 
 
+ANSWERS = {
+    "repair_stream_table": ("name text", "text"),
+    "refresh_if_stale": ("name text, max_age interval DEFAULT '00:05:00'::interval", "boolean"),
+    "pause_all": ("", "integer"),
+    "resume_all": ("", "integer"),
+    "bulk_create": ("definitions jsonb", "integer"),
+    "bulk_alter_stream_tables": ("names text[], changes jsonb", "integer"),
+    "bulk_drop_stream_tables": ("names text[]", "integer"),
+}
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_what_answers_in_a_word(db: Connection, name: str) -> None:
+    found = db.execute(
+        """SELECT pg_get_function_arguments(p.oid), pg_get_function_result(p.oid)
+             FROM pg_proc AS p WHERE p.pronamespace = 'pgtrickle'::regnamespace AND p.proname = %s""",
+        (name,),
+    ).fetchall()
+    assert found == [ANSWERS[name]]
+
+
 @pytest.mark.parametrize("name", CALLS)
 def test_arguments_and_defaults(db: Connection, name: str) -> None:
     found = db.execute(

@@ -15,6 +15,7 @@ CREATE TABLE pgtrickle.pgt_stream_tables (
     effective_refresh_mode text        NOT NULL CHECK (effective_refresh_mode IN ('DIFFERENTIAL', 'FULL', 'IMMEDIATE')),
     downgrade_reason       text,
     status                 text        NOT NULL DEFAULT 'INITIALIZING' CHECK (status IN ('INITIALIZING', 'ACTIVE', 'SUSPENDED', 'ERROR')),
+    paused                 boolean     NOT NULL DEFAULT false,
     is_populated           boolean     NOT NULL DEFAULT false,
     needs_reinit           boolean     NOT NULL DEFAULT false,
     reinit_reason          text,
@@ -44,6 +45,7 @@ CREATE TABLE pgtrickle.pgt_stream_tables (
     UNIQUE (pgt_schema, pgt_name)
 );
 COMMENT ON TABLE pgtrickle.pgt_stream_tables IS 'The stream tables: definition, state and how far each has got';
+COMMENT ON COLUMN pgtrickle.pgt_stream_tables.paused IS 'Suspended by pause_all, and to go on with resume_all';
 COMMENT ON COLUMN pgtrickle.pgt_stream_tables.frontier IS 'What the contents reflect: the transactions this snapshot sees, and no others (see also frontier_xid)';
 COMMENT ON COLUMN pgtrickle.pgt_stream_tables.frontier_xid IS 'The refreshing transaction itself: of its changes those up to frontier_seqs are in';
 COMMENT ON COLUMN pgtrickle.pgt_stream_tables.frontier_time IS 'What now() was for the contents: conditions on the time are maintained from there';

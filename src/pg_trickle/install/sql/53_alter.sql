@@ -181,7 +181,7 @@ CREATE FUNCTION pgtrickle_changes.resume(p_id bigint) RETURNS void
 AS $$
 BEGIN
     UPDATE pgtrickle.pgt_stream_tables AS st
-       SET status = CASE WHEN st.is_populated THEN 'ACTIVE' ELSE 'INITIALIZING' END, consecutive_errors = 0
+       SET status = CASE WHEN st.is_populated THEN 'ACTIVE' ELSE 'INITIALIZING' END, consecutive_errors = 0, paused = false
      WHERE st.pgt_id = p_id;
     -- What was written meanwhile is known to nobody.
     IF EXISTS (SELECT FROM pgtrickle.pgt_stream_tables AS st
