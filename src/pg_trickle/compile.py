@@ -138,7 +138,7 @@ def _incremental(request: CompileRequest, query: Query) -> Plan:
         timed=timed,
         explain=explain.incremental(stages, final, definition.stored),
         indexes=explain.wanted_indexes(request, stages, final),
-        immediate=None if timed else immediate(definition, sources, request.id),
+        immediate=None if timed else immediate(definition, sources, request),
     )
 
 

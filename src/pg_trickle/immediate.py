@@ -1,16 +1,38 @@
 """Programs that run inside the writing statement (docs/decisions/0010, docs/internals.md §10).
 
-The deltas are those of a refresh.  Only where the changes of a source are found differs: they are
-the statement's own transition tables, or what other statements under way have left to be worked off.
+The deltas are those of a refresh.  What differs is where the changes of a source are found: they are the
+statement's own transition tables, or what other statements under way have left to be worked off.  And where
+a change can be applied under locks of single rows, it is (``by_rows``).
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from pg_trickle import programs
+from pg_trickle.algebra.plan import Plan, distinct
+from pg_trickle.algebra.source import Empty, Scan, Source
+from pg_trickle.catalog.model import CompileRequest
+from pg_trickle.render.additive import add_up, clear_up, is_additive
 from pg_trickle.render.feed import Held, Statement
+from pg_trickle.render.reread import is_lookup, reread
+from pg_trickle.render.select import CommonTables
+from pg_trickle.stages import Stage
+
+# Values of these types look the same as text under any settings.
+PLAIN_TYPES = frozenset(
+    {"int2", "int4", "int8", "numeric", "bool", "text", "varchar", "bpchar", "uuid", "oid", "name", "char"}
+)
+_LITERAL = re.compile(r"'(?:[^']|'')*'")
+_CAST = re.compile(r'::\s*"?([a-z][a-z0-9_ ]*)', re.IGNORECASE)
+_PLAIN_CAST = re.compile(
+    r"(?:text|character|bpchar|varchar|name|bigint|integer|int|int2|int4|int8|smallint|numeric|boolean|bool|record"
+    r"|uuid|oid)\b",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,22 +41,81 @@ class Immediate:
 
     ``sources`` holds the program for a statement that changes just that source: each text goes on after
     ``WITH __pgt_delta AS (…)``.  ``held`` is for changes of any sources, read from where they were held back.
+    ``by_rows``: the locks of the rows written are enough, in whatever order statements are worked off; nothing
+    is ever held back, and a statement that yields 0 is the program's last.
+    ``settings``: whether what is computed may depend on settings of the session.
     """
 
     sources: dict[int, programs.Program]
     held: programs.Program
+    by_rows: bool
+    settings: bool
 
     def to_json(self) -> dict[str, Any]:
         """As the engine reads it."""
         return {
             "sources": {str(oid): list(program) for oid, program in self.sources.items()},
             "held": list(self.held),
+            "by_rows": self.by_rows,
+            "settings": self.settings,
         }
 
 
-def immediate(definition: programs.Definition, sources: dict[int, tuple[str, ...]], stream_table: int) -> Immediate:
+def immediate(
+    definition: programs.Definition, sources: dict[int, tuple[str, ...]], request: CompileRequest
+) -> Immediate:
     """The programs for the statements of each source."""
-    return Immediate(
-        sources={oid: programs.differential(definition, frozenset((oid,)), Statement())[0] for oid in sources},
-        held=programs.differential(definition, None, Held(stream_table))[0],
+    by_rows = _by_rows(definition, sources)
+    if by_rows is None:
+        made = {oid: programs.differential(definition, frozenset((oid,)), Statement())[0] for oid in sources}
+        held = programs.differential(definition, None, Held(request.id))[0]
+    else:
+        made, held = {next(iter(sources)): by_rows}, ()
+    texts = [text for program in (*made.values(), held, programs.full(definition)) for text in program]
+    return Immediate(made, held, by_rows is not None, is_sensitive(request, texts))
+
+
+def _by_rows(definition: programs.Definition, sources: dict[int, tuple[str, ...]]) -> programs.Program | None:
+    """The program that needs no more than the locks of the rows it writes, if there is one."""
+    if len(sources) != 1:
+        return None
+    final, target = definition.final, definition.target
+    if not definition.stages and is_lookup(final, target):
+        change = final.delta()
+        common = _common(change, final)
+        return (programs.counting(reread(final, target, change, common), common),)
+    stage = definition.stages[0] if len(definition.stages) == 1 else None
+    if not isinstance(stage, Stage):
+        return None
+    store = definition.store(stage)
+    change = stage.below.delta()
+    if isinstance(change, Empty) or _reads_tables(change) or not is_additive(final, store, target):
+        return None
+    first, second = _common(change), _common(change)
+    return (
+        programs.counting(add_up(final, store, change, first), first),
+        programs.counting(clear_up(final, store, target, change, second), second),
     )
+
+
+def _common(*plans: Plan) -> CommonTables:
+    return CommonTables(plans, feed=Statement())
+
+
+def _reads_tables(plan: Plan) -> bool:
+    return any(isinstance(node, Scan) and isinstance(node.table, Source) for node in distinct(plan))
+
+
+def is_sensitive(request: CompileRequest, texts: Iterable[str]) -> bool:
+    """Whether the session's settings (DateStyle, TimeZone …) may matter to the programs.
+
+    They matter to functions that are not immutable, and where values are read from or turned into text.
+    A cautious guess: it is only about saving the time that pinning them takes.
+    """
+    if any(function.volatility != "immutable" for function in request.functions):
+        return True
+    used = [one for relation in request.relations for one in relation.columns if one.name in relation.used]
+    if any(one.base not in PLAIN_TYPES for one in (*request.columns, *used)):
+        return True
+    casts = (cast for text in texts for cast in _CAST.findall(_LITERAL.sub("''", text)))
+    return any(not _PLAIN_CAST.match(cast) for cast in casts)

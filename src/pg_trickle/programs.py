@@ -93,7 +93,7 @@ def _printed(statement: sql.Composable) -> str:
     return statement.as_string(None)
 
 
-def _counting(count: sql.Composable, common: CommonTables) -> str:
+def counting(count: sql.Composable, common: CommonTables) -> str:
     """A statement of WITH queries and the SELECT that counts what they wrote."""
     return _printed(sql.SQL("{ctes}{count}").format(ctes=common.with_clause(), count=count))
 
@@ -125,7 +125,7 @@ def full(definition: Definition) -> Program:
 
 
 def _written(target: Target, delta: sql.Composable, common: CommonTables) -> str:
-    return _counting(apply(target, delta, common), common)
+    return counting(apply(target, delta, common), common)
 
 
 def verify(definition: Definition) -> str:
@@ -244,7 +244,7 @@ def _statements(definition: Definition, parts: list[_Part], feed: Feed) -> tuple
 def _cleared(state: State, feed: Feed) -> str:
     common = CommonTables((), feed=feed)
     common.add_writing("y", sql.SQL("DELETE FROM {delta}").format(delta=_delta_table(state)))
-    return _counting(sql.SQL("SELECT 0"), common)
+    return counting(sql.SQL("SELECT 0"), common)
 
 
 def _travelling(groups: list[list[_Part]]) -> frozenset[State]:
@@ -278,10 +278,10 @@ def _statement(definition: Definition, group: list[_Part], travelling: frozenset
             ),
         )
     if direct is not None:
-        return _counting(apply_directly(definition.final, definition.store(direct), definition.target, common), common)
+        return counting(apply_directly(definition.final, definition.store(direct), definition.target, common), common)
     if group[-1].stage is None:
         return _written(definition.target, renamed(definition.target, common.select(group[-1].change)), common)
-    return _counting(sql.SQL("SELECT 0"), common)
+    return counting(sql.SQL("SELECT 0"), common)
 
 
 def _direct_stage(definition: Definition, group: list[_Part]) -> Stage | None:

@@ -43,7 +43,7 @@ def add_stage(store: Store, change: Plan, common: CommonTables) -> None:
     stage = store.stage
     prefix = stage.state.name
     made = {part: f"{prefix}_{part}" for part in ("g", "j", "r", "u")}
-    common.add(made["g"], _groups(stage, change, common))
+    common.add(made["g"], groups(stage, change, common))
     common.add(made["j"], _beside(store, made["g"]))
     if stage.recomputed:
         common.add(made["r"], _recomputed(stage, made["j"], common))
@@ -122,7 +122,8 @@ def _tests(one: StateColumn) -> list[sql.SQL]:
             return []
 
 
-def _groups(stage: Stage, change: Plan, common: CommonTables) -> sql.Composable:
+def groups(stage: Stage, change: Plan, common: CommonTables) -> sql.Composable:
+    """The delta below, summed up for each touched group: the group's key, and what is added to each counter."""
     keys = [
         sql.SQL("{value} AS {name}").format(value=value, name=sql.Identifier(key.name))
         for value, (key, _) in zip(_key_values(stage), stage.keys, strict=True)

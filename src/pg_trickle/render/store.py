@@ -59,7 +59,7 @@ def is_direct(final: Plan, stage: AnyStage, target: Target) -> bool:
     """Whether the final plan shows each group of the stage's state at most once, under the state's own key."""
     if isinstance(stage, Recomputed) or target.key is None or stage.is_global:
         return False
-    origin = dict(_passed(final, stage))
+    origin = dict(passed(final, stage))
     keys = {key.name for key, _ in stage.keys}
     shown = [origin.get(column.name) for name, column in target.columns if name in target.key]
     return len(shown) == len(keys) and set(shown) == keys
@@ -76,9 +76,18 @@ def store_in(target: Target, final: Plan, stages: tuple[AnyStage, ...]) -> Store
     stage = stages[-1]
     if isinstance(stage, Recomputed) or any(isinstance(one, Recomputed) for one in stages):
         return None
+    found: dict[str, str] = {}
+    for name, state in shown_by(target, final, stage).items():
+        found.setdefault(state, name)
+    needed = {key.name for key, _ in stage.keys} | {one.name for one in stage.rest}
+    return Store(stage, target, tuple(found.items())) if needed <= found.keys() else None
+
+
+def shown_by(target: Target, final: Project, stage: Stage) -> dict[str, str]:
+    """The columns of the target that tell a column of the state each, when the plan only projects the state."""
     scan = final.input
     if not isinstance(scan, Scan):
-        return None
+        return {}
     attributes = {field.attribute: field.column.name for field in scan.fields}
     sums = {
         SHOWN_SUM.format(
@@ -90,24 +99,23 @@ def store_in(target: Target, final: Plan, stages: tuple[AnyStage, ...]) -> Store
         if count.role in {Role.ROWS, Role.COUNT}
     }
     plain = {sql.Identifier(name).as_string(None): attribute for attribute, name in attributes.items()}
-    found: dict[str, str] = {}
     by_name = {column.name: name for name, column in target.columns}
+    found: dict[str, str] = {}
     for item in final.items:
         state = plain.get(item.value.text) or sums.get(item.value.text)
         if state is not None and item.column.name in by_name:
-            found.setdefault(state, by_name[item.column.name])
-    needed = {key.name for key, _ in stage.keys} | {one.name for one in stage.rest}
-    return Store(stage, target, tuple(found.items())) if needed <= found.keys() else None
+            found[by_name[item.column.name]] = state
+    return found
 
 
-def _passed(plan: Plan, stage: Stage) -> Iterator[tuple[str, str]]:
+def passed(plan: Plan, stage: Stage) -> Iterator[tuple[str, str]]:
     """The plan's columns that are columns of the state, passed through."""
     if isinstance(plan, Scan) and plan.table == stage.state:
         yield from ((field.column.name, field.attribute) for field in plan.fields)
     elif isinstance(plan, Filter):
-        yield from _passed(plan.input, stage)
+        yield from passed(plan.input, stage)
     elif isinstance(plan, Project):
-        below = dict(_passed(plan.input, stage))
+        below = dict(passed(plan.input, stage))
         for item in plan.items:
             if item.value.is_column and (source := _only(item.value)) in below:
                 yield item.column.name, below[source]

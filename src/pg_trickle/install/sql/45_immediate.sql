@@ -71,6 +71,25 @@ BEGIN
 END
 $$;
 
+CREATE FUNCTION pgtrickle_changes.immediate_guard(p_function oid) RETURNS text
+    LANGUAGE plpgsql STABLE STRICT
+    SET search_path = pg_catalog, pg_temp
+    SET quote_all_identifiers = off
+AS $$
+-- Like capture_guard, and with a hash for which nobody can make two texts: here the owner's query is a part of them.
+DECLARE
+    v_plain  text := pg_get_functiondef(p_function);
+    v_quoted text;
+BEGIN
+    PERFORM set_config('quote_all_identifiers', 'on', true);
+    v_quoted := pg_get_functiondef(p_function);
+    RETURN format('pg_catalog.sha256(pg_catalog.convert_to(pg_catalog.pg_get_functiondef(%s::pg_catalog.oid), ''UTF8'')) OPERATOR(pg_catalog.=) ANY (%L::pg_catalog.bytea[])',
+        p_function, (SELECT array_agg(sha256(convert_to(t.text, 'UTF8')))
+                       FROM unnest(ARRAY[v_plain, regexp_replace(v_plain, E'\n RETURNS trigger\n', E'\n RETURNS pg_catalog.trigger\n'),
+                                         v_quoted, regexp_replace(v_quoted, E'\n RETURNS "trigger"\n', E'\n RETURNS "pg_catalog"."trigger"\n')]) AS t(text)));
+END
+$$;
+
 CREATE FUNCTION pgtrickle_changes.immediate_delta(p_source oid, p_columns text[], p_event text) RETURNS text
     LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, pg_temp
@@ -192,6 +211,7 @@ BEGIN
         '    __pgt_open  pg_catalog.int8;\n'
         '    __pgt_held  pg_catalog.bool;\n'
         '    __pgt_wrote pg_catalog.int8;\n'
+        '    __pgt_texts pg_catalog.text[];\n'
         'BEGIN\n'
         '    IF current_user OPERATOR(pg_catalog.<>) pg_catalog.pg_get_userbyid(%s::pg_catalog.oid) THEN\n'
         '        RETURN NULL;\n'
@@ -210,27 +230,42 @@ BEGIN
 END
 $$;
 
-CREATE FUNCTION pgtrickle_changes.immediate_program(p_program jsonb, p_delta text, p_warning text, p_rest text) RETURNS text
+CREATE FUNCTION pgtrickle_changes.immediate_texts(p_program jsonb, p_delta text) RETURNS text[]
     LANGUAGE plpgsql IMMUTABLE
     SET search_path = pg_catalog, pg_temp
 AS $$
--- The statements of a program on a delta: as they stand, with plans that the session keeps; and for more than a few hundred rows
--- planned for their number.  A plan made for one row can take hours over a hundred thousand.
-DECLARE
-    v_item   record;
-    v_text   text;
-    v_static text := '';
-    v_sized  text := '';
-    v_told   text;
+-- The statements of a program on a delta.
 BEGIN
-    FOR v_item IN SELECT s.value FROM jsonb_array_elements_text(p_program) WITH ORDINALITY AS s(value, place) ORDER BY s.place LOOP
-        v_text := 'WITH __pgt_delta AS (' || p_delta || ')' || v_item.value;
-        v_told := E'            IF __pgt_wrote IS NULL THEN\n                ' || p_warning || E'\n                ' || p_rest
-                  || E'\n                RETURN NULL;\n            END IF;\n';
-        v_static := v_static || '            ' || v_text || E' INTO __pgt_wrote;\n' || v_told;
-        v_sized := v_sized || '            EXECUTE ' || quote_literal(v_text) || E' INTO __pgt_wrote;\n' || v_told;
+    RETURN ARRAY(SELECT 'WITH __pgt_delta AS (' || p_delta || ')' || s.value
+                   FROM jsonb_array_elements_text(p_program) WITH ORDINALITY AS s(value, place) ORDER BY s.place);
+END
+$$;
+
+CREATE FUNCTION pgtrickle_changes.immediate_program(p_texts text[], p_name text, p_by_rows boolean, p_warning text, p_rest text) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- A program's statements as they stand, with plans that the session keeps; and for more than a few hundred rows planned for their
+-- number.  A plan made for one row can take hours over a hundred thousand.  Those texts are elsewhere: the trigger's WHEN hashes
+-- all of this.
+DECLARE
+    v_result text := E'        IF __pgt_rows OPERATOR(pg_catalog.>) 200 THEN\n            __pgt_texts := pgtrickle_changes.' || p_name || E'_texts();\n        END IF;\n';
+BEGIN
+    FOR v_place IN 1..cardinality(p_texts) LOOP
+        v_result := v_result || format(E'        IF __pgt_rows OPERATOR(pg_catalog.<=) 200 THEN\n            %s INTO __pgt_wrote;\n'
+                                       '        ELSE\n            EXECUTE __pgt_texts[%s] INTO __pgt_wrote;\n        END IF;\n', p_texts[v_place], v_place);
+        IF NOT p_by_rows THEN
+            v_result := v_result || E'        IF __pgt_wrote IS NULL THEN\n            ' || p_warning || E'\n            ' || p_rest
+                        || E'\n            RETURN NULL;\n        END IF;\n';
+        ELSIF v_place < cardinality(p_texts) THEN
+            v_result := v_result || E'        IF __pgt_wrote OPERATOR(pg_catalog.=) 0 THEN\n            RETURN NULL;\n        END IF;\n';
+        ELSE
+            v_result := v_result || E'        IF __pgt_wrote IS NULL THEN\n            RAISE EXCEPTION USING ERRCODE = ''40001'','
+                        ' MESSAGE = ''could not serialize access due to concurrent update'','
+                        ' DETAIL = ''Another transaction has deleted what this one writes anew.'', HINT = ''Try again.'';\n        END IF;\n';
+        END IF;
     END LOOP;
-    RETURN E'        IF __pgt_rows OPERATOR(pg_catalog.<=) 200 THEN\n' || v_static || E'        ELSE\n' || v_sized || E'        END IF;\n';
+    RETURN v_result;
 END
 $$;
 
@@ -240,17 +275,27 @@ CREATE FUNCTION pgtrickle_changes.immediate_after(p_table pgtrickle.pgt_stream_t
 AS $$
 -- What happens after a statement: the note that it is under way goes; then the change is held back, or worked off.
 DECLARE
-    v_id     bigint := p_table.pgt_id;
-    v_delta  text := pgtrickle_changes.immediate_delta(p_source, p_columns, p_event);
-    v_rest   text := format('PERFORM pgtrickle_changes.maintain_%s_rest(%%s);', v_id);
-    v_hold   text;
-    v_note   text := format('INSERT INTO pgtrickle_changes.under_way_%s (xid, what) VALUES (pg_catalog.pg_current_xact_id(), %%L)', v_id);
-    v_checks text := pgtrickle_changes.immediate_checks(p_table);
-BEGIN
-    v_hold := CASE WHEN p_event = 'trunc' THEN format(v_note, 't') || ';' ELSE format(
-        'INSERT INTO pgtrickle_changes.held_%s_%s (%sw, xid) SELECT d.*, pg_catalog.pg_current_xact_id() FROM (%s) AS d; %s;', v_id, p_source,
+    v_id      bigint := p_table.pgt_id;
+    v_by_rows boolean := (p_plan #>> '{programs,immediate,by_rows}')::boolean;
+    v_delta   text := pgtrickle_changes.immediate_delta(p_source, p_columns, p_event);
+    v_rest    text := format('PERFORM pgtrickle_changes.maintain_%s_rest(%%s);', v_id);
+    v_count   text := CASE WHEN p_event = 'trunc' THEN '1' ELSE pgtrickle_changes.immediate_count(p_source, p_columns, p_event) END;
+    v_checks  text := pgtrickle_changes.immediate_checks(p_table);
+    v_work    text := CASE WHEN p_event = 'trunc' THEN '        ' || format(v_rest, 'true') || E'\n'
+        ELSE CASE WHEN v_by_rows THEN '' ELSE '        ' || pgtrickle_changes.immediate_turn(v_id) || E';\n' END
+             || pgtrickle_changes.immediate_program(
+                    pgtrickle_changes.immediate_texts(p_plan #> ARRAY['programs', 'immediate', 'sources', p_source::text], v_delta),
+                    format('maintain_%s_%s_%s', v_id, p_source, p_event), v_by_rows,
+                    pgtrickle_changes.immediate_warning(p_table), format(v_rest, 'true')) END;
+    v_note    text := format('INSERT INTO pgtrickle_changes.under_way_%s (xid, what) VALUES (pg_catalog.pg_current_xact_id(), %%L);', v_id);
+    v_hold    text := CASE WHEN p_event = 'trunc' THEN format(v_note, 't') ELSE format(
+        'INSERT INTO pgtrickle_changes.held_%s_%s (%sw, xid) SELECT d.*, pg_catalog.pg_current_xact_id() FROM (%s) AS d; %s', v_id, p_source,
         (SELECT coalesce(string_agg(format('%I, ', c.buffer_column), '' ORDER BY c.attnum), '') FROM pgtrickle_changes.read_columns(p_source, p_columns) AS c),
         v_delta, format(v_note, 'h')) END;
+BEGIN
+    IF v_by_rows THEN
+        RETURN '    __pgt_rows := ' || v_count || E';\n    IF __pgt_rows OPERATOR(pg_catalog.>) 0 THEN' || v_checks || E'\n' || v_work || '    END IF;';
+    END IF;
     RETURN format($q$
     WITH mine AS MATERIALIZED (
         SELECT u.ctid AS place, u.what FROM pgtrickle_changes.under_way_%s AS u WHERE u.xid OPERATOR(pg_catalog.=) pg_catalog.pg_current_xact_id()),
@@ -259,20 +304,19 @@ BEGIN
          WHERE u.ctid OPERATOR(pg_catalog.=) (SELECT m.place FROM mine AS m WHERE m.what OPERATOR(pg_catalog.=) 'o'::"char" LIMIT 1))
     SELECT pg_catalog.count(*) FILTER (WHERE m.what OPERATOR(pg_catalog.=) 'o'::"char"), pg_catalog.bool_or(m.what OPERATOR(pg_catalog.<>) 'o'::"char")
       INTO __pgt_open, __pgt_held FROM mine AS m;
-    __pgt_rows := $q$, v_id)
-        || CASE WHEN p_event = 'trunc' THEN '1' ELSE pgtrickle_changes.immediate_count(p_source, p_columns, p_event) END || format($q$;
-    IF __pgt_open OPERATOR(pg_catalog.>) 1 OR __pgt_held THEN
-        IF __pgt_rows OPERATOR(pg_catalog.>) 0 THEN
-            $q$) || v_hold || $q$
-            __pgt_held := true;
-        END IF;
-        IF __pgt_open OPERATOR(pg_catalog.<=) 1 AND __pgt_held THEN$q$ || v_checks || E'\n            ' || format(v_rest, 'false') || $q$
-        END IF;
-    ELSIF __pgt_rows OPERATOR(pg_catalog.>) 0 THEN$q$ || v_checks || E'\n'
-        || CASE WHEN p_event = 'trunc' THEN '        ' || format(v_rest, 'true') || E'\n'
-                ELSE '        ' || pgtrickle_changes.immediate_turn(v_id) || E';\n'
-                     || pgtrickle_changes.immediate_program(p_plan #> ARRAY['programs', 'immediate', 'sources', p_source::text], v_delta, pgtrickle_changes.immediate_warning(p_table), format(v_rest, 'true')) END
-        || '    END IF;';
+    __pgt_rows := $q$, v_id) || v_count || $q$;
+    IF (__pgt_open OPERATOR(pg_catalog.>) 1 OR __pgt_held) AND __pgt_rows OPERATOR(pg_catalog.>) 0 THEN
+        $q$ || v_hold || $q$
+        __pgt_held := true;
+        __pgt_rows := 0;
+    END IF;
+    IF __pgt_open OPERATOR(pg_catalog.>) 1 OR NOT __pgt_held AND __pgt_rows OPERATOR(pg_catalog.=) 0 THEN
+        RETURN NULL;
+    END IF;$q$ || v_checks || $q$
+    IF __pgt_held THEN
+        $q$ || format(v_rest, 'false') || $q$
+    ELSE
+$q$ || v_work || '    END IF;';
 END
 $$;
 
@@ -318,12 +362,15 @@ DECLARE
     v_settings text;
     v_function regprocedure;
 BEGIN
+    -- Pinning takes longer than the rest of the maintenance: the compiler says whether what is pinned can matter.
     SELECT string_agg(format(' SET %I = %L', s.name, coalesce(p_table.settings ->> s.name, s.pinned)), '' ORDER BY s.place)
       INTO v_settings
-      FROM (VALUES (1, 'jit', 'off'), (2, 'row_security', 'on'), (3, 'transform_null_equals', 'off'), (4, 'standard_conforming_strings', 'on'),
+      FROM (VALUES (1, 'jit', 'off'), (2, 'standard_conforming_strings', 'on'), (3, 'transform_null_equals', 'off'), (4, 'row_security', 'on'),
                    (5, 'TimeZone', 'UTC'), (6, 'DateStyle', 'ISO, MDY'), (7, 'IntervalStyle', 'postgres'), (8, 'extra_float_digits', '1'),
                    (9, 'bytea_output', 'hex'), (10, 'lc_monetary', 'C'), (11, 'lc_numeric', 'C'), (12, 'lc_time', 'C'),
-                   (13, 'default_text_search_config', 'pg_catalog.simple')) AS s(place, name, pinned);
+                   (13, 'default_text_search_config', 'pg_catalog.simple')) AS s(place, name, pinned)
+     WHERE s.place <= 2 OR p_name LIKE '%\_rest' OR (p_name NOT LIKE '%\_begin' AND p_name NOT LIKE '%\_texts' AND (
+           SELECT p.plan #>> '{programs,immediate,settings}' IS DISTINCT FROM 'false' FROM pgtrickle.pgt_plans AS p WHERE p.pgt_id = p_table.pgt_id));
     EXECUTE format('CREATE FUNCTION pgtrickle_changes.%I(%s) RETURNS %s LANGUAGE plpgsql VOLATILE SECURITY DEFINER'
                    ' SET search_path = pg_catalog, pg_temp%s AS %L', p_name, p_arguments, p_returns, v_settings, p_body);
     v_function := to_regprocedure(format('pgtrickle_changes.%I(%s)', p_name, replace(p_arguments, 'p_full ', '')));
@@ -398,6 +445,13 @@ BEGIN
                                   ('del', 'AFTER DELETE', 'REFERENCING OLD TABLE AS __pgt_old'),
                                   ('trunc', 'AFTER TRUNCATE', '')) AS e(name, at, rows)
         LOOP
+            CONTINUE WHEN v_event.name = 'begin' AND (v_plan #>> '{programs,immediate,by_rows}')::boolean;
+            IF v_event.name IN ('ins', 'upd', 'del') THEN
+                PERFORM pgtrickle_changes.make_owned_function(p_table, format('maintain_%s_%s_%s_texts', v_id, v_source.oid, v_event.name), '', 'text[]',
+                    format(E'\nBEGIN\n    RETURN %L::pg_catalog.text[];\nEND\n', pgtrickle_changes.immediate_texts(
+                        v_plan #> ARRAY['programs', 'immediate', 'sources', v_source.oid::text],
+                        pgtrickle_changes.immediate_delta(v_source.oid, v_source.columns_used, v_event.name))));
+            END IF;
             v_function := CASE WHEN v_event.name = 'begin' THEN to_regprocedure(format('pgtrickle_changes.maintain_%s_begin()', v_id))
                 ELSE pgtrickle_changes.make_owned_function(p_table, format('maintain_%s_%s_%s', v_id, v_source.oid, v_event.name), '', 'trigger',
                     pgtrickle_changes.immediate_body(p_table,
@@ -405,10 +459,20 @@ BEGIN
             v_trigger := pgtrickle_changes.immediate_trigger(v_id, v_event.name);
             EXECUTE format('CREATE TRIGGER %I %s ON %s %s FOR EACH STATEMENT WHEN (%s) EXECUTE FUNCTION %s',
                 v_trigger, v_event.at, v_source.oid::regclass, v_event.rows,
-                pgtrickle_changes.capture_guard(v_function), v_function);
+                pgtrickle_changes.immediate_guard(v_function), v_function);
             EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER %I', v_source.oid::regclass, v_trigger);
         END LOOP;
     END LOOP;
+    IF (v_plan #>> '{programs,immediate,by_rows}')::boolean THEN
+        -- Statements within statements add in any order: in between a counter may be below zero.
+        FOR v_event IN
+            SELECT c.conname AS name, c.conrelid::regclass AS at FROM pg_constraint AS c
+             WHERE c.contype = 'c' AND c.connamespace = 'pgtrickle_changes'::regnamespace
+               AND c.conrelid IN (SELECT to_regclass(format('pgtrickle_changes.%I', t.item ->> 'name')) FROM jsonb_array_elements(v_plan -> 'states') AS t(item))
+        LOOP
+            EXECUTE format('ALTER TABLE %s DROP CONSTRAINT %I', v_event.at, v_event.name);
+        END LOOP;
+    END IF;
     INSERT INTO pgtrickle_changes.immediate (pgt_id, stamp, since) VALUES (v_id, pgtrickle_changes.immediate_stamp(v_id), pg_current_xact_id());
 END
 $$;
@@ -537,6 +601,9 @@ BEGIN
      WHERE st.pgt_id = p_id
     RETURNING st.* INTO v_table;
     PERFORM pgtrickle_changes.set_dependencies(v_table, v_plan);
+    -- With their constraints.
+    PERFORM pgtrickle_changes.drop_states(p_id);
+    PERFORM pgtrickle_changes.make_states(v_table, v_plan);
     FOR v_source IN SELECT d.source_relid FROM pgtrickle.pgt_dependencies AS d WHERE d.pgt_id = p_id ORDER BY d.source_relid LOOP
         PERFORM pgtrickle_changes.sync_capture(v_source, v_table.owner_oid);
     END LOOP;

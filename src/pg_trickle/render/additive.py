@@ -1,0 +1,170 @@
+"""A stage of counters and sums by additions alone, so that writers wait for nobody but the writers of their groups.
+
+The new value of a group is what is stored *when its row is locked*, plus the delta: PostgreSQL's upsert reads the
+newest version whatever the statement's snapshot.  Rows are locked in the order of their keys.  The order in which
+statements add doesn't matter, so a counter may be below zero while another statement is under way.
+
+Two statements, the second with a snapshot that is younger than its locks::
+
+    g   the delta, summed up for each touched group; both
+    y   each added to its row                                                    (first)
+    a   what the touched groups show                                             (second)
+    x   rows of groups that show nothing any more, z  groups of which nothing is left
+"""
+
+from __future__ import annotations
+
+from psycopg import sql
+
+from pg_trickle.algebra.linear import Project
+from pg_trickle.algebra.plan import Plan
+from pg_trickle.algebra.source import Opaque, Scan
+from pg_trickle.render.apply import Target, located
+from pg_trickle.render.parts import listed, names
+from pg_trickle.render.reread import show
+from pg_trickle.render.select import CommonTables, relation
+from pg_trickle.render.stage import grouped_delta, groups
+from pg_trickle.render.store import Store, is_direct, passed, shown_by
+from pg_trickle.stages import Role, Stage, StateColumn
+
+
+def is_additive(final: Plan, store: Store, target: Target) -> bool:
+    """Whether a stage, the only one, can be maintained so."""
+    stage = store.stage
+    if not is_direct(final, stage, target) or not all(one.is_added for one in stage.rest):
+        return False
+    # Where the stream table is the state it may show nothing else, for nothing else would be up to date.
+    return store.target is None or len(_places(final, store)) == len(target.names)
+
+
+def _places(final: Plan, store: Store) -> dict[str, str]:
+    """The columns of the store, and of which column of the state each is."""
+    if store.target is None or not isinstance(final, Project):
+        return {one: one for one in (*store.stage.key_names, *(rest.name for rest in store.stage.rest))}
+    return shown_by(store.target, final, store.stage)
+
+
+def add_up(final: Plan, store: Store, change: Plan, common: CommonTables) -> sql.Composable:
+    """Add the delta to the stored counters; the SELECT is 0 when there is nothing more to do."""
+    stage = store.stage
+    _touched(stage, change, common)
+    places = _places(final, store)
+    rest = {one.name: one for one in stage.rest}
+    keys = [name for name, state in places.items() if state not in rest]
+    counters = {name: rest[state] for name, state in places.items() if state in rest}
+    common.add_writing(
+        "y",
+        sql.SQL(
+            "INSERT INTO {table} AS t ({keys}, {columns}) SELECT {key_values}, {added} FROM g WHERE {any}"
+            " ORDER BY {key_values} ON CONFLICT ({keys}) DO UPDATE SET {sums} RETURNING {rows} AS n"
+        ).format(
+            table=store.table,
+            keys=names(keys),
+            columns=names(counters),
+            key_values=names(places[name] for name in keys),
+            added=listed(_inserted(store, one) for one in counters.values()),
+            any=sql.SQL(" OR ").join(sql.SQL("{d} <> 0").format(d=_delta(one)) for one in stage.rest),
+            sums=listed(
+                sql.SQL("{c} = {sum}").format(c=sql.Identifier(name), sum=_sum(store, one))
+                for name, one in counters.items()
+            ),
+            rows=sql.Identifier("t", next(name for name, one in counters.items() if one.role is Role.ROWS)),
+        ),
+    )
+    what = sql.SQL("count(*)") if store.target is None else sql.SQL("count(*) FILTER (WHERE n = 0)")
+    return sql.SQL("SELECT {what} FROM y").format(what=what)
+
+
+def clear_up(final: Plan, store: Store, target: Target, change: Plan, common: CommonTables) -> sql.Composable:
+    """Show what the touched groups hold now, and remove those that hold nothing."""
+    stage = store.stage
+    _touched(stage, change, common)
+    empty = sql.SQL(" AND ").join(sql.SQL("coalesce({c}, 0) = 0").format(c=store.stored(one)) for one in stage.rest)
+    gone = sql.SQL("DELETE FROM {table} AS s USING g WHERE {match} AND {empty} RETURNING 1").format(
+        table=store.table, match=store.match("g"), empty=empty
+    )
+    common.add_writing("z", gone)
+    if store.target is not None:
+        return sql.SQL("SELECT count(*) FROM z")
+    shown = [column.name for _, column in target.columns]
+    origin = dict(passed(final, stage))
+    located_by = {name: origin[column.name] for name, column in target.columns if name in (target.key or ())}
+    common.add(
+        "a",
+        sql.SQL("SELECT {shown} FROM g JOIN {state} AS s ON {match} CROSS JOIN LATERAL ({row}) AS a").format(
+            shown=listed(
+                sql.SQL("a.{plan} AS {name}").format(plan=sql.Identifier(plan), name=sql.Identifier(name))
+                for plan, name in zip(shown, target.names, strict=True)
+            ),
+            state=relation(stage.state),
+            match=store.match("g"),
+            row=common.select(_of_state(final, stage)),
+        ),
+    )
+    same = located(target, "t", "a", {name: name for name in target.key or ()})
+    common.add_writing(
+        "x",
+        sql.SQL(
+            "DELETE FROM {table} AS t USING g WHERE {match} AND NOT EXISTS (SELECT FROM a WHERE {same}) RETURNING 1"
+        ).format(table=target.table, match=located(target, "t", "g", located_by), same=same),
+    )
+    return show(target, common)
+
+
+def _touched(stage: Stage, change: Plan, common: CommonTables) -> None:
+    common.add("g", groups(stage, grouped_delta(stage, change), common))
+
+
+def _delta(one: StateColumn) -> sql.Identifier:
+    return sql.Identifier(f"d_{one.name}")
+
+
+def _is_shown_null(store: Store, one: StateColumn) -> bool:
+    """Where the stream table is the state, a sum of nothing is NULL there."""
+    return store.target is not None and one.role is Role.SUM
+
+
+def _inserted(store: Store, one: StateColumn) -> sql.Composable:
+    if not _is_shown_null(store, one):
+        return _delta(one)
+    return sql.SQL("CASE WHEN {count} <> 0 OR {d} <> 0 THEN {d} END").format(
+        count=_delta(_counter_of(store, one)), d=_delta(one)
+    )
+
+
+def _counter_of(store: Store, one: StateColumn) -> StateColumn:
+    rows = next(other for other in store.stage.rest if other.role is Role.ROWS)
+    found = [
+        other
+        for other in store.stage.rest
+        if other.role is Role.COUNT and (other.argument, other.condition) == (one.argument, one.condition)
+    ]
+    return found[0] if found else rows
+
+
+def _sum(store: Store, one: StateColumn) -> sql.Composable:
+    total = _total(store, one)
+    if not _is_shown_null(store, one):
+        return total
+    return sql.SQL("CASE WHEN {count} <> 0 OR {total} <> 0 THEN {total} END").format(
+        count=_total(store, _counter_of(store, one)), total=total
+    )
+
+
+def _total(store: Store, one: StateColumn) -> sql.Composable:
+    name = dict(store.shown).get(one.name, one.name) if store.target is not None else one.name
+    mine, theirs = sql.Identifier("t", name), sql.Identifier("excluded", name)
+    template = (
+        sql.SQL("coalesce({mine}, 0) + coalesce({theirs}, 0)")
+        if _is_shown_null(store, one)
+        else sql.SQL("{mine} + {theirs}")
+    )
+    return sql.SQL("({sum})").format(sum=template.format(mine=mine, theirs=theirs))
+
+
+def _of_state(plan: Plan, stage: Stage) -> Plan:
+    """The final plan over the stored row ``s`` of one group."""
+    if not isinstance(plan, Scan):
+        return plan.over(lambda below: _of_state(below, stage))
+    values = listed(sql.SQL("s.{name}").format(name=sql.Identifier(field.attribute)) for field in plan.fields)
+    return Opaque(sql.SQL("SELECT {values} WHERE s.n <> 0").format(values=values).as_string(None), plan.columns)

@@ -1,0 +1,84 @@
+"""A stream table that shows rows of one table under that table's key: what was touched is looked up again.
+
+Whatever order the statements of a transaction are worked off in, the last one to touch a key finds its row
+as it is.  Nobody else can write rows of that key meanwhile: whoever changed the source's row has it locked.
+
+::
+
+    g   the keys that the statement touched
+    a   what they show now
+"""
+
+from __future__ import annotations
+
+from psycopg import sql
+
+from pg_trickle.algebra.linear import Filter, Project
+from pg_trickle.algebra.plan import Plan, distinct
+from pg_trickle.algebra.source import Scan
+from pg_trickle.render.apply import Target, located, renamed
+from pg_trickle.render.parts import assignments, names
+from pg_trickle.render.select import CommonTables
+
+
+def is_lookup(final: Plan, target: Target) -> bool:
+    """Whether the plan filters and computes columns of one table, and keeps its key."""
+    nodes = list(distinct(final))
+    return (
+        target.key is not None
+        and not target.keyed_by_hash
+        and all(isinstance(node, Scan | Filter | Project) for node in nodes)
+    )
+
+
+def reread(final: Plan, target: Target, change: Plan, common: CommonTables) -> sql.Composable:
+    """Bring the touched keys up to date; the SELECT that counts the rows written."""
+    assert target.key is not None
+    same = {name: name for name in target.key}
+    key = names(target.key)
+    common.add(
+        "g",
+        sql.SQL("SELECT {key} FROM ({change}) AS c GROUP BY {key}").format(
+            key=key, change=renamed(target, common.select(change))
+        ),
+    )
+    common.add(
+        "a",
+        sql.SQL("SELECT {columns} FROM g JOIN ({rows}) AS w ON {match}").format(
+            columns=names(target.names, "w"),
+            rows=renamed(target, common.select(final)),
+            match=located(target, "w", "g", same),
+        ),
+    )
+    common.add_writing(
+        "x",
+        sql.SQL(
+            "DELETE FROM {table} AS t USING g WHERE {match} AND NOT EXISTS (SELECT FROM a WHERE {there}) RETURNING 1"
+        ).format(table=target.table, match=located(target, "t", "g", same), there=located(target, "g", "a", same)),
+    )
+    return show(target, common)
+
+
+def show(target: Target, common: CommonTables) -> sql.Composable:
+    """Put the rows ``a`` into the target, beside what ``x`` removed; the SELECT that counts, or is NULL.
+
+    A transaction with an older snapshot sees two rows of a key that it has written anew after another
+    transaction had deleted it.  Which of them there is can't be told: it has to be done again.
+    """
+    assert target.key is not None
+    key = names(target.key)
+    # What is there is updated even if nothing but its key is shown: each row has to be counted.
+    action = sql.SQL("DO UPDATE SET {assignments}").format(
+        assignments=assignments(target.written or target.key, "excluded")
+    )
+    common.add_writing(
+        "y",
+        sql.SQL(
+            "INSERT INTO {table} ({columns}) SELECT DISTINCT ON ({key}) {columns} FROM a ORDER BY {key}"
+            " ON CONFLICT ({key}) {action} RETURNING 1"
+        ).format(table=target.table, columns=names(target.names), key=key, action=action),
+    )
+    return sql.SQL(
+        "SELECT CASE WHEN (SELECT count(*) FROM a) = (SELECT count(*) FROM y)"
+        " THEN (SELECT count(*) FROM x) + (SELECT count(*) FROM y) END"
+    )
