@@ -1,0 +1,330 @@
+# Joins
+
+-- inner join
+SELECT c.name, o.amount FROM customers AS c JOIN orders AS o ON o.customer_id = c.id
+
+-- LEFT JOIN
+SELECT c.name, o.amount FROM customers AS c LEFT JOIN orders AS o ON o.customer_id = c.id
+
+-- RIGHT JOIN with a condition on one side
+SELECT c.name, o.amount FROM customers AS c RIGHT JOIN orders AS o ON o.customer_id = c.id AND c.region = 'north'
+
+-- FULL JOIN
+SELECT c.name, o.amount FROM customers AS c FULL JOIN orders AS o ON o.customer_id = c.id
+
+-- FULL JOIN USING, its merged column grouped by
+SELECT id, count(*) AS n FROM customers FULL JOIN orders USING (id) GROUP BY id
+
+-- NATURAL LEFT JOIN
+SELECT * FROM (SELECT id AS customer_id, region FROM customers) AS c NATURAL LEFT JOIN (SELECT customer_id, amount FROM orders) AS o
+
+-- join by range
+SELECT a.id, b.id AS other FROM orders AS a JOIN orders AS b ON a.amount < b.amount
+
+-- LEFT JOIN by an expression
+SELECT a.id, b.id AS other FROM orders AS a LEFT JOIN orders AS b ON a.id + 1 = b.id AND b.amount > 10
+
+-- LEFT JOIN ON true
+SELECT c.id, e.a FROM customers AS c LEFT JOIN (SELECT a FROM edges WHERE a > 5) AS e ON true
+
+-- CROSS JOIN
+SELECT c.id, e.a FROM customers AS c CROSS JOIN edges AS e
+
+-- joins of joins, outer in inner and inner in outer
+SELECT c.name, o.id, l.product FROM customers AS c LEFT JOIN (orders AS o JOIN lines AS l ON l.order_id = o.id) ON o.customer_id = c.id
+
+-- self-join
+SELECT x.a, y.b FROM edges AS x JOIN edges AS y ON x.b = y.a
+
+-- join of aggregates
+SELECT c.region, s.total FROM customers AS c LEFT JOIN (SELECT customer_id, sum(amount) AS total FROM orders GROUP BY customer_id) AS s ON s.customer_id = c.id
+
+-- join of a set operation
+SELECT c.id, u.b FROM customers AS c JOIN (SELECT a, b FROM edges UNION SELECT id, customer_id FROM orders) AS u ON u.a = c.id
+
+# Subqueries
+
+-- EXISTS
+SELECT id FROM customers AS c WHERE EXISTS (SELECT FROM orders AS o WHERE o.customer_id = c.id AND o.amount > 15)
+
+-- NOT EXISTS
+SELECT id FROM customers AS c WHERE NOT EXISTS (SELECT FROM orders AS o WHERE o.customer_id = c.id)
+
+-- IN
+SELECT id FROM customers WHERE id IN (SELECT customer_id FROM orders)
+
+-- NOT IN, with NULLs
+SELECT id FROM customers WHERE id NOT IN (SELECT customer_id FROM orders WHERE customer_id IS NOT NULL OR amount > 15)
+
+-- IN with several columns
+SELECT id FROM orders WHERE (id, customer_id) IN (SELECT order_id, qty FROM lines)
+
+-- = ANY and > ALL
+SELECT id FROM orders WHERE customer_id = ANY (SELECT id FROM customers) AND amount > ALL (SELECT price FROM lines WHERE price < 9)
+
+-- EXISTS under OR
+SELECT id FROM customers AS c WHERE region = 'west' OR EXISTS (SELECT FROM orders AS o WHERE o.customer_id = c.id)
+
+-- subquery in CASE
+SELECT id, CASE WHEN id IN (SELECT order_id FROM lines) THEN 'has lines' ELSE 'none' END AS what FROM orders
+
+-- scalar subquery, uncorrelated
+SELECT id FROM orders WHERE amount > (SELECT avg(amount) FROM orders)
+
+-- scalar subquery, correlated
+SELECT id, (SELECT sum(qty) FROM lines AS l WHERE l.order_id = o.id) AS qty FROM orders AS o
+
+-- scalar subquery in HAVING
+SELECT customer_id FROM orders GROUP BY customer_id HAVING sum(amount) > (SELECT avg(amount) FROM orders)
+
+-- ARRAY(subquery)
+SELECT id, ARRAY(SELECT product FROM lines AS l WHERE l.order_id = o.id ORDER BY product) AS products FROM orders AS o
+
+-- EXISTS with HAVING
+SELECT id FROM customers AS c WHERE EXISTS (SELECT customer_id FROM orders AS o WHERE o.customer_id = c.id GROUP BY customer_id HAVING count(*) > 1)
+
+-- LATERAL subquery
+SELECT c.id, s.n FROM customers AS c CROSS JOIN LATERAL (SELECT count(*) AS n FROM orders AS o WHERE o.customer_id = c.id) AS s
+
+-- LEFT JOIN LATERAL
+SELECT c.id, s.id AS order_id FROM customers AS c LEFT JOIN LATERAL (SELECT o.id FROM orders AS o WHERE o.customer_id = c.id AND o.amount > 15) AS s ON true
+
+-- LATERAL with ORDER BY and LIMIT
+SELECT c.id, s.amount FROM customers AS c CROSS JOIN LATERAL (SELECT o.amount FROM orders AS o WHERE o.customer_id = c.id ORDER BY o.amount DESC, o.id LIMIT 1) AS s
+
+-- derived table
+SELECT d.region, d.n FROM (SELECT region, count(*) AS n FROM customers GROUP BY region) AS d WHERE d.n > 1
+
+-- set-returning function in FROM
+SELECT o.id, t.tag, t.place FROM orders AS o CROSS JOIN LATERAL unnest(o.tags) WITH ORDINALITY AS t (tag, place)
+
+-- set-returning function in the select list
+SELECT id, unnest(tags) AS tag FROM orders
+
+-- jsonb functions in FROM
+SELECT o.id, e.value FROM orders AS o CROSS JOIN LATERAL jsonb_array_elements(CASE WHEN jsonb_typeof(o.doc -> 'list') = 'array' THEN o.doc -> 'list' ELSE '[]' END) AS e
+
+-- ROWS FROM
+SELECT o.id, r.a, r.b FROM orders AS o CROSS JOIN LATERAL ROWS FROM (generate_series(1, o.id), unnest(o.tags)) AS r (a, b)
+
+-- VALUES
+SELECT c.id, v.label FROM customers AS c JOIN (VALUES ('north', 'N'), ('south', 'S')) AS v (region, label) ON v.region = c.region
+
+# Aggregates
+
+-- count, sum, avg, min, max
+SELECT customer_id, count(*) AS n, count(amount) AS c, sum(amount) AS s, avg(amount) AS a, min(amount) AS lo, max(amount) AS hi FROM orders GROUP BY customer_id
+
+-- without GROUP BY
+SELECT count(*) AS n, sum(amount) AS s, max(placed) AS last FROM orders
+
+-- HAVING
+SELECT customer_id, count(*) AS n FROM orders GROUP BY customer_id HAVING count(*) > 1
+
+-- FILTER
+SELECT customer_id, count(*) FILTER (WHERE amount > 15) AS n FROM orders GROUP BY customer_id
+
+-- DISTINCT in an aggregate
+SELECT product, count(DISTINCT order_id) AS orders, sum(DISTINCT qty) AS s FROM lines GROUP BY product
+
+-- ORDER BY in an aggregate
+SELECT order_id, string_agg(product, ',' ORDER BY product) AS p, array_agg(qty ORDER BY qty, product) AS q FROM lines GROUP BY order_id
+
+-- bool_and, bool_or, bit_and, bit_or, bit_xor
+SELECT order_id, bool_and(qty > 1) AS a, bool_or(qty > 1) AS b, bit_and(qty) AS c, bit_or(qty) AS d, bit_xor(qty) AS e FROM lines GROUP BY order_id
+
+-- stddev, variance
+SELECT product, stddev(qty) AS s, var_pop(qty) AS v FROM lines GROUP BY product
+
+-- corr, covar, regr
+SELECT product, regr_count(price, qty) AS n, corr(price::float8, qty::float8) AS c FROM lines GROUP BY product
+
+-- ordered-set and hypothetical-set aggregates
+SELECT product, percentile_cont(0.5) WITHIN GROUP (ORDER BY qty) AS median, mode() WITHIN GROUP (ORDER BY qty) AS mode, rank(2) WITHIN GROUP (ORDER BY qty) AS r FROM lines GROUP BY product
+
+-- user-defined aggregate
+SELECT order_id, product_of(qty) AS p FROM lines GROUP BY order_id
+
+-- jsonb_agg, jsonb_object_agg
+SELECT order_id, jsonb_agg(qty ORDER BY qty, product) AS j FROM lines GROUP BY order_id
+
+-- grouping by an expression and by place
+SELECT date_part('month', placed) AS month, amount > 15 AS big, count(*) AS n FROM orders GROUP BY 1, amount > 15
+
+-- functional dependency on a primary key
+SELECT c.id, c.name, count(*) AS n FROM customers AS c JOIN orders AS o ON o.customer_id = c.id GROUP BY c.id
+
+-- GROUPING SETS
+SELECT product, order_id, sum(qty) AS s, grouping(product, order_id) AS g FROM lines GROUP BY GROUPING SETS ((product), (order_id), ())
+
+-- ROLLUP
+SELECT product, order_id, count(*) AS n FROM lines GROUP BY ROLLUP (product, order_id)
+
+-- CUBE
+SELECT product, order_id, count(*) AS n FROM lines GROUP BY CUBE (product, order_id)
+
+-- aggregate of an aggregate
+SELECT n, count(*) AS times FROM (SELECT customer_id, count(*) AS n FROM orders GROUP BY customer_id) AS g GROUP BY n
+
+# DISTINCT and set operations
+
+-- DISTINCT
+SELECT DISTINCT product, qty FROM lines
+
+-- DISTINCT ON
+SELECT DISTINCT ON (customer_id) customer_id, id, amount FROM orders ORDER BY customer_id, amount DESC NULLS LAST, id
+
+-- UNION ALL
+SELECT id FROM customers UNION ALL SELECT customer_id FROM orders
+
+-- UNION
+SELECT id FROM customers UNION SELECT customer_id FROM orders
+
+-- INTERSECT
+SELECT id FROM customers INTERSECT SELECT customer_id FROM orders
+
+-- INTERSECT ALL
+SELECT order_id FROM lines INTERSECT ALL SELECT customer_id FROM orders
+
+-- EXCEPT
+SELECT id FROM customers EXCEPT SELECT customer_id FROM orders
+
+-- EXCEPT ALL
+SELECT order_id FROM lines EXCEPT ALL SELECT id FROM orders
+
+-- nested set operations
+(SELECT id FROM customers UNION SELECT a FROM edges) EXCEPT (SELECT b FROM edges INTERSECT SELECT id FROM orders)
+
+-- set operation of mixed types
+SELECT id FROM customers UNION SELECT amount FROM orders
+
+# Window functions
+
+-- row_number, rank, dense_rank
+SELECT id, customer_id, row_number() OVER w AS n, rank() OVER w AS r, dense_rank() OVER w AS d FROM orders WINDOW w AS (PARTITION BY customer_id ORDER BY amount DESC NULLS LAST, id)
+
+-- running sum
+SELECT id, customer_id, sum(amount) OVER (PARTITION BY customer_id ORDER BY id) AS s FROM orders
+
+-- lag, lead, first_value, nth_value
+SELECT id, lag(amount) OVER w AS a, lead(amount, 2, 0.0) OVER w AS b, first_value(id) OVER w AS c, nth_value(id, 2) OVER w AS d FROM orders WINDOW w AS (PARTITION BY customer_id ORDER BY id)
+
+-- frames: ROWS, RANGE, GROUPS, EXCLUDE
+SELECT id, sum(amount) OVER (PARTITION BY customer_id ORDER BY id ROWS BETWEEN 1 PRECEDING AND 1 FOLLOWING EXCLUDE CURRENT ROW) AS a, count(*) OVER (PARTITION BY customer_id ORDER BY placed RANGE BETWEEN interval '7 days' PRECEDING AND CURRENT ROW) AS b FROM orders
+
+-- several partitions in one query
+SELECT id, count(*) OVER (PARTITION BY customer_id) AS a, count(*) OVER (PARTITION BY placed) AS b FROM orders
+
+-- without PARTITION BY
+SELECT id, row_number() OVER (ORDER BY amount DESC NULLS LAST, id) AS n FROM orders
+
+-- over an aggregate
+SELECT customer_id, sum(amount) AS s, rank() OVER (ORDER BY sum(amount) DESC NULLS LAST) AS r FROM orders GROUP BY customer_id
+
+# ORDER BY and LIMIT
+
+-- ORDER BY without LIMIT
+SELECT id, amount FROM orders ORDER BY amount
+
+-- ORDER BY … LIMIT
+SELECT id, amount FROM orders ORDER BY amount DESC NULLS LAST, id LIMIT 2
+
+-- ORDER BY … LIMIT … OFFSET
+SELECT id, amount FROM orders ORDER BY id LIMIT 2 OFFSET 1
+
+-- FETCH FIRST … WITH TIES
+SELECT order_id, product FROM lines ORDER BY order_id FETCH FIRST 2 ROWS WITH TIES
+
+-- LIMIT without ORDER BY
+SELECT id FROM orders LIMIT 2
+
+-- FOR UPDATE
+SELECT id FROM orders FOR UPDATE
+
+# WITH
+
+-- WITH, used twice
+WITH t AS (SELECT customer_id, sum(amount) AS s FROM orders GROUP BY customer_id) SELECT x.customer_id, y.s FROM t AS x JOIN t AS y ON x.s < y.s
+
+-- WITH MATERIALIZED, nested
+WITH t AS MATERIALIZED (WITH u AS (SELECT id FROM orders WHERE amount > 15) SELECT id FROM u) SELECT l.product FROM lines AS l JOIN t ON t.id = l.order_id
+
+-- WITH RECURSIVE, UNION
+WITH RECURSIVE reach (a, b) AS (SELECT a, b FROM edges UNION SELECT r.a, e.b FROM reach AS r JOIN edges AS e ON e.a = r.b) SELECT a, b FROM reach
+
+-- WITH RECURSIVE, UNION ALL
+WITH RECURSIVE path (a, b, steps) AS (SELECT a, b, 1 FROM edges UNION ALL SELECT p.a, e.b, p.steps + 1 FROM path AS p JOIN edges AS e ON e.a = p.b WHERE p.steps < 3) SELECT a, b, steps FROM path
+
+# Expressions
+
+-- CASE, COALESCE, NULLIF, GREATEST
+SELECT id, CASE WHEN amount > 15 THEN 'big' WHEN amount IS NULL THEN 'none' END AS size, coalesce(amount, 0) AS a, nullif(id, 3) AS n, greatest(amount, 15) AS g FROM orders
+
+-- arrays, rows and json
+SELECT id, tags || ARRAY['x'] AS t, tags[1] AS first, doc ->> 'n' AS n, doc @> '{"n": 1}' AS one FROM orders
+
+-- IS DISTINCT FROM, BETWEEN, LIKE, SIMILAR TO, regular expressions
+SELECT id FROM customers WHERE name IS DISTINCT FROM 'bob' AND (name LIKE 'a%' OR name SIMILAR TO '(d|e)%' OR name ~ '^l' OR id BETWEEN 2 AND 3)
+
+-- immutable function of one's own
+SELECT id, doubled(id) AS twice FROM orders
+
+-- row comparison
+SELECT id FROM orders WHERE (customer_id, id) > (1, 1)
+
+-- COLLATE and casts
+SELECT name COLLATE "C" AS name, id::text || '!' AS t FROM customers WHERE name COLLATE "C" < 'c'
+
+-- volatile function
+SELECT id, random() AS r FROM orders
+
+-- session value
+SELECT id, CURRENT_USER AS who FROM orders
+
+# Time
+
+-- rows of the last hour
+SELECT id, kind FROM events WHERE ts > now() - interval '1 hour'
+
+-- grouped rows of the last hour
+SELECT kind, count(*) AS n FROM events WHERE ts > now() - interval '1 hour' AND ts <= now() GROUP BY kind
+
+-- time in the select list
+SELECT id, now() - ts AS age FROM events
+
+# Sources
+
+-- table without a key
+SELECT product, qty FROM lines
+
+-- view on a view
+SELECT name, sum(amount) AS s FROM big_customers GROUP BY name
+
+-- partitioned table
+SELECT part, sum(v) AS s FROM parted GROUP BY part
+
+-- one partition
+SELECT id, v FROM parted_1
+
+-- table with inheritance children
+SELECT id, v FROM parent
+
+-- ONLY the parent
+SELECT id, v FROM ONLY parent
+
+-- materialized view
+SELECT region, n FROM stored WHERE n > 0
+
+-- system catalog
+SELECT relname::text AS relname FROM pg_class WHERE relname = 'customers'
+
+-- enums, domains, composites, ranges, json, generated columns
+SELECT id, m, d, p, r, j, twice FROM typed
+
+-- grouped by an enum, a composite, a range
+SELECT m, p, r, count(*) AS n FROM typed GROUP BY m, p, r
+
+# Constants
+
+-- without FROM
+SELECT 1 AS one, 'x' AS x
