@@ -42,7 +42,7 @@ bench: .venv/.dev  ## measure, and write docs/benchmarks.md
 	$(BIN)/python -m bench $(ARGS)
 
 docs: .venv/.dev  ## regenerate what in docs/ is generated
-	$(BIN)/python docs/generate.py
+	$(BIN)/python -m docs.generate
 
 clean:  ## remove what was made
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -70,10 +70,10 @@ def page() -> str:
     lines = [
         "# What SQL is maintained",
         "",
-        "Each line is a construct, tried in each refresh mode by the test of its name: a stream table of the query, rows"
-        " inserted, updated and deleted, and after each refresh the same rows as the query gives. `DIFFERENTIAL` is"
-        " maintained by its changes, `FULL` by running the query and writing what differs; `AUTO` takes the first that"
-        " works. Constructs combine freely: random combinations are tested by the thousand (`make fuzz`).",
+        "Each line is a construct, tried in each refresh mode by the test of its name: a stream table of the query,",
+        "rows inserted, updated and deleted, a refresh, and the same rows as the query gives. `DIFFERENTIAL` is",
+        "maintained by its changes, `FULL` by running the query and writing what differs; `AUTO` takes the first that",
+        "works. Constructs combine freely: random combinations are tested by the thousand (`make fuzz`).",
         "",
         f"The tests are `{TEST}[NAME]`.",
     ]

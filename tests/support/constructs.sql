@@ -45,51 +45,67 @@ SELECT c.id, u.b FROM customers AS c JOIN (SELECT a, b FROM edges UNION SELECT i
 # Subqueries
 
 -- EXISTS
+--! DIFFERENTIAL refuses subquery in an expression
 SELECT id FROM customers AS c WHERE EXISTS (SELECT FROM orders AS o WHERE o.customer_id = c.id AND o.amount > 15)
 
 -- NOT EXISTS
+--! DIFFERENTIAL refuses subquery in an expression
 SELECT id FROM customers AS c WHERE NOT EXISTS (SELECT FROM orders AS o WHERE o.customer_id = c.id)
 
 -- IN
+--! DIFFERENTIAL refuses subquery in an expression
 SELECT id FROM customers WHERE id IN (SELECT customer_id FROM orders)
 
 -- NOT IN, with NULLs
+--! DIFFERENTIAL refuses subquery in an expression
 SELECT id FROM customers WHERE id NOT IN (SELECT customer_id FROM orders WHERE customer_id IS NOT NULL OR amount > 15)
 
 -- IN with several columns
+--! DIFFERENTIAL refuses subquery in an expression
 SELECT id FROM orders WHERE (id, customer_id) IN (SELECT order_id, qty FROM lines)
 
 -- = ANY and > ALL
+--! DIFFERENTIAL refuses subquery in an expression
 SELECT id FROM orders WHERE customer_id = ANY (SELECT id FROM customers) AND amount > ALL (SELECT price FROM lines WHERE price < 9)
 
 -- EXISTS under OR
+--! DIFFERENTIAL refuses subquery in an expression
 SELECT id FROM customers AS c WHERE region = 'west' OR EXISTS (SELECT FROM orders AS o WHERE o.customer_id = c.id)
 
 -- subquery in CASE
+--! DIFFERENTIAL refuses subquery in an expression
 SELECT id, CASE WHEN id IN (SELECT order_id FROM lines) THEN 'has lines' ELSE 'none' END AS what FROM orders
 
 -- scalar subquery, uncorrelated
+--! DIFFERENTIAL refuses subquery in an expression
 SELECT id FROM orders WHERE amount > (SELECT avg(amount) FROM orders)
 
 -- scalar subquery, correlated
+--! DIFFERENTIAL refuses subquery in an expression
 SELECT id, (SELECT sum(qty) FROM lines AS l WHERE l.order_id = o.id) AS qty FROM orders AS o
 
 -- scalar subquery in HAVING
+--! DIFFERENTIAL refuses subquery in an expression
 SELECT customer_id FROM orders GROUP BY customer_id HAVING sum(amount) > (SELECT avg(amount) FROM orders)
 
 -- ARRAY(subquery)
+--! DIFFERENTIAL refuses subquery in an expression
 SELECT id, ARRAY(SELECT product FROM lines AS l WHERE l.order_id = o.id ORDER BY product) AS products FROM orders AS o
 
 -- EXISTS with HAVING
+--! DIFFERENTIAL refuses subquery in an expression
 SELECT id FROM customers AS c WHERE EXISTS (SELECT customer_id FROM orders AS o WHERE o.customer_id = c.id GROUP BY customer_id HAVING count(*) > 1)
 
 -- LATERAL subquery
+--! DIFFERENTIAL refuses LATERAL subquery
 SELECT c.id, s.n FROM customers AS c CROSS JOIN LATERAL (SELECT count(*) AS n FROM orders AS o WHERE o.customer_id = c.id) AS s
 
 -- LEFT JOIN LATERAL
+--! DIFFERENTIAL refuses LATERAL subquery
 SELECT c.id, s.id AS order_id FROM customers AS c LEFT JOIN LATERAL (SELECT o.id FROM orders AS o WHERE o.customer_id = c.id AND o.amount > 15) AS s ON true
 
 -- LATERAL with ORDER BY and LIMIT
+--! DIFFERENTIAL refuses LATERAL subquery
 SELECT c.id, s.amount FROM customers AS c CROSS JOIN LATERAL (SELECT o.amount FROM orders AS o WHERE o.customer_id = c.id ORDER BY o.amount DESC, o.id LIMIT 1) AS s
 
 -- derived table
@@ -155,12 +171,15 @@ SELECT date_part('month', placed) AS month, amount > 15 AS big, count(*) AS n FR
 SELECT c.id, c.name, count(*) AS n FROM customers AS c JOIN orders AS o ON o.customer_id = c.id GROUP BY c.id
 
 -- GROUPING SETS
+--! DIFFERENTIAL refuses GROUPING SETS
 SELECT product, order_id, sum(qty) AS s, grouping(product, order_id) AS g FROM lines GROUP BY GROUPING SETS ((product), (order_id), ())
 
 -- ROLLUP
+--! DIFFERENTIAL refuses GROUPING SETS
 SELECT product, order_id, count(*) AS n FROM lines GROUP BY ROLLUP (product, order_id)
 
 -- CUBE
+--! DIFFERENTIAL refuses GROUPING SETS
 SELECT product, order_id, count(*) AS n FROM lines GROUP BY CUBE (product, order_id)
 
 -- aggregate of an aggregate
@@ -172,6 +191,7 @@ SELECT n, count(*) AS times FROM (SELECT customer_id, count(*) AS n FROM orders 
 SELECT DISTINCT product, qty FROM lines
 
 -- DISTINCT ON
+--! DIFFERENTIAL refuses DISTINCT ON
 SELECT DISTINCT ON (customer_id) customer_id, id, amount FROM orders ORDER BY customer_id, amount DESC NULLS LAST, id
 
 -- UNION ALL
@@ -181,18 +201,23 @@ SELECT id FROM customers UNION ALL SELECT customer_id FROM orders
 SELECT id FROM customers UNION SELECT customer_id FROM orders
 
 -- INTERSECT
+--! DIFFERENTIAL refuses INTERSECT
 SELECT id FROM customers INTERSECT SELECT customer_id FROM orders
 
 -- INTERSECT ALL
+--! DIFFERENTIAL refuses INTERSECT
 SELECT order_id FROM lines INTERSECT ALL SELECT customer_id FROM orders
 
 -- EXCEPT
+--! DIFFERENTIAL refuses EXCEPT
 SELECT id FROM customers EXCEPT SELECT customer_id FROM orders
 
 -- EXCEPT ALL
+--! DIFFERENTIAL refuses EXCEPT
 SELECT order_id FROM lines EXCEPT ALL SELECT id FROM orders
 
 -- nested set operations
+--! DIFFERENTIAL refuses EXCEPT
 (SELECT id FROM customers UNION SELECT a FROM edges) EXCEPT (SELECT b FROM edges INTERSECT SELECT id FROM orders)
 
 -- set operation of mixed types
@@ -201,24 +226,31 @@ SELECT id FROM customers UNION SELECT amount FROM orders
 # Window functions
 
 -- row_number, rank, dense_rank
+--! DIFFERENTIAL refuses WINDOW
 SELECT id, customer_id, row_number() OVER w AS n, rank() OVER w AS r, dense_rank() OVER w AS d FROM orders WINDOW w AS (PARTITION BY customer_id ORDER BY amount DESC NULLS LAST, id)
 
 -- running sum
+--! DIFFERENTIAL refuses window function sum()
 SELECT id, customer_id, sum(amount) OVER (PARTITION BY customer_id ORDER BY id) AS s FROM orders
 
 -- lag, lead, first_value, nth_value
+--! DIFFERENTIAL refuses WINDOW
 SELECT id, lag(amount) OVER w AS a, lead(amount, 2, 0.0) OVER w AS b, first_value(id) OVER w AS c, nth_value(id, 2) OVER w AS d FROM orders WINDOW w AS (PARTITION BY customer_id ORDER BY id)
 
 -- frames: ROWS, RANGE, GROUPS, EXCLUDE
+--! DIFFERENTIAL refuses window function sum()
 SELECT id, sum(amount) OVER (PARTITION BY customer_id ORDER BY id ROWS BETWEEN 1 PRECEDING AND 1 FOLLOWING EXCLUDE CURRENT ROW) AS a, count(*) OVER (PARTITION BY customer_id ORDER BY placed RANGE BETWEEN interval '7 days' PRECEDING AND CURRENT ROW) AS b FROM orders
 
 -- several partitions in one query
+--! DIFFERENTIAL refuses window function count()
 SELECT id, count(*) OVER (PARTITION BY customer_id) AS a, count(*) OVER (PARTITION BY placed) AS b FROM orders
 
 -- without PARTITION BY
+--! DIFFERENTIAL refuses window function row_number()
 SELECT id, row_number() OVER (ORDER BY amount DESC NULLS LAST, id) AS n FROM orders
 
 -- over an aggregate
+--! DIFFERENTIAL refuses window function rank()
 SELECT customer_id, sum(amount) AS s, rank() OVER (ORDER BY sum(amount) DESC NULLS LAST) AS r FROM orders GROUP BY customer_id
 
 # ORDER BY and LIMIT
@@ -227,18 +259,23 @@ SELECT customer_id, sum(amount) AS s, rank() OVER (ORDER BY sum(amount) DESC NUL
 SELECT id, amount FROM orders ORDER BY amount
 
 -- ORDER BY … LIMIT
+--! DIFFERENTIAL refuses LIMIT
 SELECT id, amount FROM orders ORDER BY amount DESC NULLS LAST, id LIMIT 2
 
 -- ORDER BY … LIMIT … OFFSET
+--! DIFFERENTIAL refuses LIMIT
 SELECT id, amount FROM orders ORDER BY id LIMIT 2 OFFSET 1
 
 -- FETCH FIRST … WITH TIES
+--! DIFFERENTIAL refuses LIMIT
 SELECT order_id, product FROM lines ORDER BY order_id FETCH FIRST 2 ROWS WITH TIES
 
 -- LIMIT without ORDER BY
+--! DIFFERENTIAL refuses LIMIT
 SELECT id FROM orders LIMIT 2
 
 -- FOR UPDATE
+--! DIFFERENTIAL refuses FOR UPDATE
 SELECT id FROM orders FOR UPDATE
 
 # WITH
@@ -250,9 +287,11 @@ WITH t AS (SELECT customer_id, sum(amount) AS s FROM orders GROUP BY customer_id
 WITH t AS MATERIALIZED (WITH u AS (SELECT id FROM orders WHERE amount > 15) SELECT id FROM u) SELECT l.product FROM lines AS l JOIN t ON t.id = l.order_id
 
 -- WITH RECURSIVE, UNION
+--! DIFFERENTIAL refuses WITH RECURSIVE
 WITH RECURSIVE reach (a, b) AS (SELECT a, b FROM edges UNION SELECT r.a, e.b FROM reach AS r JOIN edges AS e ON e.a = r.b) SELECT a, b FROM reach
 
 -- WITH RECURSIVE, UNION ALL
+--! DIFFERENTIAL refuses WITH RECURSIVE
 WITH RECURSIVE path (a, b, steps) AS (SELECT a, b, 1 FROM edges UNION ALL SELECT p.a, e.b, p.steps + 1 FROM path AS p JOIN edges AS e ON e.a = p.b WHERE p.steps < 3) SELECT a, b, steps FROM path
 
 # Expressions
@@ -276,20 +315,25 @@ SELECT id FROM orders WHERE (customer_id, id) > (1, 1)
 SELECT name COLLATE "C" AS name, id::text || '!' AS t FROM customers WHERE name COLLATE "C" < 'c'
 
 -- volatile function
+--! DIFFERENTIAL refuses volatile function random()
 SELECT id, random() AS r FROM orders
 
 -- session value
+--! DIFFERENTIAL refuses time or session value
 SELECT id, CURRENT_USER AS who FROM orders
 
 # Time
 
 -- rows of the last hour
+--! DIFFERENTIAL refuses now()
 SELECT id, kind FROM events WHERE ts > now() - interval '1 hour'
 
 -- grouped rows of the last hour
+--! DIFFERENTIAL refuses now()
 SELECT kind, count(*) AS n FROM events WHERE ts > now() - interval '1 hour' AND ts <= now() GROUP BY kind
 
 -- time in the select list
+--! DIFFERENTIAL refuses now()
 SELECT id, now() - ts AS age FROM events
 
 # Sources
@@ -310,12 +354,15 @@ SELECT id, v FROM parted_1
 SELECT id, v FROM parent
 
 -- ONLY the parent
+--! DIFFERENTIAL refuses ONLY "public.parent"
 SELECT id, v FROM ONLY parent
 
 -- materialized view
+--! DIFFERENTIAL refuses relation "public.stored"
 SELECT region, n FROM stored WHERE n > 0
 
 -- system catalog
+--! DIFFERENTIAL refuses system catalog "pg_class"
 SELECT relname::text AS relname FROM pg_class WHERE relname = 'customers'
 
 -- enums, domains, composites, ranges, json, generated columns
