@@ -191,7 +191,6 @@ SELECT n, count(*) AS times FROM (SELECT customer_id, count(*) AS n FROM orders 
 SELECT DISTINCT product, qty FROM lines
 
 -- DISTINCT ON
---! DIFFERENTIAL refuses DISTINCT ON
 SELECT DISTINCT ON (customer_id) customer_id, id, amount FROM orders ORDER BY customer_id, amount DESC NULLS LAST, id
 
 -- UNION ALL
@@ -226,31 +225,24 @@ SELECT id FROM customers UNION SELECT amount FROM orders
 # Window functions
 
 -- row_number, rank, dense_rank
---! DIFFERENTIAL refuses WINDOW
 SELECT id, customer_id, row_number() OVER w AS n, rank() OVER w AS r, dense_rank() OVER w AS d FROM orders WINDOW w AS (PARTITION BY customer_id ORDER BY amount DESC NULLS LAST, id)
 
 -- running sum
---! DIFFERENTIAL refuses window function sum()
 SELECT id, customer_id, sum(amount) OVER (PARTITION BY customer_id ORDER BY id) AS s FROM orders
 
 -- lag, lead, first_value, nth_value
---! DIFFERENTIAL refuses WINDOW
 SELECT id, lag(amount) OVER w AS a, lead(amount, 2, 0.0) OVER w AS b, first_value(id) OVER w AS c, nth_value(id, 2) OVER w AS d FROM orders WINDOW w AS (PARTITION BY customer_id ORDER BY id)
 
 -- frames: ROWS, RANGE, GROUPS, EXCLUDE
---! DIFFERENTIAL refuses window function sum()
 SELECT id, sum(amount) OVER (PARTITION BY customer_id ORDER BY id ROWS BETWEEN 1 PRECEDING AND 1 FOLLOWING EXCLUDE CURRENT ROW) AS a, count(*) OVER (PARTITION BY customer_id ORDER BY placed RANGE BETWEEN interval '7 days' PRECEDING AND CURRENT ROW) AS b FROM orders
 
 -- several partitions in one query
---! DIFFERENTIAL refuses window function count()
 SELECT id, count(*) OVER (PARTITION BY customer_id) AS a, count(*) OVER (PARTITION BY placed) AS b FROM orders
 
 -- without PARTITION BY
---! DIFFERENTIAL refuses window function row_number()
 SELECT id, row_number() OVER (ORDER BY amount DESC NULLS LAST, id) AS n FROM orders
 
 -- over an aggregate
---! DIFFERENTIAL refuses window function rank()
 SELECT customer_id, sum(amount) AS s, rank() OVER (ORDER BY sum(amount) DESC NULLS LAST) AS r FROM orders GROUP BY customer_id
 
 # ORDER BY and LIMIT
@@ -259,19 +251,16 @@ SELECT customer_id, sum(amount) AS s, rank() OVER (ORDER BY sum(amount) DESC NUL
 SELECT id, amount FROM orders ORDER BY amount
 
 -- ORDER BY … LIMIT
---! DIFFERENTIAL refuses LIMIT
 SELECT id, amount FROM orders ORDER BY amount DESC NULLS LAST, id LIMIT 2
 
 -- ORDER BY … LIMIT … OFFSET
---! DIFFERENTIAL refuses LIMIT
 SELECT id, amount FROM orders ORDER BY id LIMIT 2 OFFSET 1
 
 -- FETCH FIRST … WITH TIES
---! DIFFERENTIAL refuses LIMIT
 SELECT order_id, product FROM lines ORDER BY order_id FETCH FIRST 2 ROWS WITH TIES
 
 -- LIMIT without ORDER BY
---! DIFFERENTIAL refuses LIMIT
+--! DIFFERENTIAL refuses LIMIT without ORDER BY
 SELECT id FROM orders LIMIT 2
 
 -- FOR UPDATE
