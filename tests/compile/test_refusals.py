@@ -34,7 +34,10 @@ REFUSED = {
     " AND v.seconds = i.line)": "subquery about both sides of an outer join",
     "SELECT l.tag, (SELECT count(*) FROM public.visits v WHERE v.page > l.doc::text) AS n"
     " FROM public.labels l": "correlation by a type without equality",
-    f"SELECT o.id, i.line FROM {ORDERS}, LATERAL (SELECT x.line FROM public.items x) i": "LATERAL",
+    f"SELECT o.id, i.n FROM {ORDERS}, LATERAL (SELECT rank() OVER (ORDER BY x.line) AS n FROM public.items x"
+    " WHERE x.line > o.id) i": "correlated subquery",
+    f"SELECT o.id, i.line FROM {ORDERS} LEFT JOIN (public.customers c JOIN LATERAL (SELECT x.line FROM public.items x"
+    " WHERE x.line = o.id) i ON true) ON c.id = o.id": "LATERAL",
     f"SELECT o.id, g.g FROM {ORDERS}, generate_series(1, (SELECT 1 FROM public.items i)) g(g)": "function in FROM",
     f"SELECT o.id, g.g FROM {ORDERS}, LATERAL (SELECT CURRENT_DATE - o.placed AS g) g": "time or session value",
     f"SELECT o.id, g.g FROM {ORDERS}, LATERAL (SELECT x.g FROM (VALUES (o.id), (1)) x(g) LIMIT 1) g": "LIMIT without",

@@ -14,17 +14,21 @@ from functools import partial
 from psycopg import sql
 
 from pg_trickle.algebra.aggregate import Aggregate, Call
+from pg_trickle.algebra.first import by_keys, first_of_each
 from pg_trickle.algebra.join import Join
 from pg_trickle.algebra.lateral import Lateral
 from pg_trickle.algebra.linear import Filter, Item, Project, UnionAll
 from pg_trickle.algebra.mark import Mark
+from pg_trickle.algebra.order import DistinctOn, TopK
 from pg_trickle.algebra.outer_join import LeftJoin
 from pg_trickle.algebra.plan import Plan, inputs, names
 from pg_trickle.algebra.timed import Timed, TimedFilter
+from pg_trickle.algebra.window import Window
 from pg_trickle.errors import UnsupportedQuery
 from pg_trickle.scalar import BOOL, Column, Identity, Scalar, column, composed
 
 Lifted = tuple[Plan, tuple[Scalar, ...]]
+Fresh = Callable[[str], str]
 
 
 def free(plan: Plan) -> frozenset[str]:
@@ -70,7 +74,7 @@ def equal(left: Column, right: Column) -> Scalar:
     return same(replace(left, not_null=True), replace(right, not_null=True))
 
 
-def lifted(plan: Plan, outer: frozenset[str]) -> Lifted | None:
+def lifted(plan: Plan, outer: frozenset[str], fresh: Fresh) -> Lifted | None:
     """The plan without free columns among ``outer``, and the conditions they stood in; None if they stand elsewhere.
 
     ``σ_θ(R)`` for θ over the outer row o gives ``{r ∈ R: θ(o, r)}``; the plan keeps what the conditions read.
@@ -79,12 +83,12 @@ def lifted(plan: Plan, outer: frozenset[str]) -> Lifted | None:
         return plan, ()
     match plan:
         case Filter(below, predicates):
-            return _without(lifted(below, outer), predicates, outer)
+            return _without(lifted(below, outer, fresh), predicates, outer)
         case Project(below, items) if not any(item.value.columns & outer for item in items):
-            found = lifted(below, outer)
+            found = lifted(below, outer, fresh)
             return found and (_keeping(plan, found), found[1])
         case Join(left, right, on):
-            one, other = lifted(left, outer), lifted(right, outer)
+            one, other = lifted(left, outer, fresh), lifted(right, outer, fresh)
             if one is None or other is None:
                 return None
             here = tuple(predicate for predicate in on if not predicate.columns & outer)
@@ -93,17 +97,17 @@ def lifted(plan: Plan, outer: frozenset[str]) -> Lifted | None:
         case Mark(left, right, on) | LeftJoin(left, right, on) as kept:
             if free(right) & outer or any(predicate.columns & outer for predicate in on):
                 return None
-            found = lifted(left, outer)
+            found = lifted(left, outer, fresh)
             return found and (replace(kept, left=found[0]), found[1])
         case TimedFilter(below, condition) if not condition.columns & outer:
-            found = lifted(below, outer)
+            found = lifted(below, outer, fresh)
             return found and (replace(plan, input=found[0]), found[1])
         case Lateral(below, item, on=on) if not any(one.columns & outer for one in (item, *on)):
-            found = lifted(below, outer)
+            found = lifted(below, outer, fresh)
             return found and (replace(plan, input=found[0]), found[1])
-        case Aggregate(below, keys) if keys:
-            found = lifted(below, outer)
-            return found and grouped(plan, found, outer)
+        case Aggregate(input=below) | DistinctOn(input=below) | TopK(input=below) | Window(input=below):
+            found = lifted(below, outer, fresh)
+            return found and _by_group(plan, found, outer, fresh)
         case _:
             return None
 
@@ -124,16 +128,45 @@ def _keeping(plan: Project, found: Lifted) -> Plan:
     return Project(below, plan.items + more)
 
 
-def grouped(plan: Aggregate, found: Lifted, outer: frozenset[str]) -> Lifted | None:
-    """The aggregation over what conditions were lifted from: grouped by the values they equate to outer ones, too.
+def _by_group(plan: Plan, found: Lifted, outer: frozenset[str], fresh: Fresh) -> Lifted | None:
+    """What depends on a group's rows alone, over what conditions were lifted from: grouped by what they equate, too.
 
     Rows equal to one outer value are whole groups then.  None if other conditions were lifted.
     """
     below, up = found
-    if not all(one.equates and len(outer & set(one.equates)) == 1 for one in up):
+    equated = _equated(found, outer)
+    if equated is None:
         return None
-    more = dict.fromkeys(name for one in up for name in one.columns - outer if name not in plan.keys)
-    return replace(plan, input=below, keys=plan.keys + tuple(more)), up
+    match plan:
+        case Aggregate(_, (_, *_)):
+            return grouped(plan, found, outer)
+        case DistinctOn():
+            return by_keys(plan, below, equated), up
+        case TopK():
+            return first_of_each(plan, below, equated, fresh), up
+        case Window(_, keys) if set(equated) <= set(keys):
+            return replace(plan, input=below, passed=names(below)), up
+        case _:
+            return None
+
+
+def grouped(plan: Aggregate, found: Lifted, outer: frozenset[str]) -> Lifted | None:
+    """The aggregation over what conditions were lifted from: grouped by the values they equate to outer ones, too."""
+    equated = _equated(found, outer)
+    if equated is None:
+        return None
+    return replace(plan, input=found[0], keys=_more(plan.keys, equated)), found[1]
+
+
+def _equated(found: Lifted, outer: frozenset[str]) -> tuple[str, ...] | None:
+    """The columns that lifted conditions equate to outer ones; None if there are other conditions."""
+    if not all(one.equates and len(outer & set(one.equates)) == 1 for one in found[1]):
+        return None
+    return tuple(dict.fromkeys(name for one in found[1] for name in sorted(one.columns - outer)))
+
+
+def _more(keys: tuple[str, ...], others: tuple[str, ...]) -> tuple[str, ...]:
+    return keys + tuple(name for name in others if name not in keys)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +177,7 @@ class Unnesting:
     """
 
     domain: Plan
-    fresh: Callable[[str], str]
+    fresh: Fresh
     nothing: Callable[[Call], Scalar]
 
     def over(self, plan: Plan) -> Plan:
@@ -157,8 +190,7 @@ class Unnesting:
                 made = self.over(below)
                 if isinstance(stacked, Filter):
                     return replace(stacked, input=made)
-                more = tuple(name for name in names(self.domain) if name not in stacked.keys)
-                return replace(stacked, input=made, keys=stacked.keys + more)
+                return replace(stacked, input=made, keys=_more(stacked.keys, names(self.domain)))
             case Lateral(below) | TimedFilter(below) as beside:
                 return replace(beside, input=self.over(below))
             case Project(below, items):
@@ -172,6 +204,10 @@ class Unnesting:
                 return replace(pair, left=self.over(left), right=other, on=on + pairs)
             case Aggregate():
                 return self._of_all(plan)
+            case DistinctOn(below):
+                return by_keys(plan, self.over(below), names(self.domain))
+            case TopK(below):
+                return first_of_each(plan, self.over(below), names(self.domain), self.fresh)
             case UnionAll(left, right):
                 return UnionAll(*(Project(self.over(side), self._listed(side)) for side in (left, right)))
             case _:

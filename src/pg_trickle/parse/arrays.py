@@ -10,6 +10,7 @@ from psycopg import sql
 
 from pg_trickle.algebra.aggregate import Call, Rule
 from pg_trickle.errors import UnsupportedQuery
+from pg_trickle.parse.limits import chooses_rows
 from pg_trickle.parse.query import Query
 from pg_trickle.parse.scope import Context
 from pg_trickle.parse.tree import kind, printed
@@ -43,10 +44,11 @@ def array_of(statement: SelectStmt, parse: Callable[[SelectStmt], Query], contex
 
 
 def _sorted_outputs(statement: SelectStmt) -> tuple[SelectStmt, list[int]]:
-    """The statement without ORDER BY that selects the sort keys too, and the places of those."""
+    """The statement that selects its sort keys too, and the places of those; ordered only to choose rows."""
     listed = SelectStmt()
     listed.CopyFrom(statement)
-    listed.ClearField("sort_clause")
+    if not chooses_rows(statement):
+        listed.ClearField("sort_clause")
     places = []
     for node in statement.sort_clause:
         key = node.sort_by.node

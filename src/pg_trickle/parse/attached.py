@@ -36,7 +36,7 @@ class Attachment:
     def independent(self, plan: Plan) -> Lifted:
         """A subquery's plan without this plan's columns in it, and the conditions that tie its rows to this plan's."""
         outer = free(plan)
-        return lifted(plan, outer) or self._for_each(plan)
+        return lifted(plan, outer, self.context.namer.fresh) or self._for_each(plan)
 
     def marked(self, plan: Plan, on: tuple[Scalar, ...], name: str) -> Column:
         """A column that says whether a row has a match."""
@@ -58,6 +58,17 @@ class Attachment:
         self.plan = Filter(LeftJoin(self.plan, plan, on), (_at_most_one(count),))
         return outputs
 
+    def beside(self, query: Query) -> Query:
+        """Every row beside each of those that a subquery has for it: by a join, or as columns of its only row."""
+        parts = _over_all(query.plan)
+        if parts is not None and not parts[1] and free(query.plan):
+            made = self._computed(*parts)
+            named = tuple((name, one) for (name, _), one in zip(query.outputs, made, strict=True))
+            return Query(self.plan, named)
+        plan, on = self.independent(query.plan)
+        self.plan = Join(self.plan, plan, on)
+        return query
+
     def aggregated(self, below: Plan, calls: tuple[Call, ...]) -> None:
         """Aggregates of all rows of a subquery, as columns of their names."""
         outer = free(below)
@@ -65,7 +76,7 @@ class Attachment:
         if not outer:
             self.plan = Join(self.plan, whole)
             return
-        found = lifted(below, outer)
+        found = lifted(below, outer, self.context.namer.fresh)
         by_key = found and grouped(whole, found, outer)
         if by_key is None:
             unnesting = self._unnesting(below)

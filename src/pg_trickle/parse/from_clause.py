@@ -17,6 +17,7 @@ from pg_trickle.algebra.plan import Plan, names
 from pg_trickle.algebra.source import Field, Scan, Source, Unit
 from pg_trickle.catalog.model import RelationFact
 from pg_trickle.errors import UnsupportedQuery
+from pg_trickle.parse.attached import Attachment
 from pg_trickle.parse.expressions import equated, scalar
 from pg_trickle.parse.laterals import is_lateral, lateral, refers
 from pg_trickle.parse.query import ParseQuery, Query
@@ -30,7 +31,7 @@ from pg_trickle.scalar import BOOL, UNKNOWN, Column, Scalar, column, composed, i
 Item = tuple[Plan, Scope]
 
 _RANGE_VAR = frozenset({"schemaname", "relname", "inh", "relpersistence", "alias", "location"})
-_SUBSELECT = frozenset({"subquery", "alias"})
+_SUBSELECT = frozenset({"subquery", "alias", "lateral"})
 _JOIN = frozenset({"jointype", "is_natural", "larg", "rarg", "using_clause", "quals", "alias", "rtindex"})
 _REASONS = {
     "range_function": ("function in FROM", "its arguments read tables, which has no delta rule yet."),
@@ -70,7 +71,7 @@ def from_item(node: Node, context: Context, parse: ParseQuery, left: Item | None
         case "range_var":
             return _range_var(node.range_var, context, parse)
         case "range_subselect":
-            return _derived(node.range_subselect, context, parse)
+            return _derived(node.range_subselect, context, parse, left)
         case "join_expr":
             return _join(node.join_expr, context, parse, left)
         case other:
@@ -128,12 +129,18 @@ def _scan(fact: RelationFact, context: Context) -> Scan:
     return Scan(Source(fact.oid, fact.schema, fact.name, fact.buffer), fields, keys)
 
 
-def _derived(derived: RangeSubselect, context: Context, parse: ParseQuery) -> Item:
-    if derived.lateral:
-        raise UnsupportedQuery("LATERAL subquery", "it has no delta rule yet.")
+def _derived(derived: RangeSubselect, context: Context, parse: ParseQuery, left: Item | None) -> Item:
     only(derived, _SUBSELECT, "derived table")
-    query = parse(derived.subquery.select_stmt, context)
-    return query.plan, _scope(derived.alias.aliasname, query, strings(list(derived.alias.colnames)))
+    aliases = strings(list(derived.alias.colnames))
+    if left is None:
+        query = parse(derived.subquery.select_stmt, context)
+        return query.plan, _scope(derived.alias.aliasname, query, aliases)
+    plan, scope = left
+    visible = replace(scope, outer=context.outer)
+    query = parse(derived.subquery.select_stmt, replace(context, outer=visible))
+    attached = Attachment(plan, context)
+    made = attached.beside(query)
+    return attached.plan, _scope(derived.alias.aliasname, made, aliases)
 
 
 def _scope(alias: str, query: Query, *renamings: tuple[str, ...]) -> Scope:
@@ -221,6 +228,12 @@ def _restricted(join: JoinExpr, beside: Plan, on: tuple[Scalar, ...]) -> Plan:
         return linear.Filter(beside, on) if on else beside
     if join.jointype == kinds.JOIN_LEFT and isinstance(beside, Lateral):
         return replace(beside, outer=True, on=on)
+    if join.jointype == kinds.JOIN_LEFT and kind(join.rarg) == "range_subselect":
+        if isinstance(beside, Join):
+            return LeftJoin(beside.left, beside.right, beside.on + on)
+        if all(one.text == "true" for one in on):
+            # An aggregate of all rows has its row.
+            return beside
     raise UnsupportedQuery("LATERAL inside an outer join", "it refers to what stands outside of the join.")
 
 

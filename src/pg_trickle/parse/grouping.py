@@ -185,7 +185,8 @@ class Grouping:
     def _item(self, value: Scalar, base: str) -> Item:
         """A column below the aggregation that holds the value, made once."""
         if value.text not in self.items:
-            name = next(iter(value.columns)) if value.is_column else self.context.namer.fresh(base)
+            own = value.is_column and value.columns <= {one.name for one in self.scope.columns}
+            name = next(iter(value.columns)) if own else self.context.namer.fresh(base)
             self.items[value.text] = Item(Column(name, value.type, value.not_null), value)
         return self.items[value.text]
 

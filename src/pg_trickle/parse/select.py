@@ -161,10 +161,11 @@ def _implied_name(node: Node) -> str:
 def _projected(plan: Plan, names: tuple[str, ...], values: tuple[Scalar, ...], namer: Namer) -> Query:
     items = []
     taken: set[str] = set()
+    known = {one.name for one in plan.columns}
     for name, value in zip(names, values, strict=True):
-        # A column passed through keeps its name, unless it is passed through twice.
+        # A column passed through keeps its name, unless it is passed through twice or comes from a query around.
         own = next(iter(value.columns)) if value.is_column else ""
-        made = own if own and own not in taken else namer.fresh(name)
+        made = own if own in known and own not in taken else namer.fresh(name)
         taken.add(made)
         items.append(Item(Column(made, value.type, value.not_null), value))
     outputs = tuple((name, item.column) for name, item in zip(names, items, strict=True))
