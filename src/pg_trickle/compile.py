@@ -136,7 +136,7 @@ def _incremental(request: CompileRequest, query: Query) -> Plan:
         verify=programs.verify(definition),
         differential={name: program for name, (program, _) in made.items()},
         timed=timed,
-        explain=explain.incremental(stages, final, definition.stored),
+        explain=explain.incremental(request, stages, final, definition.stored),
         indexes=explain.wanted_indexes(request, stages, final),
         immediate=None if timed else immediate(definition, sources, request),
     )

@@ -31,7 +31,9 @@ Line = dict[str, Any]
 _OWN = "The stream table shows all that the {what} has to remember: there is no state table for it."
 
 
-def incremental(stages: tuple[AnyStage, ...], final: Plan, stored: tuple[AnyStage, ...]) -> dict[str, Any]:
+def incremental(
+    request: CompileRequest, stages: tuple[AnyStage, ...], final: Plan, stored: tuple[AnyStage, ...]
+) -> dict[str, Any]:
     """The tree of the final plan with each stage's tree below the scan of its state."""
     by_state = {stage.state.name: stage for stage in stages}
     lines: list[Line] = []
@@ -41,7 +43,16 @@ def incremental(stages: tuple[AnyStage, ...], final: Plan, stored: tuple[AnyStag
         if stage not in stored:
             what = explain_recomputed.NAMES[type(stage.operator)] if isinstance(stage, Recomputed) else "aggregation"
             notes.append(_OWN.format(what=what))
-    return {"tree": lines, "notes": notes}
+    return {"tree": lines, "notes": notes + _policies(request)}
+
+
+def _policies(request: CompileRequest) -> list[str]:
+    """Which rows of its sources the owner is shown by row-level security."""
+    return [
+        f"Of {one.schema}.{one.name} its policies show the owner the rows with {one.policy}; no others are captured."
+        for one in request.relations
+        if one.policy is not None
+    ]
 
 
 def recomputing(refusal: UnsupportedQuery) -> dict[str, Any]:

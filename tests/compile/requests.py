@@ -79,6 +79,7 @@ def table(oid: int, name: str, text: str, *keys: tuple[str, ...], kind: str = "t
         buffer=f"changes_{oid}",
         rows=0,
         definition=None,
+        policy=None,
         opaque=None,
         used=tuple(one.name for one in columns(text)),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -352,3 +353,91 @@ def test_a15_two_authors_on_one_source_do_not_meet(place: Place, author: Connect
     place.fresh("a")
     assert place.last_refresh("refresh_mode") == "DIFFERENTIAL"
     place.fresh("b")
+
+
+# What an owner does to his buffer.  The first of each pair goes wrong for every write, if it is obeyed.
+SPOILT = {
+    "column dropped": "ALTER TABLE {buffer} DROP COLUMN amount",
+    "column renamed": "ALTER TABLE {buffer} RENAME amount TO other",
+    "column added": "ALTER TABLE {buffer} ADD COLUMN more int NOT NULL DEFAULT 1",
+    "type": "ALTER TABLE {buffer} ALTER amount TYPE numeric(1, 0)",
+    "not null": "ALTER TABLE {buffer} ALTER tenant_id SET NOT NULL",
+    "check": "ALTER TABLE {buffer} ADD CHECK (false) NOT VALID",
+    "unlogged": "ALTER TABLE {buffer} SET UNLOGGED",
+    "identity": "ALTER TABLE {buffer} ALTER seq DROP IDENTITY",
+    "sequence": "ALTER TABLE {buffer} ALTER seq SET MAXVALUE 2; SELECT nextval('{sequence}'), nextval('{sequence}')",
+    "sequence right": "REVOKE ALL ON SEQUENCE {sequence} FROM st_author",
+    "right": "REVOKE ALL ON {buffer} FROM st_author",
+    "row security": "ALTER TABLE {buffer} ENABLE ROW LEVEL SECURITY; ALTER TABLE {buffer} FORCE ROW LEVEL SECURITY",
+    "trigger": "CREATE FUNCTION own.no() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION ''no''; END';"
+    " CREATE TRIGGER no BEFORE INSERT ON {buffer} FOR EACH ROW EXECUTE FUNCTION own.no()",
+    "rule": "CREATE RULE no AS ON INSERT TO {buffer} DO INSTEAD SELECT 1 / 0",
+    "partition": "CREATE TABLE own.parent (LIKE {buffer}) PARTITION BY LIST (w);"
+    " ALTER TABLE {buffer} ALTER seq DROP IDENTITY;"
+    " ALTER TABLE own.parent ATTACH PARTITION {buffer} FOR VALUES IN (5)",
+    "gone": "DROP TABLE {buffer} CASCADE",
+}
+
+
+@pytest.mark.parametrize("mode", ["statement", "row"])
+@pytest.mark.parametrize("spoilt", SPOILT)
+def test_a15_whatever_an_owner_does_to_his_buffer_writers_go_on(
+    place: Place, attacker: Connection, spoilt: str, mode: str
+) -> None:
+    """Nobody's statement fails, another author isn't touched, and the owner's next refresh repairs it."""
+    place.superuser.execute("INSERT INTO pgtrickle.pgt_settings VALUES ('cdc_trigger_mode', %s)", (mode,))
+    pg_trickle.create_stream_table(attacker, "st", TOTALS, schedule=None)
+    pg_trickle.create_stream_table(place.author("other"), "theirs", TOTALS, schedule=None)
+    buffer = place.buffer("orders", "st_author")
+    sequence = place.value("SELECT pg_get_serial_sequence(%s, 'seq')", buffer)
+    attacker.execute(SPOILT[spoilt].format(buffer=buffer, sequence=sequence).encode())
+    written(place)
+    written(place)
+    place.fresh("theirs")
+    assert place.last_refresh("refresh_mode") == "DIFFERENTIAL"
+    place.fresh("st")
+    written(place)
+    place.fresh("st")
+    assert place.last_refresh("reason") is None
+
+
+@pytest.mark.versions
+@pytest.mark.parametrize("lock", ["LOCK TABLE {buffer}", "ALTER SEQUENCE {sequence} CACHE 1"])
+def test_a15_an_owner_who_locks_his_buffer_makes_nobody_wait_for_long(
+    place: Place, author: Connection, worker: Any, lock: str
+) -> None:
+    """A second at most; the change is missed, which is noted and made good."""
+    pg_trickle.create_stream_table(author, "st", TOTALS)
+    buffer = place.buffer("orders", "st_author")
+    sequence = place.value("SELECT pg_get_serial_sequence(%s, 'seq')", buffer)
+    locker = place.as_("st_author")
+    with locker.transaction():
+        locker.execute(lock.format(buffer=buffer, sequence=sequence).encode())
+        began = time.monotonic()
+        place.superuser.execute("INSERT INTO orders VALUES (99, 9, 9, 9, '')")
+        assert time.monotonic() - began < 10
+    integrity = "SELECT severity, detail FROM pgtrickle.health_check() WHERE check_name = 'capture_integrity'"
+    severity, detail = place.superuser.execute(integrity).fetchone() or (None, None)
+    assert severity != "OK"
+    assert "locked" in detail
+    place.as_("pgtrickle_worker").execute("SELECT pgtrickle_changes.worker_housekeeping()")
+    worker.wait_for(lambda: place.value("SELECT count(*) FROM st WHERE tenant_id = 9") == 1)
+    assert_fresh(place.superuser, "st")
+    assert (place.superuser.execute(integrity).fetchone() or ("",))[0] == "OK"
+
+
+def test_a15_nobody_notes_missed_changes_for_another(place: Place, author: Connection) -> None:
+    other = place.author("other")
+    place.superuser.execute("GRANT USAGE ON SCHEMA pgtrickle_changes TO other")
+    pg_trickle.create_stream_table(author, "st", TOTALS)
+    oid = place.value("SELECT 'orders'::regclass::oid::bigint")
+    denied(
+        other,
+        f"INSERT INTO pgtrickle_changes.missed_changes (source_relid, owner_oid) VALUES ({oid}, 'st_author'::regrole)",
+        "SELECT FROM pgtrickle_changes.missed_changes",
+        "DELETE FROM pgtrickle_changes.missed_changes",
+        "LOCK TABLE pgtrickle_changes.missed_changes",
+    )
+    other.execute(f"INSERT INTO pgtrickle_changes.missed_changes (source_relid) VALUES ({oid})".encode())
+    pg_trickle.refresh_stream_table(author, "st")
+    assert place.last_refresh("skipped_reason") == "no changes"

@@ -33,7 +33,7 @@ def restricted(place: Place, author: Connection) -> Place:
 
 
 @pytest.mark.versions
-@pytest.mark.parametrize("mode", ["FULL"])
+@pytest.mark.parametrize("mode", ["FULL", "DIFFERENTIAL"])
 def test_s12_policies_of_a_source_are_evaluated_as_the_owner(restricted: Place, mode: str, worker: Any) -> None:
     """After the initial fill, a refresh by somebody else and a scheduled one."""
     author = restricted.as_("st_author")
@@ -183,7 +183,7 @@ HAPPENINGS = [
 
 
 @pytest.mark.versions
-@pytest.mark.parametrize("mode", ["FULL", "AUTO"])
+@pytest.mark.parametrize("mode", ["AUTO"])
 def test_a13_policies_and_who_they_are_for_may_change_at_any_time(place: Place, author: Connection, mode: str) -> None:
     """Whatever happens, the next refresh holds exactly what the owner may see, and the one after it too."""
     pg_trickle.create_stream_table(author, "st", LINES, refresh_mode=mode)

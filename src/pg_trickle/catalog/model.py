@@ -57,6 +57,7 @@ class RelationFact:
     buffer: str | None
     rows: float
     definition: str | None
+    policy: str | None
     opaque: str | None
 
     @classmethod
@@ -72,6 +73,7 @@ class RelationFact:
             buffer=data["buffer"],
             rows=data["rows"] or 0,
             definition=data["definition"],
+            policy=data.get("policy"),
             opaque=data["opaque"],
         )
 

@@ -80,6 +80,7 @@ CREATE TABLE pgtrickle.pgt_captures (
     trigger_mode text    NOT NULL CHECK (trigger_mode IN ('statement', 'row')),
     columns      text[]  NOT NULL,
     attnums      smallint[] NOT NULL,
+    filter       text,
     stamp        text    NOT NULL,
     since        xid8    NOT NULL,
     cleaned_at   timestamptz,
@@ -87,6 +88,7 @@ CREATE TABLE pgtrickle.pgt_captures (
 );
 COMMENT ON TABLE pgtrickle.pgt_captures IS 'The change buffers: one per source and owner';
 COMMENT ON COLUMN pgtrickle.pgt_captures.stamp IS 'Versions of the triggers, functions and buffer as the engine made them; a difference means: changes may be missing';
+COMMENT ON COLUMN pgtrickle.pgt_captures.filter IS 'Which rows the policies of the source show to the owner: no others are captured; NULL: all';
 COMMENT ON COLUMN pgtrickle.pgt_captures.cleaned_at IS 'When consumed rows were last removed: a snapshot older than that may not begin to read the buffer';
 COMMENT ON COLUMN pgtrickle.pgt_captures.since IS 'The transaction that made or repaired the capture: a snapshot that does not see it may lack changes';
 

@@ -7,7 +7,16 @@
 --  * They do nothing unless they run as the owner they were made for, and the trigger's WHEN does not even call
 --    a function that was altered since.  The stamp of the capture changes with either, and a refresh compares it.
 --  * They name columns.  When a column was renamed, or has another type or expression now, they write a marker (w = 0)
---    in place of the change, which makes the next refresh repair the capture and recompute.
+--    in place of the change, which makes the next refresh repair the capture and recompute.  The same when the owner may not
+--    read the source any more, or the source's policies are others than the function knows.
+--  * The buffer is the owner's, who may do to it what he likes: then they leave it alone.
+
+CREATE TABLE pgtrickle_changes.missed_changes (
+    source_relid oid  NOT NULL,
+    owner_oid    oid  NOT NULL DEFAULT to_regrole(quote_ident(CURRENT_USER)),
+    xid          xid8 NOT NULL DEFAULT pg_current_xact_id()
+);
+COMMENT ON TABLE pgtrickle_changes.missed_changes IS 'Changes that could not be captured because their buffer was locked; written by capture functions, each for its owner alone';
 
 CREATE FUNCTION pgtrickle_changes.buffer_name(p_source oid, p_owner oid) RETURNS name
     LANGUAGE sql STABLE
@@ -101,6 +110,105 @@ AS $$
      ORDER BY n.attnum
 $$;
 
+CREATE FUNCTION pgtrickle_changes.capture_filter(p_source oid, p_owner oid, OUT predicate text, OUT columns smallint[], OUT version text, OUT may_fail boolean)
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- Which changed rows the owner may see, where policies decide; NULL where they don't.
+BEGIN
+    columns := '{}';
+    may_fail := false;
+    IF pgtrickle_changes.row_security_applies(p_owner, p_source) THEN
+        SELECT f.predicate, f.columns, f.version, f.may_fail INTO predicate, columns, version, may_fail
+          FROM pgtrickle_changes.policy_filter(p_owner, p_source) AS f;
+    END IF;
+END
+$$;
+
+CREATE FUNCTION pgtrickle_changes.policies_hold(p_source oid, p_owner oid) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- The condition, as SQL, that what the owner may see of the source is decided by the policies of now, or by none if there are none.
+-- Who owns the source may lift its policies, and a refresh does while it writes to a stream table.
+DECLARE
+    v_version text := (SELECT f.version FROM pgtrickle_changes.capture_filter(p_source, p_owner) AS f);
+BEGIN
+    IF v_version IS NULL THEN
+        RETURN format('NOT pg_catalog.row_security_active(%s::pg_catalog.oid)', p_source);
+    END IF;
+    RETURN format(
+        '(SELECT s.relrowsecurity FROM pg_catalog.pg_class AS s WHERE s.oid OPERATOR(pg_catalog.=) %1$s::pg_catalog.oid)'
+        ' AND (SELECT coalesce(pg_catalog.string_agg(pg_catalog.concat_ws('' '', p.oid, p.xmin), '','' ORDER BY p.oid), '''')'
+        ' FROM pg_catalog.pg_policy AS p WHERE p.polrelid OPERATOR(pg_catalog.=) %1$s::pg_catalog.oid'
+        ' AND (p.polcmd OPERATOR(pg_catalog.=) ''r'' OR p.polcmd OPERATOR(pg_catalog.=) ''*'')'
+        ' AND EXISTS (SELECT FROM pg_catalog.unnest(p.polroles) AS r(id)'
+        ' WHERE r.id OPERATOR(pg_catalog.=) 0::pg_catalog.oid OR pg_catalog.pg_has_role(r.id, ''USAGE'')))'
+        ' OPERATOR(pg_catalog.=) %2$L', p_source, v_version);
+END
+$$;
+
+CREATE FUNCTION pgtrickle_changes.capture_state(p_source oid, p_owner oid, p_buffer name) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- The condition, as SQL, on which a change is captured.  NULL: the buffer isn't the plain table that the engine made any more, and what
+-- hangs on it could make a writer's statement fail.  False: the source's columns, or what its owner may see of it, are others than the
+-- function knows.  One look at pg_class and one at pg_attribute: it is done for every statement, or every row.
+DECLARE
+    v_buffer  oid := format('pgtrickle_changes.%I', p_buffer)::regclass;
+    v_columns text;
+    v_count   bigint;
+    v_xids    text[];
+    v_last    smallint;
+BEGIN
+    SELECT string_agg(format('a.attnum OPERATOR(pg_catalog.=) %s::pg_catalog.int2 AND a.attname OPERATOR(pg_catalog.=) %L::pg_catalog.name'
+                             ' AND a.atttypid OPERATOR(pg_catalog.=) %s::pg_catalog.oid AND a.atttypmod OPERATOR(pg_catalog.=) %L::pg_catalog.int4',
+                             s.attnum, s.attname, s.atttypid, s.atttypmod)
+                      || CASE WHEN c.expression IS NULL THEN '' ELSE format(
+                             ' AND (SELECT pg_catalog.format(''(%%s)'', pg_catalog.pg_get_expr(d.adbin, d.adrelid)) FROM pg_catalog.pg_attrdef AS d'
+                             ' WHERE d.adrelid OPERATOR(pg_catalog.=) a.attrelid AND d.adnum OPERATOR(pg_catalog.=) a.attnum)'
+                             ' OPERATOR(pg_catalog.=) %L', c.expression) END, ' OR ' ORDER BY s.attnum),
+           count(*)
+      INTO v_columns, v_count
+      FROM pg_attribute AS s
+     CROSS JOIN pgtrickle_changes.capture_filter(p_source, p_owner) AS f
+      LEFT JOIN pgtrickle_changes.capture_columns(p_source, p_owner) AS c ON c.attnum = s.attnum
+     WHERE s.attrelid = p_source AND (c.attnum IS NOT NULL OR s.attnum = ANY (f.columns));
+    SELECT array_agg(DISTINCT b.xmin::text), count(*) INTO v_xids, v_last FROM pg_attribute AS b WHERE b.attrelid = v_buffer AND b.attnum > 0;
+    RETURN format(
+        '(SELECT CASE WHEN b.relkind OPERATOR(pg_catalog.=) ''r'' AND b.relpersistence OPERATOR(pg_catalog.=) ''p'''
+        ' AND b.relchecks OPERATOR(pg_catalog.=) 0 AND NOT b.relhastriggers AND NOT b.relhasrules AND NOT b.relrowsecurity AND NOT b.relispartition'
+        ' AND b.relnatts OPERATOR(pg_catalog.=) %8$s THEN'
+        ' (SELECT CASE WHEN pg_catalog.bool_and(a.attrelid OPERATOR(pg_catalog.<>) %1$s::pg_catalog.oid OR a.xmin OPERATOR(pg_catalog.=) ANY (%2$L::pg_catalog.xid[])) THEN'
+        ' pg_catalog.count(*) FILTER (WHERE a.attrelid OPERATOR(pg_catalog.=) %3$s::pg_catalog.oid AND (%4$s)) OPERATOR(pg_catalog.=) %5$s AND %6$s END'
+        ' FROM pg_catalog.pg_attribute AS a WHERE a.attrelid OPERATOR(pg_catalog.=) ANY (''{%1$s,%3$s}''::pg_catalog.oid[])'
+        ' AND a.attnum OPERATOR(pg_catalog.>) 0 AND a.attnum OPERATOR(pg_catalog.<=) %7$s) END'
+        ' FROM pg_catalog.pg_class AS b WHERE b.oid OPERATOR(pg_catalog.=) %1$s::pg_catalog.oid)',
+        v_buffer, v_xids, p_source, coalesce(v_columns, 'false'), v_count, pgtrickle_changes.capture_is_allowed(p_source, p_owner),
+        greatest(v_last, (SELECT max(s.attnum) FROM pg_attribute AS s WHERE s.attrelid = p_source)), v_last);
+END
+$$;
+
+CREATE FUNCTION pgtrickle_changes.capture_is_allowed(p_source oid, p_owner oid) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- The condition, as SQL, that the owner may see what is about to be captured.
+DECLARE
+    v_columns text;
+BEGIN
+    SELECT string_agg(format('pg_catalog.has_column_privilege(%s::pg_catalog.oid, %s::pg_catalog.int2, ''SELECT'')', p_source, c.attnum), ' AND ')
+      INTO v_columns FROM pgtrickle_changes.capture_columns(p_source, p_owner) AS c;
+    -- A schema that is gone, because the table has moved, is none that he lacks a right on: the stamp tells of that.
+    RETURN format('pg_catalog.has_schema_privilege(%s::pg_catalog.oid, ''USAGE'') IS NOT FALSE'
+                  ' AND (pg_catalog.has_table_privilege(%s::pg_catalog.oid, ''SELECT'') OR %s) AND %s',
+                  (SELECT s.relnamespace FROM pg_class AS s WHERE s.oid = p_source), p_source,
+                  coalesce(v_columns, format('pg_catalog.has_any_column_privilege(%s::pg_catalog.oid, ''SELECT'')', p_source)),
+                  pgtrickle_changes.policies_hold(p_source, p_owner));
+END
+$$;
+
 CREATE FUNCTION pgtrickle_changes.capture_body(p_source oid, p_owner oid, p_buffer name, p_event text, p_mode text) RETURNS text
     LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, pg_temp
@@ -115,13 +223,14 @@ DECLARE
     v_numbered  text;
     v_outputs   text;
     v_keys      text;
-    v_checks    text;
-    v_attnums   text;
     v_count     bigint;
-    v_intact    text := 'true';
+    v_intact    text := pgtrickle_changes.capture_state(p_source, p_owner, p_buffer);
     v_change    text;
     v_marker    text;
     v_next      text;
+    v_filter    record := pgtrickle_changes.capture_filter(p_source, p_owner);
+    v_where     text := coalesce(' WHERE ' || v_filter.predicate, '');
+    v_trial     text := '';
 BEGIN
     SELECT count(*),
            coalesce(string_agg(format(', %I', c.buffer_column), '' ORDER BY c.attnum), ''),
@@ -136,77 +245,85 @@ BEGIN
                                 format(CASE c.identity WHEN 'scale' THEN 'pg_catalog.scale(x.c%s)'
                                                        WHEN 'bits' THEN 'pg_catalog.float8send(x.c%s)'
                                                        WHEN 'text' THEN 'x.c%s::pg_catalog.text' END, c.attnum)), ', '
-                      ORDER BY c.attnum),
-           string_agg(format('a.attnum OPERATOR(pg_catalog.=) %s::pg_catalog.int2 AND a.attname OPERATOR(pg_catalog.=) %L::pg_catalog.name'
-                             ' AND a.atttypid OPERATOR(pg_catalog.=) %s::pg_catalog.oid AND a.atttypmod OPERATOR(pg_catalog.=) %L::pg_catalog.int4',
-                             c.attnum, c.source_column, s.atttypid, s.atttypmod)
-                      || CASE WHEN c.expression IS NULL THEN '' ELSE format(
-                             ' AND (SELECT pg_catalog.format(''(%%s)'', pg_catalog.pg_get_expr(d.adbin, d.adrelid)) FROM pg_catalog.pg_attrdef AS d'
-                             ' WHERE d.adrelid OPERATOR(pg_catalog.=) a.attrelid AND d.adnum OPERATOR(pg_catalog.=) a.attnum)'
-                             ' OPERATOR(pg_catalog.=) %L', c.expression) END, ' OR ' ORDER BY c.attnum),
-           string_agg(c.attnum::text, ',' ORDER BY c.attnum)
-      INTO v_count, v_columns, v_images, v_numbered, v_outputs, v_keys, v_checks, v_attnums
-      FROM pgtrickle_changes.capture_columns(p_source, p_owner) AS c
-      JOIN pg_attribute AS s ON s.attrelid = p_source AND s.attnum = c.attnum;
-
-    IF v_count > 0 THEN
-        v_intact := format('(SELECT pg_catalog.count(*) OPERATOR(pg_catalog.=) %s::pg_catalog.int8 FROM pg_catalog.pg_attribute AS a'
-            ' WHERE a.attrelid OPERATOR(pg_catalog.=) %s::pg_catalog.oid'
-            ' AND a.attnum OPERATOR(pg_catalog.=) ANY (''{%s}''::pg_catalog.int2[]) AND (%s))',
-            v_count, p_source, v_attnums, v_checks);
-    END IF;
-    -- One number a statement will do: a refresh can't come in between.  Scalar subqueries run for the first row only.
-    v_next := format('(SELECT pg_catalog.pg_current_xact_id()), (SELECT pg_catalog.nextval(%L::pg_catalog.regclass))', v_sequence::text);
+                      ORDER BY c.attnum)
+      INTO v_count, v_columns, v_images, v_numbered, v_outputs, v_keys
+      FROM pgtrickle_changes.capture_columns(p_source, p_owner) AS c;
+    -- One number a statement will do: a refresh can't come in between.  A scalar subquery runs for the first row only.
+    v_next := '(SELECT pg_catalog.pg_current_xact_id()), __pgt.v_seq';
     v_marker := format('INSERT INTO pgtrickle_changes.%I (xid, seq, w) OVERRIDING SYSTEM VALUE SELECT %s, 0::pg_catalog.int2', p_buffer, v_next);
 
     IF p_event = 'trunc' THEN
         v_change := v_marker;
-        v_intact := 'true';
-    ELSIF p_event = 'upd' AND v_count = 0 THEN
+    ELSIF p_event = 'upd' AND v_count = 0 AND v_filter.predicate IS NULL THEN
         v_change := 'NULL';
-        v_intact := 'true';
+        v_intact := 'NULL';
     ELSIF p_mode = 'row' THEN
-        v_intact := CASE WHEN v_count = 0 THEN 'true' ELSE v_intact END;
         v_change := format('INSERT INTO pgtrickle_changes.%I (xid, seq, w%s) OVERRIDING SYSTEM VALUE ', p_buffer, v_columns);
         IF p_event IN ('del', 'upd') THEN
-            v_change := v_change || format('SELECT %s, -1::pg_catalog.int2%s FROM (SELECT OLD.*) AS r', v_next, v_images);
+            v_change := v_change || format('SELECT %s, -1::pg_catalog.int2%s FROM (SELECT OLD.*) AS r%s', v_next, v_images, v_where);
         END IF;
         IF p_event = 'upd' THEN
             v_change := v_change || ' UNION ALL ';
         END IF;
         IF p_event IN ('ins', 'upd') THEN
-            v_change := v_change || format('SELECT %s, 1::pg_catalog.int2%s FROM (SELECT NEW.*) AS r', v_next, v_images);
+            v_change := v_change || format('SELECT %s, 1::pg_catalog.int2%s FROM (SELECT NEW.*) AS r%s', v_next, v_images, v_where);
         END IF;
     ELSE
-        v_intact := format('(SELECT CASE WHEN EXISTS (SELECT FROM %I) THEN %s END)', v_rows, v_intact);
         v_change := format('INSERT INTO pgtrickle_changes.%I (xid, seq, w%s) OVERRIDING SYSTEM VALUE ', p_buffer, v_columns);
         IF p_event = 'upd' THEN
             -- Rows in which nothing that anyone reads has changed cancel out.
             v_change := v_change || format(
                 'SELECT %1$s, CASE WHEN g.n OPERATOR(pg_catalog.>) 0 THEN 1 ELSE -1 END::pg_catalog.int2%2$s'
                 ' FROM (SELECT pg_catalog.sum(x.n) AS n, pg_catalog.generate_series(1::pg_catalog.int8, pg_catalog.abs(pg_catalog.sum(x.n)))%3$s'
-                ' FROM (SELECT -1 AS n%4$s FROM __pgt_old AS r UNION ALL SELECT 1 AS n%4$s FROM __pgt_new AS r) AS x'
+                ' FROM (SELECT -1 AS n%4$s FROM __pgt_old AS r%6$s UNION ALL SELECT 1 AS n%4$s FROM __pgt_new AS r%6$s) AS x'
                 ' GROUP BY %5$s HAVING pg_catalog.sum(x.n) OPERATOR(pg_catalog.<>) 0) AS g',
                 v_next,
                 (SELECT string_agg(format(', g.c%s', c.attnum), '' ORDER BY c.attnum)
                    FROM pgtrickle_changes.capture_columns(p_source, p_owner) AS c),
-                v_outputs, v_numbered, v_keys);
+                v_outputs, v_numbered, coalesce(v_keys, '()'), v_where);
         ELSE
-            v_change := v_change || format('SELECT %s, %s::pg_catalog.int2%s FROM %I AS r',
-                v_next, CASE p_event WHEN 'del' THEN '-1' ELSE '1' END, v_images, v_rows);
+            v_change := v_change || format('SELECT %s, %s::pg_catalog.int2%s FROM %I AS r%s',
+                v_next, CASE p_event WHEN 'del' THEN '-1' ELSE '1' END, v_images, v_rows, v_where);
         END IF;
+    END IF;
+    IF p_mode = 'statement' AND p_event <> 'trunc' AND v_intact <> 'NULL' THEN
+        v_intact := format('(SELECT CASE WHEN EXISTS (SELECT FROM %I) THEN %s END)', v_rows, v_intact);
+    END IF;
+    IF v_filter.may_fail AND p_event <> 'trunc' THEN
+        -- A policy may raise an error at rows that the owner would never have come across.  Without a write inside, the
+        -- subtransaction takes no transaction id.
+        v_trial := (SELECT format(E'    IF v_intact THEN\n        BEGIN\n            PERFORM %s;\n        EXCEPTION WHEN OTHERS THEN\n'
+                                  '            v_intact := false;\n        END;\n    END IF;\n',
+                                  string_agg(format('(SELECT pg_catalog.count(*) FROM %s AS r%s)', i.image, v_where), ', '))
+                      FROM (SELECT CASE WHEN p_mode = 'row' THEN format('(SELECT %s.*)', w.word) ELSE '__pgt_' || lower(w.word) END AS image
+                              FROM unnest(CASE p_event WHEN 'ins' THEN '{NEW}' WHEN 'del' THEN '{OLD}' ELSE '{OLD,NEW}' END::text[]) AS w(word)) AS i);
     END IF;
 
     RETURN format(E'\n'
+        '%8$s'
+        '<<__pgt>>\n'
         'DECLARE\n'
         '    v_intact pg_catalog.bool;\n'
+        '    v_seq    pg_catalog.int8;\n'
         'BEGIN\n'
         '    IF current_user OPERATOR(pg_catalog.<>) pg_catalog.pg_get_userbyid(%1$s::pg_catalog.oid)\n'
         '       OR NOT pg_catalog.has_schema_privilege(%6$s::pg_catalog.oid, ''USAGE'')\n'
         '       OR pg_catalog.has_table_privilege(pg_catalog.to_regclass(%2$L)::pg_catalog.oid, ''INSERT'') IS NOT TRUE THEN\n'
         '        RETURN NULL;\n'
         '    END IF;\n'
-        '    v_intact := %3$s;\n'
+        -- The owner may lock his buffer, or spoil its sequence: then the change is missed, which is noted where he has no say, and the
+        -- writer goes on.  Nothing is written inside, so the subtransaction takes no transaction id.
+        '    BEGIN\n'
+        '        LOCK TABLE %2$s IN ROW EXCLUSIVE MODE;\n'
+        '        v_intact := %3$s;\n'
+        '        IF v_intact IS NOT NULL THEN\n'
+        '            v_seq := pg_catalog.nextval(%9$L::pg_catalog.regclass);\n'
+        '        END IF;\n'
+        '    EXCEPTION WHEN OTHERS THEN\n'
+        '        INSERT INTO pgtrickle_changes.missed_changes (source_relid) VALUES (%10$s);\n'
+        '        RETURN NULL;\n'
+        '    END;\n'
+        '%7$s'
         '    IF v_intact THEN\n'
         '        %4$s;\n'
         '    ELSIF NOT v_intact THEN\n'
@@ -215,7 +332,9 @@ BEGIN
         '    RETURN NULL;\n'
         'END\n',
         p_owner, format('pgtrickle_changes.%I', p_buffer), v_intact, v_change, v_marker,
-        'pgtrickle_changes'::regnamespace::oid);
+        'pgtrickle_changes'::regnamespace::oid, v_trial,
+        -- Policies name the row's columns without more ado.
+        CASE WHEN v_where <> '' THEN E'#variable_conflict use_column\n' ELSE '' END, v_sequence::text, p_source);
 END
 $$;
 
@@ -292,7 +411,7 @@ CREATE FUNCTION pgtrickle_changes.capture_stamp(p_source oid, p_buffer name, p_a
     SET plan_cache_mode = force_generic_plan
 AS $$
 -- Changes whenever a trigger, a function, the buffer, the owner's rights on it, the name of a captured column, the expression
--- that generates it, the source's place below a parent, what is below it, or a subscription to it does.
+-- that generates it, the source's place below a parent, what is below it, a policy on it, or a subscription to it does.
 DECLARE
     v_names     name[] := pgtrickle_changes.capture_functions(p_buffer);
     v_relations oid[] := pgtrickle_changes.capture_relations(p_source);
@@ -304,19 +423,24 @@ BEGIN
     RETURN md5(concat_ws('|', v_relations::text, v_versions,
         (SELECT string_agg(concat_ws(' ', t.oid, t.xmin, t.tgenabled), ',' ORDER BY t.oid)
            FROM pg_trigger AS t WHERE t.tgrelid = ANY (v_relations) AND t.tgfoid = ANY (v_functions)),
-        (SELECT concat_ws(' ', b.oid, b.relowner, b.relkind, b.relchecks, b.relhastriggers, b.relhasrules, b.relrowsecurity,
+        (SELECT concat_ws(' ', b.oid, b.relowner, b.relkind, b.relchecks, b.relhastriggers, b.relhasrules, b.relrowsecurity, b.relpersistence, b.relispartition,
                           has_schema_privilege(b.relowner, b.relnamespace, 'USAGE'),
                           has_table_privilege(b.relowner, b.oid, 'INSERT'),
                           (SELECT string_agg(a.xmin::text, ',' ORDER BY a.attnum)
                              FROM pg_attribute AS a WHERE a.attrelid = b.oid AND a.attnum > 0))
            FROM pg_class AS b
           WHERE b.relname = p_buffer AND b.relnamespace = 'pgtrickle_changes'::regnamespace),
+        (SELECT s.relnamespace FROM pg_class AS s WHERE s.oid = p_source),
+        (SELECT string_agg(m.xid::text, ',') FROM pgtrickle_changes.missed_changes AS m
+           JOIN pg_class AS b ON b.relname = p_buffer AND b.relnamespace = 'pgtrickle_changes'::regnamespace AND b.relowner = m.owner_oid
+          WHERE m.source_relid = p_source),
         (SELECT string_agg(concat_ws(' ', quote_ident(a.attname), g.xmin), ',' ORDER BY a.attnum)
            FROM pg_attribute AS a
            LEFT JOIN pg_attrdef AS g ON g.adrelid = a.attrelid AND g.adnum = a.attnum AND a.attgenerated = 'v'
           WHERE a.attrelid = p_source AND a.attnum = ANY (p_attnums)),
         -- Who is written by way of a parent, or by logical replication, is captured row by row, if at all.
         (SELECT string_agg(concat_ws(' ', i.inhparent, i.xmin), ',' ORDER BY i.inhseqno) FROM pg_inherits AS i WHERE i.inhrelid = p_source),
+        (SELECT string_agg(concat_ws(' ', p.oid, p.xmin), ',' ORDER BY p.oid) FROM pg_policy AS p WHERE p.polrelid = p_source),
         (SELECT string_agg(s.srsubid::text, ',' ORDER BY s.srsubid) FROM pg_subscription_rel AS s WHERE s.srrelid = p_source)));
 END
 $$;
@@ -338,6 +462,8 @@ BEGIN
         RETURN NULL;
     END IF;
     RETURN coalesce(
+        CASE WHEN EXISTS (SELECT FROM pgtrickle_changes.missed_changes AS m WHERE m.source_relid = p_source AND m.owner_oid = p_owner)
+             THEN format('change buffer "%s" was locked', v_capture.buffer) END,
         CASE WHEN NOT EXISTS (SELECT FROM pg_class AS c
                                WHERE c.oid = v_capture.buffer_relid AND c.relname = v_capture.buffer
                                  AND c.relnamespace = 'pgtrickle_changes'::regnamespace)
@@ -392,6 +518,7 @@ DECLARE
     v_capture pgtrickle.pgt_captures;
     v_drift   text;
     v_buffer  name;
+    v_filter  text;
 BEGIN
     SELECT format('%I.%I', n.nspname, c.relname) INTO v_source
       FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
@@ -408,9 +535,11 @@ BEGIN
           INTO v_columns, v_attnums
           FROM pgtrickle_changes.capture_columns(p_source, p_owner) AS c;
         v_mode := pgtrickle_changes.capture_mode(p_source);
+        v_filter := (SELECT f.predicate FROM pgtrickle_changes.capture_filter(p_source, p_owner) AS f);
         SELECT c.* INTO v_capture FROM pgtrickle.pgt_captures AS c WHERE c.source_relid = p_source AND c.owner_oid = p_owner;
         v_drift := CASE WHEN FOUND THEN pgtrickle_changes.capture_drift(p_source, p_owner) END;
-        IF v_drift IS NULL AND v_capture.columns = v_columns AND v_capture.attnums = v_attnums AND v_capture.trigger_mode = v_mode THEN
+        IF v_drift IS NULL AND v_capture.columns = v_columns AND v_capture.attnums = v_attnums AND v_capture.trigger_mode = v_mode
+           AND v_capture.filter IS NOT DISTINCT FROM v_filter THEN
             RETURN;
         END IF;
         -- Waits for running writers and keeps new ones out: what is read afterwards and what is captured from now on
@@ -421,18 +550,26 @@ BEGIN
     END LOOP;
 
     v_buffer := pgtrickle_changes.buffer_name(p_source, p_owner);
+    IF v_capture.filter IS DISTINCT FROM v_filter AND v_capture.source_relid IS NOT NULL THEN
+        v_drift := coalesce(v_drift, 'its row-level security was changed');
+    END IF;
+    IF v_drift IS NOT NULL AND to_regclass(format('pgtrickle_changes.%I', v_buffer)) IS NOT NULL THEN
+        -- Whatever it holds is of no use any more, and its owner may no longer be allowed to see it, or have hung something on it.
+        EXECUTE format('DROP TABLE pgtrickle_changes.%I CASCADE', v_buffer);
+    END IF;
+    DELETE FROM pgtrickle_changes.missed_changes AS m WHERE m.source_relid = p_source AND m.owner_oid = p_owner;
     PERFORM pgtrickle_changes.sync_buffer(p_source, p_owner, v_buffer);
     PERFORM pgtrickle_changes.sync_triggers(p_source, p_owner, v_buffer, v_mode);
 
     INSERT INTO pgtrickle.pgt_captures AS c
-           (source_relid, owner_oid, buffer, buffer_relid, sequence_relid, trigger_mode, columns, attnums, stamp, since)
+           (source_relid, owner_oid, buffer, buffer_relid, sequence_relid, trigger_mode, columns, attnums, filter, stamp, since)
     VALUES (p_source, p_owner, v_buffer, format('pgtrickle_changes.%I', v_buffer)::regclass,
-            pg_get_serial_sequence(format('pgtrickle_changes.%I', v_buffer), 'seq')::regclass, v_mode, v_columns, v_attnums,
+            pg_get_serial_sequence(format('pgtrickle_changes.%I', v_buffer), 'seq')::regclass, v_mode, v_columns, v_attnums, v_filter,
             pgtrickle_changes.capture_stamp(p_source, v_buffer, v_attnums), pg_current_xact_id())
         ON CONFLICT (source_relid, owner_oid) DO UPDATE
        SET buffer = excluded.buffer, buffer_relid = excluded.buffer_relid,
            sequence_relid = excluded.sequence_relid, trigger_mode = excluded.trigger_mode,
-           columns = excluded.columns, attnums = excluded.attnums, stamp = excluded.stamp, since = excluded.since;
+           columns = excluded.columns, attnums = excluded.attnums, filter = excluded.filter, stamp = excluded.stamp, since = excluded.since;
 
     -- Whoever reads what was not captured so far has to start afresh.
     UPDATE pgtrickle.pgt_stream_tables AS st
@@ -551,17 +688,20 @@ BEGIN
     IF p_mode = 'row' THEN
         -- Cast, or it would be a comparison column by column, and not of what is stored.
         SELECT format('ROW(%s)::pg_catalog.record OPERATOR(pg_catalog.*<>) ROW(%s)::pg_catalog.record',
-                      string_agg(format('OLD.%I', c.source_column), ', ' ORDER BY c.attnum),
-                      string_agg(format('NEW.%I', c.source_column), ', ' ORDER BY c.attnum))
+                      string_agg(format('OLD.%I', a.attname), ', ' ORDER BY a.attnum),
+                      string_agg(format('NEW.%I', a.attname), ', ' ORDER BY a.attnum))
           INTO v_changed
-          FROM pgtrickle_changes.capture_columns(p_source, p_owner) AS c
+          FROM pg_attribute AS a
+         CROSS JOIN pgtrickle_changes.capture_filter(p_source, p_owner) AS f
+          LEFT JOIN pgtrickle_changes.capture_columns(p_source, p_owner) AS c ON c.attnum = a.attnum
+         WHERE a.attrelid = p_source AND (c.attnum IS NOT NULL OR a.attnum = ANY (f.columns))
         HAVING bool_and(c.expression IS NULL);
     END IF;
 
     FOR v_i IN 1..4 LOOP
         v_function := format('pgtrickle_changes.%I', v_functions[v_i]);
         EXECUTE format('CREATE OR REPLACE FUNCTION %s() RETURNS trigger LANGUAGE plpgsql VOLATILE SECURITY DEFINER'
-            ' SET search_path = pg_catalog, pg_temp%s AS %L',
+            ' SET search_path = pg_catalog, pg_temp SET lock_timeout = ''1s''%s AS %L',
             v_function,
             -- Rows of types without an equality of their own are told apart by their text.
             CASE WHEN v_events[v_i] = 'upd' AND p_mode = 'statement'

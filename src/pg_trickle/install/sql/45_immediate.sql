@@ -90,24 +90,25 @@ BEGIN
 END
 $$;
 
-CREATE FUNCTION pgtrickle_changes.immediate_delta(p_source oid, p_columns text[], p_event text) RETURNS text
+CREATE FUNCTION pgtrickle_changes.immediate_delta(p_source oid, p_owner oid, p_columns text[], p_event text) RETURNS text
     LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, pg_temp
 AS $$
--- The rows that a statement changed, with their weight, in the columns and types of a change buffer.
+-- The rows that a statement changed and the owner may see, with their weight, in the columns and types of a change buffer.
 DECLARE
     v_images text;
+    v_where  text := coalesce((SELECT ' WHERE ' || f.predicate FROM pgtrickle_changes.capture_filter(p_source, p_owner) AS f), '');
 BEGIN
     SELECT coalesce(string_agg(format('%s::%s AS %I, ', coalesce(c.expression, format('r.%I', c.source_column)), c.type, c.buffer_column), ''
                                ORDER BY c.attnum), '')
       INTO v_images FROM pgtrickle_changes.read_columns(p_source, p_columns) AS c;
     RETURN concat_ws(' UNION ALL ',
-        CASE WHEN p_event IN ('del', 'upd') THEN 'SELECT ' || v_images || '-1 AS w FROM __pgt_old AS r' END,
-        CASE WHEN p_event IN ('ins', 'upd') THEN 'SELECT ' || v_images || '1 AS w FROM __pgt_new AS r' END);
+        CASE WHEN p_event IN ('del', 'upd') THEN 'SELECT ' || v_images || '-1 AS w FROM __pgt_old AS r' || v_where END,
+        CASE WHEN p_event IN ('ins', 'upd') THEN 'SELECT ' || v_images || '1 AS w FROM __pgt_new AS r' || v_where END);
 END
 $$;
 
-CREATE FUNCTION pgtrickle_changes.immediate_count(p_source oid, p_columns text[], p_event text) RETURNS text
+CREATE FUNCTION pgtrickle_changes.immediate_count(p_source oid, p_owner oid, p_columns text[], p_event text) RETURNS text
     LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, pg_temp
 AS $$
@@ -125,10 +126,11 @@ BEGIN
                       ORDER BY c.attnum)
       INTO v_keys FROM pgtrickle_changes.read_columns(p_source, p_columns) AS c;
     IF v_keys IS NULL THEN
-        RETURN '0';
+        -- An update may bring a row into its owner's sight, or take it away.
+        RETURN CASE WHEN pgtrickle_changes.row_security_applies(p_owner, p_source) THEN '(SELECT pg_catalog.count(*) FROM __pgt_new)' ELSE '0' END;
     END IF;
     RETURN format('(SELECT pg_catalog.count(*) FROM (SELECT FROM (%s) AS x GROUP BY %s HAVING pg_catalog.sum(x.w) OPERATOR(pg_catalog.<>) 0) AS g)',
-                  pgtrickle_changes.immediate_delta(p_source, p_columns, 'upd'), v_keys);
+                  pgtrickle_changes.immediate_delta(p_source, p_owner, p_columns, 'upd'), v_keys);
 END
 $$;
 
@@ -148,7 +150,7 @@ BEGIN
                              (SELECT ' OR ' || string_agg(format('pg_catalog.has_column_privilege(%s::pg_catalog.oid, %s::pg_catalog.int2, ''SELECT'')',
                                                                  c.oid, r.attnum), ' AND ')
                                 FROM pgtrickle_changes.read_columns(c.oid, d.columns_used) AS r)), ' AND ' ORDER BY c.oid),
-           string_agg(format('pg_catalog.row_security_active(%s::pg_catalog.oid)', c.oid), ' OR ' ORDER BY c.oid)
+           string_agg(format('(%s) IS NOT TRUE', pgtrickle_changes.policies_hold(c.oid, p_table.owner_oid)), ' OR ' ORDER BY c.oid)
       INTO v_may, v_hidden
       FROM pgtrickle.pgt_dependencies AS d JOIN pg_class AS c ON c.oid = d.source_relid
      WHERE d.pgt_id = p_table.pgt_id AND c.oid = ANY (pgtrickle_changes.immediate_sources(p_table.pgt_id));
@@ -174,7 +176,7 @@ BEGIN
         format('Role "%s", who owns it, may not read a source, or a column of it, that its query uses.', pg_get_userbyid(p_table.owner_oid)),
         pgtrickle_changes.immediate_hint(p_table),
         v_hidden, format('stream table "%s" has to be made anew', p_table.pgt_name),
-        format('Row-level security of a source applies to role "%s", who owns it, since it was made.', pg_get_userbyid(p_table.owner_oid)),
+        format('Row-level security of a source shows other rows to role "%s", who owns it, than when it was made.', pg_get_userbyid(p_table.owner_oid)),
         pgtrickle_changes.immediate_hint(p_table), coalesce(v_traps, ''));
 END
 $$;
@@ -277,9 +279,9 @@ AS $$
 DECLARE
     v_id      bigint := p_table.pgt_id;
     v_by_rows boolean := (p_plan #>> '{programs,immediate,by_rows}')::boolean;
-    v_delta   text := pgtrickle_changes.immediate_delta(p_source, p_columns, p_event);
+    v_delta   text := pgtrickle_changes.immediate_delta(p_source, p_table.owner_oid, p_columns, p_event);
     v_rest    text := format('PERFORM pgtrickle_changes.maintain_%s_rest(%%s);', v_id);
-    v_count   text := CASE WHEN p_event = 'trunc' THEN '1' ELSE pgtrickle_changes.immediate_count(p_source, p_columns, p_event) END;
+    v_count   text := CASE WHEN p_event = 'trunc' THEN '1' ELSE pgtrickle_changes.immediate_count(p_source, p_table.owner_oid, p_columns, p_event) END;
     v_checks  text := pgtrickle_changes.immediate_checks(p_table);
     v_work    text := CASE WHEN p_event = 'trunc' THEN '        ' || format(v_rest, 'true') || E'\n'
         ELSE CASE WHEN v_by_rows THEN '' ELSE '        ' || pgtrickle_changes.immediate_turn(v_id) || E';\n' END

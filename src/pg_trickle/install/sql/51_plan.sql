@@ -182,7 +182,7 @@ DECLARE
 BEGIN
     DELETE FROM pgtrickle.pgt_dependencies AS d WHERE d.pgt_id = p_table.pgt_id;
     FOR v_source IN
-        SELECT (s ->> 'oid')::oid AS oid, s -> 'columns' AS columns, c.relid, c.below_view, c.columns AS attnums
+        SELECT (s ->> 'oid')::oid AS oid, s -> 'columns' AS columns, c.relid, c.below_view, c.below_foreign_view, c.columns AS attnums
           FROM jsonb_array_elements(p_plan -> 'sources') AS s
           LEFT JOIN pgtrickle_changes.relation_closure(p_table.definition_view) AS c ON c.relid = (s ->> 'oid')::oid
     LOOP
@@ -192,7 +192,8 @@ BEGIN
         IF pgtrickle_changes.relation_kind(v_source.oid) NOT IN ('table', 'stream_table', 'partitioned', 'inherited') THEN
             RAISE EXCEPTION 'invalid plan: changes of "%" can''t be captured', v_source.oid::regclass USING ERRCODE = 'invalid_parameter_value';
         END IF;
-        v_wrong := pgtrickle_changes.opaque_reason(p_table.owner_oid, v_source.oid, v_source.attnums, v_source.below_view);
+        v_wrong := pgtrickle_changes.opaque_reason(p_table.owner_oid, v_source.oid, v_source.attnums, v_source.below_view,
+                                                   v_source.below_foreign_view);
         IF v_wrong IS NOT NULL THEN
             RAISE EXCEPTION 'invalid plan: changes of "%" may not be captured', v_source.oid::regclass
                 USING ERRCODE = 'insufficient_privilege', DETAIL = v_wrong;
@@ -455,7 +456,9 @@ BEGIN
     -- A recomputing plan doesn't tell what the views in its query mean; an incremental one does.  What it doesn't tell is behind the slash.
     IF (v_plan ->> 'incremental')::boolean
        AND v_plan - '{request_hash,explain,indexes}'::text[] = v_former - '{request_hash,explain,indexes}'::text[]
-       AND split_part(v_table.fingerprint, '/', 2) = split_part(pgtrickle_changes.fingerprint(p_id), '/', 2) THEN
+       AND split_part(v_table.fingerprint, '/', 2) = split_part(pgtrickle_changes.fingerprint(p_id), '/', 2)
+       -- Nor does a plan tell what policies show.
+       AND NOT EXISTS (SELECT FROM jsonb_array_elements(v_request -> 'relations') AS r WHERE r ->> 'policy' IS NOT NULL) THEN
         PERFORM pgtrickle_changes.store_plan(v_table, v_plan, v_request);
         UPDATE pgtrickle.pgt_stream_tables AS st SET fingerprint = pgtrickle_changes.fingerprint(p_id) WHERE st.pgt_id = p_id;
         RETURN;

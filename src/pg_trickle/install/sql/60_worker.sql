@@ -281,6 +281,14 @@ BEGIN
         END;
     END LOOP;
     PERFORM pgtrickle_changes.flag_immediate();
+    -- Nothing else wakes a refresh for a change that wasn't captured.
+    UPDATE pgtrickle.pgt_stream_tables AS st
+       SET needs_reinit = true, reinit_reason = 'changes were missed while their buffer was locked'
+     WHERE st.pgt_id IN (SELECT l.pgt_id FROM pgtrickle.pgt_stream_tables AS l JOIN pgtrickle.pgt_dependencies AS s USING (pgt_id)
+                           JOIN pgtrickle_changes.missed_changes AS m ON m.source_relid = s.source_relid AND m.owner_oid = l.owner_oid
+                          WHERE s.captured AND l.is_populated AND NOT l.needs_reinit FOR NO KEY UPDATE OF l SKIP LOCKED);
+    DELETE FROM pgtrickle_changes.missed_changes AS m
+     WHERE NOT EXISTS (SELECT FROM pgtrickle.pgt_captures AS k WHERE k.source_relid = m.source_relid AND k.owner_oid = m.owner_oid);
     WITH gone AS (
         DELETE FROM pgtrickle.pgt_refresh_history AS h
          WHERE h.refresh_id IN (SELECT o.refresh_id FROM pgtrickle.pgt_refresh_history AS o

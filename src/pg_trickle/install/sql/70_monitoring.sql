@@ -400,7 +400,10 @@ CREATE VIEW pgtrickle_changes.capture_problems AS
                 WHEN b.relkind <> 'r' OR b.relhasrules OR b.relhastriggers OR b.relrowsecurity OR b.relchecks > 0
                     THEN format('change buffer "%s" was altered', k.buffer)
                 WHEN has_table_privilege(k.owner_oid, b.oid, 'INSERT') IS NOT TRUE OR NOT has_schema_privilege(k.owner_oid, b.relnamespace, 'USAGE')
-                    THEN format('role "%s" may not write to change buffer "%s"', pg_get_userbyid(k.owner_oid), k.buffer) END,
+                    THEN format('role "%s" may not write to change buffer "%s"', pg_get_userbyid(k.owner_oid), k.buffer)
+                WHEN b.relpersistence <> 'p' OR b.relispartition THEN format('change buffer "%s" was altered', k.buffer)
+                WHEN EXISTS (SELECT FROM pgtrickle_changes.missed_changes AS m WHERE m.source_relid = k.source_relid AND m.owner_oid = k.owner_oid)
+                    THEN format('change buffer "%s" was locked: changes are missing until the next refresh', k.buffer) END,
            (SELECT CASE WHEN NOT t.present THEN format('trigger "%s" was dropped', t.trigger_name)
                         WHEN NOT t.enabled THEN format('trigger "%s" was disabled', t.trigger_name)
                         ELSE format('function "%s" was altered, moved or replaced', t.function_name) END

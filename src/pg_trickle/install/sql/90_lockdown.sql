@@ -29,3 +29,5 @@ END
 $$;
 
 GRANT INSERT (action, args), SELECT (result) ON pgtrickle.gate TO PUBLIC;
+-- And what a capture function notes of changes that it missed: for its owner, which nobody can name otherwise.
+GRANT INSERT (source_relid) ON pgtrickle_changes.missed_changes TO PUBLIC;
