@@ -18,7 +18,7 @@ Connection = psycopg.Connection[tuple[Any, ...]]
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
-TUTORIALS = [ROOT / "README.md", ROOT / "docs" / "quick-start.md"]
+TUTORIALS = [*sorted((ROOT / "docs" / "tutorials").glob("*.md")), ROOT / "README.md", ROOT / "docs" / "quick-start.md"]
 PATIENCE_SECONDS = 20
 
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -64,7 +64,7 @@ def test_the_sql_of_a_tutorial_gives_what_it_shows(path: Path, db: Connection, d
         statements = [one.strip() for one in STATEMENT.findall(text)]
         for number, statement in enumerate(statements):
             # COMMIT may come after the query whose answer is shown.
-            last_query = max(n for n, one in enumerate(statements) if one.startswith("SELECT"))
+            last_query = max((n for n, one in enumerate(statements) if one.startswith("SELECT")), default=-1)
             if answer is not None and number == last_query:
                 assert shown(db, statement, answer) == answer, statement
             else:

@@ -119,7 +119,8 @@ BEGIN
     columns := '{}';
     may_fail := false;
     IF pgtrickle_changes.row_security_applies(p_owner, p_source) THEN
-        SELECT f.predicate, f.columns, f.version, f.may_fail INTO predicate, columns, version, may_fail
+        -- No row at all, where a row alone can't tell: the plan doesn't have it captured, then.
+        SELECT CASE WHEN f.reason IS NULL THEN f.predicate ELSE 'false' END, f.columns, f.version, f.may_fail INTO predicate, columns, version, may_fail
           FROM pgtrickle_changes.policy_filter(p_owner, p_source) AS f;
     END IF;
 END

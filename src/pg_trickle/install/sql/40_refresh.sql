@@ -506,6 +506,7 @@ DECLARE
     v_immediate    boolean := v_table.refresh_mode = 'IMMEDIATE';
     v_doubt        text;
 BEGIN
+    v_table := pgtrickle_changes.follow_owner(v_table);
     PERFORM pgtrickle_changes.check_privileges(v_table);
 
     v_fingerprint := pgtrickle_changes.fingerprint(p_id);

@@ -452,7 +452,7 @@ BEGIN
                 PERFORM pgtrickle_changes.make_owned_function(p_table, format('maintain_%s_%s_%s_texts', v_id, v_source.oid, v_event.name), '', 'text[]',
                     format(E'\nBEGIN\n    RETURN %L::pg_catalog.text[];\nEND\n', pgtrickle_changes.immediate_texts(
                         v_plan #> ARRAY['programs', 'immediate', 'sources', v_source.oid::text],
-                        pgtrickle_changes.immediate_delta(v_source.oid, v_source.columns_used, v_event.name))));
+                        pgtrickle_changes.immediate_delta(v_source.oid, p_table.owner_oid, v_source.columns_used, v_event.name))));
             END IF;
             v_function := CASE WHEN v_event.name = 'begin' THEN to_regprocedure(format('pgtrickle_changes.maintain_%s_begin()', v_id))
                 ELSE pgtrickle_changes.make_owned_function(p_table, format('maintain_%s_%s_%s', v_id, v_source.oid, v_event.name), '', 'trigger',

@@ -71,7 +71,7 @@ END
 $$;
 
 CREATE FUNCTION pgtrickle_changes.owned_stream_table(p_caller name, p_args jsonb) RETURNS pgtrickle.pgt_stream_tables
-    LANGUAGE plpgsql STABLE
+    LANGUAGE plpgsql VOLATILE
     SET search_path = pg_catalog, pg_temp
 AS $$
 -- The stream table that a call names, if the caller owns it; an error otherwise.
@@ -83,7 +83,7 @@ BEGIN
             USING ERRCODE = 'undefined_table', HINT = 'List the stream tables with SELECT * FROM pgtrickle.pgt_status().';
     END IF;
     PERFORM pgtrickle_changes.check_owner(p_caller, v_table);
-    RETURN v_table;
+    RETURN pgtrickle_changes.follow_owner(v_table);
 END
 $$;
 
@@ -92,21 +92,60 @@ CREATE FUNCTION pgtrickle_changes.check_owner(p_caller name, p_table pgtrickle.p
     SET search_path = pg_catalog, pg_temp
     SET plan_cache_mode = force_generic_plan
 AS $$
--- The caller must have the rights of the role that the stream table's statements run as, and that must be its table's owner.
+-- The caller must have the rights of the table's owner.
 DECLARE
-    v_owner oid := (SELECT c.relowner FROM pg_class AS c WHERE c.oid = p_table.pgt_relid);
+    v_owner oid := coalesce((SELECT c.relowner FROM pg_class AS c WHERE c.oid = p_table.pgt_relid), p_table.owner_oid);
 BEGIN
-    IF NOT pg_has_role(p_caller, p_table.owner_oid, 'USAGE') AND NOT pg_has_role(p_caller, v_owner, 'USAGE') THEN
+    IF NOT pg_has_role(p_caller, v_owner, 'USAGE') THEN
         RAISE EXCEPTION 'must be owner of stream table "%"', p_table.pgt_name
-            USING ERRCODE = 'insufficient_privilege', DETAIL = format('It belongs to role "%s".', pg_get_userbyid(p_table.owner_oid));
+            USING ERRCODE = 'insufficient_privilege', DETAIL = format('It belongs to role "%s".', pg_get_userbyid(v_owner));
     END IF;
-    IF v_owner <> p_table.owner_oid THEN
-        RAISE EXCEPTION 'stream table "%" was given to role "%"', p_table.pgt_name, pg_get_userbyid(v_owner)
+END
+$$;
+
+CREATE FUNCTION pgtrickle_changes.follow_owner(p_table pgtrickle.pgt_stream_tables) RETURNS pgtrickle.pgt_stream_tables
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+    SET plan_cache_mode = force_generic_plan
+AS $$
+-- Who was given the table by ALTER TABLE … OWNER TO is given the rest: from now on the query runs with his rights.  To give it away takes the
+-- rights of both.  What was captured for the former owner goes; the next refresh captures anew, and recomputes.
+DECLARE
+    v_owner  oid := (SELECT c.relowner FROM pg_class AS c WHERE c.oid = p_table.pgt_relid);
+    v_item   text;
+    v_source oid;
+BEGIN
+    IF v_owner IS NULL OR v_owner = p_table.owner_oid THEN
+        RETURN p_table;
+    END IF;
+    IF (SELECT n.rolsuper AND NOT o.rolsuper FROM pg_authid AS n, pg_authid AS o WHERE n.oid = v_owner AND o.oid = p_table.owner_oid) THEN
+        RAISE EXCEPTION 'stream table "%" was given to a superuser', p_table.pgt_name
             USING ERRCODE = 'object_not_in_prerequisite_state',
-                  DETAIL = format('Its query runs as role "%s", who created it.', pg_get_userbyid(p_table.owner_oid)),
-                  HINT = format('ALTER TABLE %s OWNER TO %I; or DROP TABLE, and let the new owner create it.',
+                  DETAIL = format('Its query, which role "%s" wrote, would run with a superuser''s rights.', pg_get_userbyid(p_table.owner_oid)),
+                  HINT = format('ALTER TABLE %s OWNER TO %I; or DROP TABLE, and let the superuser create it.',
                                 p_table.pgt_relid::regclass, pg_get_userbyid(p_table.owner_oid));
     END IF;
+    PERFORM pgtrickle_changes.lock_stream_table(p_table.pgt_id);
+    PERFORM pgtrickle_changes.drop_immediate(p_table.pgt_id);
+    FOR v_item IN
+        SELECT format('TABLE pgtrickle_changes.%I', t.item ->> 'name') FROM pgtrickle.pgt_plans AS p
+         CROSS JOIN LATERAL jsonb_array_elements((p.plan -> 'states') || (p.plan -> 'deltas')) AS t(item)
+         WHERE p.pgt_id = p_table.pgt_id AND to_regclass(format('pgtrickle_changes.%I', t.item ->> 'name')) IS NOT NULL
+        UNION ALL
+        SELECT format('VIEW %s', c.oid::regclass) FROM pg_class AS c WHERE c.oid = p_table.definition_view
+    LOOP
+        EXECUTE format('ALTER %s OWNER TO %I', v_item, pg_get_userbyid(v_owner));
+    END LOOP;
+    UPDATE pgtrickle.pgt_stream_tables AS st
+       SET owner_oid = v_owner, frontier = NULL, frontier_xid = NULL, frontier_seqs = '{}', needs_reinit = st.is_populated,
+           reinit_reason = 'it was given to another owner'
+     WHERE st.pgt_id = p_table.pgt_id;
+    FOR v_source IN SELECT d.source_relid FROM pgtrickle.pgt_dependencies AS d WHERE d.pgt_id = p_table.pgt_id AND d.captured ORDER BY 1 LOOP
+        PERFORM pgtrickle_changes.sync_capture(v_source, p_table.owner_oid);
+    END LOOP;
+    PERFORM pgtrickle_changes.drop_idle_runner(p_table.owner_oid);
+    SELECT st.* INTO p_table FROM pgtrickle.pgt_stream_tables AS st WHERE st.pgt_id = p_table.pgt_id;
+    RETURN p_table;
 END
 $$;
 
@@ -115,7 +154,7 @@ CREATE FUNCTION pgtrickle_changes.with_current_name(p_table pgtrickle.pgt_stream
     SET search_path = pg_catalog, pg_temp
     SET plan_cache_mode = force_generic_plan
 AS $$
--- The catalog row under the table's name of today; the table must be there, and its owner's.
+-- The catalog row under the table's name and owner of today; the table must be there.
 DECLARE
     v_owner oid := (SELECT c.relowner FROM pg_class AS c WHERE c.oid = p_table.pgt_relid);
 BEGIN
@@ -124,7 +163,7 @@ BEGIN
             USING ERRCODE = 'undefined_table', DETAIL = 'DROP TABLE removed the rows; what is left is bookkeeping.',
                   HINT = 'The worker''s housekeeping removes it.';
     END IF;
-    PERFORM pgtrickle_changes.check_owner(pg_get_userbyid(v_owner), p_table);
+    PERFORM pgtrickle_changes.follow_owner(p_table);
     UPDATE pgtrickle.pgt_stream_tables AS st SET pgt_schema = n.nspname, pgt_name = c.relname
       FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
      WHERE st.pgt_id = p_table.pgt_id AND c.oid = st.pgt_relid

@@ -327,9 +327,18 @@ BEGIN
     FOREACH v_source IN ARRAY v_sources LOOP
         PERFORM pgtrickle_changes.sync_capture(v_source, v_owner);
     END LOOP;
-    IF NOT EXISTS (SELECT FROM pgtrickle.pgt_stream_tables AS st WHERE st.owner_oid = v_owner) THEN
-        -- So that the role can be dropped.
-        EXECUTE format('DROP FUNCTION IF EXISTS pgtrickle_changes.%I(text, pg_snapshot, xid8, jsonb, jsonb)', 'as_' || v_owner);
+    PERFORM pgtrickle_changes.drop_idle_runner(v_owner);
+END
+$$;
+
+CREATE FUNCTION pgtrickle_changes.drop_idle_runner(p_owner oid) RETURNS void
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- So that a role that owns no stream table any more can be dropped.
+BEGIN
+    IF NOT EXISTS (SELECT FROM pgtrickle.pgt_stream_tables AS st WHERE st.owner_oid = p_owner) THEN
+        EXECUTE format('DROP FUNCTION IF EXISTS pgtrickle_changes.%I(text, pg_snapshot, xid8, jsonb, jsonb)', 'as_' || p_owner);
     END IF;
 END
 $$;

@@ -1,0 +1,78 @@
+"""ALTER TABLE … OWNER TO on a stream table moves everything with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+import pytest
+
+import pg_trickle
+from pg_trickle.testing.oracle import assert_fresh
+from tests.security.conftest import TOTALS, Connection, Place, denied
+
+Stopped = Callable[..., psycopg.Error]
+
+BELONGINGS = """
+SELECT c.relname::text, c.relowner::regrole::text FROM pg_class AS c
+ WHERE c.relnamespace = 'pgtrickle_changes'::regnamespace AND c.relkind IN ('r', 'v')
+   AND c.relname ~ '^(changes|state|delta|query|held|turn|under_way)_[0-9]'
+UNION ALL
+SELECT p.proname, p.proowner::regrole::text FROM pg_proc AS p
+ WHERE p.pronamespace = 'pgtrickle_changes'::regnamespace AND p.proname ~ '^(as|capture|maintain)_[0-9]'
+"""
+
+
+def owners(place: Place) -> set[str]:
+    return {owner for _, owner in place.superuser.execute(BELONGINGS.encode())}
+
+
+@pytest.mark.versions
+@pytest.mark.parametrize("mode", ["DIFFERENTIAL", "FULL", "IMMEDIATE"])
+def test_s25_with_the_table_goes_all_that_belongs_to_it(place: Place, author: Connection, mode: str) -> None:
+    heir = place.author("heir")
+    pg_trickle.create_stream_table(author, "st", TOTALS + " HAVING count(*) > 1", refresh_mode=mode)
+    assert owners(place) == {"st_author"}
+    place.superuser.execute("ALTER TABLE st OWNER TO heir")
+    if mode != "IMMEDIATE":
+        place.superuser.execute("UPDATE orders SET amount = amount + 1 WHERE id < 5")
+    pg_trickle.refresh_stream_table(heir, "st")
+    assert_fresh(place.superuser, "st")
+    assert owners(place) == {"heir"}
+    place.superuser.execute("UPDATE orders SET amount = amount + 1 WHERE id < 9")
+    pg_trickle.refresh_stream_table(heir, "st")
+    assert_fresh(place.superuser, "st")
+    for action in (pg_trickle.refresh_stream_table, pg_trickle.drop_stream_table):
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            action(author, "st")
+    pg_trickle.drop_stream_table(heir, "st")
+    assert owners(place) == set()
+
+
+def test_s25_the_new_owners_rights_decide(place: Place, author: Connection, stopped: Stopped, worker: Any) -> None:
+    heir = place.author("heir")
+    place.superuser.execute(
+        """ALTER TABLE orders ENABLE ROW LEVEL SECURITY;
+           CREATE POLICY one ON orders TO st_author USING (tenant_id = 1);
+           CREATE POLICY two ON orders TO heir USING (tenant_id = 2)"""
+    )
+    pg_trickle.create_stream_table(author, "st", TOTALS)
+    place.superuser.execute("ALTER TABLE st OWNER TO heir; UPDATE orders SET amount = amount + 1")
+    worker.wait_for(lambda: place.value("SELECT array_agg(DISTINCT tenant_id) FROM st") == [2])
+    assert_fresh(heir, "st")
+    place.superuser.execute("ALTER TABLE st OWNER TO st_author; REVOKE SELECT ON orders FROM st_author")
+    stopped("42501", pg_trickle.refresh_stream_table, author, "st")
+
+
+def test_s25_what_the_former_owner_shares_stays_his(place: Place, author: Connection) -> None:
+    heir = place.author("heir")
+    pg_trickle.create_stream_table(author, "st", TOTALS)
+    pg_trickle.create_stream_table(author, "kept", "SELECT id, note FROM orders")
+    place.superuser.execute("ALTER TABLE st OWNER TO heir; UPDATE orders SET note = 'x', amount = 1")
+    pg_trickle.refresh_stream_table(heir, "st")
+    pg_trickle.refresh_stream_table(author, "kept")
+    assert_fresh(place.superuser, "st")
+    assert_fresh(place.superuser, "kept")
+    assert owners(place) == {"heir", "st_author"}
+    denied(heir, f"SELECT FROM {place.buffer('orders', 'st_author')}")
