@@ -17,8 +17,9 @@ from psycopg import sql
 from pg_trickle import explain, programs
 from pg_trickle.algebra.linear import Item, Project
 from pg_trickle.algebra.plan import Plan as Algebra
-from pg_trickle.algebra.source import Opaque
-from pg_trickle.algebra.timed import is_timed
+from pg_trickle.algebra.plan import distinct
+from pg_trickle.algebra.source import Opaque, Unwatched
+from pg_trickle.algebra.timed import TimedFilter
 from pg_trickle.catalog.model import CompileRequest
 from pg_trickle.errors import UnsupportedQuery
 from pg_trickle.immediate import Immediate, immediate
@@ -117,7 +118,7 @@ def _incremental(request: CompileRequest, query: Query) -> Plan:
     definition = programs.Definition(stages, final, target, _opaque(request, columns))
     sources = {**_unread(request), **programs.sources(definition)}
     singles = {str(oid): frozenset((oid,)) for oid in sources}
-    timed = any(map(is_timed, (final, *(stage.below for stage in stages))))
+    timed = any(map(_changes_by_itself, (final, *(stage.below for stage in stages))))
     wanted = {**singles, **({"*": None} if len(singles) != 1 else {}), **({"": frozenset[int]()} if timed else {})}
     made = {name: programs.differential(definition, changed) for name, changed in wanted.items()}
     return Plan(
@@ -140,6 +141,11 @@ def _incremental(request: CompileRequest, query: Query) -> Plan:
         indexes=explain.wanted_indexes(request, stages, final),
         immediate=None if timed else immediate(definition, sources, request),
     )
+
+
+def _changes_by_itself(plan: Algebra) -> bool:
+    """Whether a refresh has something to do although no captured source changed."""
+    return any(isinstance(node, TimedFilter | Unwatched) for node in distinct(plan))
 
 
 def _recomputing(request: CompileRequest, refusal: UnsupportedQuery) -> Plan:

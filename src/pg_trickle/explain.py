@@ -16,7 +16,7 @@ from pg_trickle.algebra.order import DistinctOn, TopK
 from pg_trickle.algebra.outer_join import FullJoin, LeftJoin
 from pg_trickle.algebra.plan import Plan, inputs
 from pg_trickle.algebra.recompute import Recompute
-from pg_trickle.algebra.source import Changes, Empty, Opaque, Scan, Source, State, Unit
+from pg_trickle.algebra.source import Changes, Empty, Opaque, Scan, Source, State, Unit, Unwatched
 from pg_trickle.algebra.timed import Elapsed, TimedFilter
 from pg_trickle.algebra.window import Window
 from pg_trickle.catalog.model import CompileRequest
@@ -161,7 +161,7 @@ def _described(plan: Plan) -> tuple[str, str, str]:
             return "Constant", "", "never changes"
         case Window() | DistinctOn() | TopK() | Recompute():
             raise AssertionError("told with its stage")
-        case Empty() | Negate() | Consolidate() | Touched() | Flipped() | Elapsed() | Opaque():
+        case Empty() | Unwatched() | Negate() | Consolidate() | Touched() | Flipped() | Elapsed() | Opaque():
             return type(plan).__name__, "", ""
 
 

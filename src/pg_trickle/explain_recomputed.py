@@ -7,7 +7,7 @@ from typing import Any
 
 from pg_trickle.algebra.order import DistinctOn, Order, TopK
 from pg_trickle.algebra.recompute import Recompute
-from pg_trickle.algebra.source import Scan, Source
+from pg_trickle.algebra.source import Scan, Source, Unwatched
 from pg_trickle.algebra.window import Window
 from pg_trickle.recomputed import Recomputed
 
@@ -41,6 +41,8 @@ def _described(stage: Recomputed) -> tuple[str, str, str]:
             )
             cheap = "what came competes with what is stored; the query runs again only when a stored row went"
             return "Top", detail, cheap if limit and not offset else _EVERYTHING
+        case Recompute(Unwatched(), text):
+            return "Compare", text, "read as a whole at each refresh; what differs from the last time is its change"
         case Recompute():
             return "Query", "", _EVERYTHING
 
@@ -59,6 +61,8 @@ def notes(stage: Recomputed) -> Iterator[str]:
             )
         case DistinctOn() | TopK():
             yield _FIRST
+        case Recompute(Unwatched(), _, _, reason):
+            yield reason
         case Recompute(_, _, _, reason):
             yield f"{reason} So a change has that part of the query run again; only rows that differ are written."
         case _:

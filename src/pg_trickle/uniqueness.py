@@ -17,7 +17,7 @@ from pg_trickle.algebra.order import DistinctOn, TopK
 from pg_trickle.algebra.outer_join import FullJoin, LeftJoin
 from pg_trickle.algebra.plan import Plan
 from pg_trickle.algebra.recompute import Recompute
-from pg_trickle.algebra.source import Changes, Empty, Opaque, Scan, Unit
+from pg_trickle.algebra.source import Changes, Empty, Opaque, Scan, Unit, Unwatched
 from pg_trickle.algebra.timed import Elapsed, TimedFilter
 from pg_trickle.algebra.window import Window
 from pg_trickle.scalar import Scalar
@@ -38,7 +38,7 @@ def _keys(plan: Plan) -> set[Key]:
     match operator(plan):
         case Scan(_, _, known):
             return {frozenset(key) for key in known}
-        case Unit():
+        case Unit() | Unwatched():
             return {frozenset()}
         case Filter(below) | TimedFilter(below) | Touched(below, _, _) | Mark(below) | Window(below) | TopK(below):
             return set(keys(below))
@@ -100,7 +100,7 @@ def is_net(plan: Plan) -> bool:
     overlap; but a filter, or a join with rows that are told apart by a key, keeps net what was net.
     """
     match operator(plan):
-        case Changes() | Consolidate() | Empty():
+        case Changes() | Consolidate() | Empty() | Unwatched():
             return True
         case Filter(below) | TimedFilter(below) | Negate(below) | Mark(below):
             return is_net(below)

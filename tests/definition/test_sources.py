@@ -33,10 +33,6 @@ UNWATCHED = {
         "CREATE VIEW new_view{} AS SELECT 1 AS a",
     ),
     "sequence": ("SELECT last_value FROM numbers", "SELECT nextval('numbers') + {}"),
-    "materialized view": (
-        "SELECT n FROM counted",
-        "INSERT INTO orders VALUES (100 + {}); REFRESH MATERIALIZED VIEW counted",
-    ),
     "unlogged table": ("SELECT a FROM unlogged", "INSERT INTO unlogged VALUES ({})"),
     "only a partitioned table": ("SELECT a, b FROM ONLY parted", "INSERT INTO parted VALUES ({}, 1)"),
     "only an inheritance parent": (

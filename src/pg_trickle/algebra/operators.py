@@ -11,7 +11,7 @@ from pg_trickle.algebra.order import DistinctOn, TopK
 from pg_trickle.algebra.outer_join import FullJoin, LeftJoin
 from pg_trickle.algebra.plan import Plan
 from pg_trickle.algebra.recompute import Recompute
-from pg_trickle.algebra.source import Changes, Empty, Opaque, Scan, Unit
+from pg_trickle.algebra.source import Changes, Empty, Opaque, Scan, Unit, Unwatched
 from pg_trickle.algebra.timed import Elapsed, TimedFilter
 from pg_trickle.algebra.window import Window
 
@@ -19,6 +19,7 @@ Operator = (
     Scan
     | Changes
     | Unit
+    | Unwatched
     | Empty
     | Opaque
     | Filter

@@ -85,6 +85,21 @@ class Unit(Plan):
 
 
 @dataclass(frozen=True, slots=True)
+class Unwatched(Plan):
+    """A row of no columns that stands for a relation whose changes nothing tells: it counts as changed every time.
+
+    Below a ``Recompute`` it makes each refresh run the text, and compare with what the relation was.
+    """
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        return ()
+
+    def delta(self) -> Plan:
+        return self
+
+
+@dataclass(frozen=True, slots=True)
 class Empty(Plan):
     """The empty Z-set, ``∅``.  ``Δ = ∅``."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pg_trickle.algebra.linear import Filter, UnionAll
-from pg_trickle.algebra.plan import Plan, distinct
+from pg_trickle.algebra.plan import Plan
 from pg_trickle.scalar import Column, Scalar
 
 
@@ -64,8 +64,3 @@ class Elapsed(Plan):
 
     def delta(self) -> Plan:
         raise AssertionError("what time has moved is part of a delta already")
-
-
-def is_timed(plan: Plan) -> bool:
-    """Whether time alone changes the plan's result."""
-    return any(isinstance(node, TimedFilter) for node in distinct(plan))

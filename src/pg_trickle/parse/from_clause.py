@@ -14,7 +14,8 @@ from pg_trickle.algebra.join import Join
 from pg_trickle.algebra.lateral import Lateral
 from pg_trickle.algebra.outer_join import FullJoin, LeftJoin
 from pg_trickle.algebra.plan import Plan, names
-from pg_trickle.algebra.source import Field, Scan, Source, Unit
+from pg_trickle.algebra.recompute import Recompute
+from pg_trickle.algebra.source import Field, Scan, Source, Unit, Unwatched
 from pg_trickle.catalog.model import RelationFact
 from pg_trickle.errors import UnsupportedQuery
 from pg_trickle.parse.attached import Attachment
@@ -39,7 +40,8 @@ _REASONS = {
     "range_table_func": ("XMLTABLE", "its arguments read tables, which has no delta rule yet."),
     "json_table": ("JSON_TABLE", "its arguments read tables, which has no delta rule yet."),
 }
-# Kinds of relations whose changes triggers write down.
+# Kinds of relations that are compared with what they were, and those whose changes triggers write down.
+COMPARED = frozenset({"materialized_view", "foreign"})
 CAPTURED = frozenset({"table", "stream_table", "partitioned", "inherited"})
 
 
@@ -99,6 +101,8 @@ def _range_var(table: RangeVar, context: Context, parse: ParseQuery) -> Item:
         raise UnsupportedQuery(
             f'ONLY "{fact.schema}.{fact.name}"', "its changes and those below it are captured together."
         )
+    if fact.kind in COMPARED:
+        return _compared(fact, alias, aliases, context)
     if fact.kind not in CAPTURED:
         raise UnsupportedQuery(
             f'{fact.kind.replace("_", " ")} relation "{fact.schema}.{fact.name}"', "its changes aren't captured yet."
@@ -127,6 +131,27 @@ def _scan(fact: RelationFact, context: Context) -> Scan:
         if fact.kind == "stream_table" or all(by_name[name].not_null for name in key)
     )
     return Scan(Source(fact.oid, fact.schema, fact.name, fact.buffer), fields, keys)
+
+
+def _compared(fact: RelationFact, alias: str, aliases: tuple[str, ...], context: Context) -> Item:
+    """A relation that no trigger watches: each refresh compares it with what it was.  Its NOT NULL is but a claim."""
+    used = [one for one in fact.columns if one.name in fact.used] or list(fact.columns[:1])
+    if not used:
+        raise UnsupportedQuery(f'relation "{fact.schema}.{fact.name}"', "it has no columns to compare.")
+    columns = tuple(Column(context.namer.fresh(one.name), fact_type(one)) for one in used)
+    text = sql.SQL("SELECT {columns} FROM {relation}").format(
+        columns=sql.SQL(", ").join(sql.Identifier(one.name) for one in used),
+        relation=sql.Identifier(fact.schema, fact.name),
+    )
+    what = fact.kind.replace("_", " ") + (" table" if fact.kind == "foreign" else "")
+    reason = (
+        f"No trigger watches {what} {fact.schema}.{fact.name}: each refresh reads it and compares it with what it was."
+    )
+    plan = Recompute(Unwatched(), text.as_string(None), columns, reason)
+    by_name = dict(zip((one.name for one in used), columns, strict=True))
+    hidden = Column(context.namer.fresh("unused"), UNKNOWN)
+    outputs = tuple((one.name, by_name.get(one.name, hidden)) for one in fact.columns)
+    return plan, _scope(alias, Query(plan, outputs), aliases)
 
 
 def _derived(derived: RangeSubselect, context: Context, parse: ParseQuery, left: Item | None) -> Item:

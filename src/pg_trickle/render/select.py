@@ -17,7 +17,7 @@ from pg_trickle.algebra.outer_join import FullJoin, LeftJoin
 from pg_trickle.algebra.plan import Plan, distinct, inputs
 from pg_trickle.algebra.plan import names as names_of
 from pg_trickle.algebra.recompute import Recompute
-from pg_trickle.algebra.source import Changes, Empty, Field, Opaque, Scan, Source, State, Unit
+from pg_trickle.algebra.source import Changes, Empty, Field, Opaque, Scan, Source, State, Unit, Unwatched
 from pg_trickle.algebra.timed import Elapsed, Timed, TimedFilter
 from pg_trickle.algebra.window import Window
 from pg_trickle.render import first
@@ -113,7 +113,7 @@ def _is_delta(plan: Plan, known: dict[int, bool]) -> bool:
     match operator(plan):
         case Changes() | Empty() | Touched() | Flipped() | Elapsed():
             return True
-        case Scan() | Unit() | Opaque() | Recompute():
+        case Scan() | Unit() | Opaque() | Recompute() | Unwatched():
             return False
         case Join(left, right, _):
             return is_delta(left, known) or is_delta(right, known)
@@ -130,7 +130,7 @@ def _is_delta(plan: Plan, known: dict[int, bool]) -> bool:
 def is_bag(plan: Plan) -> bool:
     """Whether every row certainly weighs +1, so that SQL's own bags denote the plan."""
     match operator(plan):
-        case Scan() | Unit() | Empty() | Opaque() | FullJoin():
+        case Scan() | Unit() | Unwatched() | Empty() | Opaque() | FullJoin():
             return True
         case Aggregate() | Window() | DistinctOn() | TopK() | Recompute():
             return True
@@ -150,7 +150,7 @@ def _body(plan: Plan, common: CommonTables) -> sql.Composable:
             )
         case Changes(table, fields):
             return _changes(table, fields, common)
-        case Unit():
+        case Unit() | Unwatched():
             return sql.SQL("SELECT 1::bigint AS {w}").format(w=WEIGHT)
         case Empty():
             raise AssertionError("an empty delta is never printed")

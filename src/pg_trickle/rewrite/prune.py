@@ -14,7 +14,7 @@ from pg_trickle.algebra.order import DistinctOn, TopK
 from pg_trickle.algebra.outer_join import FullJoin, LeftJoin
 from pg_trickle.algebra.plan import Plan, names
 from pg_trickle.algebra.recompute import Recompute
-from pg_trickle.algebra.source import Changes, Empty, Opaque, Scan, Unit
+from pg_trickle.algebra.source import Changes, Empty, Opaque, Scan, Unit, Unwatched
 from pg_trickle.algebra.timed import Elapsed, TimedFilter
 from pg_trickle.algebra.window import Window
 from pg_trickle.scalar import Column, Scalar, column
@@ -56,7 +56,18 @@ def pruned(plan: Plan, needed: frozenset[str]) -> Plan:
             return _distinct_on(first, needed)
         case TopK(below, order) as top:
             return replace(top, input=pruned(below, needed | {one.column for one in order}))
-        case Changes() | Unit() | Empty() | Opaque() | Consolidate() | Touched() | Flipped() | Elapsed() | Recompute():
+        case (
+            Changes()
+            | Unit()
+            | Unwatched()
+            | Empty()
+            | Opaque()
+            | Consolidate()
+            | Touched()
+            | Flipped()
+            | Elapsed()
+            | Recompute()
+        ):
             return plan
 
 

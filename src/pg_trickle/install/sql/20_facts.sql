@@ -387,10 +387,10 @@ BEGIN
                   FROM pgtrickle_changes.relation_closure(p_relation) AS b
                  WHERE NOT pgtrickle_changes.may_read(p_owner, b.relid, b.columns, true) LIMIT 1);
     END IF;
-    IF v_class.relkind NOT IN ('r', 'p') THEN
+    IF v_class.relkind NOT IN ('r', 'p', 'm', 'f') THEN
         RETURN format('no trigger can watch a relation of kind %s.', replace(pgtrickle_changes.relation_kind(p_relation), '_', ' '));
     END IF;
-    IF v_class.relpersistence = 'u' THEN
+    IF v_class.relpersistence = 'u' AND v_class.relkind = 'r' THEN
         RETURN 'it is unlogged: a crash empties it without a trace.';
     END IF;
     IF v_class.relhassubclass THEN

@@ -672,8 +672,9 @@ BEGIN
                            || (t.item ->> 'operator') || coalesce(': ' || nullif(t.item ->> 'detail', ''), '')
                            || coalesce('  [' || nullif(t.item ->> 'rule', '') || ']', ''), E'\n' ORDER BY t.place)
            FROM jsonb_array_elements(v_doc -> 'tree') WITH ORDINALITY AS t(item, place)),
-        (SELECT string_agg(format('  state table pgtrickle_changes.%I, keyed by (%s)', s.item ->> 'table',
-                                  (SELECT string_agg(k.name, ', ' ORDER BY k.place) FROM jsonb_array_elements_text(s.item -> 'key') WITH ORDINALITY AS k(name, place))),
+        (SELECT string_agg(format('  state table pgtrickle_changes.%I, %s', s.item ->> 'table', coalesce('keyed by (' ||
+                                  (SELECT string_agg(k.name, ', ' ORDER BY k.place) FROM jsonb_array_elements_text(nullif(s.item -> 'key', 'null'))
+                                     WITH ORDINALITY AS k(name, place)) || ')', 'without a key')),
                            E'\n' ORDER BY s.place)
            FROM jsonb_array_elements(v_doc -> 'stages') WITH ORDINALITY AS s(item, place)),
         (SELECT string_agg(format('  would like an index on %s (%s): %s', x.item ->> 'relation',
