@@ -49,6 +49,11 @@ class Type:
         """The type where any of several equal values will do: which one a group shows is PostgreSQL's free choice."""
         return self if self.identity is Identity.NONE else replace(self, identity=Identity.EQUAL)
 
+    @property
+    def grouped(self) -> Type:
+        """The type of a grouping key: whatever it is, PostgreSQL has found equality for it."""
+        return replace(self, identity=Identity.EQUAL)
+
 
 UNKNOWN = Type(None, Identity.NONE, hashable=False)
 BOOL = Type("bool", Identity.EQUAL)

@@ -171,7 +171,7 @@ def _stage(aggregate: Aggregate, state: State) -> tuple[Stage, Plan]:
     below = {one.name: one for one in aggregate.input.columns}
     grouped = [below[key] for key in aggregate.keys]
     keys: tuple[tuple[StateColumn, Column | None], ...] = tuple(
-        (StateColumn(f"k{place}", Role.KEY, one.type.by_value), one) for place, one in enumerate(grouped, 1)
+        (StateColumn(f"k{place}", Role.KEY, one.type.grouped), one) for place, one in enumerate(grouped, 1)
     ) or ((StateColumn("k1", Role.KEY, INT4), None),)
     layout = _Layout({})
     layout.need(Role.ROWS)
@@ -196,7 +196,7 @@ def _hash(grouped: list[Column]) -> StateColumn | None:
     """A hash in front of the key, when no plain comparison of the key could use an index.
 
     One nullable column can be looked up by two index scans; several, or types that need
-    array comparison, can't.
+    comparison of records, can't.
     """
     loose = any(not one.not_null for one in grouped) and len(grouped) > 1
     foreign = any(one.type.name is None for one in grouped)

@@ -33,6 +33,23 @@ CASES = {
             "DELETE FROM t WHERE x > 5",
         ),
     ),
+    "equal numbers from where nobody tells their type": (
+        "CREATE TABLE t (id int, n numeric[]); INSERT INTO t VALUES (1, '{1.0}'), (2, '{}'), (3, NULL), (4, '{NULL}')",
+        "SELECT trim_scale(q.k) AS k, q.c FROM (SELECT nullif(n[1], 0.5) AS k, count(*) AS c FROM t GROUP BY 1) q",
+        ("INSERT INTO t VALUES (5, '{1.00}'), (6, '{2}')", "DELETE FROM t WHERE id = 1", "UPDATE t SET n = '{1}'"),
+    ),
+    "arrays of numbers, of nothing, and none": (
+        "CREATE TABLE t (id int, n text); INSERT INTO t VALUES (1, '1.0'), (2, ''), (3, NULL)",
+        "SELECT q.k = '{1}' AS one, q.k IS NULL AS none, q.c"
+        " FROM (SELECT string_to_array(n, ',')::numeric[] AS k, count(*) AS c FROM t GROUP BY 1) q",
+        ("INSERT INTO t VALUES (5, '1.00'), (6, NULL), (7, '')", "DELETE FROM t WHERE id < 3", "UPDATE t SET n = '1'"),
+    ),
+    "arrays of a type of one's own": (
+        "CREATE TYPE mood AS ENUM ('sad', 'ok'); CREATE TABLE t (id int, m mood[]);"
+        "INSERT INTO t VALUES (1, '{sad}'), (2, '{}'), (3, NULL), (4, '{NULL}')",
+        "SELECT m, count(*) FROM t GROUP BY m",
+        ("INSERT INTO t SELECT * FROM t", "DELETE FROM t WHERE m IS NULL", "UPDATE t SET m = NULL WHERE id = 2"),
+    ),
     "a row as a key": (
         "CREATE TABLE t (a int, b int); INSERT INTO t VALUES (1, NULL), (NULL, NULL)",
         "SELECT count(*) FROM (SELECT DISTINCT ROW(a, b) AS r FROM t) AS q",

@@ -55,12 +55,12 @@ def _match(of: Column, left: sql.Composable, right: sql.Composable) -> sql.Compo
     """Equality of two values in a form that the planner can use (ALGEBRA.md §6).
 
     An operator of a type outside pg_catalog can't be found by name under the pinned search_path;
-    array comparison finds it by type, and takes NULLs as equal.
+    comparison of records finds it by type, and takes NULLs as equal.
     """
     if of.type.identity is Identity.NONE:
         template = sql.SQL('{left}::text COLLATE "C" IS NOT DISTINCT FROM {right}::text COLLATE "C"')
     elif of.type.name is None:
-        template = sql.SQL("ARRAY[{left}] = ARRAY[{right}]")
+        template = sql.SQL("ROW({left})::record = ROW({right})::record")
     elif of.not_null:
         template = sql.SQL("{left} = {right}")
     else:
@@ -84,7 +84,9 @@ def distinct_keys(columns: Iterable[Column], rows: sql.Composable) -> sql.Compos
     """Each combination of values once, by the equality that ``matches`` goes by."""
     keys = list(columns)
     told_apart = [
-        sql.SQL("ARRAY[{c}]").format(c=sql.Identifier(one.name)) if one.type.name is None else sql.Identifier(one.name)
+        sql.SQL("ROW({c})::record").format(c=sql.Identifier(one.name))
+        if one.type.name is None
+        else sql.Identifier(one.name)
         for one in keys
     ]
     return sql.SQL("SELECT DISTINCT ON ({told}) {keys} FROM ({rows}) AS d").format(
