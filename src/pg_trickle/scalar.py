@@ -45,14 +45,19 @@ class Type:
         return self.is_integer or self.name == "numeric"
 
     @property
+    def is_loose_text(self) -> bool:
+        """Whether it is text of which equal values may differ."""
+        return self.name in {"text", "varchar", "bpchar", "name"} and self.identity is not Identity.EQUAL
+
+    @property
     def by_value(self) -> Type:
         """The type where any of several equal values will do: which one a group shows is PostgreSQL's free choice."""
         return self if self.identity is Identity.NONE else replace(self, identity=Identity.EQUAL)
 
     @property
     def grouped(self) -> Type:
-        """The type of a grouping key: whatever it is, PostgreSQL has found equality for it."""
-        return replace(self, identity=Identity.EQUAL)
+        """The type of what a query groups by: whatever it is, PostgreSQL has found equality for it."""
+        return replace(self, identity=Identity.TEXT) if self.identity is Identity.NONE else self
 
 
 UNKNOWN = Type(None, Identity.NONE, hashable=False)

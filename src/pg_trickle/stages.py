@@ -9,7 +9,7 @@ rows instead (``recomputed.py``).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from psycopg import sql
@@ -39,6 +39,11 @@ class Role(Enum):
     COUNT_NEGATIVE_INFINITY = "ninf"
     SUM = "s"
     FINITE_SUM = "fs"
+    SQUARES = "sq"
+    FINITE_SQUARES = "fsq"
+    XOR = "x"
+    BIT_AND = "ba"
+    BIT_OR = "bo"
     MIN = "min"
     MAX = "max"
     VALUE = "v"
@@ -57,12 +62,13 @@ class StateColumn:
 
     @property
     def is_added(self) -> bool:
-        """Whether the new value is the old one plus the delta's."""
-        return self.role not in {Role.KEY, Role.HASH, Role.MIN, Role.MAX, Role.VALUE}
+        """Whether the new value is the old one and the delta's together, whatever left and came."""
+        return self.role not in {Role.KEY, Role.HASH, Role.VALUE} and not self.is_extremum
 
     @property
     def is_extremum(self) -> bool:
-        return self.role in {Role.MIN, Role.MAX}
+        """Whether what came joins the old value, but what left may force to look at the rest."""
+        return self.role in {Role.MIN, Role.MAX, Role.BIT_AND, Role.BIT_OR}
 
     @property
     def column(self) -> Column:
@@ -171,7 +177,7 @@ def _stage(aggregate: Aggregate, state: State) -> tuple[Stage, Plan]:
     below = {one.name: one for one in aggregate.input.columns}
     grouped = [below[key] for key in aggregate.keys]
     keys: tuple[tuple[StateColumn, Column | None], ...] = tuple(
-        (StateColumn(f"k{place}", Role.KEY, one.type.grouped), one) for place, one in enumerate(grouped, 1)
+        (StateColumn(f"k{place}", Role.KEY, one.type.by_value), one) for place, one in enumerate(grouped, 1)
     ) or ((StateColumn("k1", Role.KEY, INT4), None),)
     layout = _Layout({})
     layout.need(Role.ROWS)
@@ -213,10 +219,14 @@ class _Output:
     parts: dict[str, StateColumn]
     type: Type
     not_null: bool = False
+    fixed: dict[str, sql.Composable] = field(default_factory=dict)
+    around: sql.SQL | None = None
 
     def over(self, named: dict[str, Column]) -> Scalar:
         used = {hole: named[part.name] for hole, part in self.parts.items()}
-        text = self.template.format(**{hole: sql.Identifier(one.name) for hole, one in used.items()})
+        held = {hole: sql.Identifier(one.name) for hole, one in used.items()}
+        text: sql.Composable = self.template.format(**held, **self.fixed)
+        text = text if self.around is None else self.around.format(value=text)
         if self.template == _AS_STORED:
             return replace(column(used["value"]), type=self.type, not_null=self.not_null)
         return composed(text, frozenset(one.name for one in used.values()), self.type, not_null=self.not_null)
@@ -236,8 +246,14 @@ def _output(call: Call, layout: _Layout, below: dict[str, Column]) -> _Output:
         case Rule.SUM | Rule.AVG:
             assert argument is not None
             return _sum(call, layout, argument)
-        case Rule.MIN | Rule.MAX:
-            role = Role.MIN if call.rule is Rule.MIN else Role.MAX
+        case Rule.VAR_POP | Rule.VAR_SAMP | Rule.STDDEV_POP | Rule.STDDEV_SAMP:
+            assert argument is not None
+            return _variance(call, layout, argument)
+        case Rule.BIT_XOR:
+            parts = {"count": _count(call, layout, argument), "value": layout.of(call, Role.XOR, of)}
+            return _Output(sql.SQL("CASE WHEN {count} > 0 THEN {value} END"), parts, of)
+        case Rule.MIN | Rule.MAX | Rule.BIT_AND | Rule.BIT_OR:
+            role = Role[call.rule.name]
             return _Output(_AS_STORED, {"value": layout.of(call, role, of, value=call.value)}, of)
         case Rule.BOOL_AND | Rule.BOOL_OR:
             every = call.rule is Rule.BOOL_AND
@@ -283,3 +299,43 @@ def _sum(call: Call, layout: _Layout, argument: Column) -> _Output:
         " WHEN {count} > 0 THEN {sum} END"
     )
     return _Output(plain, parts, call.column.type)
+
+
+# As numeric_stddev_internal computes them, so that they come out in the same digits: PostgreSQL's division chooses
+# its scale by the operands alone, and they are the same.
+_VAR_POP = sql.SQL(
+    "CASE WHEN {count} > 0 THEN CASE WHEN {nan} > 0 THEN 'NaN'::numeric ELSE"
+    " (SELECT CASE WHEN q.d > 0 THEN q.d / ({count}::numeric * {count}) ELSE 0::numeric END"
+    " FROM (SELECT {count}::numeric * {squares} - {sum}::numeric * {sum}) AS q(d)) END END"
+)
+_VAR_SAMP = sql.SQL(
+    "CASE WHEN {count} > 1 THEN CASE WHEN {nan} > 0 THEN 'NaN'::numeric ELSE"
+    " (SELECT CASE WHEN q.d > 0 THEN q.d / ({count}::numeric * ({count} - 1)) ELSE 0::numeric END"
+    " FROM (SELECT {count}::numeric * {squares} - {sum}::numeric * {sum}) AS q(d)) END END"
+)
+# The root in the variance's own scale.  sqrt() of a small scale would round in another one; so it is asked for so many
+# digits that rounding twice can't matter: a root that isn't a tie in p digits is off it by more than 10^-(2p+2) / 2v.
+_ROOT = sql.SQL(
+    "(SELECT CASE WHEN q.v = 'NaN' THEN q.v ELSE"
+    " round(sqrt(round(q.v, 2 * scale(q.v) + 4 + length(trunc(q.v)::text))), scale(q.v)) END"
+    " FROM (SELECT {value}) AS q(v))"
+)
+
+
+def _variance(call: Call, layout: _Layout, argument: Column) -> _Output:
+    whole = argument.type.is_integer
+    stored = INT8 if argument.type.name in {"int2", "int4"} else replace(NUMERIC.by_value, scale=argument.type.scale)
+    squared = replace(NUMERIC.by_value, scale=None if argument.type.scale is None else 2 * argument.type.scale)
+    parts = {
+        "count": _count(call, layout, argument),
+        "sum": layout.of(call, Role.SUM if whole else Role.FINITE_SUM, stored),
+        "squares": layout.of(call, Role.SQUARES if whole else Role.FINITE_SQUARES, squared),
+    }
+    fixed: dict[str, sql.Composable] = {}
+    if whole:
+        fixed["nan"] = sql.SQL("0")
+    else:
+        parts["nan"] = layout.of(call, Role.COUNT_NAN)
+    template = _VAR_POP if call.rule in {Rule.VAR_POP, Rule.STDDEV_POP} else _VAR_SAMP
+    around = _ROOT if call.rule in {Rule.STDDEV_POP, Rule.STDDEV_SAMP} else None
+    return _Output(template, parts, call.column.type, fixed=fixed, around=around)

@@ -34,6 +34,7 @@ _TYPES = {
 _FUNCTIONS = {
     **dict.fromkeys(("count", "sum", "avg", "min", "max", "bool_and", "bool_or", "every"), "aggregate immutable"),
     **dict.fromkeys(("array_agg", "string_agg", "stddev", "percentile_disc"), "aggregate immutable"),
+    **dict.fromkeys(("variance", "var_pop", "stddev_pop", "bit_and", "bit_or", "bit_xor"), "aggregate immutable"),
     **dict.fromkeys(("row_number", "rank"), "window immutable"),
     **dict.fromkeys(("upper", "round", "abs", "length"), "function immutable"),
     **dict.fromkeys(("random", "clock_timestamp"), "function volatile"),

@@ -21,6 +21,13 @@ class Rule(Enum):
     MAX = "greatest of stored and inserted; a deleted maximum recomputes that group"
     BOOL_AND = "counters of non-NULL and of false inputs"
     BOOL_OR = "counters of non-NULL and of true inputs"
+    VAR_POP = "algebraic: Σ w, Σ w·x and Σ w·x²; the variance of them all"
+    VAR_SAMP = "algebraic: Σ w, Σ w·x and Σ w·x²; the variance of a sample"
+    STDDEV_POP = "algebraic: Σ w, Σ w·x and Σ w·x²; the root of the variance of them all"
+    STDDEV_SAMP = "algebraic: Σ w, Σ w·x and Σ w·x²; the root of the variance of a sample"
+    BIT_XOR = "algebraic: what came and what went, each turns its bits"
+    BIT_AND = "stored and inserted bits; a deletion recomputes that group"
+    BIT_OR = "stored or inserted bits; a deletion recomputes that group"
     RECOMPUTE = "recomputed for the touched groups"
 
 
@@ -59,7 +66,7 @@ class Aggregate(Plan):
     @property
     def columns(self) -> tuple[Column, ...]:
         by_name = {column.name: column for column in self.input.columns}
-        keys = (replace(by_name[key], type=by_name[key].type.grouped) for key in self.keys)
+        keys = (replace(by_name[key], type=by_name[key].type.by_value) for key in self.keys)
         return (*keys, *(call.column for call in self.calls))
 
     def delta(self) -> Plan:

@@ -59,7 +59,7 @@ def same(left: Column, right: Column) -> Scalar:
         raise UnsupportedQuery("correlation by a type without equality", "its values can't be told apart.")
     certain = left.not_null and right.not_null
     if left.type.name is None:
-        template = sql.SQL("ARRAY[{left}] = ARRAY[{right}]")
+        template = sql.SQL("ROW({left})::record = ROW({right})::record")
     elif certain:
         template = sql.SQL("{left} = {right}")
     else:

@@ -19,6 +19,7 @@ def grouped(statement: SelectStmt, below: Lowering) -> tuple[Lowering, list[Node
     conditions = conjuncts(statement.having_clause) if statement.HasField("having_clause") else ()
     having = [_prepared(node, below) for node in conditions]
     grouping = Grouping(below.scope, below.context)
+    grouping.expect([*targets, *having])
     grouping.add_keys(keys, is_distinct=statement.group_distinct)
     for node in (*targets, *having):
         grouping.add_expression(node, timed=node in having)

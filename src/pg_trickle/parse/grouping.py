@@ -11,6 +11,8 @@ from pg_trickle.algebra.aggregate import Aggregate, Call, Rule
 from pg_trickle.algebra.linear import Item, Project
 from pg_trickle.algebra.plan import Plan
 from pg_trickle.errors import UnsupportedQuery
+from pg_trickle.parse.aggregate_rules import call_text, can_be_distinct, ignores_distinct, result_type, rule_of
+from pg_trickle.parse.distinct_arguments import Distinct, with_distinct
 from pg_trickle.parse.expressions import check, over_columns, resolved, scalar
 from pg_trickle.parse.grouping_sets import Copies, Sets, expanded
 from pg_trickle.parse.laterals import sets
@@ -22,24 +24,15 @@ from pg_trickle.parse.tree import (
     kind,
     location,
     nodes,
+    outside_subqueries,
     printed,
     rebuilt,
     strings,
 )
 from pg_trickle.parse.types import Types
-from pg_trickle.scalar import BOOL, INT4, INT8, NUMERIC, Column, Scalar, Type, column, composed, identifier
+from pg_trickle.scalar import BOOL, INT4, Column, Scalar, column, composed, identifier
 
 _REAL = "__pgt_real"
-_RULES = {
-    "count": Rule.COUNT,
-    "sum": Rule.SUM,
-    "avg": Rule.AVG,
-    "min": Rule.MIN,
-    "max": Rule.MAX,
-    "bool_and": Rule.BOOL_AND,
-    "every": Rule.BOOL_AND,
-    "bool_or": Rule.BOOL_OR,
-}
 
 
 @dataclass(slots=True)
@@ -53,18 +46,27 @@ class Grouping:
     items: dict[str, Item] = field(default_factory=dict)
     groupings: dict[str, tuple[Column, list[str]]] = field(default_factory=dict)
     sets: Sets = ()
-    # TRUE in rows that are there; NULL in those that merely give a set without keys its row.
+    # TRUE in rows of FROM; NULL in those that bring distinct values, or merely give a set without keys its row.
     real: Column | None = None
+    distincts: dict[tuple[str, str | None], Distinct] = field(default_factory=dict)
+    tells_distinct: bool = False
 
-    def add_keys(self, nodes: list[Node], *, is_distinct: bool) -> None:
+    def expect(self, expressions: list[Node]) -> None:
+        """Look at what is to be computed: distinct values are counted apart, unless groups are read again anyway."""
+        calls = [node for one in expressions for node in outside_subqueries(one) if self._is_aggregate(node)]
+        self.tells_distinct = any(node.func_call.agg_distinct for node in calls)
+        if any(self._rule(node) is Rule.RECOMPUTE for node in calls):
+            self.tells_distinct = False
+
+    def add_keys(self, items: list[Node], *, is_distinct: bool) -> None:
         """Group by the items of GROUP BY."""
-        sets = expanded(nodes)
+        sets = expanded(items)
         for keys in sets:
             for node in keys:
                 self.add_key(node)
         named = tuple(frozenset(self._text(node) for node in keys) for keys in sets)
         self.sets = tuple(dict.fromkeys(named)) if is_distinct else named
-        if self._has_copies and not all(self.sets):
+        if self.tells_distinct or (self._has_copies and not all(self.sets)):
             self.real = self._item(composed(sql.SQL("TRUE"), frozenset(), BOOL, not_null=True), "real").column
 
     def add_key(self, node: Node) -> None:
@@ -72,7 +74,7 @@ class Grouping:
         if kind(node) == "row_expr":
             raise UnsupportedQuery("row as a grouping key", "no column can store a row without a type.")
         value = scalar(node, self.scope, self.context)
-        self.keys.setdefault(self._text(node), self._item(value, "key").column)
+        self.keys.setdefault(self._text(node), self._key(value))
 
     def add_expression(self, node: Node, *, timed: bool = False) -> None:
         """Take in the aggregates of an output or HAVING expression.
@@ -119,13 +121,18 @@ class Grouping:
         else:
             prepared = Project(source, tuple(self.items.values()))
         if not self._has_copies:
-            aggregate = Aggregate(prepared, tuple(key.name for key in self.keys.values()), tuple(self.calls.values()))
+            aggregate = self._aggregate(prepared, tuple(key.name for key in self.keys.values()))
             never = composed(sql.SQL("0"), frozenset(), INT4, not_null=True)
             return self._with_groupings(aggregate, [never] * len(self.groupings))
         copies = Copies(self.sets, self.keys, self.context.namer)
-        aggregate = Aggregate(copies.plan(prepared), copies.keys, tuple(self.calls.values()))
+        aggregate = self._aggregate(copies.plan(prepared), copies.keys)
         self.keys = copies.masked
         return self._with_groupings(aggregate, [copies.grouping(keys) for _, keys in self.groupings.values()])
+
+    def _aggregate(self, rows: Plan, keys: tuple[str, ...]) -> Aggregate:
+        if self.distincts:
+            rows = with_distinct(rows, keys, list(self.distincts.values()), self.context.namer)
+        return Aggregate(rows, keys, tuple(self.calls.values()))
 
     @property
     def _has_copies(self) -> bool:
@@ -170,7 +177,14 @@ class Grouping:
                 "it reads what the expression is made of.",
                 hint="Compute the expression in a derived table and group by its column.",
             )
-        self.keys.setdefault(identifier(read.name), self._item(column(read), "key").column)
+        self.keys.setdefault(identifier(read.name), self._key(column(read)))
+
+    def _key(self, value: Scalar) -> Column:
+        item = self._item(value, "key")
+        # An aggregate may read it, too.
+        made = Item(replace(item.column, type=value.type.grouped), item.value)
+        self.items[value.text] = made
+        return made.column
 
     def _is_own(self, node: Node) -> bool:
         """Whether a reference is to this query's FROM, not to a query around it."""
@@ -208,14 +222,20 @@ class Grouping:
             return Call(result, rule, whole)
         # A row that isn't there has NULL for every argument and every condition: only count(*) would count it.
         counted = None if call.HasField("agg_filter") else self.real
-        argument = (
-            counted if call.agg_star else self._item(scalar(call.args[0], self.scope, self.context), "arg").column
-        )
+        argument = counted if call.agg_star else self._argument(call.args[0])
         condition = self._condition(call.agg_filter) if call.HasField("agg_filter") else None
-        result_type = _result_type(rule, argument)
-        result = Column(self.context.namer.fresh(name), result_type, not_null=rule is Rule.COUNT)
-        value = _call_text(name, argument, condition, result_type)
+        if call.agg_distinct and argument is not None and not ignores_distinct(rule):
+            argument, condition = self._once(argument, condition), None
+        of = result_type(rule, argument)
+        result = Column(self.context.namer.fresh(name), of, not_null=rule is Rule.COUNT)
+        value = call_text(name, argument, condition, of)
         return Call(result, rule, value, argument.name if argument else None, condition.name if condition else None)
+
+    def _once(self, argument: Column, condition: Column | None) -> Column:
+        """The column that holds each value of an argument once."""
+        made = Column(self.context.namer.fresh("once"), argument.type)
+        wanted = Distinct(argument, condition, made)
+        return self.distincts.setdefault((argument.name, condition.name if condition else None), wanted).made
 
     def _counting_real(self, node: Node) -> Scalar:
         """A whole aggregate, over just the rows that are there."""
@@ -243,18 +263,11 @@ class Grouping:
 
     def _rule(self, node: Node) -> Rule:
         call = node.func_call
-        name = strings(list(call.funcname))
-        plain = not (call.agg_distinct or call.agg_order or call.agg_within_group or call.func_variadic)
-        facts = self.context.functions(name)
-        if not plain or not all(fact.builtin for fact in facts) or (len(call.args) != 1 and not call.agg_star):
-            return Rule.RECOMPUTE
-        rule = _RULES.get(name[-1], Rule.RECOMPUTE)
-        if rule not in {Rule.SUM, Rule.AVG}:
+        types = Types(self.context.request.functions, self.scope.resolve)
+        rule = rule_of(call, self.context.functions(strings(list(call.funcname))), types)
+        if not call.agg_distinct or rule is Rule.RECOMPUTE or ignores_distinct(rule):
             return rule
-        of = Types(self.context.request.functions, self.scope.resolve).of(call.args[0])
-        # An average prints, and rounds, with the scale of its sum: known only when all inputs share one.
-        exact = of.is_exact if rule is Rule.SUM else of.is_exact and of.scale is not None
-        return rule if exact else Rule.RECOMPUTE
+        return rule if self.tells_distinct and can_be_distinct(call.args[0], types) else Rule.RECOMPUTE
 
 
 def _below(node: Node) -> list[Node]:
@@ -268,31 +281,3 @@ def _below(node: Node) -> list[Node]:
         else:
             pending[:0] = children(part)
     return found
-
-
-def _result_type(rule: Rule, argument: Column | None) -> Type:
-    match rule:
-        case Rule.COUNT:
-            return INT8
-        case Rule.BOOL_AND | Rule.BOOL_OR:
-            return BOOL
-        case Rule.SUM:
-            assert argument is not None
-            small = argument.type.name in {"int2", "int4"}
-            whole = Type("numeric", NUMERIC.identity, argument.type.scale)
-            # A sum prints with the largest scale of its inputs: subtracting can't tell when that one left.
-            return INT8 if small else whole if whole.scale is not None else whole.by_value
-        case Rule.AVG:
-            return NUMERIC
-        case Rule.MIN | Rule.MAX | Rule.RECOMPUTE:
-            assert argument is not None
-            return argument.type.by_value
-
-
-def _call_text(name: str, argument: Column | None, condition: Column | None, of: Type) -> Scalar:
-    inside = sql.SQL("*") if argument is None else sql.Identifier(argument.name)
-    text = sql.SQL("pg_catalog.{name}({inside})").format(name=sql.Identifier(name), inside=inside)
-    if condition is not None:
-        text = sql.SQL("{call} FILTER (WHERE {condition})").format(call=text, condition=sql.Identifier(condition.name))
-    used = frozenset(part.name for part in (argument, condition) if part is not None)
-    return composed(text, used, of)

@@ -11,6 +11,7 @@ whatever the operation shows of them (ALGEBRA.md §6)::
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import reduce
 
 from postgast.pg_query_pb2 import SETOP_INTERSECT, SETOP_NONE, SETOP_UNION, SelectStmt
@@ -49,7 +50,10 @@ def set_operation(statement: SelectStmt, context: Context, expected: Expected, p
 
 def distinct(plan: Plan) -> Plan:
     """DISTINCT is grouping by everything: a row for each group whose count is above zero."""
-    return Aggregate(plan, names(plan), ())
+    items = tuple(Item(replace(one, type=one.type.grouped), column(one)) for one in plan.columns)
+    is_known = all(item.column == one for item, one in zip(items, plan.columns, strict=True))
+    known = plan if is_known else Project(plan, items)
+    return Aggregate(known, names(known), ())
 
 
 def _arms(statement: SelectStmt) -> Iterator[SelectStmt]:

@@ -89,17 +89,36 @@ def _fresh_value(stage: Stage, one: StateColumn) -> sql.Composable:
 
 
 def _counted(one: StateColumn, weight: sql.Composable) -> sql.Composable:
-    """Σ w, or Σ w·x, over the rows that count."""
+    """Σ w, Σ w·x or Σ w·x², over the rows that count."""
+    if one.role is Role.XOR:
+        return _turned_bits(one, weight)
     argument = sql.Identifier(one.argument) if one.argument else None
     tests = [sql.SQL("{condition}").format(condition=sql.Identifier(one.condition))] if one.condition else []
     if argument is not None:
         tests += [test.format(x=argument) for test in _tests(one)]
     where = sql.SQL(" FILTER (WHERE {tests})").format(tests=sql.SQL(" AND ").join(tests)) if tests else sql.SQL("")
-    summed = one.role in {Role.SUM, Role.FINITE_SUM}
     of = sql.SQL("numeric") if one.type.name == "numeric" else sql.SQL("bigint")
+    term = weight
     # In the type of the sum: several times a bigint need not be one, nor minus the least.
-    term = sql.SQL("{w}::bigint * {x}::{type}").format(w=weight, x=argument, type=of) if summed and argument else weight
+    if argument is not None and one.role in {Role.SUM, Role.FINITE_SUM}:
+        term = sql.SQL("{w}::bigint * {x}::{type}").format(w=weight, x=argument, type=of)
+    elif argument is not None and one.role in {Role.SQUARES, Role.FINITE_SQUARES}:
+        term = sql.SQL("{w}::bigint * {x}::numeric * {x}::numeric").format(w=weight, x=argument)
     return sql.SQL("coalesce(sum({term}){where}, 0)::{type}").format(term=term, where=where, type=of)
+
+
+def _turned_bits(one: StateColumn, weight: sql.Composable) -> sql.Composable:
+    """What rows that come or go an odd number of times turn."""
+    assert one.argument is not None
+    condition = sql.SQL(" AND {c}").format(c=sql.Identifier(one.condition)) if one.condition else sql.SQL("")
+    return sql.SQL("coalesce(bit_xor({x}) FILTER (WHERE {w} % 2 <> 0{condition}), 0)::{type}").format(
+        x=sql.Identifier(one.argument), w=weight, condition=condition, type=_type_of(one)
+    )
+
+
+def _type_of(one: StateColumn) -> sql.Identifier:
+    assert one.type.name is not None
+    return sql.Identifier("pg_catalog", one.type.name)
 
 
 def _tests(one: StateColumn) -> list[sql.SQL]:
@@ -116,7 +135,7 @@ def _tests(one: StateColumn) -> list[sql.SQL]:
             return [sql.SQL("{x} = 'Infinity'")]
         case Role.COUNT_NEGATIVE_INFINITY:
             return [sql.SQL("{x} = '-Infinity'")]
-        case Role.FINITE_SUM:
+        case Role.FINITE_SUM | Role.FINITE_SQUARES:
             return [sql.SQL("{x} NOT IN ('NaN', 'Infinity', '-Infinity')")]
         case _:
             return []
@@ -151,12 +170,20 @@ def groups(stage: Stage, change: Plan, common: CommonTables) -> sql.Composable:
     )
 
 
+_EXTREMES = {
+    Role.MIN: sql.SQL("min"),
+    Role.MAX: sql.SQL("max"),
+    Role.BIT_AND: sql.SQL("bit_and"),
+    Role.BIT_OR: sql.SQL("bit_or"),
+}
+
+
 def _extremes(one: StateColumn) -> list[sql.Composable]:
-    """The extreme value that left, and the one that came."""
+    """The extreme value, or the bits, of what left, and of what came."""
     assert one.argument is not None
     condition = sql.SQL(" AND {c}").format(c=sql.Identifier(one.condition)) if one.condition else sql.SQL("")
     hole = {"x": sql.Identifier(one.argument), "w": WEIGHT, "condition": condition}
-    extreme = sql.SQL("min") if one.role is Role.MIN else sql.SQL("max")
+    extreme = _EXTREMES[one.role]
     return [
         sql.SQL("{f}({x}) FILTER (WHERE {w} < 0{condition}) AS {name}").format(
             f=extreme, name=sql.Identifier(f"gone_{one.name}"), **hole
@@ -190,14 +217,15 @@ def _beside(store: Store, groups: str) -> sql.Composable:
     )
 
 
+_HITS = {
+    Role.MIN: sql.SQL("(g.{gone} IS NOT NULL AND coalesce(g.{gone} <= LEAST({stored}, g.{came}), TRUE))"),
+    Role.MAX: sql.SQL("(g.{gone} IS NOT NULL AND coalesce(g.{gone} >= GREATEST({stored}, g.{came}), TRUE))"),
+}
+
+
 def _hit(one: StateColumn, store: Store) -> sql.Composable:
     """Whether the extreme may be gone: something left that was at least as extreme as all that is known to stay."""
-    template = (
-        sql.SQL("(g.{gone} IS NOT NULL AND coalesce(g.{gone} <= LEAST({stored}, g.{came}), TRUE))")
-        if one.role is Role.MIN
-        else sql.SQL("(g.{gone} IS NOT NULL AND coalesce(g.{gone} >= GREATEST({stored}, g.{came}), TRUE))")
-    )
-    return template.format(
+    return _HITS.get(one.role, sql.SQL("g.{gone} IS NOT NULL")).format(
         gone=sql.Identifier(f"gone_{one.name}"), came=sql.Identifier(f"came_{one.name}"), stored=store.stored(one)
     )
 
@@ -278,6 +306,16 @@ def _new_value(one: StateColumn) -> sql.Composable:
             return sql.SQL("CASE WHEN j.hit THEN {again} ELSE LEAST({old}, {came}) END").format(**hole)
         case Role.MAX:
             return sql.SQL("CASE WHEN j.hit THEN {again} ELSE GREATEST({old}, {came}) END").format(**hole)
+        case Role.BIT_AND:
+            return sql.SQL("CASE WHEN j.hit THEN {again} ELSE coalesce({old} & {came}, {old}, {came}) END").format(
+                **hole
+            )
+        case Role.BIT_OR:
+            return sql.SQL("CASE WHEN j.hit THEN {again} ELSE coalesce({old} | {came}, {old}, {came}) END").format(
+                **hole
+            )
+        case Role.XOR:
+            return sql.SQL("(coalesce({old}, 0) # {delta})::{type}").format(**hole, type=_type_of(one))
         case _:
             return sql.SQL("coalesce({old}, 0) + {delta}").format(**hole)
 

@@ -16,6 +16,7 @@ def collapsed(plan: Plan) -> Plan:
         made = {item.column.name: item.value for item in below.input.items}
         items = (Item(item.column, made[name]) for item, name in zip(below.items, picked, strict=True))
         return collapsed(Project(below.input.input, tuple(items)))
-    if names(below.input) == names(below) and list(names(below)) == picked:
+    kinds = [(one.name, one.type) for one in below.columns]
+    if kinds == [(one.name, one.type) for one in below.input.columns] and list(names(below)) == picked:
         return below.input
     return below

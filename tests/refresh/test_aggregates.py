@@ -1,0 +1,141 @@
+"""Every kind of aggregate: exact ones from counters, to PostgreSQL's last digit; the others by their touched groups."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import pg_trickle
+from tests.refresh.test_row_local import is_maintained
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+Oracle = Callable[[Connection, str], None]
+
+SETUP = """
+CREATE AGGREGATE longest(text) (SFUNC = longer, STYPE = text);
+CREATE AGGREGATE longest_of(VARIADIC text[]) (SFUNC = longer_of, STYPE = text);
+CREATE TABLE t (id int, g int, i int, s smallint, b bigint, n numeric(12,3), u numeric, f float8, x text, y boolean,
+    j jsonb);
+INSERT INTO t VALUES
+    (1, 1, 5, 3, 5000000000, 1.500, 1.5, 0.5, 'abc', true, '1'),
+    (2, 1, 7, 3, -9223372036854775808, 2.250, 2, 1, 'z', NULL, '2'),
+    (3, 1, NULL, NULL, NULL, NULL, NULL, NULL, NULL, false, NULL),
+    (4, NULL, 2, 1, 9223372036854775807, 0.001, 3, 2, 'zz', true, '3'),
+    (5, 2, 5, 7, 1, 'NaN', 1, 1e30, 'abc', false, '[]');
+"""
+LONGER = """
+CREATE FUNCTION longer(text, text) RETURNS text LANGUAGE sql IMMUTABLE
+    AS $$ SELECT CASE WHEN length($2) > coalesce(length($1), -1) THEN $2 ELSE $1 END $$;
+CREATE FUNCTION longer_of(text, VARIADIC text[]) RETURNS text LANGUAGE sql IMMUTABLE
+    AS $$ SELECT greatest($1, $2[1]) $$;
+"""
+STEPS = (
+    "INSERT INTO t VALUES (6, 1, 5, 3, 1, 100000000.001, 1.50, 3, 'abcd', true, '1'),"
+    " (7, 3, 1, 1, 1, 1, 1, 1, 'x', true, '{}')",
+    "UPDATE t SET i = i + 10, n = n + 10, s = s + 1",
+    "DELETE FROM t WHERE id = 1",
+    "UPDATE t SET g = 1 WHERE g IS NULL",
+    "DELETE FROM t WHERE id = 5; UPDATE t SET x = 'abc', y = NOT y",
+    "UPDATE t SET i = NULL, s = NULL, b = NULL, n = NULL, x = NULL WHERE id IN (2, 6)",
+    "INSERT INTO t SELECT * FROM t",
+    "DELETE FROM t",
+    "INSERT INTO t VALUES (9, 2, 3, 3, 3, 3, 3, 3, 'w', NULL, '1')",
+    "TRUNCATE t",
+)
+COUNTED = {
+    "variance": "variance(i) AS vi, var_samp(n) AS vn, var_pop(s) AS ps, var_pop(b) AS pb",
+    "deviation": "stddev(i) AS di, stddev_samp(n) AS dn, stddev_pop(n) AS pn, stddev_pop(b) AS pb, stddev(s) AS ds",
+    "variance of products": "variance(n * n) AS v, stddev_pop(i * n) FILTER (WHERE y) AS d",
+    "bits": "bit_xor(i) AS xi, bit_xor(s) AS xs, bit_xor(b) FILTER (WHERE y) AS xb, bit_and(i) AS a, bit_or(b) AS o",
+    "distinct": "count(DISTINCT x) AS cx, count(DISTINCT i) AS ci, sum(DISTINCT i) AS si,"
+    " avg(DISTINCT n) AS an, count(*)",
+    "distinct and not": "count(DISTINCT n) AS cn, sum(n) AS sn, count(*) AS c, min(i) AS l, bool_or(y) AS o,"
+    " count(n) AS k",
+    "distinct and filtered": "count(DISTINCT i) FILTER (WHERE y) AS a, count(DISTINCT i) AS b, sum(i) FILTER (WHERE y)",
+    "distinct that is none": "min(DISTINCT i) AS a, bool_and(DISTINCT y) AS b, bit_or(DISTINCT s) AS c",
+    "distinct variance": "variance(DISTINCT i) AS v, stddev(DISTINCT n) AS d, bit_xor(DISTINCT s) AS x",
+    "distinct of loose values": "count(DISTINCT u) AS u, count(DISTINCT f) AS f, count(DISTINCT j) AS j",
+}
+OTHERS = {
+    "ordered": "string_agg(x, ',' ORDER BY x DESC, id) AS s, array_agg(i ORDER BY id) AS a",
+    "distinct and ordered": "string_agg(DISTINCT x, ',') AS s, array_agg(DISTINCT i ORDER BY i DESC) AS a,"
+    " count(DISTINCT i)",
+    "ordered set": "percentile_disc(0.5) WITHIN GROUP (ORDER BY i) AS p,"
+    " percentile_cont(0.5) WITHIN GROUP (ORDER BY f) AS q, mode() WITHIN GROUP (ORDER BY x) AS m",
+    "several percentiles": "percentile_disc(ARRAY[0.1, 0.9]) WITHIN GROUP (ORDER BY i) FILTER (WHERE y) AS p",
+    "hypothetical": "rank(5) WITHIN GROUP (ORDER BY i) AS r, percent_rank(2) WITHIN GROUP (ORDER BY i) AS p,"
+    " cume_dist(5) WITHIN GROUP (ORDER BY i) AS c, dense_rank(1) WITHIN GROUP (ORDER BY i) AS d",
+    "floats": "sum(f) AS s, avg(f) AS a, stddev(f) AS d, corr(f, i) AS c, regr_slope(f, i) AS r, covar_pop(i, s) AS v,"
+    " regr_count(f, i) AS k, regr_r2(i, s) AS r2, sum(f::real) AS fr",
+    "unscaled": "avg(u) AS a, stddev(u) AS d, sum(DISTINCT u) AS s",
+    "documents": "jsonb_agg(j ORDER BY id) AS a, jsonb_object_agg(id, x ORDER BY id) AS o,"
+    " json_agg(i ORDER BY id)::text AS t",
+    "of one's own": "longest(x ORDER BY id) AS l, count(*) AS n",
+    "ranges": "range_agg(int4range(i, i + 2)) AS r, max(j::text) AS j, count(j) AS c",
+    "variadic": "longest_of(VARIADIC ARRAY[x, y::text]) AS l, min(ARRAY[i, id]) AS a",
+}
+QUERIES = {
+    **{f"{name}, grouped": f"SELECT g, {calls} FROM t GROUP BY g" for name, calls in (COUNTED | OTHERS).items()},
+    **{f"{name}, of all": f"SELECT {calls} FROM t" for name, calls in (COUNTED | OTHERS).items()},
+    **{f"{name}, in sets": f"SELECT g, y, {calls} FROM t GROUP BY CUBE (g, y)" for name, calls in COUNTED.items()},
+    "HAVING": "SELECT g FROM t GROUP BY g HAVING count(DISTINCT x) > 1 AND stddev(i) > 0",
+    "grouped again": "SELECT q.c, sum(q.v)"
+    " FROM (SELECT g, count(DISTINCT x) AS c, variance(i) AS v FROM t GROUP BY g) q GROUP BY 1",
+    "ordinals": "SELECT g, i + 1, count(DISTINCT x) FROM t GROUP BY 1, 2",
+}  # fmt: skip
+
+
+@pytest.mark.versions
+def test_aggregates_are_kept(db: Connection, assert_fresh: Oracle) -> None:
+    db.execute(LONGER.encode())
+    db.execute(SETUP.encode())
+    names = {f"s{place}": query for place, query in enumerate(QUERIES.values())}
+    for name, query in names.items():
+        pg_trickle.create_stream_table(db, name, query, schedule=None)
+        assert is_maintained(db, name)
+    for step in STEPS:
+        db.execute(step.encode())
+        for name in names:
+            pg_trickle.refresh_stream_table(db, name)
+            assert_fresh(db, name)
+
+
+NUMBERS = st.one_of(
+    st.integers(-9, 9),
+    st.integers(-(2**62), 2**62),
+    st.sampled_from([0, 1, 10, 9999, 10000, 10001, 99999999, 10**9, 3 * 10**17]),
+)
+
+
+@pytest.mark.property
+@pytest.mark.versions
+@given(first=st.lists(NUMBERS, min_size=1, max_size=8), came=st.lists(NUMBERS, max_size=3), gone=st.integers(0, 8))
+def test_variances_have_the_digits_that_postgresql_gives_them(
+    db: Connection, first: list[int], came: list[int], gone: int
+) -> None:
+    """Of numbers of every size, with three decimals and without."""
+    if db.execute("SELECT to_regclass('v')").fetchone() == (None,):
+        db.execute("CREATE TABLE v (b bigint, n numeric(30,3))")
+        calls = ", ".join(
+            f"{f}({x}) AS {f}_{x}" for f in ("var_pop", "var_samp", "stddev_pop", "stddev_samp") for x in ("b", "n")
+        )
+        pg_trickle.create_stream_table(db, "s", f"SELECT {calls} FROM v", schedule=None)
+    db.execute("TRUNCATE v")
+    _add(db, first)
+    pg_trickle.refresh_stream_table(db, "s")
+    db.execute("DELETE FROM v WHERE ctid IN (SELECT ctid FROM v ORDER BY b LIMIT %s)", (gone,))
+    _add(db, came)
+    pg_trickle.refresh_stream_table(db, "s")
+    (view,) = db.execute("SELECT definition_view::regclass::text FROM pgtrickle.pgt_stream_tables").fetchone() or ("",)
+    have = db.execute("SELECT s::text FROM s").fetchone()
+    assert have == db.execute(f"SELECT v::text FROM {view} AS v".encode()).fetchone()
+
+
+def _add(db: Connection, numbers: list[int]) -> None:
+    with db.cursor() as cursor:
+        cursor.executemany("INSERT INTO v VALUES (%s, %s / 7.0)", [(number, number) for number in numbers])
