@@ -193,3 +193,34 @@ SELECT o.id FROM public.orders o UNION SELECT c.id FROM public.customers c;
 --| when orders changed:
 --|   Project id__1="state_9_1_k1"
 --|     Changes state_9_1 (state_9_1_k1, state_9_1_n)
+
+-- distinct arguments are a stage of their own
+SELECT v.page, count(DISTINCT v.customer_id) AS visitors, sum(v.seconds) AS total, count(*) AS n FROM public.visits v GROUP BY v.page;
+--| key: page
+--| captured: visits (customer_id, page, seconds)
+--| state_9_1: by distinct__1, distinct__2: n rows
+--|   Project distinct__1="page__1", distinct__2="customer_id__1"
+--|     Filter "customer_id__1" IS NOT NULL
+--|       Scan public.visits (customer_id__1, page__1)
+--| state_9_2: by page__1: n rows, c1 count, c2 count, s1 sum, c3 count
+--|   UnionAll
+--|     Project page__1, real__1, seconds__1, once__1=CASE WHEN FALSE THEN "customer_id__1" END
+--|       Project page__1, real__1=TRUE, customer_id__1, seconds__1
+--|         Scan public.visits (customer_id__1, page__1, seconds__1)
+--|     Project beside__1="distinct__1", beside__2=NULL::"pg_catalog"."bool", beside__4=NULL::"pg_catalog"."int4", beside__5="distinct__2"
+--|       Project distinct__1="state_9_1_k1", distinct__2="state_9_1_k2"
+--|         Scan state_9_1 (state_9_1_h, state_9_1_k1, state_9_1_k2, state_9_1_n)
+--| final:
+--|   Project page__1="state_9_2_k1", count__1="state_9_2_c1", sum__1=CASE WHEN "state_9_2_c2" > 0 THEN "state_9_2_s1" END, count__2="state_9_2_c3"
+--|     Scan state_9_2 (state_9_2_k1, state_9_2_n, state_9_2_c1, state_9_2_c2, state_9_2_s1, state_9_2_c3)
+
+-- variance, deviation and bits
+SELECT o.customer_id, variance(o.amount) AS v, stddev_pop(o.id) AS d, bit_xor(o.id) AS x, bit_or(o.id) AS b FROM public.orders o GROUP BY o.customer_id;
+--| key: customer_id
+--| captured: orders (id, customer_id, amount)
+--| state_9_1: by customer_id__1: n rows, c1 count, fs1 finite_sum, fsq1 finite_squares, nan1 count_nan, s1 sum, sq1 squares, x1 xor, bo1 bit_or
+--|   Project customer_id__1, amount__1, id__1
+--|     Scan public.orders (id__1, customer_id__1, amount__1)
+--| final:
+--|   Project customer_id__1="state_9_1_k1", variance__1=CASE WHEN "state_9_1_c1" > 1 THEN CASE WHEN "state_9_1_nan1" > 0 THEN 'NaN'::numeric ELSE (SELECT CASE WHEN q.d > 0 THEN q.d / ("state_9_1_c1"::numeric * ("state_9_1_c1" - 1)) ELSE 0::numeric END FROM (SELECT "state_9_1_c1"::numeric * "state_9_1_fsq1" - "state_9_1_fs1"::numeric * "state_9_1_fs1") AS q(d)) END END, stddev_pop__1=(SELECT CASE WHEN q.v = 'NaN' THEN q.v ELSE round(sqrt(round(q.v, 2 * scale(q.v) + 4 + length(trunc(q.v)::text))), scale(q.v)) END FROM (SELECT CASE WHEN "state_9_1_n" > 0 THEN CASE WHEN 0 > 0 THEN 'NaN'::numeric ELSE (SELECT CASE WHEN q.d > 0 THEN q.d / ("state_9_1_n"::numeric * "state_9_1_n") ELSE 0::numeric END FROM (SELECT "state_9_1_n"::numeric * "state_9_1_sq1" - "state_9_1_s1"::numeric * "state_9_1_s1") AS q(d)) END END) AS q(v)), bit_xor__1=CASE WHEN "state_9_1_n" > 0 THEN "state_9_1_x1" END, bit_or__1="state_9_1_bo1"
+--|     Scan state_9_1 (state_9_1_k1, state_9_1_n, state_9_1_c1, state_9_1_fs1, state_9_1_fsq1, state_9_1_nan1, state_9_1_s1, state_9_1_sq1, state_9_1_x1, state_9_1_bo1)

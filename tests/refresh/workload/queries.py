@@ -243,6 +243,9 @@ def _aggregates(draw: st.DrawFn, values: list[Value]) -> Value:
         choices += [
             Value(f"array_agg({one.sql} ORDER BY {one.sql})::text", TEXT),
             Value(f"sum(DISTINCT {one.sql})", NUMBER),
+            Value(f"var_pop({one.sql})", NUMBER, True),
+            Value(f"bit_xor({one.sql})", INT),
+            Value(f"bit_or({one.sql})", INT),
         ]
         choices += [Value(f"sum(CASE WHEN {one.sql} > 0 THEN {one.sql} ELSE 0 END)", NUMBER)]
         choices += [Value(f"percentile_disc(0.5) WITHIN GROUP (ORDER BY {one.sql})", INT)]
