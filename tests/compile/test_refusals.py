@@ -39,6 +39,8 @@ REFUSED = {
     f"SELECT o.id, i.line FROM {ORDERS} LEFT JOIN (public.customers c JOIN LATERAL (SELECT x.line FROM public.items x"
     " WHERE x.line = o.id) i ON true) ON c.id = o.id": "LATERAL",
     f"SELECT o.id, g.g FROM {ORDERS}, generate_series(1, (SELECT 1 FROM public.items i)) g(g)": "function in FROM",
+    f"SELECT o.id, g.g FROM {ORDERS}, LATERAL (SELECT now() AS g) g": "time or session value",
+    f"SELECT o.id, v.g FROM {ORDERS}, (VALUES (now())) v(g)": "time or session value",
     f"SELECT o.id, g.g FROM {ORDERS}, LATERAL (SELECT CURRENT_DATE - o.placed AS g) g": "time or session value",
     f"SELECT o.id, g.g FROM {ORDERS}, LATERAL (SELECT x.g FROM (VALUES (o.id), (1)) x(g) LIMIT 1) g": "LIMIT without",
     f"SELECT o.id FROM {ORDERS} ORDER BY (generate_series(1, o.id))": "set-returning ORDER BY",

@@ -5,9 +5,20 @@ from __future__ import annotations
 from postgast.pg_query_pb2 import AEXPR_OP, Node
 
 from pg_trickle.errors import UnsupportedQuery
-from pg_trickle.parse.scope import Context, Scope
+from pg_trickle.parse.scope import JSON_AGGREGATES, Context, Scope
 from pg_trickle.parse.timed import is_time
-from pg_trickle.parse.tree import column_reference, kind, location, outside_subqueries, printed, rebuilt, strings
+from pg_trickle.parse.tree import (
+    column_reference,
+    inner,
+    is_faithful,
+    kind,
+    location,
+    nodes,
+    outside_subqueries,
+    printed,
+    rebuilt,
+    strings,
+)
 from pg_trickle.parse.types import Resolve, Types
 from pg_trickle.scalar import Column, Scalar, identifier
 
@@ -16,7 +27,13 @@ _PLAIN = frozenset({
     "column_ref", "a_const", "type_cast", "func_call", "a_expr", "bool_expr", "null_test", "boolean_test", "case_expr",
     "case_when", "coalesce_expr", "min_max_expr", "a_array_expr", "row_expr", "collate_clause", "a_indirection",
     "a_indices", "named_arg_expr", "list", "string", "integer", "sort_by", "json_is_predicate", "grouping_func",
-    "sub_link",
+    "sub_link", "res_target",
+})  # fmt: skip
+# Of these the printer is known to drop clauses, so what it prints is read again.
+_SPELLED = frozenset({
+    "json_object_constructor", "json_array_constructor", "json_key_value", "json_value_expr", "json_func_expr",
+    "json_argument", "json_scalar_expr", "json_serialize_expr", "json_parse_expr", "xml_expr", "xml_serialize",
+    *JSON_AGGREGATES,
 })  # fmt: skip
 _REFUSED = {
     "sqlvalue_function": ("session value", "it changes without any row changing."),
@@ -41,7 +58,9 @@ def check(node: Node, context: Context, *, timed: bool = False) -> None:
             raise UnsupportedQuery(construct, reason, position=location(part))
         if held == "func_call":
             _check_call(part, context)
-        elif held and held not in _PLAIN:
+        elif held in JSON_AGGREGATES and inner(part).constructor.HasField("over"):  # type: ignore[attr-defined]
+            raise UnsupportedQuery("SQL/JSON aggregate as a window function", "no rule knows it.")
+        elif held and held not in _PLAIN | _SPELLED:
             raise UnsupportedQuery(
                 f"{held.replace('_', ' ')}", "no rule knows this expression.", position=location(part)
             )
@@ -108,9 +127,11 @@ def _scalar(node: Node, resolve: Resolve, context: Context) -> Scalar:
 
     types = Types(context.request.functions, resolve)
     rebuilt_node = rebuilt(node, replace)
-    bare = kind(node) == "column_ref"
+    text = identifier(used[0].name) if kind(node) == "column_ref" else printed(rebuilt_node)
+    if any(kind(part) in _SPELLED for part in nodes(node)) and not is_faithful(rebuilt_node, text):
+        raise UnsupportedQuery("SQL/JSON or XML expression", "its text can't be printed faithfully.")
     return Scalar(
-        text=identifier(used[0].name) if bare else printed(rebuilt_node),
+        text=text,
         columns=frozenset(column.name for column in used),
         type=types.of(node),
         not_null=types.not_null(node),

@@ -9,7 +9,7 @@ from postgast.pg_query_pb2 import Node, SelectStmt
 from pg_trickle.algebra.correlation import free
 from pg_trickle.parse.grouping import Grouping
 from pg_trickle.parse.subqueries import Lowering
-from pg_trickle.parse.tree import conjuncts, kind, outside_subqueries, printed, rebuilt, strings
+from pg_trickle.parse.tree import conjuncts, kind, outside_subqueries, printed, rebuilt
 
 
 def grouped(statement: SelectStmt, below: Lowering) -> tuple[Lowering, list[Node]]:
@@ -37,7 +37,7 @@ def _prepared(node: Node, below: Lowering) -> Node:
     def replace(part: Node) -> Node | None:
         if kind(part) == "sub_link" and printed(part) in below.values:
             return below.value(part)
-        if kind(part) == "func_call" and below.context.is_aggregate(strings(list(part.func_call.funcname))):
+        if below.context.aggregates(part):
             return below.value(part)
         return part if kind(part) == "sub_link" else None
 

@@ -16,10 +16,11 @@ from pg_trickle.parse.distinct_arguments import Distinct, with_distinct
 from pg_trickle.parse.expressions import check, over_columns, resolved, scalar
 from pg_trickle.parse.grouping_sets import Copies, Sets, expanded
 from pg_trickle.parse.laterals import sets
-from pg_trickle.parse.scope import Context, Entry, Scope
+from pg_trickle.parse.scope import JSON_AGGREGATES, Context, Entry, Scope
 from pg_trickle.parse.tree import (
     children,
     column_reference,
+    inner,
     is_expression,
     kind,
     location,
@@ -194,7 +195,7 @@ class Grouping:
         return printed(resolved(node, self.scope))
 
     def _is_aggregate(self, node: Node) -> bool:
-        return kind(node) == "func_call" and self.context.is_aggregate(strings(list(node.func_call.funcname)))
+        return self.context.aggregates(node)
 
     def _item(self, value: Scalar, base: str) -> Item:
         """A column below the aggregation that holds the value, made once."""
@@ -205,21 +206,16 @@ class Grouping:
         return self.items[value.text]
 
     def _call(self, node: Node) -> Call:
-        call = node.func_call
-        name = strings(list(call.funcname))[-1]
-        rule = self._rule(node)
-        types = Types(self.context.request.functions, self.scope.resolve)
         read = [part for part in nodes(node) if kind(part) == "column_ref"]
         if read and not any(map(self._is_own, read)):
             raise UnsupportedQuery(
                 "aggregate of a query around", "all that it reads is of that query.", position=location(node)
             )
+        rule = self._rule(node)
         if rule is Rule.RECOMPUTE:
-            whole = self._counting_real(node)
-            for used in sorted(whole.columns - ({self.real.name} if self.real else set())):
-                self._item(column(self._column(used)), used)
-            result = Column(self.context.namer.fresh(name), types.of(node))
-            return Call(result, rule, whole)
+            return self._recomputed(node)
+        call = node.func_call
+        name = strings(list(call.funcname))[-1]
         # A row that isn't there has NULL for every argument and every condition: only count(*) would count it.
         counted = None if call.HasField("agg_filter") else self.real
         argument = counted if call.agg_star else self._argument(call.args[0])
@@ -230,6 +226,14 @@ class Grouping:
         result = Column(self.context.namer.fresh(name), of, not_null=rule is Rule.COUNT)
         value = call_text(name, argument, condition, of)
         return Call(result, rule, value, argument.name if argument else None, condition.name if condition else None)
+
+    def _recomputed(self, node: Node) -> Call:
+        whole = self._counting_real(node)
+        for used in sorted(whole.columns - ({self.real.name} if self.real else set())):
+            self._item(column(self._column(used)), used)
+        name = strings(list(node.func_call.funcname))[-1] if kind(node) == "func_call" else kind(node)
+        types = Types(self.context.request.functions, self.scope.resolve)
+        return Call(Column(self.context.namer.fresh(name), types.of(node)), Rule.RECOMPUTE, whole)
 
     def _once(self, argument: Column, condition: Column | None) -> Column:
         """The column that holds each value of an argument once."""
@@ -246,9 +250,10 @@ class Grouping:
         both = Node()
         both.bool_expr.boolop = AND_EXPR
         both.bool_expr.args.add().CopyFrom(column_reference(_REAL, _REAL))
-        if node.func_call.HasField("agg_filter"):
-            both.bool_expr.args.add().CopyFrom(node.func_call.agg_filter)
-        filtered.func_call.agg_filter.CopyFrom(both if len(both.bool_expr.args) > 1 else both.bool_expr.args[0])
+        held = filtered.func_call if kind(node) == "func_call" else inner(filtered).constructor  # type: ignore[attr-defined]
+        if held.HasField("agg_filter"):
+            both.bool_expr.args.add().CopyFrom(held.agg_filter)
+        held.agg_filter.CopyFrom(both if len(both.bool_expr.args) > 1 else both.bool_expr.args[0])
         own = Scope((Entry(_REAL, ((_REAL, self.real),)),))
         return scalar(filtered, self.scope + own, self.context)
 
@@ -262,6 +267,8 @@ class Grouping:
         return self.scope.column(name)
 
     def _rule(self, node: Node) -> Rule:
+        if kind(node) in JSON_AGGREGATES:
+            return Rule.RECOMPUTE
         call = node.func_call
         types = Types(self.context.request.functions, self.scope.resolve)
         rule = rule_of(call, self.context.functions(strings(list(call.funcname))), types)

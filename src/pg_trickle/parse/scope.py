@@ -6,11 +6,15 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-from postgast.pg_query_pb2 import SelectStmt
+from postgast.pg_query_pb2 import Node, SelectStmt
 
 from pg_trickle.catalog.model import ColumnFact, CompileRequest, FunctionFact, RelationFact
 from pg_trickle.errors import InvalidDefinition, UnsupportedQuery
+from pg_trickle.parse.tree import kind, strings
 from pg_trickle.scalar import Column
+
+# Aggregates with a grammar of their own.
+JSON_AGGREGATES = frozenset({"json_array_agg", "json_object_agg"})
 
 
 @dataclass(slots=True)
@@ -139,6 +143,14 @@ class Context:
         if not schema:
             raise UnsupportedQuery(f'system catalog "{name}"', "no trigger can watch it.")
         raise InvalidDefinition(f'relation "{wanted}.{name}" is not among the facts', sqlstate="42P01")
+
+    def aggregates(self, node: Node) -> bool:
+        """Whether a node is an aggregate's call; windows aside."""
+        if kind(node) in JSON_AGGREGATES:
+            return True
+        if kind(node) != "func_call" or node.func_call.HasField("over"):
+            return False
+        return self.is_aggregate(strings(list(node.func_call.funcname)))
 
     def is_aggregate(self, name: tuple[str, ...]) -> bool:
         return any(fact.kind == "aggregate" for fact in self.functions(name))

@@ -145,13 +145,7 @@ def _unwindowed(statement: SelectStmt, context: Context) -> tuple[Plan, tuple[Sc
 def _is_grouped(statement: SelectStmt, context: Context) -> bool:
     if statement.group_clause or statement.HasField("having_clause"):
         return True
-    return any(
-        kind(node) == "func_call"
-        and not node.func_call.HasField("over")
-        and context.is_aggregate(strings(list(node.func_call.funcname)))
-        for target in statement.target_list
-        for node in outside_subqueries(target)
-    )
+    return any(context.aggregates(node) for target in statement.target_list for node in outside_subqueries(target))
 
 
 def _implied_name(node: Node) -> str:

@@ -164,6 +164,15 @@ def location(node: Node) -> int | None:
     return min(known) + 1 if known else None
 
 
+def is_faithful(node: Node, text: str) -> bool:
+    """Whether printing an expression has lost nothing."""
+    try:
+        again = postgast.parse(f"SELECT {text}").stmts[0].stmt.select_stmt.target_list[0].res_target.val
+    except postgast.PgQueryError:
+        return False
+    return bool(placeless(again) == placeless(node))
+
+
 def placeless(node: Node) -> Node:
     """A copy without the places in the text: equal for equal SQL."""
     copy = Node()

@@ -133,12 +133,9 @@ class _Leaves:
         """Whether the inner SELECT computes it."""
         if kind(node) in {"column_ref", "sub_link", "grouping_func"}:
             return True
-        if kind(node) == "func_call" and not _is_call(node) and self._is_aggregate(node):
+        if self._context.aggregates(node):
             return True
         return bool(self._grouped) and is_expression(node) and printed(node) in self._grouped
-
-    def _is_aggregate(self, node: Node) -> bool:
-        return self._context.is_aggregate(strings(list(node.func_call.funcname)))
 
 
 def _inner(statement: SelectStmt, leaves: list[Node]) -> SelectStmt:
