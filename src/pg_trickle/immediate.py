@@ -20,6 +20,7 @@ from pg_trickle.render.additive import add_up, clear_up, is_additive
 from pg_trickle.render.feed import Held, Statement
 from pg_trickle.render.reread import is_lookup, reread
 from pg_trickle.render.select import CommonTables
+from pg_trickle.rewrite.specialise import specialised
 from pg_trickle.stages import Stage
 
 # Values of these types look the same as text under any settings.
@@ -81,14 +82,15 @@ def _by_rows(definition: programs.Definition, sources: dict[int, tuple[str, ...]
         return None
     final, target = definition.final, definition.target
     if not definition.stages and is_lookup(final, target):
-        change = final.delta()
+        change = specialised(final.delta(), lambda _: True)
         common = _common(change, final)
         return (programs.counting(reread(final, target, change, common), common),)
     stage = definition.stages[0] if len(definition.stages) == 1 else None
     if not isinstance(stage, Stage):
         return None
     store = definition.store(stage)
-    change = stage.below.delta()
+    # What never changes adds nothing.
+    change = specialised(stage.below.delta(), lambda _: True)
     if isinstance(change, Empty) or _reads_tables(change) or not is_additive(final, store, target):
         return None
     first, second = _common(change), _common(change)
