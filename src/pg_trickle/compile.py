@@ -249,7 +249,7 @@ def _state_json(stage: AnyStage) -> dict[str, Any]:
             "not_null": [],
             "nonnegative": [],
         }
-    counted = [one.name for one in stage.rest if one.is_added]
+    counted = [one.name for one in stage.rest if one.follows]
     return made | {
         "key": list(stage.key_names),
         "content_index": None,

@@ -62,7 +62,12 @@ class StateColumn:
 
     @property
     def is_added(self) -> bool:
-        """Whether the new value is the old one and the delta's together, whatever left and came."""
+        """Whether the new value is the sum of the old one and the delta's."""
+        return self.follows and self.role is not Role.XOR
+
+    @property
+    def follows(self) -> bool:
+        """Whether the new value follows from the old one and the delta's, whatever left and came."""
         return self.role not in {Role.KEY, Role.HASH, Role.VALUE} and not self.is_extremum
 
     @property
@@ -72,7 +77,7 @@ class StateColumn:
 
     @property
     def column(self) -> Column:
-        return Column(self.name, self.type, not_null=self.is_added or self.role is Role.HASH)
+        return Column(self.name, self.type, not_null=self.follows or self.role is Role.HASH)
 
 
 @dataclass(frozen=True, slots=True)

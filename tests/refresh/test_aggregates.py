@@ -107,6 +107,20 @@ def test_aggregates_are_kept(db: Connection, assert_fresh: Oracle) -> None:
             assert_fresh(db, name)
 
 
+def test_counters_are_kept_inside_the_statement(db: Connection, assert_fresh: Oracle) -> None:
+    """By adding up, where that is enough."""
+    db.execute(LONGER.encode())
+    db.execute(SETUP.encode())
+    names = [f"s{place}" for place, _ in enumerate(COUNTED)]
+    for name, calls in zip(names, COUNTED.values(), strict=True):
+        query = f"SELECT g, {calls} FROM t GROUP BY g"
+        pg_trickle.create_stream_table(db, name, query, refresh_mode="IMMEDIATE", schedule=None)
+    for step in STEPS:
+        db.execute(step.encode())
+        for name in names:
+            assert_fresh(db, name)
+
+
 NUMBERS = st.one_of(
     st.integers(-9, 9),
     st.integers(-(2**62), 2**62),

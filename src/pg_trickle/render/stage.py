@@ -151,7 +151,7 @@ def groups(stage: Stage, change: Plan, common: CommonTables) -> sql.Composable:
         keys.insert(0, sql.SQL("{hash} AS h").format(hash=row_hash(stage.aggregate.keys)))
     values: list[sql.Composable] = []
     for one in stage.rest:
-        if one.is_added:
+        if one.follows:
             values.append(
                 sql.SQL("{v} AS {name}").format(v=_counted(one, WEIGHT), name=sql.Identifier(f"d_{one.name}"))
             )
