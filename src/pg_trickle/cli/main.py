@@ -14,6 +14,7 @@ from pg_trickle.cli import (
     create,
     demo,
     dev,
+    doctor,
     drop,
     explain,
     export,
@@ -54,6 +55,7 @@ for _command in (
     verify.verify,
     export.export,
     validate.validate,
+    doctor.doctor,
 ):
     app.command(_command.__name__.strip("_"))(_command)
 

@@ -1,0 +1,47 @@
+"""``pgtrickle doctor``."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from importlib.resources import files
+from typing import Any
+
+import typer
+
+from pg_trickle.cli import output
+from pg_trickle.cli.options import AsJson, Dsn, connect
+
+COLUMNS = ("check_name", "severity", "detail", "fix")
+
+
+def doctor(dsn: Dsn = "", as_json: AsJson = False) -> None:
+    """Check server and installation before they go into production; exit with 1 if a check reports an error.
+
+    What isn't right comes with what to do about it.  Connect as a superuser.
+
+    Example: pgtrickle doctor --dsn "dbname=shop user=postgres"
+    """
+    with connect(dsn) as conn:
+        checks, _ = output.rows_of(conn.execute(_query("doctor_server.sql")))
+        found = {check["check_name"]: check["severity"] for check in checks}
+        if found["superuser"] == found["installed"] == "OK":
+            (installed,) = conn.execute("SELECT pgtrickle.version()").fetchone() or ("",)
+            checks.append(_version_check(installed, version("pg_trickle")))
+            checks += output.rows_of(conn.execute(_query("doctor_installed.sql")))[0]
+    output.table(checks, COLUMNS, as_json=as_json, empty="no checks")
+    if any(check["severity"] == "ERROR" for check in checks):
+        raise typer.Exit(1)
+
+
+def _version_check(installed: str, package: str) -> dict[str, Any]:
+    same = installed == package
+    return {
+        "check_name": "version",
+        "severity": "OK" if same else "ERROR",
+        "detail": f"the database has {installed}, the Python package is {package}",
+        "fix": None if same else "Upgrade the extension and the Python package together.",
+    }
+
+
+def _query(name: str) -> Any:
+    return (files("pg_trickle.cli") / name).read_bytes()
