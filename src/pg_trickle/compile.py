@@ -23,8 +23,9 @@ from pg_trickle.algebra.timed import TimedFilter
 from pg_trickle.catalog.model import CompileRequest
 from pg_trickle.errors import UnsupportedQuery
 from pg_trickle.immediate import Immediate, immediate
-from pg_trickle.parse.from_clause import CAPTURED
+from pg_trickle.parse import fallback
 from pg_trickle.parse.query import Query
+from pg_trickle.parse.relations import CAPTURED
 from pg_trickle.parse.select import parse
 from pg_trickle.parse.timed import check_timeless
 from pg_trickle.parse.types import fact_type
@@ -99,13 +100,24 @@ def compile(request: CompileRequest) -> Plan:
     """
     try:
         check_functions(request.functions)
-        return _incremental(request, parse(request))
     except UnsupportedQuery as refusal:
         return _recomputing(request, refusal)
+    try:
+        return _incremental(request, parse(request))
+    except UnsupportedQuery as refusal:
+        return _as_a_whole(request, refusal)
     except RecursionError:
         return _recomputing(
             request, UnsupportedQuery("a query nested this deeply", "its plan is deeper than the compiler goes.")
         )
+
+
+def _as_a_whole(request: CompileRequest, refusal: UnsupportedQuery) -> Plan:
+    """A stage that runs the query itself and compares; where its tables don't tell when, a recomputing plan."""
+    try:
+        return _incremental(request, fallback.whole(request, refusal))
+    except (UnsupportedQuery, RecursionError):
+        return _recomputing(request, refusal)
 
 
 def _incremental(request: CompileRequest, query: Query) -> Plan:

@@ -15,13 +15,15 @@ from pg_trickle.algebra.lateral import Lateral
 from pg_trickle.algebra.outer_join import FullJoin, LeftJoin
 from pg_trickle.algebra.plan import Plan, names
 from pg_trickle.algebra.recompute import Recompute
-from pg_trickle.algebra.source import Field, Scan, Source, Unit, Unwatched
+from pg_trickle.algebra.source import Unit, Unwatched
 from pg_trickle.catalog.model import RelationFact
 from pg_trickle.errors import UnsupportedQuery
 from pg_trickle.parse.attached import Attachment
 from pg_trickle.parse.expressions import equated, scalar
+from pg_trickle.parse.fallback import recursion
 from pg_trickle.parse.laterals import is_lateral, lateral, refers
 from pg_trickle.parse.query import ParseQuery, Query
+from pg_trickle.parse.relations import COMPARED, check_captured, check_visible, scan
 from pg_trickle.parse.scope import Context, Entry, Scope
 from pg_trickle.parse.subqueries import Lowering
 from pg_trickle.parse.timed import reads_time
@@ -40,9 +42,6 @@ _REASONS = {
     "range_table_func": ("XMLTABLE", "its arguments read tables, which has no delta rule yet."),
     "json_table": ("JSON_TABLE", "its arguments read tables, which has no delta rule yet."),
 }
-# Kinds of relations that are compared with what they were, and those whose changes triggers write down.
-COMPARED = frozenset({"materialized_view", "foreign"})
-CAPTURED = frozenset({"table", "stream_table", "partitioned", "inherited"})
 
 
 def from_clause(items: list[Node], context: Context, parse: ParseQuery) -> Item:
@@ -81,56 +80,34 @@ def from_item(node: Node, context: Context, parse: ParseQuery, left: Item | None
             raise UnsupportedQuery(construct, reason)
 
 
-def _range_var(table: RangeVar, context: Context, parse: ParseQuery) -> Item:
-    only(table, _RANGE_VAR, "table reference")
-    aliases = strings(list(table.alias.colnames))
-    if not table.schemaname and table.relname in context.ctes:
-        common = context.ctes[table.relname]
-        query = parse(common.statement, replace(context, ctes=common.ctes, outer=common.outer))
-        return query.plan, _scope(table.alias.aliasname or table.relname, query, aliases or common.aliases)
-    fact = context.relation(table.schemaname, table.relname)
-    alias = table.alias.aliasname or table.relname
-    if fact.opaque is not None:
-        raise UnsupportedQuery(f'relation "{fact.schema}.{fact.name}"', fact.opaque)
+def _range_var(named: RangeVar, context: Context, parse: ParseQuery) -> Item:
+    only(named, _RANGE_VAR, "table reference")
+    aliases = strings(list(named.alias.colnames))
+    if not named.schemaname and named.relname in context.ctes:
+        common = context.ctes[named.relname]
+        if common.is_recursive:
+            query = recursion(named.relname, common, context, parse)
+        else:
+            query = parse(common.statement, replace(context, ctes=common.ctes, outer=common.outer))
+        return query.plan, _scope(named.alias.aliasname or named.relname, query, aliases or common.aliases)
+    fact = context.relation(named.schemaname, named.relname)
+    alias = named.alias.aliasname or named.relname
+    check_visible(fact)
     if fact.kind == "view":
         assert fact.definition is not None
         inside = Context(context.request, context.namer)
         query = parse(parse_select(fact.definition), inside)
         return query.plan, _scope(alias, query, aliases, tuple(column.name for column in fact.columns))
-    if not table.inh and fact.kind in {"partitioned", "inherited"}:
+    if not named.inh and fact.kind in {"partitioned", "inherited"}:
         raise UnsupportedQuery(
             f'ONLY "{fact.schema}.{fact.name}"', "its changes and those below it are captured together."
         )
     if fact.kind in COMPARED:
         return _compared(fact, alias, aliases, context)
-    if fact.kind not in CAPTURED:
-        raise UnsupportedQuery(
-            f'{fact.kind.replace("_", " ")} relation "{fact.schema}.{fact.name}"', "its changes aren't captured yet."
-        )
-    scan = _scan(fact, context)
-    columns = tuple(field.column for field in scan.fields)
-    query = Query(scan, tuple((fact.columns[i].name, column) for i, column in enumerate(columns)))
-    return scan, _scope(alias, query, aliases)
-
-
-def _scan(fact: RelationFact, context: Context) -> Scan:
-    assert fact.buffer is not None
-    fields = tuple(
-        Field(
-            Column(context.namer.fresh(column.name), fact_type(column), column.not_null),
-            column.name,
-            column.buffer_column,
-        )
-        for column in fact.columns
-    )
-    by_name = {field.attribute: field.column for field in fields}
-    # A stream table's key index treats NULLs as equal; any other unique index lets them repeat.
-    keys = tuple(
-        tuple(by_name[name].name for name in key)
-        for key in fact.keys
-        if fact.kind == "stream_table" or all(by_name[name].not_null for name in key)
-    )
-    return Scan(Source(fact.oid, fact.schema, fact.name, fact.buffer), fields, keys)
+    check_captured(fact)
+    table = scan(fact, context)
+    query = Query(table, tuple((field.attribute, field.column) for field in table.fields))
+    return table, _scope(alias, query, aliases)
 
 
 def _compared(fact: RelationFact, alias: str, aliases: tuple[str, ...], context: Context) -> Item:

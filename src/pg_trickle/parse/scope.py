@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-from postgast.pg_query_pb2 import Node, SelectStmt
+from postgast.pg_query_pb2 import CommonTableExpr, Node, SelectStmt
 
 from pg_trickle.catalog.model import ColumnFact, CompileRequest, FunctionFact, RelationFact
 from pg_trickle.errors import InvalidDefinition, UnsupportedQuery
@@ -162,12 +162,14 @@ class Context:
 
 @dataclass(frozen=True, slots=True)
 class CommonTable:
-    """A WITH query: its statement, its column aliases and the WITH queries it may use itself."""
+    """A WITH query: its statement, its column aliases, the WITH queries it may use, and the whole as it stands."""
 
     statement: SelectStmt
     aliases: tuple[str, ...]
     ctes: Mapping[str, CommonTable]
     outer: Scope | None = None
+    expression: CommonTableExpr | None = None
+    is_recursive: bool = False
 
 
 Expected = tuple[ColumnFact, ...] | None

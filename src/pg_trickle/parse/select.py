@@ -11,7 +11,9 @@ from pg_trickle.algebra.linear import Item, Project
 from pg_trickle.algebra.plan import Plan
 from pg_trickle.catalog.model import CompileRequest
 from pg_trickle.errors import QueryTooComplex, UnsupportedQuery
+from pg_trickle.parse import fallback
 from pg_trickle.parse.expressions import returns_set
+from pg_trickle.parse.fallback import reads
 from pg_trickle.parse.from_clause import from_clause
 from pg_trickle.parse.grouped import grouped
 from pg_trickle.parse.laterals import sets, values
@@ -73,21 +75,31 @@ def _query(statement: SelectStmt, context: Context, expected: Expected = None) -
 
 
 def _nested(statement: SelectStmt, context: Context) -> Query:
-    return _query(statement, context)
+    try:
+        return _query(statement, context)
+    except UnsupportedQuery as refusal:
+        if context.outer is not None:
+            # It may refer to the query around it, whose rows its text by itself doesn't know.
+            raise
+        return fallback.part(statement, context, refusal)
 
 
 def _common_tables(statement: SelectStmt, context: Context) -> Mapping[str, CommonTable]:
     if not statement.HasField("with_clause"):
         return context.ctes
-    if statement.with_clause.recursive:
-        raise UnsupportedQuery("WITH RECURSIVE", "recursion has no delta rule yet.")
     known = dict(context.ctes)
     for node in statement.with_clause.ctes:
         common = node.common_table_expr
         if kind(common.ctequery) != "select_stmt":
             raise UnsupportedQuery("data-modifying WITH", "a stream table only reads.")
+        recursive = statement.with_clause.recursive and reads(common.ctequery.select_stmt, common.ctename)
         known[common.ctename] = CommonTable(
-            common.ctequery.select_stmt, strings(list(common.aliascolnames)), dict(known), context.outer
+            common.ctequery.select_stmt,
+            strings(list(common.aliascolnames)),
+            dict(known),
+            context.outer,
+            expression=common,
+            is_recursive=recursive,
         )
     return known
 

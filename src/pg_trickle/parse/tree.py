@@ -106,6 +106,13 @@ def printed(node: Node) -> str:
     return str(postgast.deparse(statement)).removeprefix("SELECT ")
 
 
+def printed_select(statement: SelectStmt) -> str:
+    """A SELECT as SQL."""
+    parsed = ParseResult()
+    parsed.stmts.add().stmt.select_stmt.CopyFrom(statement)
+    return str(postgast.deparse(parsed))
+
+
 def column_reference(*name: str) -> Node:
     """A reference to a column of the plan."""
     node = Node()

@@ -62,12 +62,13 @@ def is_determined_by_rows(request: CompileRequest) -> bool:
     try:
         check_functions(request.functions)
         texts = [request.query, *(one.definition for one in request.relations if one.definition is not None)]
-        return all(map(_reads_named_relations_alone, map(parse_select, texts)))
+        return all(map(reads_named_relations_alone, map(parse_select, texts)))
     except UnsupportedQuery:
         return False
 
 
-def _reads_named_relations_alone(statement: SelectStmt) -> bool:
+def reads_named_relations_alone(statement: SelectStmt) -> bool:
+    """Whether a statement reads no system catalog, system column or value of the session."""
     parts = list(nodes(statement))
     common = {part.common_table_expr.ctename for part in parts if kind(part) == "common_table_expr"}
     # Only names of PostgreSQL's own catalog go without their schema.

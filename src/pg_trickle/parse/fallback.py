@@ -1,0 +1,189 @@
+"""What has no rule: recomputed by its own text, if that decides with the rows alone what comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+
+from google.protobuf.message import Message
+from postgast.pg_query_pb2 import LIMIT_OPTION_DEFAULT, SETOP_NONE, Node, SelectStmt
+
+from pg_trickle.algebra.linear import Project, UnionAll
+from pg_trickle.algebra.plan import Plan
+from pg_trickle.algebra.recompute import Recompute
+from pg_trickle.algebra.source import Unit
+from pg_trickle.catalog.model import CompileRequest, RelationFact
+from pg_trickle.errors import Undetermined, UnsupportedQuery
+from pg_trickle.parse.query import ParseQuery, Query
+from pg_trickle.parse.relations import check_captured, check_visible, scan
+from pg_trickle.parse.scope import CommonTable, Context, Namer
+from pg_trickle.parse.tree import children, column_reference, kind, nodes, parse_select, printed_select
+from pg_trickle.parse.types import fact_type
+from pg_trickle.parse.volatility import reads_named_relations_alone
+from pg_trickle.scalar import UNKNOWN, Column, Type
+
+
+def whole(request: CompileRequest, refusal: UnsupportedQuery) -> Query:
+    """The defining query, recomputed; raises the refusal where even that could not be relied on."""
+    context = Context(request, Namer())
+    columns = tuple(Column(context.namer.fresh(fact.name), fact_type(fact)) for fact in request.columns)
+    plan = _recomputed(parse_select(request.query), request.query, columns, context, refusal)
+    return Query(plan, tuple((fact.name, column) for fact, column in zip(request.columns, columns, strict=True)))
+
+
+def part(statement: SelectStmt, context: Context, refusal: UnsupportedQuery) -> Query:
+    """A derived table, view or WITH query that has no rule, recomputed with the WITH queries that it uses."""
+    if any(kind(target.res_target.val) == "row_expr" for target in _first_branch(statement).target_list):
+        # A row without a type can't be stored.
+        raise refusal
+    return _part(statement, [(name, UNKNOWN) for name in _names(statement)], context, refusal)
+
+
+def recursion(name: str, common: CommonTable, context: Context, parse: ParseQuery) -> Query:
+    """A recursive WITH query, recomputed; its columns have the types of the term that isn't recursive."""
+    assert common.expression is not None
+    refusal = UnsupportedQuery("WITH RECURSIVE", "each row it finds may follow from any other, which no rule undoes.")
+    if common.outer is not None:
+        # Inside a subquery it may refer to the query around.
+        raise refusal
+    if common.expression.HasField("search_clause") or common.expression.HasField("cycle_clause"):
+        # Their columns are rows without a type, which no state can store; the query around shows something else.
+        raise refusal
+    first = common.statement.larg
+    inside = replace(context, ctes=common.ctes, outer=None)
+    try:
+        types = [replace(column.type, scale=None) for _, column in parse(first, inside).outputs]
+    except UnsupportedQuery:
+        types = [UNKNOWN for _ in _names(first)]
+    names = list(_names(common.statement))
+    names[: len(common.aliases)] = common.aliases
+    columns = list(zip(names, types, strict=True))
+    statement = SelectStmt(limit_option=LIMIT_OPTION_DEFAULT, op=SETOP_NONE)
+    for made, _ in columns:
+        statement.target_list.add().res_target.val.CopyFrom(column_reference(made))
+    table = statement.from_clause.add().range_var
+    table.relname, table.inh, table.relpersistence = name, True, "p"
+    return _part(statement, columns, replace(context, ctes={**common.ctes, name: common}, outer=None), refusal)
+
+
+def _part(
+    statement: SelectStmt, columns: Sequence[tuple[str, Type]], context: Context, refusal: UnsupportedQuery
+) -> Query:
+    closed = _self_contained(statement, context.ctes, refusal)
+    made = tuple(Column(context.namer.fresh(name), of) for name, of in columns)
+    plan = _recomputed(closed, printed_select(closed), made, context, refusal)
+    return Query(plan, tuple((name, column) for (name, _), column in zip(columns, made, strict=True)))
+
+
+def _names(statement: SelectStmt) -> tuple[str, ...]:
+    """The names of a SELECT's columns."""
+    first = _first_branch(statement)
+    if first.values_lists:
+        return tuple(f"column{place}" for place, _ in enumerate(first.values_lists[0].list.items, 1))
+    return tuple(target.res_target.name or _own_name(target.res_target.val) for target in first.target_list)
+
+
+def _first_branch(statement: SelectStmt) -> SelectStmt:
+    return statement if statement.op == SETOP_NONE else _first_branch(statement.larg)
+
+
+def _own_name(node: Node) -> str:
+    return node.column_ref.fields[-1].string.sval if kind(node) == "column_ref" else "?column?"
+
+
+def _recomputed(
+    statement: SelectStmt, text: str, columns: tuple[Column, ...], context: Context, refusal: UnsupportedQuery
+) -> Plan:
+    if isinstance(refusal, Undetermined):
+        raise refusal
+    facts: dict[int, RelationFact] = {}
+    try:
+        _gather(statement, context, facts)
+    except UnsupportedQuery as deeper:
+        raise refusal from deeper
+    tables: Plan = Unit()
+    for place, fact in enumerate(facts.values()):
+        table = scan(fact, context)
+        read = tuple(field for field in table.fields if field.attribute in fact.used)
+        rows = Project(replace(table, fields=read, keys=()), ())
+        tables = rows if place == 0 else UnionAll(tables, rows)
+    return Recompute(tables, text, columns, f"{refusal.message}: {refusal.reason}")
+
+
+def _gather(statement: SelectStmt, context: Context, facts: dict[int, RelationFact]) -> None:
+    """Every table that the statement reads, through views too; refuses what isn't decided by their rows."""
+    if not reads_named_relations_alone(statement):
+        raise UnsupportedQuery("a system catalog, system column or session value", "no trigger can watch it.")
+    _check_decided(statement)
+    for part in nodes(statement):
+        if kind(part) != "range_var" or not part.range_var.schemaname:
+            continue
+        fact = context.relation(part.range_var.schemaname, part.range_var.relname)
+        if fact.kind != "view":
+            check_captured(fact)
+            facts[fact.oid] = fact
+            continue
+        check_visible(fact)
+        assert fact.definition is not None
+        _gather(parse_select(fact.definition), context, facts)
+
+
+def _check_decided(statement: SelectStmt) -> None:
+    for message in _messages(statement):
+        if isinstance(message, Node) and kind(message) == "range_table_sample":
+            raise Undetermined("TABLESAMPLE", "a sample isn't a function of the table's rows.")
+        if not isinstance(message, SelectStmt):
+            continue
+        if message.locking_clause:
+            raise Undetermined("FOR UPDATE", "a stream table can't lock its sources' rows.")
+        limits = [getattr(message, name) for name in ("limit_count", "limit_offset") if message.HasField(name)]
+        is_limited = any(not (kind(one) == "a_const" and one.a_const.isnull) for one in limits)
+        if is_limited and not message.sort_clause:
+            raise Undetermined("LIMIT without ORDER BY", "which rows come first is up to PostgreSQL.")
+
+
+def _messages(message: Message) -> Iterator[Message]:
+    yield message
+    for child in children(message):
+        yield from _messages(child)
+
+
+def _self_contained(statement: SelectStmt, known: Mapping[str, CommonTable], refusal: UnsupportedQuery) -> SelectStmt:
+    """The statement with the WITH queries from around it that it uses."""
+    needed: dict[str, CommonTable] = {}
+    _need(statement, known, needed, refusal)
+    if not needed:
+        return statement
+    made = SelectStmt()
+    made.CopyFrom(statement)
+    del made.with_clause.ctes[:]
+    for common in needed.values():
+        assert common.expression is not None
+        made.with_clause.ctes.add().common_table_expr.CopyFrom(common.expression)
+        made.with_clause.recursive = made.with_clause.recursive or common.is_recursive
+    made.with_clause.ctes.extend(statement.with_clause.ctes)
+    return made
+
+
+def _need(
+    statement: SelectStmt, known: Mapping[str, CommonTable], needed: dict[str, CommonTable], refusal: UnsupportedQuery
+) -> None:
+    """Collect the WITH queries that a statement uses, those before it that they use first.
+
+    Put into one WITH clause, no two may have the same name, nor one the name of a query inside the statement.
+    """
+    inside = {part.common_table_expr.ctename for part in nodes(statement) if kind(part) == "common_table_expr"}
+    for name in sorted(name for name in known if reads(statement, name)):
+        if name in inside or needed.get(name, known[name]) is not known[name]:
+            raise refusal
+        if name not in needed:
+            common = known[name]
+            around = {other: one for other, one in common.ctes.items() if not (common.is_recursive and other == name)}
+            _need(common.statement, around, needed, refusal)
+            needed[name] = common
+
+
+def reads(statement: SelectStmt, name: str) -> bool:
+    """Whether a statement names a WITH query, as far as its text goes."""
+    parts = (part.range_var for part in nodes(statement) if kind(part) == "range_var")
+    return any(one.relname == name and not one.schemaname for one in parts)
