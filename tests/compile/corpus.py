@@ -12,7 +12,10 @@ from pathlib import Path
 
 from pg_trickle.algebra.plan import Plan
 from pg_trickle.algebra.source import Empty, Source, State, Unit
+from pg_trickle.catalog.model import CompileRequest
 from pg_trickle.compile import compile as compile_query
+from pg_trickle.errors import UnsupportedQuery
+from pg_trickle.parse import fallback
 from pg_trickle.parse.select import parse
 from pg_trickle.recomputed import Recomputed
 from pg_trickle.rewrite.collapse import collapsed
@@ -79,7 +82,7 @@ def told(query: str) -> str:
     names = {one.oid: one.name for one in made.relations}
     captured = (f"{names[oid]} ({', '.join(columns)})" for oid, columns in sorted(plan.sources.items()))
     lines = [f"key: {', '.join(plan.key)}" if plan.key else "key: none", f"captured: {'; '.join(captured)}"]
-    stages, final = cut(collapsed(optimised(parse(made).plan)), made.id)
+    stages, final = cut(collapsed(optimised(_understood(made))), made.id)
     states: set[State] = set()
     for stage in stages:
         lines += [f"{stage.state.name}: {_stored(stage)}", outline(stage.below, 1)]
@@ -87,6 +90,13 @@ def told(query: str) -> str:
         states.add(stage.state)
     lines += ["final:", outline(final, 1), *_changes(final, plan.sources, names, states)]
     return "\n".join(lines)
+
+
+def _understood(made: CompileRequest) -> Plan:
+    try:
+        return parse(made).plan
+    except UnsupportedQuery as refusal:
+        return fallback.whole(made, refusal).plan
 
 
 def _stored(stage: AnyStage) -> str:

@@ -16,6 +16,11 @@ from pg_trickle.parse.tree import only
 from tests.compile.requests import SHOP, request, table
 
 ORDERS = "public.orders o"
+# What stays refused in DIFFERENTIAL mode.
+UNDECIDED = (
+    "LIMIT", "OFFSET", "FOR UPDATE", "TABLESAMPLE", "volatile", "now()", "time", "session value",
+    "current_setting()",
+)  # fmt: skip
 REFUSED = {
     f"SELECT o.id FROM {ORDERS} LIMIT 3": "LIMIT",
     f"SELECT o.id FROM {ORDERS} OFFSET 3": "OFFSET",
@@ -58,13 +63,47 @@ REFUSED = {
 
 @pytest.mark.parametrize(("query", "construct"), REFUSED.items(), ids=range(len(REFUSED)))
 def test_what_has_no_rule_is_refused_by_name(query, construct):
-    plan = compile_query(request(query, outputs="x text"))
-    assert not plan.incremental, f"accepted: {query}"
-    assert plan.refusal is not None
+    """Recomputed on its own, with a note; or refused, where nothing tells when."""
+    plan = compile_query(request(query))
+    if plan.refusal is None:
+        assert not construct.startswith(UNDECIDED), f"accepted: {query}"
+        assert any(line["rule"].startswith("recomputed and diffed") for line in plan.explain["tree"])
+        assert any(note.startswith(construct) for note in plan.explain["notes"])
+        return
+    assert construct.startswith(UNDECIDED)
+    assert not plan.incremental
     assert plan.refusal.construct.startswith(construct)
     assert plan.refusal.reason
     assert plan.refusal.hint
     assert plan.differential == {}
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        f"SELECT 1 AS n UNION SELECT o.id FROM w JOIN {ORDERS} ON o.id > w.n LIMIT 7",
+        f"(SELECT o.id AS n FROM {ORDERS} LIMIT 1) UNION SELECT w.n FROM w",
+        "SELECT o.id AS n FROM public.orders o TABLESAMPLE system (10) UNION SELECT w.n FROM w",
+        "SELECT 1 AS n UNION SELECT c.relnatts FROM w, pg_class c",
+        "SELECT o.ctid AS n FROM public.orders o UNION SELECT w.n FROM w",
+    ],
+)
+def test_what_no_rows_decide_is_not_even_recomputed_when_they_change(query):
+    plan = compile_query(request(f"WITH RECURSIVE w AS ({query}) SELECT w.n FROM w", outputs="n integer"))
+    assert plan.refusal is not None
+    assert not plan.incremental
+
+
+def test_only_the_part_without_a_rule_is_recomputed():
+    recursion = "SELECT 1 AS id UNION SELECT o.id FROM w JOIN public.orders o ON o.customer_id = w.id"
+    counted = "SELECT c.name, count(*) AS n FROM w JOIN public.customers c USING (id) GROUP BY c.name"
+    plan = compile_query(request(f"WITH RECURSIVE w AS ({recursion}) {counted}"))
+    assert [line["operator"] for line in plan.explain["tree"]][:2] == ["Aggregate", "Call"]
+    (state, *_) = plan.to_json()["states"]
+    assert "WITH RECURSIVE" in state["query"]
+    # What concerns customers alone doesn't run the recursion.
+    assert not any("RECURSIVE" in statement for statement in plan.differential["1"])
+    assert any("RECURSIVE" in statement for statement in plan.differential["2"])
 
 
 @pytest.mark.parametrize("kind", ["system", "other"])
@@ -76,12 +115,11 @@ def test_a_relation_whose_changes_are_not_captured_is_refused(kind):
 
 
 @pytest.mark.parametrize("kind", ["partitioned", "inherited"])
-def test_rows_of_a_relation_without_those_below_it_are_refused(kind):
+def test_rows_of_a_relation_without_those_below_it_are_recomputed(kind):
     made = table(90, "odd", "id integer!", ("id",), kind=kind)
     assert compile_query(request("SELECT x.id FROM public.odd x", (*SHOP, made), "id integer")).incremental
     plan = compile_query(request("SELECT x.id FROM ONLY public.odd x", (*SHOP, made), "id integer"))
-    assert plan.refusal is not None
-    assert plan.refusal.construct.startswith("ONLY")
+    assert plan.explain["notes"][0].startswith("ONLY")
 
 
 def test_an_opaque_relation_gives_its_own_reason():

@@ -1,0 +1,53 @@
+-- a recursive query that is joined and counted
+WITH RECURSIVE w AS (SELECT 1 AS id UNION SELECT o.id FROM w JOIN public.orders o ON o.customer_id = w.id) SELECT c.name, count(*) AS n FROM w JOIN public.customers c USING (id) GROUP BY c.name;
+--| key: name
+--| captured: customers (id, name); orders (id, customer_id, amount, placed, paid)
+--| state_9_1: Recompute WITH RECURSIVE w AS (SELECT 1 AS id UNION SELECT o.id FROM w JOIN public.orders o ON o.customer_id = w.id) SELECT id FROM w
+--|   Project
+--|     Scan public.orders (id__3, customer_id__1, amount__1, placed__1, paid__1)
+--| when orders changed:
+--|   Project
+--|     Changes public.orders (id__3, customer_id__1, amount__1, placed__1, paid__1)
+--| state_9_2: by name__1: n rows
+--|   Project name__1
+--|     Join "id__2" = "id__4"
+--|       Scan state_9_1 (id__2)
+--|       Scan public.customers (id__4, name__1)
+--| when customers changed:
+--|   Project name__1
+--|     UnionAll
+--|       UnionAll
+--|         Join "id__2" = "id__4"
+--|           Changes state_9_1 (id__2)
+--|           Scan public.customers (id__4, name__1)
+--|         Join "id__2" = "id__4"
+--|           Scan state_9_1 (id__2)
+--|           Changes public.customers (id__4, name__1)
+--|       Negate
+--|         Join "id__2" = "id__4"
+--|           Changes state_9_1 (id__2)
+--|           Changes public.customers (id__4, name__1)
+--| when orders changed:
+--|   Project name__1
+--|     Join "id__2" = "id__4"
+--|       Changes state_9_1 (id__2)
+--|       Scan public.customers (id__4, name__1)
+--| final:
+--|   Project name__1="state_9_2_k1", count__1="state_9_2_n"
+--|     Scan state_9_2 (state_9_2_k1, state_9_2_n)
+--| when customers changed:
+--|   Project name__1="state_9_2_k1", count__1="state_9_2_n"
+--|     Changes state_9_2 (state_9_2_k1, state_9_2_n)
+--| when orders changed:
+--|   Project name__1="state_9_2_k1", count__1="state_9_2_n"
+--|     Changes state_9_2 (state_9_2_k1, state_9_2_n)
+
+-- SEARCH: the whole query
+WITH RECURSIVE w AS (SELECT o.id FROM public.orders o UNION ALL SELECT o.id FROM w JOIN public.orders o ON o.customer_id = w.id) SEARCH DEPTH FIRST BY id SET place SELECT w.id FROM w;
+--| key: none
+--| captured: orders (id, customer_id, amount, placed, paid)
+--| state_9_1: Recompute WITH RECURSIVE w AS (SELECT o.id FROM public.orders o UNION ALL SELECT o.id FROM w JOIN public.orders o ON o.customer_id = w.id) SEARCH DEPTH FIRST BY id SET place SELECT w.id FROM w
+--|   Project
+--|     Scan public.orders (id__1, customer_id__1, amount__1, placed__1, paid__1)
+--| final:
+--|   Scan state_9_1 (refused__1)
