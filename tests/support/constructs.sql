@@ -84,15 +84,12 @@ SELECT id, ARRAY(SELECT product FROM lines AS l WHERE l.order_id = o.id ORDER BY
 SELECT id FROM customers AS c WHERE EXISTS (SELECT customer_id FROM orders AS o WHERE o.customer_id = c.id GROUP BY customer_id HAVING count(*) > 1)
 
 -- LATERAL subquery
---! DIFFERENTIAL refuses LATERAL subquery
 SELECT c.id, s.n FROM customers AS c CROSS JOIN LATERAL (SELECT count(*) AS n FROM orders AS o WHERE o.customer_id = c.id) AS s
 
 -- LEFT JOIN LATERAL
---! DIFFERENTIAL refuses LATERAL subquery
 SELECT c.id, s.id AS order_id FROM customers AS c LEFT JOIN LATERAL (SELECT o.id FROM orders AS o WHERE o.customer_id = c.id AND o.amount > 15) AS s ON true
 
 -- LATERAL with ORDER BY and LIMIT
---! DIFFERENTIAL refuses LATERAL subquery
 SELECT c.id, s.amount FROM customers AS c CROSS JOIN LATERAL (SELECT o.amount FROM orders AS o WHERE o.customer_id = c.id ORDER BY o.amount DESC, o.id LIMIT 1) AS s
 
 -- derived table
@@ -255,11 +252,9 @@ WITH t AS (SELECT customer_id, sum(amount) AS s FROM orders GROUP BY customer_id
 WITH t AS MATERIALIZED (WITH u AS (SELECT id FROM orders WHERE amount > 15) SELECT id FROM u) SELECT l.product FROM lines AS l JOIN t ON t.id = l.order_id
 
 -- WITH RECURSIVE, UNION
---! DIFFERENTIAL refuses WITH RECURSIVE
 WITH RECURSIVE reach (a, b) AS (SELECT a, b FROM edges UNION SELECT r.a, e.b FROM reach AS r JOIN edges AS e ON e.a = r.b) SELECT a, b FROM reach
 
 -- WITH RECURSIVE, UNION ALL
---! DIFFERENTIAL refuses WITH RECURSIVE
 WITH RECURSIVE path (a, b, steps) AS (SELECT a, b, 1 FROM edges UNION ALL SELECT p.a, e.b, p.steps + 1 FROM path AS p JOIN edges AS e ON e.a = p.b WHERE p.steps < 3) SELECT a, b, steps FROM path
 
 # Expressions
@@ -321,7 +316,6 @@ SELECT id, v FROM parted_1
 SELECT id, v FROM parent
 
 -- ONLY the parent
---! DIFFERENTIAL refuses ONLY "public.parent"
 SELECT id, v FROM ONLY parent
 
 -- materialized view
