@@ -9,7 +9,7 @@ Pure: no connection, no clock, no global.  Equal requests give equal plans.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from psycopg import sql
@@ -28,6 +28,7 @@ from pg_trickle.parse.query import Query
 from pg_trickle.parse.relations import CAPTURED
 from pg_trickle.parse.select import parse
 from pg_trickle.parse.timed import check_timeless
+from pg_trickle.parse.tree import parse_select
 from pg_trickle.parse.types import fact_type
 from pg_trickle.parse.volatility import check_functions, is_determined_by_rows
 from pg_trickle.recomputed import Recomputed
@@ -65,6 +66,7 @@ class Plan:
     explain: dict[str, Any] = field(default_factory=dict)
     indexes: tuple[dict[str, Any], ...] = ()
     immediate: Immediate | None = None
+    is_ordered: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """The plan as the engine reads it."""
@@ -89,6 +91,7 @@ class Plan:
                 **({} if self.immediate is None else {"immediate": self.immediate.to_json()}),
             },
             "indexes": list(self.indexes),
+            "is_ordered": self.is_ordered,
             "explain": self.explain,
         }
 
@@ -98,6 +101,18 @@ def compile(request: CompileRequest) -> Plan:
 
     Raises InvalidDefinition for what isn't a query and QueryTooComplex beyond the compiler's limits.
     """
+    return replace(_compiled(request), is_ordered=_is_ordered(request))
+
+
+def _is_ordered(request: CompileRequest) -> bool:
+    """Whether the query ends in an ORDER BY, which no table keeps."""
+    try:
+        return bool(parse_select(request.query).sort_clause)
+    except UnsupportedQuery:
+        return False
+
+
+def _compiled(request: CompileRequest) -> Plan:
     try:
         check_functions(request.functions)
     except UnsupportedQuery as refusal:

@@ -37,6 +37,19 @@ def test_an_author_with_the_guides_grants_can_do_everything(shop: Any, author: C
     assert shop.traces() == []
 
 
+def test_a_table_keeps_no_order_and_that_is_said(shop: Any, author: Connection) -> None:
+    told: list[str | None] = []
+    author.add_notice_handler(lambda diag: told.append(diag.message_primary))
+    pg_trickle.create_stream_table(author, "plain", TOTALS)
+    pg_trickle.create_stream_table(
+        author, "within", "SELECT q.id FROM (SELECT id FROM orders ORDER BY id LIMIT 2) AS q"
+    )
+    assert told == []
+    pg_trickle.create_stream_table(author, "st", "SELECT id FROM orders ORDER BY id DESC")
+    assert told == ['stream table "st" has no order of its own']
+    shop.fresh("st")
+
+
 def test_the_catalog_says_what_was_asked_for(shop: Any, author: Connection) -> None:
     pg_trickle.create_stream_table(
         author,

@@ -253,6 +253,10 @@ BEGIN
     IF coalesce((p_args ->> 'initialize')::boolean, true) THEN
         PERFORM pgtrickle_changes.populate(v_id);
     END IF;
+    IF (v_plan ->> 'is_ordered')::boolean THEN
+        RAISE NOTICE 'stream table "%" has no order of its own', v_target[2]
+            USING DETAIL = 'Its rows come in any order, as those of any table.', HINT = 'Put the ORDER BY into the queries that read it.';
+    END IF;
     RETURN to_jsonb(v_id);
 END
 $$;
