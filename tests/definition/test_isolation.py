@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import psycopg
@@ -100,3 +101,42 @@ def test_dropped_by_one_while_refreshed_by_another(shop: Any, author: Connection
     first.commit()
     with pytest.raises(psycopg.errors.UndefinedTable):
         pg_trickle.refresh_stream_table(author, "st")
+
+
+@pytest.mark.parametrize("level", LEVELS, ids=lambda level: level.name)
+@pytest.mark.parametrize("experienced", [True, False])
+def test_two_owners_who_begin_to_capture_a_source_at_once(
+    shop: Any, author: Connection, level: IsolationLevel, experienced: bool
+) -> None:
+    """The second waits; then he is told to try again, unless he has not looked before."""
+    shop.author("other")
+    other = shop.as_("other", autocommit=False)
+    if experienced:
+        for number, conn in enumerate((author, other)):
+            pg_trickle.create_stream_table(conn, f"first_{number}", "SELECT id FROM customers")
+        other.commit()
+    other.isolation_level = level
+    first = begun(shop, "st_author", IsolationLevel.READ_COMMITTED)
+    pg_trickle.create_stream_table(first, "mine", TOTALS)
+    failed: list[psycopg.Error] = []
+
+    def create() -> None:
+        try:
+            pg_trickle.create_stream_table(other, "yours", TOTALS)
+            other.commit()
+        except psycopg.errors.SerializationFailure as exc:
+            failed.append(exc)
+            other.rollback()
+
+    second = threading.Thread(target=create)
+    second.start()
+    waits = "SELECT pg_blocking_pids(%s) <> '{}'"
+    while shop.superuser.execute(waits, (other.info.backend_pid,)).fetchone() != (True,):
+        assert second.is_alive(), "it didn't wait"
+    first.commit()
+    second.join()
+    if failed:
+        pg_trickle.create_stream_table(other, "yours", TOTALS)
+        other.commit()
+    shop.superuser.execute("UPDATE orders SET amount = amount + 1 WHERE id < 5")
+    shop.fresh("mine", "yours")

@@ -262,3 +262,15 @@ def test_a_dropped_table_leaves_nothing_behind(sums: Connection) -> None:
                 + (SELECT count(*) FROM pg_trigger WHERE tgrelid = 't'::regclass)"""
     ).fetchone() or (1,)
     assert left == 0
+
+
+def test_history_keeps_what_was_done_longer_than_what_was_not(sums: Connection) -> None:
+    sums.execute("SELECT pgtrickle.refresh_stream_table('s')")
+    sums.execute("UPDATE pgtrickle.pgt_refresh_history SET started_at = started_at - interval '30 hours'")
+    sums.execute("SELECT pgtrickle.refresh_stream_table('s')")
+    sums.execute("SELECT pgtrickle_changes.worker_housekeeping()")
+    kept = "SELECT skipped_reason FROM pgtrickle.pgt_refresh_history ORDER BY refresh_id"
+    assert sums.execute(kept).fetchall() == [(None,), ("no changes",)]
+    sums.execute("UPDATE pgtrickle.pgt_refresh_history SET started_at = started_at - interval '91 days'")
+    sums.execute("SELECT pgtrickle_changes.worker_housekeeping()")
+    assert sums.execute(kept).fetchall() == []

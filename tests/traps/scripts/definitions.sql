@@ -83,3 +83,17 @@ UPDATE t SET g = 0 WHERE id IN (1, 2);
 REFRESH;
 DELETE FROM t WHERE id = 3;
 REFRESH;
+
+-- G9 T14 a label changes, of an enum below a domain, in an array, in a composite of both
+CREATE TYPE mood AS ENUM ('sad', 'ok');
+CREATE DOMAIN feeling AS mood;
+CREATE TYPE both_of_them AS (f feeling, l mood[]);
+CREATE TABLE t (id int PRIMARY KEY, d feeling, a mood[], c both_of_them);
+INSERT INTO t VALUES (1, 'sad', '{sad,ok}', ('ok', '{sad}'));
+STREAM d AS SELECT id, d::text AS x FROM t;
+STREAM a AS SELECT id, a::text AS x FROM t;
+STREAM c AS SELECT id, c::text AS x FROM t;
+ALTER TYPE mood RENAME VALUE 'sad' TO 'blue';
+REFRESH FULL;
+INSERT INTO t VALUES (2, 'blue', '{}', NULL);
+REFRESH;

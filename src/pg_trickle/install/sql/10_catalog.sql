@@ -110,7 +110,9 @@ CREATE TABLE pgtrickle.pgt_refresh_history (
 );
 CREATE INDEX pgt_refresh_history_by_table ON pgtrickle.pgt_refresh_history (pgt_id, started_at);
 CREATE INDEX pgt_refresh_history_by_time ON pgtrickle.pgt_refresh_history (started_at);
-COMMENT ON TABLE pgtrickle.pgt_refresh_history IS 'Every refresh: initial, manual, scheduled, failed, skipped; written by the engine alone';
+CREATE INDEX pgt_refresh_history_idle ON pgtrickle.pgt_refresh_history (started_at) WHERE skipped_reason IS NOT NULL;
+COMMENT ON TABLE pgtrickle.pgt_refresh_history IS
+    'Every refresh: initial, manual, scheduled, failed, skipped; written by the engine alone. Kept for history_retention_days, those that found nothing to do for a day';
 COMMENT ON COLUMN pgtrickle.pgt_refresh_history.rows_in IS 'Change rows read';
 COMMENT ON COLUMN pgtrickle.pgt_refresh_history.reason IS 'Why it recomputed although it has delta rules';
 COMMENT ON COLUMN pgtrickle.pgt_refresh_history.rows_out IS 'Rows written to the stream table';

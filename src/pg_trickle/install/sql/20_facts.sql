@@ -518,6 +518,29 @@ END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.compile_request(oid, oid, bigint, text, text) IS 'What the compiler needs to know about a definition view';
 
+CREATE FUNCTION pgtrickle_changes.types_within(p_type oid) RETURNS oid[]
+    LANGUAGE plpgsql STABLE STRICT
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- A type, and those that somebody made below it: under a domain, in an array, a range or a composite.
+BEGIN
+    RETURN ARRAY(
+        WITH RECURSIVE within AS (
+            SELECT p_type AS oid
+            UNION
+            SELECT n.oid
+              FROM within AS i JOIN pg_type AS t ON t.oid = i.oid
+             CROSS JOIN LATERAL (SELECT t.typbasetype
+                                 UNION ALL SELECT t.typelem
+                                 UNION ALL SELECT r.rngsubtype FROM pg_range AS r WHERE t.oid IN (r.rngtypid, r.rngmultitypid)
+                                 UNION ALL SELECT a.atttypid FROM pg_attribute AS a
+                                            WHERE a.attrelid = t.typrelid AND t.typtype = 'c' AND a.attnum > 0 AND NOT a.attisdropped) AS n(oid)
+             WHERE n.oid >= 16384
+        )
+        SELECT w.oid FROM within AS w ORDER BY w.oid);
+END
+$$;
+
 CREATE FUNCTION pgtrickle_changes.fingerprint(p_id bigint) RETURNS text
     LANGUAGE plpgsql STABLE STRICT
     SET search_path = pg_catalog, pg_temp
@@ -548,9 +571,10 @@ BEGIN
             SELECT v.part
               FROM (SELECT DISTINCT a.atttypid FROM pg_attribute AS a
                      WHERE a.attrelid = ANY (s.watched_relations) AND a.attnum > 0 AND a.atttypid >= 16384) AS u
-             CROSS JOIN LATERAL (SELECT 't' || t.oid || ':' || t.xmin FROM pg_type AS t WHERE t.oid = u.atttypid
-                                 UNION ALL
-                                 SELECT 'e' || e.oid || ':' || e.xmin FROM pg_enum AS e WHERE e.enumtypid = u.atttypid) AS v(part)
+             CROSS JOIN LATERAL unnest(pgtrickle_changes.types_within(u.atttypid)) AS w(oid)
+             CROSS JOIN LATERAL (SELECT 't' || t.oid || ':' || t.xmin FROM pg_type AS t WHERE t.oid = w.oid
+                                 UNION
+                                 SELECT 'e' || e.oid || ':' || e.xmin FROM pg_enum AS e WHERE e.enumtypid = w.oid) AS v(part)
             UNION ALL
             SELECT 'n' || n.oid || ':' || n.xmin FROM pg_namespace AS n
              WHERE n.oid IN (SELECT c.relnamespace FROM pg_class AS c WHERE c.oid = ANY (s.watched_relations)

@@ -551,6 +551,10 @@ BEGIN
     END LOOP;
 
     v_buffer := pgtrickle_changes.buffer_name(p_source, p_owner);
+    IF v_capture.source_relid IS NULL AND to_regclass(format('pgtrickle_changes.%I', v_buffer)) IS NOT NULL
+       AND NOT EXISTS (SELECT FROM pg_class AS c WHERE c.relname = v_buffer AND c.relnamespace = 'pgtrickle_changes'::regnamespace AND c.relowner = p_owner) THEN
+        PERFORM pgtrickle_changes.captured_meanwhile(p_source);
+    END IF;
     IF v_capture.filter IS DISTINCT FROM v_filter AND v_capture.source_relid IS NOT NULL THEN
         v_drift := coalesce(v_drift, 'its row-level security was changed');
     END IF;
@@ -585,6 +589,17 @@ BEGIN
              WHERE n.name = ANY (d.columns_used)
                AND NOT EXISTS (SELECT FROM unnest(v_capture.columns, v_capture.attnums) AS o(name, attnum)
                                 WHERE o.name = n.name AND o.attnum = n.attnum)));
+END
+$$;
+
+CREATE FUNCTION pgtrickle_changes.captured_meanwhile(p_source oid) RETURNS void
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- Somebody else has taken the buffer's name since the plan was made, or since the snapshot.
+BEGIN
+    RAISE EXCEPTION 'could not serialize access to the capture of %', p_source::regclass
+        USING ERRCODE = 'serialization_failure', DETAIL = 'Another owner began to capture it at the same moment.', HINT = 'Try again.';
 END
 $$;
 

@@ -138,6 +138,9 @@ BEGIN
     LOOP
         PERFORM pgtrickle_changes.sync_capture(v_source, v_table.owner_oid);
     END LOOP;
+    PERFORM pgtrickle_changes.captured_meanwhile(k.source_relid)
+       FROM pgtrickle.pgt_captures AS k JOIN jsonb_array_elements(p_request -> 'relations') AS r(item) ON (r.item ->> 'oid')::oid = k.source_relid
+      WHERE k.owner_oid = v_table.owner_oid AND k.buffer <> r.item ->> 'buffer';
     UPDATE pgtrickle.pgt_stream_tables AS st SET fingerprint = pgtrickle_changes.fingerprint(p_id) WHERE st.pgt_id = p_id;
     IF (p_plan #>> '{refusal,only_full}')::boolean THEN
         RAISE WARNING 'the query of "%" has a %', v_table.pgt_name, p_plan #>> '{refusal,construct}'

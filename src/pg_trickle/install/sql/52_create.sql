@@ -100,7 +100,8 @@ AS $$
 -- PostgreSQL's own check of everything that the query reads; no row is read.
 BEGIN
     IF NOT has_schema_privilege(p_owner, 'pgtrickle_changes', 'USAGE') THEN
-        -- His definition, states and buffers lie there.
+        -- His definition, states and buffers lie there.  Two grants at once would be an error: one waits until the other is committed.
+        PERFORM pg_advisory_xact_lock(1885762403, 0);
         EXECUTE format('GRANT USAGE ON SCHEMA pgtrickle_changes TO %I', pg_get_userbyid(p_owner));
     END IF;
     PERFORM pgtrickle_changes.run_as(p_owner, format('SELECT pg_catalog.count(*) FROM (SELECT FROM %s LIMIT 0) AS q', p_view::regclass));

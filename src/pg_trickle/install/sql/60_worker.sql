@@ -294,6 +294,10 @@ BEGIN
          WHERE h.refresh_id IN (SELECT o.refresh_id FROM pgtrickle.pgt_refresh_history AS o
                                  WHERE o.started_at < now() - pgtrickle_changes.setting('history_retention_days')::float8 * interval '1 day'
                                  LIMIT 5000)
+            -- What found nothing to do every second tells nothing after a day, and would be nearly all there is.
+            OR h.refresh_id IN (SELECT o.refresh_id FROM pgtrickle.pgt_refresh_history AS o
+                                 WHERE o.skipped_reason IS NOT NULL AND o.started_at < now() - interval '1 day'
+                                 LIMIT 5000)
         RETURNING 1)
     SELECT count(*) INTO v_history FROM gone;
     DELETE FROM pgtrickle_changes.bridge_requests AS r WHERE r.requested_at < now() - interval '1 hour';
