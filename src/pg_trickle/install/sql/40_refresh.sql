@@ -572,6 +572,10 @@ BEGIN
                 END IF;
                 v_table.needs_reinit := true;
                 v_table.reinit_reason := 'the stream table did not hold what the changes take away';
+            WHEN program_limit_exceeded THEN
+                RAISE EXCEPTION 'refreshing "%" exceeds a limit of PostgreSQL', v_table.pgt_name
+                    USING ERRCODE = 'program_limit_exceeded', DETAIL = format('PostgreSQL says: %s.', SQLERRM),
+                          HINT = 'What tells the rows apart is indexed, some 2,700 bytes of it at most: group by a hash or by the beginning of long values.';
             WHEN check_violation THEN
                 GET STACKED DIAGNOSTICS v_broken = TABLE_NAME;
                 IF v_broken IS NULL OR v_broken !~ format('^state_%s_[0-9]+$', p_id) OR v_table.needs_reinit THEN
