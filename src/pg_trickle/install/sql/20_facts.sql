@@ -518,11 +518,12 @@ END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.compile_request(oid, oid, bigint, text, text) IS 'What the compiler needs to know about a definition view';
 
-CREATE FUNCTION pgtrickle_changes.types_within(p_type oid) RETURNS oid[]
+CREATE FUNCTION pgtrickle_changes.type_versions(p_type oid) RETURNS text[]
     LANGUAGE plpgsql STABLE STRICT
     SET search_path = pg_catalog, pg_temp
 AS $$
--- A type, and those that somebody made below it: under a domain, in an array, a range or a composite.
+-- The catalog rows of a type, and of those that somebody made below it: under a domain, in an array, a range or a composite.
+-- Labels begin with an e.
 BEGIN
     RETURN ARRAY(
         WITH RECURSIVE within AS (
@@ -537,7 +538,9 @@ BEGIN
                                             WHERE a.attrelid = t.typrelid AND t.typtype = 'c' AND a.attnum > 0 AND NOT a.attisdropped) AS n(oid)
              WHERE n.oid >= 16384
         )
-        SELECT w.oid FROM within AS w ORDER BY w.oid);
+        SELECT 't' || t.oid || ':' || t.xmin FROM within AS w JOIN pg_type AS t ON t.oid = w.oid
+        UNION ALL
+        SELECT 'e' || e.oid || ':' || e.xmin FROM within AS w JOIN pg_enum AS e ON e.enumtypid = w.oid);
 END
 $$;
 
@@ -568,13 +571,9 @@ BEGIN
              WHERE d.pgt_id = p_id AND a.attnum > 0 AND (a.attname = ANY (d.columns_used) OR d.columns_used = '{}') GROUP BY a.attrelid
             UNION ALL
             -- The plan's text names their types, and a value's text may be a label.
-            SELECT v.part
+            SELECT unnest(pgtrickle_changes.type_versions(u.atttypid))
               FROM (SELECT DISTINCT a.atttypid FROM pg_attribute AS a
                      WHERE a.attrelid = ANY (s.watched_relations) AND a.attnum > 0 AND a.atttypid >= 16384) AS u
-             CROSS JOIN LATERAL unnest(pgtrickle_changes.types_within(u.atttypid)) AS w(oid)
-             CROSS JOIN LATERAL (SELECT 't' || t.oid || ':' || t.xmin FROM pg_type AS t WHERE t.oid = w.oid
-                                 UNION
-                                 SELECT 'e' || e.oid || ':' || e.xmin FROM pg_enum AS e WHERE e.enumtypid = w.oid) AS v(part)
             UNION ALL
             SELECT 'n' || n.oid || ':' || n.xmin FROM pg_namespace AS n
              WHERE n.oid IN (SELECT c.relnamespace FROM pg_class AS c WHERE c.oid = ANY (s.watched_relations)
@@ -592,9 +591,10 @@ BEGIN
             UNION ALL
             SELECT 'f' || p.oid || ':' || p.xmin FROM pg_proc AS p WHERE p.oid = ANY (s.watched_functions)
             UNION ALL
-            -- A new expression for a generated column changes its values, and no trigger sees that.
-            SELECT 'f' || d.oid || ':' || d.xmin FROM pg_attrdef AS d JOIN pg_attribute AS a ON a.attrelid = d.adrelid AND a.attnum = d.adnum
-             WHERE d.adrelid = ANY (s.watched_relations) AND a.attgenerated <> ''
+            -- A new expression for a generated column changes its values, and no trigger sees that.  (A join would read all of pg_attribute.)
+            SELECT 'f' || d.oid || ':' || d.xmin FROM pg_attrdef AS d
+             WHERE d.adrelid = ANY (s.watched_relations)
+               AND (SELECT a.attgenerated FROM pg_attribute AS a WHERE a.attrelid = d.adrelid AND a.attnum = d.adnum) <> ''
             UNION ALL
             SELECT 'o' || o.oid || ':' || o.xmin FROM pg_authid AS o WHERE o.oid = s.owner_oid
             UNION ALL
