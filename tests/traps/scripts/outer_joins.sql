@@ -112,3 +112,47 @@ REFRESH;
 INSERT INTO b VALUES (1, 3, 9), (2, 3, NULL);
 DELETE FROM a WHERE id = 1;
 REFRESH;
+
+-- T4 the last partner goes, or the first comes, while the row on the other side changes
+CREATE TABLE l (id int PRIMARY KEY, k int, x int);
+CREATE TABLE r (id int PRIMARY KEY, k int, y int);
+INSERT INTO l VALUES (1, 1, 1), (2, 2, 2), (3, NULL, 3);
+INSERT INTO r VALUES (1, 1, 10), (2, 9, 20);
+STREAM padded AS SELECT l.id, l.x, r.id AS r, r.y FROM l LEFT JOIN r ON l.k = r.k;
+STREAM mirrored AS SELECT l.id, l.x, r.id AS r, r.y FROM l RIGHT JOIN r ON l.k = r.k;
+STREAM every AS SELECT l.id, l.x, r.id AS r, r.y FROM l FULL JOIN r ON l.k = r.k;
+DELETE FROM r WHERE id = 1;
+UPDATE l SET x = 11 WHERE id = 1;
+INSERT INTO r VALUES (3, 2, 30);
+UPDATE l SET x = 12 WHERE id = 2;
+REFRESH;
+DELETE FROM l WHERE id = 2;
+INSERT INTO r VALUES (4, 1, 40), (5, 1, 50);
+REFRESH;
+UPDATE l SET k = 9, x = 0 WHERE id = 1;
+DELETE FROM r WHERE id = 4;
+REFRESH;
+
+-- A13 an insert takes the padded row away
+CREATE TABLE l (id int PRIMARY KEY);
+CREATE TABLE r (id int PRIMARY KEY, l int);
+INSERT INTO l VALUES (1), (2);
+STREAM st AS SELECT l.id, r.id AS r FROM l LEFT JOIN r ON r.l = l.id;
+STREAM n AS SELECT count(*) AS n, count(r.id) AS c FROM l LEFT JOIN r ON r.l = l.id;
+INSERT INTO r VALUES (1, 1);
+REFRESH;
+INSERT INTO r VALUES (2, 1), (3, 2), (4, 7);
+REFRESH;
+
+-- A15 groups by the merged column of a FULL JOIN
+CREATE TABLE l (k int, x int);
+CREATE TABLE r (k int, y int);
+INSERT INTO l VALUES (1, 1), (2, 2);
+INSERT INTO r VALUES (2, 20), (3, 30);
+STREAM st AS SELECT k, sum(x) AS x, sum(y) AS y FROM l FULL JOIN r USING (k) GROUP BY k;
+DELETE FROM l WHERE k = 2;
+INSERT INTO l VALUES (3, 3);
+REFRESH;
+DELETE FROM r;
+INSERT INTO r VALUES (1, NULL), (4, 4);
+REFRESH;
