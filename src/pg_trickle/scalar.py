@@ -122,6 +122,13 @@ def column(of: Column) -> Scalar:
     return Scalar(identifier(of.name), frozenset((of.name,)), of.type, of.not_null)
 
 
+def null(of: Type) -> Scalar:
+    """A NULL of a type, as far as its name is known; elsewhere the other side of a sum says of which type it is."""
+    if of.name is None:
+        return composed(sql.SQL("NULL"), frozenset(), of)
+    return composed(sql.SQL("NULL::{type}").format(type=sql.Identifier("pg_catalog", of.name)), frozenset(), of)
+
+
 def composed(text: sql.Composable, columns: frozenset[str], of: Type, *, not_null: bool = False) -> Scalar:
     """An expression that the compiler itself makes."""
     return Scalar(text.as_string(None), columns, of, not_null)

@@ -8,7 +8,7 @@ SELECT o.paid, o.placed, count(*) AS n, sum(o.amount) AS total, GROUPING(o.paid,
 --|       Lateral LATERAL generate_series(1, 3) AS "__pgt_f"("set__1")
 --|         Project paid__1, placed__1, real__1=TRUE, amount__1
 --|           Scan public.orders (amount__1, placed__1, paid__1)
---|     Project of_none__3=NULL, of_none__4=NULL, of_none__5="set__2", of_none__6=NULL, of_none__7=NULL
+--|     Project of_none__3=NULL::"pg_catalog"."bool", of_none__4=NULL::"pg_catalog"."numeric", of_none__5="set__2", of_none__6=NULL::"pg_catalog"."bool", of_none__7=NULL::"pg_catalog"."date"
 --|       Lateral LATERAL unnest(ARRAY[3]) AS "__pgt_f"("set__2")
 --|         Unit ()
 --| final:
@@ -40,7 +40,7 @@ SELECT v.page, array_agg(v.seconds) AS all_of_them FROM public.visits v GROUP BY
 --|       Lateral LATERAL generate_series(1, 3) AS "__pgt_f"("set__1")
 --|         Project page__1, real__1=TRUE, seconds__1
 --|           Scan public.visits (page__1, seconds__1)
---|     Project of_none__2=NULL, of_none__3=NULL, of_none__4="set__2", of_none__5=NULL
+--|     Project of_none__2=NULL::"pg_catalog"."bool", of_none__3=NULL::"pg_catalog"."int4", of_none__4="set__2", of_none__5=NULL::"pg_catalog"."text"
 --|       Lateral LATERAL unnest(ARRAY[1]) AS "__pgt_f"("set__2")
 --|         Unit ()
 --| final:

@@ -88,6 +88,8 @@ QUERIES = {
     "HAVING": "SELECT g FROM t GROUP BY g HAVING count(DISTINCT x) > 1 AND stddev(i) > 0",
     "grouped again": "SELECT q.c, trim_scale(sum(q.v)) AS v"
     " FROM (SELECT g, count(DISTINCT x) AS c, variance(i) AS v FROM t GROUP BY g) q GROUP BY 1",
+    "for each outer row": "SELECT o.id, (SELECT count(DISTINCT t.x) FROM t WHERE t.g = o.g) AS c,"
+    " (SELECT variance(t.i) FROM t WHERE t.id < o.id) AS v FROM t o",
     "ordinals": "SELECT g, i + 1, count(DISTINCT x) FROM t GROUP BY 1, 2",
 }  # fmt: skip
 

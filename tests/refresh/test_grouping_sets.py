@@ -73,6 +73,8 @@ QUERIES = {
     "windows by GROUPING": "SELECT a, b, sum(x), sum(sum(x)) OVER (PARTITION BY GROUPING(a, b)) AS of_set FROM t"
     " GROUP BY CUBE (a, b)",
     "first rows": "SELECT a, b, count(*) AS n FROM t GROUP BY CUBE (a, b) ORDER BY n DESC, a, b LIMIT 3",
+    "for each outer row": "SELECT s.name, q.* FROM s, LATERAL (SELECT t.b, count(*), grouping(t.b) FROM t"
+    " WHERE t.a = s.a GROUP BY ROLLUP (t.b)) q",
     "a union": "SELECT a, count(*) FROM t GROUP BY ROLLUP (a) UNION ALL SELECT a, 1 FROM s",
 }  # fmt: skip
 

@@ -99,6 +99,8 @@ QUERIES = {
     "first of a set": "SELECT id, unnest(arr) AS u FROM t ORDER BY 1, 2 LIMIT 3",
     "distinct on a set": "SELECT DISTINCT ON (id) id, unnest(arr) AS u FROM t ORDER BY id, 2 DESC",
     "first of a function": "SELECT t.id, u FROM t, unnest(t.arr) u ORDER BY u DESC NULLS LAST, t.id LIMIT 2",
+    "subqueries over functions": "SELECT id, (SELECT sum(u) FROM unnest(t.arr) u) AS x FROM t WHERE 2 = ANY"
+    " (SELECT u FROM unnest(t.arr) u) OR EXISTS (SELECT FROM unnest(t.arr) u JOIN s ON s.a = u)",
     "unread set": "SELECT q.id FROM (SELECT id, unnest(arr) AS u FROM t) q",
     "unread function": "SELECT t.id FROM t, unnest(t.arr) u",
     "set twice": "SELECT q.u AS one, q.u AS two FROM (SELECT generate_series(1, a) AS u FROM t) q",

@@ -53,6 +53,7 @@ QUERIES = {
     " SELECT w.a, v.a AS b FROM w JOIN w v USING (a)",
     "of the same table": "SELECT a FROM l EXCEPT ALL SELECT a FROM l WHERE b IS NOT NULL",
     "of constants": "SELECT a FROM l INTERSECT VALUES (1), (3), (NULL)",
+    "for each outer row": "SELECT l.b, q.a FROM l, LATERAL (SELECT r.a FROM r WHERE r.b = l.b EXCEPT ALL VALUES (1)) q",
     "ordered": "SELECT a FROM l EXCEPT SELECT a FROM r ORDER BY 1",
 }  # fmt: skip
 

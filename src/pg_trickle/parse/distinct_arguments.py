@@ -20,7 +20,7 @@ from pg_trickle.algebra.aggregate import Aggregate
 from pg_trickle.algebra.linear import Filter, Item, Project, UnionAll
 from pg_trickle.algebra.plan import Plan, names
 from pg_trickle.parse.scope import Namer
-from pg_trickle.scalar import BOOL, Column, Scalar, Type, column, composed
+from pg_trickle.scalar import BOOL, Column, Scalar, column, composed, null
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ def _values(plan: Plan, keys: tuple[str, ...], wanted: Distinct, rows: Project, 
     for one in rows.columns:
         held = by_source.get(one.name)
         made = Column(namer.fresh("beside"), one.type, held is not None and held.not_null)
-        items.append(Item(made, _null(one.type) if held is None else column(held)))
+        items.append(Item(made, null(one.type) if held is None else column(held)))
     return Project(found, tuple(items))
 
 
@@ -63,13 +63,6 @@ def _no(argument: Column) -> Scalar:
     """A NULL of the argument's type."""
     text = sql.SQL("CASE WHEN FALSE THEN {x} END").format(x=sql.Identifier(argument.name))
     return composed(text, frozenset((argument.name,)), argument.type)
-
-
-def _null(of: Type) -> Scalar:
-    if of.name is None:
-        # The first summand, which is always there when this one is, says of which type.
-        return composed(sql.SQL("NULL"), frozenset(), of)
-    return composed(sql.SQL("NULL::{type}").format(type=sql.Identifier("pg_catalog", of.name)), frozenset(), of)
 
 
 def _there(argument: Column) -> Scalar:

@@ -29,7 +29,7 @@ from pg_trickle.algebra.plan import Plan
 from pg_trickle.algebra.source import Unit
 from pg_trickle.parse.scope import Namer
 from pg_trickle.parse.tree import kind
-from pg_trickle.scalar import INT4, UNKNOWN, Column, Scalar, column, composed
+from pg_trickle.scalar import INT4, UNKNOWN, Column, Scalar, column, composed, null
 
 Keys = tuple[Node, ...]
 Sets = tuple[frozenset[str], ...]
@@ -140,7 +140,7 @@ class Copies:
         return composed(text, frozenset((self._number.name, raw.name)), raw.type)
 
     def _phantoms(self, counted: Project, empty: list[int]) -> Plan:
-        """A row of NULLs for each set without keys; what they are NULLs of, the other side of the sum says."""
+        """A row of NULLs for each set without keys."""
         number = Column(self._namer.fresh("set"), INT4, not_null=True)
         item = sql.SQL("LATERAL unnest(ARRAY[{places}]) AS {item}({number})").format(
             places=sql.SQL(", ").join(map(sql.Literal, empty)),
@@ -150,8 +150,7 @@ class Copies:
         rows = Lateral(Unit(), composed(item, frozenset(), UNKNOWN), (number,))
         items = []
         for one in counted.columns:
-            nothing = composed(sql.SQL("NULL"), frozenset(), one.type)
             is_number = one.name == self._number.name
             made = Column(self._namer.fresh("of_none"), one.type, is_number)
-            items.append(Item(made, column(number) if is_number else nothing))
+            items.append(Item(made, column(number) if is_number else null(one.type)))
         return Project(rows, tuple(items))
