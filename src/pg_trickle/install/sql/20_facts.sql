@@ -72,6 +72,11 @@ BEGIN
     base := CASE WHEN v_type.typnamespace = 'pg_catalog'::regnamespace AND v_type.typtype <> 'c' THEN v_type.typname END;
     orderable := pgtrickle_changes.has_default_class(v_base, 'btree');
     hashable := pgtrickle_changes.has_default_class(v_base, 'hash');
+    IF v_base <> p_type AND base IS NULL AND v_type.typcategory = 'A' THEN
+        -- A domain over an array of types of somebody's own: beside its base type, no operator finds it.
+        hashable := false;
+        orderable := false;
+    END IF;
     identity := CASE
         WHEN NOT orderable THEN 'none'
         WHEN v_base = 'numeric'::regtype THEN 'scale'

@@ -245,7 +245,8 @@ BEGIN
            string_agg(concat_ws(', ', CASE WHEN c.groupable THEN format('x.c%s', c.attnum) END,
                                 format(CASE c.identity WHEN 'scale' THEN 'pg_catalog.scale(x.c%s)'
                                                        WHEN 'bits' THEN 'pg_catalog.float8send(x.c%s)'
-                                                       WHEN 'text' THEN 'x.c%s::pg_catalog.text' END, c.attnum)), ', '
+                                                       -- By its letters, whatever the column's collation takes for equal.
+                                                       WHEN 'text' THEN 'x.c%s::pg_catalog.text COLLATE pg_catalog."C"' END, c.attnum)), ', '
                       ORDER BY c.attnum)
       INTO v_count, v_columns, v_images, v_numbered, v_outputs, v_keys
       FROM pgtrickle_changes.capture_columns(p_source, p_owner) AS c;
