@@ -68,6 +68,9 @@ def _walk(plan: Plan, depth: int, stages: dict[str, AnyStage], lines: list[Line]
     if isinstance(plan, Scan) and isinstance(plan.table, State):
         _stage(stages[plan.table.name], depth, stages, lines)
         return
+    if isinstance(plan, Consolidate):
+        _walk(plan.input, depth, stages, lines)
+        return
     name, detail, rule = _described(plan)
     lines.append({"depth": depth, "operator": name, "detail": shown(detail), "rule": rule})
     for below in inputs(plan):

@@ -58,7 +58,9 @@ def recomputed(operator: RecomputedOperator, state: State) -> tuple[Recomputed, 
     """The stage of an operator, and the scan of its state that stands for it."""
     columns = tuple((f"c{place}", column) for place, column in enumerate(operator.columns, 1))
     by_plan_name = {column.name: name for name, column in columns}
-    key = next(iter(unique_keys(operator)), frozenset())
+    # The key that says which rows are touched finds them too, and whoever joins by it.
+    found, shared = unique_keys(operator), frozenset(_keys(operator))
+    key = shared if shared in found else next(iter(found), frozenset())
     stage = Recomputed(
         state,
         operator,

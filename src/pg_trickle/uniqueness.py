@@ -40,7 +40,15 @@ def _keys(plan: Plan) -> set[Key]:
             return {frozenset(key) for key in known}
         case Unit() | Unwatched():
             return {frozenset()}
-        case Filter(below) | TimedFilter(below) | Touched(below, _, _) | Mark(below) | Window(below) | TopK(below):
+        case (
+            Filter(below)
+            | Consolidate(below)
+            | TimedFilter(below)
+            | Touched(below, _, _)
+            | Mark(below)
+            | Window(below)
+            | TopK(below)
+        ):
             return set(keys(below))
         case DistinctOn(below, shared):
             return {frozenset(shared), *keys(below)}
@@ -69,9 +77,7 @@ def _keys(plan: Plan) -> set[Key]:
             return set() if ordinal is None else {key | {ordinal} for key in keys(below)}
         case Aggregate(_, grouped, _):
             return {frozenset(grouped)}
-        case (
-            UnionAll() | Negate() | Consolidate() | Changes() | Empty() | Opaque() | Flipped() | Elapsed() | Recompute()
-        ):
+        case UnionAll() | Negate() | Changes() | Empty() | Opaque() | Flipped() | Elapsed() | Recompute():
             return set()
 
 

@@ -168,160 +168,163 @@ SELECT o.id, (SELECT v.page FROM public.visits v WHERE v.customer_id = o.custome
 --| final:
 --|   Project id__1, page__1
 --|     Filter COALESCE("count__1", 0) <= 1 OR (SELECT TRUE FROM generate_series(1, "count__1"))
---|       LeftJoin customer_id__2 = customer_id__1
---|         Scan public.orders (id__1, customer_id__1)
---|         Join "customer_id__2" = "customer_id__3"
---|           Project page__1, customer_id__2
---|             Scan public.visits (customer_id__2, page__1)
---|           Project customer_id__3="customer_id__2", count__1
---|             Project customer_id__2="state_9_1_k1", count__1="state_9_1_n"
---|               Scan state_9_1 (state_9_1_k1, state_9_1_n)
---| when orders changed:
---|   Project id__1, page__1
---|     Filter COALESCE("count__1", 0) <= 1 OR (SELECT TRUE FROM generate_series(1, "count__1"))
---|       UnionAll
---|         UnionAll
---|           UnionAll
---|             Join customer_id__2 = customer_id__1
---|               Changes public.orders (id__1, customer_id__1)
---|               Join "customer_id__2" = "customer_id__3"
---|                 Project page__1, customer_id__2
---|                   Scan public.visits (customer_id__2, page__1)
---|                 Project customer_id__3="customer_id__2", count__1
---|                   Project customer_id__2="state_9_1_k1", count__1="state_9_1_n"
---|                     Scan state_9_1 (state_9_1_k1, state_9_1_n)
---|             Join customer_id__2 = customer_id__1
---|               Scan public.orders (id__1, customer_id__1)
---|               Join "customer_id__2" = "customer_id__3"
---|                 Project page__1, customer_id__2
---|                   Scan public.visits (customer_id__2, page__1)
---|                 Project customer_id__3="customer_id__2", count__1
---|                   Project customer_id__2="state_9_1_k1", count__1="state_9_1_n"
---|                     Changes state_9_1 (state_9_1_k1, state_9_1_n)
---|           Negate
---|             Join customer_id__2 = customer_id__1
---|               Changes public.orders (id__1, customer_id__1)
---|               Join "customer_id__2" = "customer_id__3"
---|                 Project page__1, customer_id__2
---|                   Scan public.visits (customer_id__2, page__1)
---|                 Project customer_id__3="customer_id__2", count__1
---|                   Project customer_id__2="state_9_1_k1", count__1="state_9_1_n"
---|                     Changes state_9_1 (state_9_1_k1, state_9_1_n)
---|         LeftJoin FALSE
---|           Project id__1, customer_id__1
---|             UnionAll
---|               UnionAll
---|                 Filter NOT "__pgt_met"
---|                   Mark __pgt_met: customer_id__2 = customer_id__1
---|                     Changes public.orders (id__1, customer_id__1)
---|                     Join "customer_id__2" = "customer_id__3"
---|                       Project page__1, customer_id__2
---|                         Scan public.visits (customer_id__2, page__1)
---|                       Project customer_id__3="customer_id__2", count__1
---|                         Project customer_id__2="state_9_1_k1", count__1="state_9_1_n"
---|                           Scan state_9_1 (state_9_1_k1, state_9_1_n)
---|                 Filter NOT "__pgt_met"
---|                   Flipped __pgt_met: customer_id__2 = customer_id__1
---|                     Scan public.orders (id__1, customer_id__1)
---|                     Join "customer_id__2" = "customer_id__3"
---|                       Project page__1, customer_id__2
---|                         Scan public.visits (customer_id__2, page__1)
---|                       Project customer_id__3="customer_id__2", count__1
---|                         Project customer_id__2="state_9_1_k1", count__1="state_9_1_n"
---|                           Scan state_9_1 (state_9_1_k1, state_9_1_n)
---|                     Join "customer_id__2" = "customer_id__3"
---|                       Project page__1, customer_id__2
---|                         Scan public.visits (customer_id__2, page__1)
---|                       Project customer_id__3="customer_id__2", count__1
---|                         Project customer_id__2="state_9_1_k1", count__1="state_9_1_n"
---|                           Changes state_9_1 (state_9_1_k1, state_9_1_n)
---|               Negate
---|                 Filter NOT "__pgt_met"
---|                   Flipped __pgt_met: customer_id__2 = customer_id__1
---|                     Changes public.orders (id__1, customer_id__1)
---|                     Join "customer_id__2" = "customer_id__3"
---|                       Project page__1, customer_id__2
---|                         Scan public.visits (customer_id__2, page__1)
---|                       Project customer_id__3="customer_id__2", count__1
---|                         Project customer_id__2="state_9_1_k1", count__1="state_9_1_n"
---|                           Scan state_9_1 (state_9_1_k1, state_9_1_n)
---|                     Join "customer_id__2" = "customer_id__3"
---|                       Project page__1, customer_id__2
---|                         Scan public.visits (customer_id__2, page__1)
---|                       Project customer_id__3="customer_id__2", count__1
---|                         Project customer_id__2="state_9_1_k1", count__1="state_9_1_n"
---|                           Changes state_9_1 (state_9_1_k1, state_9_1_n)
+--|       Consolidate
+--|         LeftJoin customer_id__2 = customer_id__1
+--|           Scan public.orders (id__1, customer_id__1)
 --|           Join "customer_id__2" = "customer_id__3"
 --|             Project page__1, customer_id__2
 --|               Scan public.visits (customer_id__2, page__1)
 --|             Project customer_id__3="customer_id__2", count__1
 --|               Project customer_id__2="state_9_1_k1", count__1="state_9_1_n"
 --|                 Scan state_9_1 (state_9_1_k1, state_9_1_n)
---| when visits changed:
+--| when orders changed:
 --|   Project id__1, page__1
 --|     Filter COALESCE("count__1", 0) <= 1 OR (SELECT TRUE FROM generate_series(1, "count__1"))
---|       UnionAll
---|         Join customer_id__2 = customer_id__1
---|           Scan public.orders (id__1, customer_id__1)
+--|       Consolidate
+--|         UnionAll
 --|           UnionAll
 --|             UnionAll
---|               Join "customer_id__2" = "customer_id__3"
---|                 Project page__1, customer_id__2
---|                   Changes public.visits (customer_id__2, page__1)
---|                 Project customer_id__3="customer_id__2", count__1
---|                   Project customer_id__2="state_9_1_k1", count__1="state_9_1_n"
---|                     Scan state_9_1 (state_9_1_k1, state_9_1_n)
---|               Join "customer_id__2" = "customer_id__3"
---|                 Project page__1, customer_id__2
---|                   Scan public.visits (customer_id__2, page__1)
---|                 Project customer_id__3="customer_id__2", count__1
---|                   Project customer_id__2="state_9_1_k1", count__1="state_9_1_n"
---|                     Changes state_9_1 (state_9_1_k1, state_9_1_n)
---|             Negate
---|               Join "customer_id__2" = "customer_id__3"
---|                 Project page__1, customer_id__2
---|                   Changes public.visits (customer_id__2, page__1)
---|                 Project customer_id__3="customer_id__2", count__1
---|                   Project customer_id__2="state_9_1_k1", count__1="state_9_1_n"
---|                     Changes state_9_1 (state_9_1_k1, state_9_1_n)
---|         LeftJoin FALSE
---|           Project id__1, customer_id__1
---|             Filter NOT "__pgt_met"
---|               Flipped __pgt_met: customer_id__2 = customer_id__1
---|                 Scan public.orders (id__1, customer_id__1)
+--|               Join customer_id__2 = customer_id__1
+--|                 Changes public.orders (id__1, customer_id__1)
 --|                 Join "customer_id__2" = "customer_id__3"
 --|                   Project page__1, customer_id__2
 --|                     Scan public.visits (customer_id__2, page__1)
 --|                   Project customer_id__3="customer_id__2", count__1
 --|                     Project customer_id__2="state_9_1_k1", count__1="state_9_1_n"
 --|                       Scan state_9_1 (state_9_1_k1, state_9_1_n)
+--|               Join customer_id__2 = customer_id__1
+--|                 Scan public.orders (id__1, customer_id__1)
+--|                 Join "customer_id__2" = "customer_id__3"
+--|                   Project page__1, customer_id__2
+--|                     Scan public.visits (customer_id__2, page__1)
+--|                   Project customer_id__3="customer_id__2", count__1
+--|                     Project customer_id__2="state_9_1_k1", count__1="state_9_1_n"
+--|                       Changes state_9_1 (state_9_1_k1, state_9_1_n)
+--|             Negate
+--|               Join customer_id__2 = customer_id__1
+--|                 Changes public.orders (id__1, customer_id__1)
+--|                 Join "customer_id__2" = "customer_id__3"
+--|                   Project page__1, customer_id__2
+--|                     Scan public.visits (customer_id__2, page__1)
+--|                   Project customer_id__3="customer_id__2", count__1
+--|                     Project customer_id__2="state_9_1_k1", count__1="state_9_1_n"
+--|                       Changes state_9_1 (state_9_1_k1, state_9_1_n)
+--|           LeftJoin FALSE
+--|             Project id__1, customer_id__1
+--|               UnionAll
 --|                 UnionAll
+--|                   Filter NOT "__pgt_met"
+--|                     Mark __pgt_met: customer_id__2 = customer_id__1
+--|                       Changes public.orders (id__1, customer_id__1)
+--|                       Join "customer_id__2" = "customer_id__3"
+--|                         Project page__1, customer_id__2
+--|                           Scan public.visits (customer_id__2, page__1)
+--|                         Project customer_id__3="customer_id__2", count__1
+--|                           Project customer_id__2="state_9_1_k1", count__1="state_9_1_n"
+--|                             Scan state_9_1 (state_9_1_k1, state_9_1_n)
+--|                   Filter NOT "__pgt_met"
+--|                     Flipped __pgt_met: customer_id__2 = customer_id__1
+--|                       Scan public.orders (id__1, customer_id__1)
+--|                       Join "customer_id__2" = "customer_id__3"
+--|                         Project page__1, customer_id__2
+--|                           Scan public.visits (customer_id__2, page__1)
+--|                         Project customer_id__3="customer_id__2", count__1
+--|                           Project customer_id__2="state_9_1_k1", count__1="state_9_1_n"
+--|                             Scan state_9_1 (state_9_1_k1, state_9_1_n)
+--|                       Join "customer_id__2" = "customer_id__3"
+--|                         Project page__1, customer_id__2
+--|                           Scan public.visits (customer_id__2, page__1)
+--|                         Project customer_id__3="customer_id__2", count__1
+--|                           Project customer_id__2="state_9_1_k1", count__1="state_9_1_n"
+--|                             Changes state_9_1 (state_9_1_k1, state_9_1_n)
+--|                 Negate
+--|                   Filter NOT "__pgt_met"
+--|                     Flipped __pgt_met: customer_id__2 = customer_id__1
+--|                       Changes public.orders (id__1, customer_id__1)
+--|                       Join "customer_id__2" = "customer_id__3"
+--|                         Project page__1, customer_id__2
+--|                           Scan public.visits (customer_id__2, page__1)
+--|                         Project customer_id__3="customer_id__2", count__1
+--|                           Project customer_id__2="state_9_1_k1", count__1="state_9_1_n"
+--|                             Scan state_9_1 (state_9_1_k1, state_9_1_n)
+--|                       Join "customer_id__2" = "customer_id__3"
+--|                         Project page__1, customer_id__2
+--|                           Scan public.visits (customer_id__2, page__1)
+--|                         Project customer_id__3="customer_id__2", count__1
+--|                           Project customer_id__2="state_9_1_k1", count__1="state_9_1_n"
+--|                             Changes state_9_1 (state_9_1_k1, state_9_1_n)
+--|             Join "customer_id__2" = "customer_id__3"
+--|               Project page__1, customer_id__2
+--|                 Scan public.visits (customer_id__2, page__1)
+--|               Project customer_id__3="customer_id__2", count__1
+--|                 Project customer_id__2="state_9_1_k1", count__1="state_9_1_n"
+--|                   Scan state_9_1 (state_9_1_k1, state_9_1_n)
+--| when visits changed:
+--|   Project id__1, page__1
+--|     Filter COALESCE("count__1", 0) <= 1 OR (SELECT TRUE FROM generate_series(1, "count__1"))
+--|       Consolidate
+--|         UnionAll
+--|           Join customer_id__2 = customer_id__1
+--|             Scan public.orders (id__1, customer_id__1)
+--|             UnionAll
+--|               UnionAll
+--|                 Join "customer_id__2" = "customer_id__3"
+--|                   Project page__1, customer_id__2
+--|                     Changes public.visits (customer_id__2, page__1)
+--|                   Project customer_id__3="customer_id__2", count__1
+--|                     Project customer_id__2="state_9_1_k1", count__1="state_9_1_n"
+--|                       Scan state_9_1 (state_9_1_k1, state_9_1_n)
+--|                 Join "customer_id__2" = "customer_id__3"
+--|                   Project page__1, customer_id__2
+--|                     Scan public.visits (customer_id__2, page__1)
+--|                   Project customer_id__3="customer_id__2", count__1
+--|                     Project customer_id__2="state_9_1_k1", count__1="state_9_1_n"
+--|                       Changes state_9_1 (state_9_1_k1, state_9_1_n)
+--|               Negate
+--|                 Join "customer_id__2" = "customer_id__3"
+--|                   Project page__1, customer_id__2
+--|                     Changes public.visits (customer_id__2, page__1)
+--|                   Project customer_id__3="customer_id__2", count__1
+--|                     Project customer_id__2="state_9_1_k1", count__1="state_9_1_n"
+--|                       Changes state_9_1 (state_9_1_k1, state_9_1_n)
+--|           LeftJoin FALSE
+--|             Project id__1, customer_id__1
+--|               Filter NOT "__pgt_met"
+--|                 Flipped __pgt_met: customer_id__2 = customer_id__1
+--|                   Scan public.orders (id__1, customer_id__1)
+--|                   Join "customer_id__2" = "customer_id__3"
+--|                     Project page__1, customer_id__2
+--|                       Scan public.visits (customer_id__2, page__1)
+--|                     Project customer_id__3="customer_id__2", count__1
+--|                       Project customer_id__2="state_9_1_k1", count__1="state_9_1_n"
+--|                         Scan state_9_1 (state_9_1_k1, state_9_1_n)
 --|                   UnionAll
---|                     Join "customer_id__2" = "customer_id__3"
---|                       Project page__1, customer_id__2
---|                         Changes public.visits (customer_id__2, page__1)
---|                       Project customer_id__3="customer_id__2", count__1
---|                         Project customer_id__2="state_9_1_k1", count__1="state_9_1_n"
---|                           Scan state_9_1 (state_9_1_k1, state_9_1_n)
---|                     Join "customer_id__2" = "customer_id__3"
---|                       Project page__1, customer_id__2
---|                         Scan public.visits (customer_id__2, page__1)
---|                       Project customer_id__3="customer_id__2", count__1
---|                         Project customer_id__2="state_9_1_k1", count__1="state_9_1_n"
---|                           Changes state_9_1 (state_9_1_k1, state_9_1_n)
---|                   Negate
---|                     Join "customer_id__2" = "customer_id__3"
---|                       Project page__1, customer_id__2
---|                         Changes public.visits (customer_id__2, page__1)
---|                       Project customer_id__3="customer_id__2", count__1
---|                         Project customer_id__2="state_9_1_k1", count__1="state_9_1_n"
---|                           Changes state_9_1 (state_9_1_k1, state_9_1_n)
---|           Join "customer_id__2" = "customer_id__3"
---|             Project page__1, customer_id__2
---|               Scan public.visits (customer_id__2, page__1)
---|             Project customer_id__3="customer_id__2", count__1
---|               Project customer_id__2="state_9_1_k1", count__1="state_9_1_n"
---|                 Scan state_9_1 (state_9_1_k1, state_9_1_n)
+--|                     UnionAll
+--|                       Join "customer_id__2" = "customer_id__3"
+--|                         Project page__1, customer_id__2
+--|                           Changes public.visits (customer_id__2, page__1)
+--|                         Project customer_id__3="customer_id__2", count__1
+--|                           Project customer_id__2="state_9_1_k1", count__1="state_9_1_n"
+--|                             Scan state_9_1 (state_9_1_k1, state_9_1_n)
+--|                       Join "customer_id__2" = "customer_id__3"
+--|                         Project page__1, customer_id__2
+--|                           Scan public.visits (customer_id__2, page__1)
+--|                         Project customer_id__3="customer_id__2", count__1
+--|                           Project customer_id__2="state_9_1_k1", count__1="state_9_1_n"
+--|                             Changes state_9_1 (state_9_1_k1, state_9_1_n)
+--|                     Negate
+--|                       Join "customer_id__2" = "customer_id__3"
+--|                         Project page__1, customer_id__2
+--|                           Changes public.visits (customer_id__2, page__1)
+--|                         Project customer_id__3="customer_id__2", count__1
+--|                           Project customer_id__2="state_9_1_k1", count__1="state_9_1_n"
+--|                             Changes state_9_1 (state_9_1_k1, state_9_1_n)
+--|             Join "customer_id__2" = "customer_id__3"
+--|               Project page__1, customer_id__2
+--|                 Scan public.visits (customer_id__2, page__1)
+--|               Project customer_id__3="customer_id__2", count__1
+--|                 Project customer_id__2="state_9_1_k1", count__1="state_9_1_n"
+--|                   Scan state_9_1 (state_9_1_k1, state_9_1_n)
 
 -- an uncorrelated aggregate
 SELECT o.id FROM public.orders o WHERE o.amount > (SELECT avg(p.amount) * 2::numeric FROM public.orders p);

@@ -27,6 +27,29 @@ QUERIES = {
         """,
     "left join": "SELECT t0.id, t1.v FROM t0 LEFT JOIN t1 ON t0.next = t1.id AND t1.v < 5",
     "full join": "SELECT t0.id, t1.id AS other FROM t0 FULL JOIN t1 ON t0.next = t1.id",
+    "exists": "SELECT id, v FROM t0 WHERE EXISTS (SELECT FROM t1 WHERE t1.next = t0.id AND t1.v > 3)",
+    "not in": "SELECT id FROM t0 WHERE id NOT IN (SELECT next FROM t1 WHERE v < 5)",
+    "a match by more than equality": """
+        SELECT id FROM t0 WHERE NOT EXISTS (SELECT FROM t1 WHERE t1.next = t0.next AND t1.v <> t0.v)
+        """,
+    "either of two matches": """
+        SELECT id, v FROM t0
+         WHERE EXISTS (SELECT FROM t1 WHERE t1.id = t0.next) OR next IN (SELECT id FROM t2 WHERE v > 9)
+        """,
+    "in groups": "SELECT id FROM t0 WHERE id IN (SELECT next FROM t1 GROUP BY next HAVING count(*) > 1)",
+    "an aggregate for each row": "SELECT id, (SELECT sum(v) FROM t1 WHERE t1.next = t0.id) AS s FROM t0",
+    "a row looked up": "SELECT id, (SELECT v FROM t1 WHERE t1.id = t0.next) AS v FROM t0",
+    "the only row of some": """
+        SELECT id, (SELECT t1.id FROM t1 WHERE t1.next = t0.id AND t1.id + 0 < 3000) AS other FROM t0
+        """,
+    "an array for each row": "SELECT id, ARRAY(SELECT v FROM t1 WHERE t1.next = t0.id ORDER BY v) AS a FROM t0",
+    "the first row of each": """
+        SELECT t0.id, s.id AS first FROM t0
+          LEFT JOIN LATERAL (SELECT id FROM t1 WHERE t1.next = t0.id ORDER BY v, id LIMIT 1) AS s ON true
+        """,
+    "a range for each row": """
+        SELECT t0.id, s.n FROM t0, LATERAL (SELECT count(*) AS n FROM t1 WHERE t1.next = t0.id AND t1.v < t0.v) AS s
+        """,
     "group by": "SELECT v, count(*) AS n, sum(next) AS s FROM t0 GROUP BY v",
     "groups of a join, grouped again": """
         SELECT n, count(*) AS times

@@ -17,7 +17,7 @@ from pg_trickle.algebra.aggregate import Aggregate, Call
 from pg_trickle.algebra.first import by_keys, first_of_each
 from pg_trickle.algebra.join import Join
 from pg_trickle.algebra.lateral import Lateral
-from pg_trickle.algebra.linear import Filter, Item, Project, UnionAll
+from pg_trickle.algebra.linear import Consolidate, Filter, Item, Project, UnionAll
 from pg_trickle.algebra.mark import Mark
 from pg_trickle.algebra.order import DistinctOn, TopK
 from pg_trickle.algebra.outer_join import LeftJoin
@@ -99,6 +99,9 @@ def lifted(plan: Plan, outer: frozenset[str], fresh: Fresh) -> Lifted | None:
                 return None
             found = lifted(left, outer, fresh)
             return found and (replace(kept, left=found[0]), found[1])
+        case Consolidate(below):
+            found = lifted(below, outer, fresh)
+            return found and (replace(plan, input=found[0]), found[1])
         case TimedFilter(below, condition) if not condition.columns & outer:
             found = lifted(below, outer, fresh)
             return found and (replace(plan, input=found[0]), found[1])
@@ -191,7 +194,7 @@ class Unnesting:
                 if isinstance(stacked, Filter):
                     return replace(stacked, input=made)
                 return replace(stacked, input=made, keys=_more(stacked.keys, names(self.domain)))
-            case Lateral(below) | TimedFilter(below) as beside:
+            case Lateral(below) | TimedFilter(below) | Consolidate(below) as beside:
                 return replace(beside, input=self.over(below))
             case Project(below, items):
                 return Project(self.over(below), items + self._passed(names(plan)))

@@ -10,7 +10,7 @@ from psycopg import sql
 from pg_trickle.algebra.aggregate import Aggregate, Call, Rule
 from pg_trickle.algebra.correlation import Lifted, Unnesting, equal, filled, free, grouped, lifted, same
 from pg_trickle.algebra.join import Join
-from pg_trickle.algebra.linear import Filter, Item, Project
+from pg_trickle.algebra.linear import Consolidate, Filter, Item, Project
 from pg_trickle.algebra.mark import Mark, mark
 from pg_trickle.algebra.outer_join import LeftJoin
 from pg_trickle.algebra.plan import Plan, names
@@ -55,7 +55,8 @@ class Attachment:
             self.plan = LeftJoin(self.plan, plan, on)
             return outputs
         plan, on, count = self._counted(query.plan, plan, on)
-        self.plan = Filter(LeftJoin(self.plan, plan, on), (_at_most_one(count),))
+        # Netted, so that no pair of rows is judged that only terms of a change have and take back.
+        self.plan = Filter(Consolidate(LeftJoin(self.plan, plan, on)), (_at_most_one(count),))
         return outputs
 
     def beside(self, query: Query) -> Query:

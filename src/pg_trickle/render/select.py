@@ -134,8 +134,11 @@ def is_bag(plan: Plan) -> bool:
             return True
         case Aggregate() | Window() | DistinctOn() | TopK() | Recompute():
             return True
-        case Changes() | Negate() | Consolidate() | Flipped() | Elapsed():
+        case Changes() | Negate() | Flipped() | Elapsed():
             return False
+        case Consolidate(below):
+            # A bag of its own accord: the rows of a delta are summed up.
+            return is_bag(below) and not is_delta(below)
         case Touched(below, _, _) | LeftJoin(below) | Mark(below):
             return is_bag(below)
         case Filter() | TimedFilter() | Project() | UnionAll() | Join() | Lateral():
@@ -178,6 +181,8 @@ def _body(plan: Plan, common: CommonTables) -> sql.Composable:
             )
         case UnionAll(left, right):
             return sql.SQL("{left} UNION ALL {right}").format(left=common.select(left), right=common.select(right))
+        case Consolidate(below) if is_bag(plan):
+            return common.select(below)
         case Consolidate(below):
             return consolidated(below.columns, common.select(below))
         case Join(left, right, on):

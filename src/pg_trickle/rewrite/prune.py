@@ -32,8 +32,8 @@ def pruned(plan: Plan, needed: frozenset[str]) -> Plan:
         case Project(below, items):
             kept = tuple(item for item in items if item.column.name in needed)
             return Project(pruned(below, _columns(tuple(item.value for item in kept))), kept)
-        case Negate(below):
-            return Negate(pruned(below, needed))
+        case Negate(below) | Consolidate(below) as same:
+            return replace(same, input=pruned(below, needed))
         case UnionAll(left, right):
             return _union(left, right, needed)
         case Join(left, right, on) | LeftJoin(left, right, on) | FullJoin(left, right, on) as join:
@@ -56,18 +56,7 @@ def pruned(plan: Plan, needed: frozenset[str]) -> Plan:
             return _distinct_on(first, needed)
         case TopK(below, order) as top:
             return replace(top, input=pruned(below, needed | {one.column for one in order}))
-        case (
-            Changes()
-            | Unit()
-            | Unwatched()
-            | Empty()
-            | Opaque()
-            | Consolidate()
-            | Touched()
-            | Flipped()
-            | Elapsed()
-            | Recompute()
-        ):
+        case Changes() | Unit() | Unwatched() | Empty() | Opaque() | Touched() | Flipped() | Elapsed() | Recompute():
             return plan
 
 

@@ -265,3 +265,19 @@ REFRESH;
 DELETE FROM o WHERE id = 1;
 UPDATE o SET x = -x;
 REFRESH;
+
+-- B14 a scalar subquery never has two rows, though its old row and a new outer one, or the other way round, make two
+CREATE TABLE o (id int PRIMARY KEY, k int);
+CREATE TABLE l (id int PRIMARY KEY, k int, v int);
+INSERT INTO o VALUES (1, 1);
+INSERT INTO l VALUES (1, 1, 10), (2, 2, 20), (3, 2, 30);
+STREAM st AS SELECT o.id, (SELECT v FROM l WHERE l.k = o.k) AS v FROM o;
+DELETE FROM l WHERE id = 3;
+INSERT INTO o VALUES (2, 2);
+REFRESH;
+DELETE FROM o WHERE id = 1;
+INSERT INTO l VALUES (4, 1, 11);
+REFRESH;
+UPDATE l SET k = 3 - k WHERE id <> 4;
+UPDATE o SET k = NULL;
+REFRESH;
