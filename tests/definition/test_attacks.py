@@ -79,8 +79,8 @@ def test_a_query_leaves_nothing_in_the_session_of_whoever_refreshes(
 ) -> None:
     if "standard_conforming" in command and shop.superuser.info.server_version >= 190000:
         pytest.skip("it can't be switched off")
-    fails("25000", pg_trickle.create_stream_table, attacker, "st", calling(command))
-    pg_trickle.create_stream_table(attacker, "st", calling(command), initialize=False)
+    fails("25000", pg_trickle.create_stream_table, attacker, "st", calling(command), refresh_mode="FULL")
+    pg_trickle.create_stream_table(attacker, "st", calling(command), refresh_mode="FULL", initialize=False)
     victim = shop.as_("postgres")
     before = victim.execute("SELECT current_setting('search_path')").fetchone()
     fails("25000", pg_trickle.refresh_stream_table, victim, "st")
@@ -106,9 +106,9 @@ def test_a_query_leaves_nothing_in_the_session_of_whoever_refreshes(
 )
 def test_a_query_has_its_owners_rights_at_most(shop: Any, attacker: Connection, command: str) -> None:
     with pytest.raises(psycopg.Error) as caught:
-        pg_trickle.create_stream_table(attacker, "st", calling(command))
+        pg_trickle.create_stream_table(attacker, "st", calling(command), refresh_mode="FULL")
     assert caught.value.sqlstate in {"42501", "0A000", "42883", "2D000"}, caught.value
-    pg_trickle.create_stream_table(attacker, "st", calling(command), initialize=False)
+    pg_trickle.create_stream_table(attacker, "st", calling(command), refresh_mode="FULL", initialize=False)
     with pytest.raises(psycopg.Error):
         pg_trickle.refresh_stream_table(shop.as_("postgres"), "st")
     assert ran_as(shop) <= {"st_author"}
@@ -124,7 +124,7 @@ CREATE CONSTRAINT TRIGGER trap AFTER INSERT ON own.trap DEFERRABLE INITIALLY DEF
 @pytest.mark.parametrize("command", [*LASTING, "INSERT INTO own.trap VALUES (1)"])
 def test_nothing_runs_as_the_worker(shop: Any, attacker: Connection, command: str) -> None:
     attacker.execute(TRAP)
-    pg_trickle.create_stream_table(attacker, "st", calling(command), initialize=False)
+    pg_trickle.create_stream_table(attacker, "st", calling(command), refresh_mode="FULL", initialize=False)
     worker = shop.as_("pgtrickle_worker")
     path = worker.execute("SELECT current_setting('search_path')").fetchone()
     with worker.transaction():
@@ -140,7 +140,9 @@ def test_nothing_runs_as_the_worker(shop: Any, attacker: Connection, command: st
 
 def test_deferred_triggers_do_not_fire_as_whoever_refreshes(shop: Any, attacker: Connection, fails: Fails) -> None:
     attacker.execute(TRAP)
-    pg_trickle.create_stream_table(attacker, "st", calling("INSERT INTO own.trap VALUES (1)"), initialize=False)
+    pg_trickle.create_stream_table(
+        attacker, "st", calling("INSERT INTO own.trap VALUES (1)"), refresh_mode="FULL", initialize=False
+    )
     victim = shop.as_("postgres")
     fails("25000", pg_trickle.refresh_stream_table, victim, "st")
     assert ran_as(shop) <= {"st_author"}
@@ -176,7 +178,7 @@ def alter_runner(shop: Any, attacker: Connection, change: str) -> None:
     ],
 )
 def test_the_runner_lends_nobody_elses_rights(shop: Any, attacker: Connection, change: str) -> None:
-    pg_trickle.create_stream_table(attacker, "st", "SELECT id, own.note() AS n FROM orders")
+    pg_trickle.create_stream_table(attacker, "st", "SELECT id, own.note() AS n FROM orders", refresh_mode="FULL")
     shop.superuser.execute("GRANT USAGE ON SCHEMA pgtrickle_changes TO st_author")
     alter_runner(shop, attacker, change)
     victim = shop.as_("postgres")
