@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import itertools
 import os
+import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -17,7 +20,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 from psycopg import sql
 
-from pg_trickle.testing import EmbeddedServer, installed_binaries
+from pg_trickle.testing import Binaries, EmbeddedServer, installed_binaries
+from pg_trickle.testing.binaries import NEWEST, OLDEST
 from pg_trickle.testing.oracle import assert_fresh as check_fresh
 from pg_trickle.worker.loop import Worker
 
@@ -44,10 +48,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run what is marked ``versions`` on every PostgreSQL that is here."""
-    if "major" in metafunc.fixturenames and metafunc.definition.get_closest_marker("versions"):
-        majors = [binaries.major for binaries in installed_binaries()]
+    """Run what is marked ``versions`` on every PostgreSQL that is here, and can do what the mark asks for."""
+    mark = metafunc.definition.get_closest_marker("versions")
+    if "major" in metafunc.fixturenames and mark:
+        majors = [binaries.major for binaries in installed_binaries() if _can(binaries, **mark.kwargs)]
         metafunc.parametrize("major", majors, ids=[f"pg{major}" for major in majors])
+
+
+def _can(binaries: Binaries, *, since: int = OLDEST, until: int = NEWEST, icu: bool = False) -> bool:
+    return since <= binaries.major <= until and (not icu or _has_icu(binaries.bin))
+
+
+@cache
+def _has_icu(directory: Path) -> bool:
+    answer = subprocess.run([directory / "pg_config", "--configure"], check=True, capture_output=True, text=True)
+    return "--with-icu" in answer.stdout
 
 
 class Servers:

@@ -77,8 +77,6 @@ LASTING = [
 def test_a_query_leaves_nothing_in_the_session_of_whoever_refreshes(
     shop: Any, attacker: Connection, fails: Fails, command: str
 ) -> None:
-    if "standard_conforming" in command and shop.superuser.info.server_version >= 190000:
-        pytest.skip("it can't be switched off")
     fails("25000", pg_trickle.create_stream_table, attacker, "st", calling(command), refresh_mode="FULL")
     pg_trickle.create_stream_table(attacker, "st", calling(command), refresh_mode="FULL", initialize=False)
     victim = shop.as_("postgres")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pg_trickle.testing import Binaries, EmbeddedServer, find_binaries, installed_binaries
+from pg_trickle.testing import Binaries, EmbeddedServer, find_binaries
 from pg_trickle.testing.account import server_account
 from pg_trickle.testing.process import Process, wait_until
 
@@ -116,14 +116,13 @@ def test_a_failing_start_says_what_the_server_said() -> None:
     assert not server.directory.exists()
 
 
-def test_a_cluster_of_another_version_is_refused(directory: Path) -> None:
-    if len(installed_binaries()) < 2:
-        pytest.skip("needs two versions of PostgreSQL")
-    newest, other, *_ = installed_binaries()
+@pytest.mark.versions(until=17)
+def test_a_cluster_of_another_version_is_refused(directory: Path, major: int) -> None:
+    newest = find_binaries()
     with EmbeddedServer(directory, binaries=newest, durable=False):
         pass
     with pytest.raises(Exception, match=f"is a cluster of PostgreSQL {newest.major}"):
-        EmbeddedServer(directory, binaries=other, durable=False).start()
+        EmbeddedServer(directory, binaries=find_binaries(major), durable=False).start()
 
 
 @as_root
