@@ -16,7 +16,7 @@ from pg_trickle.recomputed import Recomputed
 from pg_trickle.render import recomputed
 from pg_trickle.render.apply import Target, apply, insert_all, renamed
 from pg_trickle.render.direct import apply_directly
-from pg_trickle.render.feed import BUFFERS, Feed
+from pg_trickle.render.feed import BUFFERS, SIFTED, Feed
 from pg_trickle.render.parts import CHANGES_SCHEMA, WEIGHT
 from pg_trickle.render.parts import names as name_list
 from pg_trickle.render.recomputed import Rows, rows_in, state_rows
@@ -183,7 +183,7 @@ def _diff_rows(target: Target, wanted: sql.Composable) -> sql.Composable:
 
 
 def differential(
-    definition: Definition, changed: frozenset[int] | None, feed: Feed = BUFFERS
+    definition: Definition, changed: frozenset[int] | None, feed: Feed | None = None
 ) -> tuple[Program, frozenset[State]]:
     """The program for the case that just these sources changed (None: any), and the delta tables it uses.
 
@@ -207,7 +207,7 @@ def differential(
     if not isinstance(last, Empty):
         netted = last if is_net(last) else Consolidate(last)
         parts.append(_Part(None, netted, (netted,)))
-    return _statements(definition, parts, feed)
+    return _statements(definition, parts, feed or (SIFTED if changed is None else BUFFERS))
 
 
 def _stage_part(stage: AnyStage, change: Plan) -> _Part:

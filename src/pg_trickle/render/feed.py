@@ -6,12 +6,13 @@ reads what that very statement changed, or, when several sources are being writt
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from psycopg import sql
 
 from pg_trickle.algebra.source import Source
-from pg_trickle.render.parts import CHANGES_SCHEMA, WEIGHT
+from pg_trickle.render.parts import CHANGES_SCHEMA, WEIGHT, listed
 
 DELTA = "__pgt_delta"
 
@@ -20,7 +21,19 @@ DELTA = "__pgt_delta"
 class Buffers:
     """The change buffers: what this snapshot sees and the last one didn't, and of the refreshing
     transaction's own changes those that came after its last refresh (docs/internals.md §2).
+
+    ``sifted`` is for the program that serves whatever has changed: $3 also says what has, the planner sees it,
+    and what begins with the changes of anything else is neither planned nor taken for many rows.
     """
+
+    sifted: bool = False
+
+    def gate(self, sources: Iterable[Source]) -> sql.Composable | None:
+        """Whether any of the sources has changed, if that is to be asked; it is known when the statement is planned."""
+        oids = sorted({str(source.oid) for source in sources})
+        if not self.sifted or not oids:
+            return None
+        return sql.SQL("coalesce(($3 -> 'changed') ?| ARRAY[{oids}], TRUE)").format(oids=listed(map(sql.Literal, oids)))
 
     def rows(self, source: Source, captured: sql.Composable) -> sql.Composable:
         """The change rows of a source, not netted; ``captured`` is the select list, with a comma at its end."""
@@ -40,6 +53,9 @@ class Buffers:
 class Statement:
     """What the statement that fires the trigger changed: the engine puts a WITH query of that name in front."""
 
+    def gate(self, sources: Iterable[Source]) -> None:
+        """It has changed, or there would be no maintenance."""
+
     def rows(self, source: Source, captured: sql.Composable) -> sql.Composable:
         """The change rows of the one source that changes."""
         return sql.SQL("SELECT {captured}w AS {w} FROM {delta}").format(
@@ -53,6 +69,9 @@ class Held:
 
     stream_table: int
 
+    def gate(self, sources: Iterable[Source]) -> None:
+        """Nobody tells which of them have changed."""
+
     def rows(self, source: Source, captured: sql.Composable) -> sql.Composable:
         """The change rows of a source that were held back."""
         return sql.SQL("SELECT {captured}w AS {w} FROM {held} WHERE xid = pg_current_xact_id()").format(
@@ -64,3 +83,4 @@ class Held:
 
 Feed = Buffers | Statement | Held
 BUFFERS = Buffers()
+SIFTED = Buffers(sifted=True)

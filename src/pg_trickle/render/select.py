@@ -34,6 +34,7 @@ from pg_trickle.render.parts import (
     touching,
 )
 from pg_trickle.render.turned import turned
+from pg_trickle.rewrite.specialise import specialised
 from pg_trickle.scalar import Column, Identity, Scalar
 from pg_trickle.scalar import column as column_value
 
@@ -80,13 +81,28 @@ class CommonTables:
     def select(self, plan: Plan) -> sql.Composable:
         """The plan as a SELECT of its columns and the weight."""
         if not self._is_shared(plan):
-            return _body(plan, self)
+            body = _body(plan, self)
+            if not isinstance(plan, Changes) or (gate := self._gate(plan)) is None:
+                return body
+            return sql.SQL("SELECT {columns}{w} FROM ({body}) AS c WHERE {gate}").format(
+                columns=leading(names_of(plan)), w=WEIGHT, body=body, gate=gate
+            )
         if id(plan) not in self._names:
             body = _body(plan, self)
             self._names[id(plan)] = self.add_unnamed(body)
-        return sql.SQL("SELECT {columns}{w} FROM {name}").format(
+        found = sql.SQL("SELECT {columns}{w} FROM {name}").format(
             columns=leading(names_of(plan)), w=WEIGHT, name=self._names[id(plan)]
         )
+        gate = self._gate(plan)
+        return found if gate is None else sql.SQL("{found} WHERE {gate}").format(found=found, gate=gate)
+
+    def _gate(self, plan: Plan) -> sql.Composable | None:
+        """Whether a delta can hold anything, as far as that depends on which sources have changed."""
+        # The changes of states, and the time, come from elsewhere.
+        if not isinstance(specialised(plan, lambda table: isinstance(table, State)), Empty):
+            return None
+        tables = (node.table for node in distinct(plan) if isinstance(node, Changes))
+        return self.feed.gate(table for table in tables if isinstance(table, Source))
 
     def with_clause(self) -> sql.Composable:
         """``WITH …``, or nothing; where the changes are a WITH query of the engine's, what follows that."""

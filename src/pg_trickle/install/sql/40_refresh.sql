@@ -152,11 +152,12 @@ BEGIN
 END
 $$;
 
-CREATE FUNCTION pgtrickle_changes.run_program(p_table pgtrickle.pgt_stream_tables, p_program jsonb) RETURNS bigint
+CREATE FUNCTION pgtrickle_changes.run_program(p_table pgtrickle.pgt_stream_tables, p_program jsonb, p_changed jsonb DEFAULT NULL::jsonb) RETURNS bigint
     LANGUAGE plpgsql VOLATILE
     SET search_path = pg_catalog, pg_temp
 AS $$
--- The statements of a program, in order, as the owner; the number of rows they wrote to the stream table.
+-- The statements of a program, in order, as the owner; the number of rows they wrote to the stream table.  p_changed are the
+-- sources that have changed, for the program that serves any.
 DECLARE
     v_settings  jsonb := p_table.settings || jsonb_build_object('frontier_time', p_table.frontier_time);
     v_statement text;
@@ -165,7 +166,8 @@ DECLARE
 BEGIN
     FOR v_statement IN SELECT s.value FROM jsonb_array_elements_text(p_program) WITH ORDINALITY AS s(value, place) ORDER BY s.place LOOP
         v_count := pgtrickle_changes.run_as(p_table.owner_oid, v_statement, p_table.frontier, p_table.frontier_xid,
-                                            p_table.frontier_seqs, v_settings);
+                                            CASE WHEN p_changed IS NULL THEN p_table.frontier_seqs
+                                                 ELSE p_table.frontier_seqs || jsonb_build_object('changed', p_changed) END, v_settings);
         -- A statement says so when the table doesn't hold what the changes take away.
         IF v_count = 'null' THEN
             RAISE EXCEPTION 'stream table "%" contradicts the changes', p_table.pgt_name
@@ -368,7 +370,8 @@ BEGIN
         v_program := v_plan #> ARRAY['programs', CASE WHEN p_table.is_populated THEN 'full' ELSE 'fill' END];
         v_reason := nullif(v_reason, '');
     END IF;
-    v_rows_out := pgtrickle_changes.run_program(p_table, v_program);
+    v_rows_out := pgtrickle_changes.run_program(p_table, v_program,
+        CASE WHEN v_mode = 'DIFFERENTIAL' THEN (SELECT jsonb_agg(k) FROM jsonb_object_keys(v_pending) AS k) END);
     v_ms := 1000 * extract(epoch FROM clock_timestamp() - v_began_at);
 
     -- Is anything new already?  Then some statement may have seen it and another not.
