@@ -7,14 +7,14 @@ import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bench import capture, latency, refresh
+from bench import capture, latency, refresh, tpch
 from bench.environment import DATABASE, SETTINGS, machine, measured_server
 from bench.report import Figures, markdown
 from bench.star import Connection, Size, grow, load
 from pg_trickle.testing.server import EmbeddedServer
 
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
-PARTS = ("refresh", "idle", "capture", "latency")
+PARTS = ("refresh", "idle", "capture", "latency", "tpch")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +27,19 @@ class Effort:
     bulk_rows: int
     singles: int
     samples: int
+    scale: float
 
 
-FULL = Effort(Size(1_000_000), repetitions=5, idles=200, bulk_rows=100_000, singles=1000, samples=200)
-QUICK = Effort(Size(2_000, customers=200, products=50), repetitions=1, idles=3, bulk_rows=1000, singles=10, samples=2)
+FULL = Effort(Size(1_000_000), repetitions=5, idles=200, bulk_rows=100_000, singles=1000, samples=200, scale=1)
+QUICK = Effort(
+    Size(2_000, customers=200, products=50),
+    repetitions=1,
+    idles=3,
+    bulk_rows=1000,
+    singles=10,
+    samples=2,
+    scale=0.01,
+)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -39,6 +48,8 @@ def main(arguments: list[str] | None = None) -> int:
     effort = QUICK if options.quick else FULL
     if options.orders:
         effort = replace(effort, size=replace(effort.size, orders=options.orders))
+    if options.scale:
+        effort = replace(effort, scale=options.scale)
     if options.repetitions:
         effort = replace(effort, repetitions=options.repetitions)
     # Both sizes shall be in memory, as the smaller one is anyhow.
@@ -47,7 +58,7 @@ def main(arguments: list[str] | None = None) -> int:
     with measured_server(settings) as server:
         _measure(server, effort, options.only or PARTS, options.large, figures)
     page = markdown(figures)
-    whole = not (options.quick or options.only or options.orders)
+    whole = not (options.quick or options.only or options.orders or options.scale)
     output = options.output or (PAGE if whole else None)
     if output is None:
         print(page)
@@ -64,6 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--only", choices=PARTS, action="append", help="measure just this (may be repeated); prints the page")
     add("--orders", type=int, help="rows in the fact table (1,000,000); prints the page")
     add("--large", type=int, metavar="ORDERS", help="small deltas again at so many orders (10,000,000: minutes)")
+    add("--scale", type=float, help="TPC-H's scale factor (1); prints the page")
     add("--repetitions", type=int, help="measurements of each refresh, of which the median counts")
     add("--output", type=Path, help="where to write the page (docs/benchmarks.md)")
     return parser
@@ -76,9 +88,25 @@ def _report(line: str) -> None:
 def _measure(
     server: EmbeddedServer, effort: Effort, parts: tuple[str, ...], large: int | None, figures: Figures
 ) -> None:
-    with server.connect(DATABASE) as conn, server.connect(DATABASE) as other:
+    with server.connect(DATABASE) as conn:
         found = conn.execute("SELECT split_part(version(), ' on ', 1)").fetchone()
         figures.server = str(found and found[0])
+    if set(parts) - {"tpch"}:
+        _star(server, effort, parts, large, figures)
+    if "tpch" in parts:
+        _tpch(server, effort, figures)
+
+
+def _tpch(server: EmbeddedServer, effort: Effort, figures: Figures) -> None:
+    server.create_database("tpch")
+    with server.connect("tpch") as conn:
+        conn.execute("CREATE EXTENSION pg_trickle")
+        figures.scale = effort.scale
+        figures.tpch = tpch.compare(conn, effort.scale, effort.repetitions, _report)
+
+
+def _star(server: EmbeddedServer, effort: Effort, parts: tuple[str, ...], large: int | None, figures: Figures) -> None:
+    with server.connect(DATABASE) as conn, server.connect(DATABASE) as other:
         _report(f"loading {effort.size.orders:,} orders")
         load(conn, effort.size)
         if "refresh" in parts:

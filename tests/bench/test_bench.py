@@ -15,7 +15,15 @@ def test_a_quick_run_writes_the_whole_page(tmp_path: Path):
     page = tmp_path / "benchmarks.md"
     main(["--quick", "--large", "3000", "--output", str(page)])
     text = page.read_text()
-    for part in ("Refresh", "Cost follows the change", "Nothing to do", "Capture", "From commit to visible", "Where"):
+    for part in (
+        "Refresh",
+        "Cost follows the change",
+        "Nothing to do",
+        "Capture",
+        "From commit to visible",
+        "TPC-H",
+        "Where",
+    ):
         assert f"## {part}" in text
     for view in VIEWS:
         assert view.title in text
