@@ -319,7 +319,6 @@ SELECT id, v FROM parent
 SELECT id, v FROM ONLY parent
 
 -- materialized view
---! DIFFERENTIAL refuses relation "public.stored"
 SELECT region, n FROM stored WHERE n > 0
 
 -- system catalog
