@@ -140,10 +140,9 @@ def _new(rows: Rows, keys: sql.Identifier, changed: sql.Identifier, common: Comm
     stage = rows.stage
     weight = sql.SQL(", {w}").format(w=WEIGHT)
     if stage.touched:
-        known = Opaque(
-            sql.SQL("SELECT {keys} FROM {k}").format(keys=names(stage.touched), k=keys).as_string(None),
-            _touched_columns(stage),
-        )
+        columns = _touched_columns(stage)
+        listed_keys = sql.SQL("SELECT {keys} FROM {k}").format(keys=names(one.name for one in columns), k=keys)
+        known = Opaque(listed_keys.as_string(None), columns)
         touched = restricted(stage, Touched(stage.below, known, stage.touched))
         return _as_stored(stage, common.select(touched), weight)
     again = _scalar(sql.SQL("(SELECT again FROM {k})").format(k=keys))
