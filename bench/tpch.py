@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,7 @@ def compare(
     names = create(conn, scale, report)
     results = []
     for share in shares:
-        measured = alternating(repetitions, lambda share=share: change(conn, share), _contenders(conn, names))
+        measured = alternating(repetitions, partial(change, conn, share), _contenders(conn, names))
         found = [Result(name, share, measured[name], measured[_plain(name)]) for name in names]
         for one in found:
             report(line(one))
