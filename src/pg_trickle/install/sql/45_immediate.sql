@@ -9,9 +9,10 @@
 -- do nothing unless they run as him; the triggers' WHEN calls no function that was altered since (decision 0002).
 
 CREATE TABLE pgtrickle_changes.immediate (
-    pgt_id bigint PRIMARY KEY REFERENCES pgtrickle.pgt_stream_tables ON DELETE CASCADE,
-    stamp  text   NOT NULL,
-    since  xid8   NOT NULL
+    pgt_id   bigint PRIMARY KEY REFERENCES pgtrickle.pgt_stream_tables ON DELETE CASCADE,
+    stamp    text   NOT NULL,
+    triggers name[] NOT NULL,
+    number   bigint NOT NULL
 );
 COMMENT ON TABLE pgtrickle_changes.immediate IS 'The stream tables whose triggers are in place, and the version of what the engine made for them';
 
@@ -152,6 +153,7 @@ BEGIN
                                 FROM pgtrickle_changes.read_columns(c.oid, d.columns_used) AS r)), ' AND ' ORDER BY c.oid),
            string_agg(format('(%s) IS NOT TRUE', pgtrickle_changes.policies_hold(c.oid, p_table.owner_oid)), ' OR ' ORDER BY c.oid)
       INTO v_may, v_hidden
+      -- What is forced on the owner of the stream table itself would hide its rows from the maintenance.
       FROM pgtrickle.pgt_dependencies AS d JOIN pg_class AS c ON c.oid = d.source_relid
      WHERE d.pgt_id = p_table.pgt_id AND c.oid = ANY (pgtrickle_changes.immediate_sources(p_table.pgt_id));
     IF current_setting('server_version_num')::integer < 180000 THEN
@@ -175,8 +177,10 @@ BEGIN
     END IF;%s$q$, v_may, format('permission denied to maintain stream table "%s"', p_table.pgt_name),
         format('Role "%s", who owns it, may not read a source, or a column of it, that its query uses.', pg_get_userbyid(p_table.owner_oid)),
         pgtrickle_changes.immediate_hint(p_table),
-        v_hidden, format('stream table "%s" has to be made anew', p_table.pgt_name),
-        format('Row-level security of a source shows other rows to role "%s", who owns it, than when it was made.', pg_get_userbyid(p_table.owner_oid)),
+        format('%s OR pg_catalog.row_security_active(%s::pg_catalog.oid)', v_hidden, p_table.pgt_relid),
+        format('stream table "%s" has to be made anew', p_table.pgt_name),
+        format('Row-level security of a source, or of the stream table itself, shows other rows to role "%s", who owns it, than when it was made.',
+               pg_get_userbyid(p_table.owner_oid)),
         pgtrickle_changes.immediate_hint(p_table), coalesce(v_traps, ''));
 END
 $$;
@@ -475,7 +479,9 @@ BEGIN
             EXECUTE format('ALTER TABLE %s DROP CONSTRAINT %I', v_event.at, v_event.name);
         END LOOP;
     END IF;
-    INSERT INTO pgtrickle_changes.immediate (pgt_id, stamp, since) VALUES (v_id, pgtrickle_changes.immediate_stamp(v_id), pg_current_xact_id());
+    INSERT INTO pgtrickle_changes.immediate (pgt_id, stamp, triggers, number)
+    SELECT v_id, pgtrickle_changes.immediate_stamp(v_id), array_agg(DISTINCT o.identity), count(*)
+      FROM pgtrickle_changes.immediate_objects(v_id) AS o WHERE o.kind = 'trigger';
 END
 $$;
 

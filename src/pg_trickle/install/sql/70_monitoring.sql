@@ -63,10 +63,11 @@ CREATE VIEW pgtrickle_changes.status AS
            format('%I.%I', coalesce(n.nspname, st.pgt_schema), coalesce(c.relname, st.pgt_name)) AS name,
            st.owner_oid, pg_get_userbyid(st.owner_oid) AS owner, st.status, st.refresh_mode, st.effective_refresh_mode, st.downgrade_reason,
            st.schedule, st.tier, st.diamond_consistency, st.diamond_schedule_policy, st.is_populated, st.needs_reinit, st.reinit_reason, st.consecutive_errors,
-           st.last_error_at, st.last_error_message, st.data_timestamp, st.last_refresh_at, st.created_at, st.defining_query, st.full_ms,
-           now() - st.data_timestamp AS staleness,
+           st.last_error_at, st.last_error_message, t.data_timestamp, st.last_refresh_at, st.created_at, st.defining_query, st.full_ms,
+           now() - t.data_timestamp AS staleness,
            -- Has a promise been broken?  Without a time table of its own it is looked after by a worker as soon as there are changes.
            st.schedule IS NOT NULL AND st.tier <> 'frozen' AND CASE
+               WHEN st.refresh_mode = 'IMMEDIATE' THEN st.needs_reinit OR st.status <> 'ACTIVE'
                WHEN st.schedule_seconds IS NOT NULL THEN
                    now() - coalesce(st.data_timestamp, st.created_at)
                    > make_interval(secs => 5 + 2 * st.schedule_seconds * CASE st.tier WHEN 'warm' THEN 2 WHEN 'cold' THEN 10 ELSE 1 END)
@@ -79,7 +80,10 @@ CREATE VIEW pgtrickle_changes.status AS
                END AS stale
       FROM pgtrickle.pgt_stream_tables AS st
       LEFT JOIN pg_class AS c ON c.oid = st.pgt_relid
-      LEFT JOIN pg_namespace AS n ON n.oid = c.relnamespace;
+      LEFT JOIN pg_namespace AS n ON n.oid = c.relnamespace
+     -- What is maintained in its writers' statements is of now.
+     CROSS JOIN LATERAL (SELECT CASE WHEN st.refresh_mode = 'IMMEDIATE' AND st.status = 'ACTIVE' AND NOT st.needs_reinit THEN now()
+                                     ELSE st.data_timestamp END AS data_timestamp) AS t;
 
 CREATE VIEW pgtrickle.stream_tables_info WITH (security_barrier) AS
     SELECT s.pgt_id, s.pgt_relid::regclass AS pgt_relid, s.pgt_schema, s.pgt_name, s.name, s.owner, s.status, s.refresh_mode,
@@ -241,7 +245,7 @@ COMMENT ON FUNCTION pgtrickle.refresh_efficiency() IS
 
 CREATE VIEW pgtrickle.visible_sources WITH (security_barrier) AS
     SELECT d.pgt_id, st.owner_oid, d.source_relid, coalesce(format('%I.%I', n.nspname, c.relname), d.source_relid::text) AS source_table,
-           d.source_kind, CASE WHEN d.captured THEN 'trigger' ELSE 'none' END AS cdc_mode, d.columns_used, d.captured
+           d.source_kind, CASE WHEN d.captured OR st.refresh_mode = 'IMMEDIATE' THEN 'trigger' ELSE 'none' END AS cdc_mode, d.columns_used, d.captured
       FROM pgtrickle.pgt_dependencies AS d
       JOIN pgtrickle.pgt_stream_tables AS st USING (pgt_id)
       JOIN pgtrickle_changes.visibility AS v USING (pgt_id)
@@ -491,6 +495,10 @@ CREATE VIEW pgtrickle.visible_health WITH (security_barrier) AS
         SELECT 'capture_integrity', CASE WHEN k.is_visible THEN format('%I.%I: %s', n.nspname, c.relname, k.problem) END
           FROM captures AS k JOIN pg_class AS c ON c.oid = k.source_relid JOIN pg_namespace AS n ON n.oid = c.relnamespace
          WHERE k.problem IS NOT NULL
+        UNION ALL
+        SELECT 'capture_integrity', CASE WHEN s.is_visible THEN format('%s: triggers that maintain it were dropped or disabled', s.name) END
+          FROM seen AS s JOIN pgtrickle_changes.immediate AS i USING (pgt_id)
+         WHERE (SELECT count(*) FROM pg_trigger AS t WHERE t.tgname = ANY (i.triggers) AND t.tgenabled = 'A') <> i.number
     ), found AS (
         SELECT p.check_name, count(*) AS n, count(p.what) AS named, string_agg(p.what, ', ' ORDER BY p.what) AS names
           FROM problems AS p GROUP BY p.check_name

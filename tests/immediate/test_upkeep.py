@@ -1,0 +1,275 @@
+"""Around the maintenance: what is refused, who may what, tampering, repairs, suspension, looking."""
+
+from __future__ import annotations
+
+from typing import Any, LiteralString
+
+import psycopg
+import pytest
+from psycopg import sql
+
+import pg_trickle
+from pg_trickle.testing.oracle import differences
+from tests.definition.conftest import AUTHOR
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+
+TOTALS = "SELECT customer_id, count(*) AS n, sum(amount) AS total FROM orders GROUP BY customer_id"
+REGIONS = "SELECT c.region, o.amount FROM orders AS o JOIN customers AS c ON c.id = o.customer_id"
+
+
+@pytest.fixture
+def author(database: Any, db: Connection) -> Connection:
+    """An owner of IMMEDIATE stream tables with the guide's rights; the superuser writes."""
+    db.execute(
+        """CREATE TABLE customers (id int PRIMARY KEY, region text);
+           CREATE TABLE orders (id int PRIMARY KEY, customer_id int, amount numeric);
+           INSERT INTO customers SELECT g, 'r' || g % 2 FROM generate_series(1, 4) AS g;
+           INSERT INTO orders SELECT g, g % 4 + 1, g FROM generate_series(1, 20) AS g"""
+    )
+    database.make_role("author")
+    db.execute(sql.SQL(AUTHOR).format(role=sql.Identifier("author")))
+    conn: Connection = database.connect("author")
+    for name, query in (("totals", TOTALS), ("regions", REGIONS)):
+        pg_trickle.create_stream_table(conn, name, query, refresh_mode="IMMEDIATE")
+    return conn
+
+
+def check(db: Connection) -> None:
+    for name in ("totals", "regions"):
+        assert differences(db, name) == []
+
+
+def one(conn: Connection, query: LiteralString, *parameters: Any) -> Any:
+    row = conn.execute(query, parameters or None).fetchone()
+    assert row is not None
+    return row[0]
+
+
+def flagged_and_repaired(db: Connection, name: str) -> None:
+    """Housekeeping notices; the worker's refresh, in REPEATABLE READ, repairs, if need be in two goes."""
+    db.execute("SELECT pgtrickle_changes.worker_housekeeping()")
+    assert one(db, "SELECT needs_reinit FROM pgtrickle.pgt_stream_tables WHERE pgt_name = %s", name)
+    for _ in range(2):
+        db.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
+        (result,) = one(
+            db,
+            """SELECT pgtrickle_changes.worker_refresh(array_agg(pgt_id), 'SCHEDULER')
+                 FROM pgtrickle.pgt_stream_tables WHERE pgt_name = %s""",
+            name,
+        )
+        db.execute("COMMIT")
+        assert result["error"] is None
+    assert not one(db, "SELECT needs_reinit FROM pgtrickle.pgt_stream_tables WHERE pgt_name = %s", name)
+    assert (
+        one(
+            db,
+            "SELECT initiated_by FROM pgtrickle.pgt_refresh_history WHERE pgt_name = %s ORDER BY refresh_id DESC",
+            name,
+        )
+        == "IMMEDIATE-fallback"
+    )
+    assert differences(db, name) == []
+
+
+REFUSED: dict[str, LiteralString] = {
+    "no rule": "SELECT id, random() AS r FROM orders",
+    "time": "SELECT id FROM dated WHERE at > now() - interval '1 hour'",
+    "partitions": "SELECT id FROM parted",
+    "a partition": "SELECT id FROM parted_1",
+    "a materialized view": "SELECT id FROM materialized",
+}
+
+
+@pytest.mark.parametrize("query", REFUSED.values(), ids=REFUSED)
+def test_what_is_refused(author: Connection, db: Connection, query: LiteralString) -> None:
+    db.execute(
+        """CREATE TABLE dated (id int, at timestamptz);
+           CREATE TABLE parted (id int) PARTITION BY RANGE (id);
+           CREATE TABLE parted_1 PARTITION OF parted FOR VALUES FROM (0) TO (9);
+           CREATE MATERIALIZED VIEW materialized AS SELECT 1 AS id;
+           GRANT SELECT ON ALL TABLES IN SCHEMA public TO author"""
+    )
+    with pytest.raises(psycopg.errors.FeatureNotSupported) as refusal:
+        pg_trickle.create_stream_table(author, "st", query, refresh_mode="IMMEDIATE")
+    assert refusal.value.diag.message_detail
+    assert one(db, "SELECT to_regclass('st')") is None
+
+
+def test_everything_runs_as_the_owner(author: Connection, db: Connection) -> None:
+    """Who writes needs no right on the stream table, nor on what its query reads."""
+    db.execute("CREATE ROLE writer LOGIN; GRANT INSERT, DELETE ON orders TO writer; SET ROLE writer")
+    db.execute("INSERT INTO orders VALUES (100, 1, 5)")
+    db.execute("RESET ROLE")
+    check(db)
+    db.execute("DROP OWNED BY writer; DROP ROLE writer")
+
+
+@pytest.mark.parametrize(
+    ("change", "sqlstate"),
+    [
+        ("REVOKE SELECT ON orders FROM author", "42501"),
+        ("ALTER TABLE orders ENABLE ROW LEVEL SECURITY", "55000"),
+        ("ALTER TABLE regions ENABLE ROW LEVEL SECURITY; ALTER TABLE regions FORCE ROW LEVEL SECURITY", "55000"),
+    ],
+)
+def test_what_the_owner_may_not_see_stops_the_writer(
+    author: Connection, db: Connection, change: LiteralString, sqlstate: str
+) -> None:
+    """With the stream table's name and a way out, which works."""
+    db.execute(change)
+    with pytest.raises(psycopg.Error) as failure:
+        db.execute("INSERT INTO orders VALUES (100, 1, 5)")
+    assert failure.value.sqlstate == sqlstate
+    assert '"regions"' in str(failure.value.diag.message_primary) or '"totals"' in str(
+        failure.value.diag.message_primary
+    )
+    assert "suspend_stream_table" in str(failure.value.diag.message_hint)
+    for name in ("totals", "regions"):
+        pg_trickle.suspend_stream_table(author, name)
+    db.execute("INSERT INTO orders VALUES (100, 1, 5)")
+
+
+def test_suspended_and_resumed(author: Connection, db: Connection) -> None:
+    pg_trickle.suspend_stream_table(author, "totals")
+    assert one(db, "SELECT count(*) FROM pg_trigger WHERE tgrelid = 'orders'::regclass AND NOT tgisinternal") == 5
+    db.execute("DELETE FROM orders WHERE id < 5")
+    assert differences(db, "regions") == []
+    assert differences(db, "totals") != []
+    pg_trickle.resume_stream_table(author, "totals")
+    db.execute("DELETE FROM orders WHERE id < 9")
+    check(db)
+
+
+BROKEN: dict[str, LiteralString] = {
+    "a disabled trigger": "ALTER TABLE orders DISABLE TRIGGER ALL",
+    "a dropped trigger": "DROP TRIGGER pg_trickle_imm_{id}_ins ON orders",
+    "a function that runs as anybody": "ALTER FUNCTION pgtrickle_changes.{ins} SECURITY INVOKER",
+    "a function of somebody else's making": """ALTER FUNCTION pgtrickle_changes.{ins} RENAME TO gone;
+        CREATE FUNCTION pgtrickle_changes.{ins} RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'""",
+    "a dropped function": "DROP FUNCTION pgtrickle_changes.{ins} CASCADE",
+}
+
+
+@pytest.mark.parametrize("breakage", BROKEN.values(), ids=BROKEN)
+def test_broken_maintenance_is_noticed_and_repaired(author: Connection, db: Connection, breakage: str) -> None:
+    del author
+    row = db.execute(
+        """SELECT lpad(pgt_id::text, 10, '0'), format('maintain_%s_%s_ins()', pgt_id, 'orders'::regclass::oid)
+             FROM pgtrickle.pgt_stream_tables WHERE pgt_name = 'totals'"""
+    ).fetchone()
+    assert row is not None
+    db.execute(breakage.format(id=row[0], ins=row[1]).encode())
+    db.execute("INSERT INTO orders VALUES (100, 1, 5)")
+    assert differences(db, "totals") != []
+    flagged_and_repaired(db, "totals")
+    db.execute("INSERT INTO orders VALUES (101, 1, 5)")
+    assert differences(db, "totals") == []
+
+
+def test_an_altered_function_never_runs_as_the_writer(author: Connection, db: Connection) -> None:
+    """Its owner may do with it what he likes: he gets nobody else to call it."""
+    name = one(
+        db,
+        """SELECT format('pgtrickle_changes.maintain_%s_%s_ins()', pgt_id, 'orders'::regclass::oid)
+             FROM pgtrickle.pgt_stream_tables WHERE pgt_name = 'totals'""",
+    )
+    author.execute("CREATE TABLE loot AS SELECT current_user AS who WHERE false; GRANT INSERT ON loot TO PUBLIC")
+    author.execute(f"ALTER FUNCTION {name} SECURITY INVOKER".encode())
+    author.execute(f"ALTER FUNCTION {name} RESET ALL".encode())
+    db.execute("INSERT INTO orders VALUES (100, 1, 5)")
+    assert differences(db, "totals") != []
+    assert one(db, "SELECT count(*) FROM loot") == 0
+
+
+def test_a_changed_function_is_noticed(author: Connection, db: Connection) -> None:
+    author.execute("CREATE FUNCTION twice(n numeric) RETURNS numeric LANGUAGE sql IMMUTABLE RETURN n * 2")
+    pg_trickle.create_stream_table(
+        author, "doubled", "SELECT id, twice(amount) AS d FROM orders", refresh_mode="IMMEDIATE"
+    )
+    author.execute(
+        "CREATE OR REPLACE FUNCTION twice(n numeric) RETURNS numeric LANGUAGE sql IMMUTABLE RETURN n + n + 1"
+    )
+    flagged_and_repaired(db, "doubled")
+    assert differences(db, "doubled") == []
+
+
+def test_a_renamed_column_stops_writers_until_it_is_repaired(author: Connection, db: Connection) -> None:
+    db.execute("ALTER TABLE orders RENAME COLUMN amount TO price")
+    with pytest.raises(psycopg.errors.UndefinedColumn):
+        db.execute("INSERT INTO orders VALUES (100, 1, 5)")
+    for name in ("totals", "regions"):
+        pg_trickle.refresh_stream_table(author, name)
+    db.execute("INSERT INTO orders VALUES (100, 1, 5)")
+    check(db)
+
+
+def test_a_written_stream_table_is_recomputed(author: Connection, db: Connection) -> None:
+    found: list[str | None] = []
+    db.add_notice_handler(lambda diagnostic: found.append(diagnostic.message_primary))
+    author.execute("DELETE FROM regions")
+    db.execute("DELETE FROM orders WHERE id = 1")
+    assert differences(db, "regions") == []
+    assert found == ['stream table "regions" is recomputed']
+
+
+def test_a_refresh_repairs(author: Connection, db: Connection) -> None:
+    author.execute("UPDATE totals SET n = n + 1")
+    author.execute("INSERT INTO regions VALUES ('x', 1)")
+    assert one(author, "SELECT extra FROM pgtrickle.verify_stream_table('regions')") == 1
+    for name in ("totals", "regions"):
+        pg_trickle.refresh_stream_table(author, name)
+    check(db)
+
+
+def test_nothing_is_left_of_a_dropped_one(author: Connection, db: Connection) -> None:
+    for name in ("totals", "regions"):
+        pg_trickle.drop_stream_table(author, name)
+    assert one(db, "SELECT count(*) FROM pg_trigger WHERE tgname LIKE 'pg\\_trickle%'") == 0
+    left = (
+        "SELECT count(*) FROM pg_class WHERE relnamespace = 'pgtrickle_changes'::regnamespace AND relname ~ '_[0-9]+$'"
+    )
+    assert one(db, left) == 0
+    assert one(db, "SELECT count(*) FROM pg_proc WHERE proname ~ '^maintain_[0-9]'") == 0
+
+
+@pytest.mark.versions
+def test_a_deferrable_trigger_runs_as_its_owner_or_not_at_all(author: Connection, db: Connection) -> None:
+    """Before PostgreSQL 18 it would run as whoever commits."""
+    author.execute(
+        """CREATE TABLE loot (who name);
+           GRANT INSERT ON loot TO PUBLIC;
+           CREATE FUNCTION trap() RETURNS trigger LANGUAGE plpgsql AS $$
+               BEGIN INSERT INTO public.loot SELECT current_user; RETURN NULL; END $$;
+           CREATE CONSTRAINT TRIGGER trap AFTER INSERT OR UPDATE ON totals
+              DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION trap()"""
+    )
+    try:
+        db.execute("INSERT INTO orders VALUES (100, 1, 5)")
+    except psycopg.errors.ObjectNotInPrerequisiteState:
+        assert db.info.server_version < 180000
+    assert set(db.execute("SELECT who FROM loot")) <= {("author",)}
+
+
+def test_what_monitoring_says(author: Connection, db: Connection) -> None:
+    status = "SELECT status, refresh_mode, staleness FROM pgtrickle.pgt_status() WHERE name = 'public.totals'"
+    row = author.execute(status).fetchone()
+    assert row is not None
+    assert row[:2] == ("ACTIVE", "IMMEDIATE")
+    assert row[2].total_seconds() == 0
+    assert set(author.execute("SELECT cdc_mode FROM pgtrickle.list_sources('regions')")) == {("trigger",)}
+    health = "SELECT severity FROM pgtrickle.health_check() WHERE check_name = 'capture_integrity'"
+    assert one(db, health) == "OK"
+    db.execute("ALTER TABLE orders DISABLE TRIGGER ALL")
+    assert one(db, health) == "ERROR"
+
+
+def test_the_worker_repairs_and_otherwise_leaves_it_alone(author: Connection, db: Connection, worker: Any) -> None:
+    worker.wait_until_idle(10)
+    count = "SELECT count(*) FROM pgtrickle.pgt_refresh_history WHERE pgt_name = 'totals'"
+    db.execute("INSERT INTO orders VALUES (100, 1, 5)")
+    worker.wait_until_idle(10)
+    assert one(db, count) == 1
+    author.execute("DELETE FROM totals")
+    pg_trickle.reinitialize_stream_table(author, "totals")
+    worker.wait_for(lambda: differences(db, "totals") == [], 20)
