@@ -8,7 +8,7 @@ Two statements, the second with a snapshot that is younger than its locks::
 
     g   the delta, summed up for each touched group; both
     y   each added to its row                                                    (first)
-    a   what the touched groups show                                             (second)
+    a   what the touched groups show, if anything                                (second)
     x   rows of groups that show nothing any more, z  groups of which nothing is left
 """
 
@@ -19,9 +19,9 @@ from psycopg import sql
 from pg_trickle.algebra.linear import Project
 from pg_trickle.algebra.plan import Plan
 from pg_trickle.algebra.source import Opaque, Scan
-from pg_trickle.render.apply import Target, located
-from pg_trickle.render.parts import listed, names
-from pg_trickle.render.reread import show
+from pg_trickle.render.apply import Target
+from pg_trickle.render.parts import WEIGHT, listed, names
+from pg_trickle.render.reread import show, touched_keys
 from pg_trickle.render.select import CommonTables, relation
 from pg_trickle.render.stage import grouped_delta, groups
 from pg_trickle.render.store import Store, is_direct, passed, shown_by
@@ -86,27 +86,24 @@ def clear_up(final: Plan, store: Store, target: Target, change: Plan, common: Co
     common.add_writing("z", gone)
     if store.target is not None:
         return sql.SQL("SELECT count(*) FROM z")
-    shown = [column.name for _, column in target.columns]
     origin = dict(passed(final, stage))
-    located_by = {name: origin[column.name] for name, column in target.columns if name in (target.key or ())}
+    keys = {name: origin[column.name] for name, column in target.columns if name in (target.key or ())}
     common.add(
         "a",
-        sql.SQL("SELECT {shown} FROM g JOIN {state} AS s ON {match} CROSS JOIN LATERAL ({row}) AS a").format(
+        sql.SQL(
+            "SELECT {keys}, {shown}, a.{w} IS NOT NULL AS __pgt_there FROM g LEFT JOIN {state} AS s ON {match}"
+            " LEFT JOIN LATERAL ({row}) AS a ON TRUE"
+        ).format(
+            keys=touched_keys(keys),
             shown=listed(
-                sql.SQL("a.{plan} AS {name}").format(plan=sql.Identifier(plan), name=sql.Identifier(name))
-                for plan, name in zip(shown, target.names, strict=True)
+                sql.SQL("a.{plan} AS {name}").format(plan=sql.Identifier(column.name), name=sql.Identifier(name))
+                for name, column in target.columns
             ),
+            w=WEIGHT,
             state=relation(stage.state),
             match=store.match("g"),
             row=common.select(_of_state(final, stage)),
         ),
-    )
-    same = located(target, "t", "a", {name: name for name in target.key or ()})
-    common.add_writing(
-        "x",
-        sql.SQL(
-            "DELETE FROM {table} AS t USING g WHERE {match} AND NOT EXISTS (SELECT FROM a WHERE {same}) RETURNING 1"
-        ).format(table=target.table, match=located(target, "t", "g", located_by), same=same),
     )
     return show(target, common)
 

@@ -6,7 +6,7 @@ as it is.  Nobody else can write rows of that key meanwhile: whoever changed the
 ::
 
     g   the keys that the statement touched
-    a   what they show now
+    a   what they show now, or that they are not there
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pg_trickle.algebra.linear import Filter, Project
 from pg_trickle.algebra.plan import Plan, distinct
 from pg_trickle.algebra.source import Scan
 from pg_trickle.render.apply import Target, located, renamed
-from pg_trickle.render.parts import assignments, names
+from pg_trickle.render.parts import WEIGHT, assignments, listed, names
 from pg_trickle.render.select import CommonTables
 
 
@@ -34,7 +34,7 @@ def is_lookup(final: Plan, target: Target) -> bool:
 def reread(final: Plan, target: Target, change: Plan, common: CommonTables) -> sql.Composable:
     """Bring the touched keys up to date; the SELECT that counts the rows written."""
     assert target.key is not None
-    same = {name: name for name in target.key}
+    same = {name: name for name in target.names if name in target.key}
     key = names(target.key)
     common.add(
         "g",
@@ -44,28 +44,42 @@ def reread(final: Plan, target: Target, change: Plan, common: CommonTables) -> s
     )
     common.add(
         "a",
-        sql.SQL("SELECT {columns} FROM g JOIN ({rows}) AS w ON {match}").format(
+        sql.SQL(
+            "SELECT {keys}, {columns}, w.{w} IS NOT NULL AS __pgt_there FROM g LEFT JOIN ({rows}) AS w ON {match}"
+        ).format(
+            keys=touched_keys(same),
             columns=names(target.names, "w"),
+            w=WEIGHT,
             rows=renamed(target, common.select(final)),
             match=located(target, "w", "g", same),
         ),
     )
-    common.add_writing(
-        "x",
-        sql.SQL(
-            "DELETE FROM {table} AS t USING g WHERE {match} AND NOT EXISTS (SELECT FROM a WHERE {there}) RETURNING 1"
-        ).format(table=target.table, match=located(target, "t", "g", same), there=located(target, "g", "a", same)),
-    )
     return show(target, common)
 
 
+def touched_keys(columns: dict[str, str]) -> sql.Composed:
+    """The key of each touched row of the target, from ``g``, where ``columns`` names it."""
+    return listed(
+        sql.SQL("g.{column} AS {name}").format(column=sql.Identifier(column), name=sql.Identifier(f"__pgt_key_{place}"))
+        for place, column in enumerate(columns.values(), 1)
+    )
+
+
 def show(target: Target, common: CommonTables) -> sql.Composable:
-    """Put the rows ``a`` into the target, beside what ``x`` removed; the SELECT that counts, or is NULL.
+    """Put the rows ``a`` that are there into the target, and remove what is not; the SELECT that counts, or is NULL.
 
     A transaction with an older snapshot sees two rows of a key that it has written anew after another
     transaction had deleted it.  Which of them there is can't be told: it has to be done again.
     """
     assert target.key is not None
+    keyed = [name for name in target.names if name in target.key]
+    common.add_writing(
+        "x",
+        sql.SQL("DELETE FROM {table} AS t USING a WHERE NOT a.__pgt_there AND {match} RETURNING 1").format(
+            table=target.table,
+            match=located(target, "t", "a", {name: f"__pgt_key_{place}" for place, name in enumerate(keyed, 1)}),
+        ),
+    )
     key = names(target.key)
     # What is there is updated even if nothing but its key is shown: each row has to be counted.
     action = sql.SQL("DO UPDATE SET {assignments}").format(
@@ -74,11 +88,11 @@ def show(target: Target, common: CommonTables) -> sql.Composable:
     common.add_writing(
         "y",
         sql.SQL(
-            "INSERT INTO {table} ({columns}) SELECT DISTINCT ON ({key}) {columns} FROM a ORDER BY {key}"
-            " ON CONFLICT ({key}) {action} RETURNING 1"
+            "INSERT INTO {table} ({columns}) SELECT DISTINCT ON ({key}) {columns} FROM a WHERE __pgt_there"
+            " ORDER BY {key} ON CONFLICT ({key}) {action} RETURNING 1"
         ).format(table=target.table, columns=names(target.names), key=key, action=action),
     )
     return sql.SQL(
-        "SELECT CASE WHEN (SELECT count(*) FROM a) = (SELECT count(*) FROM y)"
+        "SELECT CASE WHEN (SELECT count(*) FROM a WHERE __pgt_there) = (SELECT count(*) FROM y)"
         " THEN (SELECT count(*) FROM x) + (SELECT count(*) FROM y) END"
     )
