@@ -32,6 +32,11 @@ REFUSED = {
     f"SELECT o.id FROM {ORDERS} WHERE EXISTS (SELECT 1 FROM public.items i OFFSET 2)": "OFFSET",
     f"SELECT o.paid, (SELECT sum(o.amount) FROM public.items i) AS s FROM {ORDERS}"
     " GROUP BY o.paid": "aggregate of a query around",
+    f"SELECT o.paid, (SELECT max(i.line) FROM public.items i WHERE i.line = sum(o.amount)) AS s FROM {ORDERS}"
+    " GROUP BY o.paid": "aggregate of a query around",
+    f"SELECT o.paid, (SELECT sum(g.g) FROM generate_series(1, count(o.id)) g(g)) AS s FROM {ORDERS}"
+    " GROUP BY o.paid": "aggregate of a query around",
+    f"SELECT o.id, v.x FROM {ORDERS}, (VALUES ((SELECT max(i.line) FROM public.items i)), (1)) v(x)": "VALUES with",
     f"SELECT o.id + 1 AS n, (SELECT max(i.line) FROM public.items i WHERE i.order_id = o.id + 1) AS m FROM {ORDERS}"
     " GROUP BY o.id + 1": "subquery about a grouping expression",
     f"SELECT o.id FROM {ORDERS} LEFT JOIN public.items i ON EXISTS"

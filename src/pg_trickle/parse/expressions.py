@@ -75,13 +75,21 @@ def _check_call(part: Node, context: Context) -> None:
         )
 
 
-def scalar(node: Node, scope: Scope, context: Context, *, timed: bool = False) -> Scalar:
-    """An expression over the columns in scope; ``timed``: part of a condition that may read the time."""
+def scalar(node: Node, scope: Scope, context: Context, *, timed: bool = False, is_aggregate: bool = False) -> Scalar:
+    """An expression over the columns in scope, or a whole aggregate of them.
+
+    ``timed``: it is part of a condition that may read the time.
+    """
     check(node, context, timed=timed)
     for part in outside_subqueries(node):
         if kind(part) == "sub_link":
             raise UnsupportedQuery(
                 "subquery in an expression", "it stands where no rule looks for one.", position=location(part)
+            )
+        if context.aggregates(part) and not (is_aggregate and part is node):
+            # PostgreSQL lets no other stand here.
+            raise UnsupportedQuery(
+                "aggregate of a query around", "its subquery's rows would depend on it.", position=location(part)
             )
     return _scalar(node, scope.resolve, context)
 

@@ -244,7 +244,7 @@ class Grouping:
     def _counting_real(self, node: Node) -> Scalar:
         """A whole aggregate, over just the rows that are there."""
         if self.real is None:
-            return scalar(node, self.scope, self.context)
+            return scalar(node, self.scope, self.context, is_aggregate=True)
         filtered = Node()
         filtered.CopyFrom(node)
         both = Node()
@@ -255,7 +255,7 @@ class Grouping:
             both.bool_expr.args.add().CopyFrom(held.agg_filter)
         held.agg_filter.CopyFrom(both if len(both.bool_expr.args) > 1 else both.bool_expr.args[0])
         own = Scope((Entry(_REAL, ((_REAL, self.real),)),))
-        return scalar(filtered, self.scope + own, self.context)
+        return scalar(filtered, self.scope + own, self.context, is_aggregate=True)
 
     def _argument(self, node: Node) -> Column:
         return self._item(scalar(node, self.scope, self.context), "arg").column

@@ -58,6 +58,7 @@ def refers(node: Node, scope: Scope) -> bool:
 def lateral(node: Node, plan: Plan, scope: Scope, context: Context) -> tuple[Lateral, Scope]:
     """The plan beside an item that reads nothing but its rows; and the names that the item brings."""
     _check(node)
+    _check_aggregates(node, scope, context)
     bound, used = _bound(node, scope)
     types = Types(context.request.functions, lambda name: used[name[-1]])
     described = list(_described(bound, types))
@@ -72,12 +73,14 @@ def lateral(node: Node, plan: Plan, scope: Scope, context: Context) -> tuple[Lat
 
 
 def values(statement: SelectStmt, context: Context) -> tuple[Lateral, Scope]:
-    """VALUES as a query of its own: rows that never change."""
+    """VALUES as a query of its own: rows that never change, or are made of those of a query around."""
+    if reads_tables(statement):
+        raise UnsupportedQuery("VALUES with subqueries", "they read tables, which has no delta rule.")
     node = Node()
     node.range_subselect.lateral = True
     node.range_subselect.subquery.select_stmt.CopyFrom(statement)
     del node.range_subselect.subquery.select_stmt.sort_clause[:]
-    return lateral(node, Unit(), Scope(), context)
+    return lateral(node, Unit(), Scope(outer=context.outer), context)
 
 
 def sets(plan: Plan, items: list[tuple[str, Scalar]], context: Context) -> tuple[Lateral, list[Scalar]]:
@@ -105,6 +108,16 @@ def _check(node: Node) -> None:
         limited = statement.HasField("limit_count") or statement.HasField("limit_offset")
         if limited and not statement.sort_clause:
             raise UnsupportedQuery("LIMIT without ORDER BY", "any row may be the first.")
+
+
+def _check_aggregates(node: Node, scope: Scope, context: Context) -> None:
+    """Refuse aggregates that only read what is outside of the item: a query around computes them."""
+    for part in nodes(node):
+        read = [one for one in nodes(part) if kind(one) == "column_ref"] if context.aggregates(part) else []
+        if read and all(_is_outer(one, node, scope) for one in read):
+            raise UnsupportedQuery(
+                "aggregate of a query around", "all that it reads is of that query.", position=location(part)
+            )
 
 
 def _statements(message: Message) -> Iterator[SelectStmt]:
