@@ -29,6 +29,39 @@ SELECT i.product, sum(i.price) AS total FROM public.items i GROUP BY i.product;
 --|   Project product__1="state_9_1_k1", sum__1=CASE WHEN "state_9_1_nan1" > 0 OR ("state_9_1_pinf1" > 0 AND "state_9_1_ninf1" > 0) THEN 'NaN'::numeric WHEN "state_9_1_pinf1" > 0 THEN 'Infinity'::numeric WHEN "state_9_1_ninf1" > 0 THEN '-Infinity'::numeric WHEN "state_9_1_c1" > 0 THEN "state_9_1_fs1" END
 --|     Scan state_9_1 (state_9_1_k1, state_9_1_n, state_9_1_c1, state_9_1_fs1, state_9_1_nan1, state_9_1_pinf1, state_9_1_ninf1)
 
+-- a sum of numbers with any scale is counted while only its value is told
+SELECT i.product, COALESCE(sum(i.price), 0) * 2 AS total FROM public.items i GROUP BY i.product HAVING sum(i.price) > 5;
+--| key: product
+--| captured: items (product, price)
+--| state_9_1: by product__1: n rows, c1 count, fs1 finite_sum, nan1 count_nan, pinf1 count_positive_infinity, ninf1 count_negative_infinity
+--|   Scan public.items (product__1, price__1)
+--| final:
+--|   Project product__1, total__1=COALESCE(sum__1, 0) * 2
+--|     Filter sum__1 > 5
+--|       Project product__1="state_9_1_k1", sum__1=CASE WHEN "state_9_1_nan1" > 0 OR ("state_9_1_pinf1" > 0 AND "state_9_1_ninf1" > 0) THEN 'NaN'::numeric WHEN "state_9_1_pinf1" > 0 THEN 'Infinity'::numeric WHEN "state_9_1_ninf1" > 0 THEN '-Infinity'::numeric WHEN "state_9_1_c1" > 0 THEN "state_9_1_fs1" END
+--|         Scan state_9_1 (state_9_1_k1, state_9_1_n, state_9_1_c1, state_9_1_fs1, state_9_1_nan1, state_9_1_pinf1, state_9_1_ninf1)
+
+-- its decimals are told: such a sum is added up afresh
+SELECT i.product, sum(i.price) / count(*)::numeric AS mean FROM public.items i GROUP BY i.product;
+--| key: product
+--| captured: items (product, price)
+--| state_9_1: by product__1: n rows, v1 value
+--|   Scan public.items (product__1, price__1)
+--| final:
+--|   Project product__1, mean__1=sum__1 / count__1::numeric
+--|     Project product__1="state_9_1_k1", sum__1="state_9_1_v1", count__1="state_9_1_n"
+--|       Scan state_9_1 (state_9_1_k1, state_9_1_n, state_9_1_v1)
+
+-- whoever reads a derived table may tell its decimals
+SELECT q.product, q.total FROM (SELECT i.product, sum(i.price) AS total FROM public.items i GROUP BY i.product) q;
+--| key: product
+--| captured: items (product, price)
+--| state_9_1: by product__1: n rows, v1 value
+--|   Scan public.items (product__1, price__1)
+--| final:
+--|   Project product__1="state_9_1_k1", sum__1="state_9_1_v1"
+--|     Scan state_9_1 (state_9_1_k1, state_9_1_n, state_9_1_v1)
+
 -- floats are summed up afresh
 SELECT i.product, sum(i.weight) AS total FROM public.items i GROUP BY i.product;
 --| key: product

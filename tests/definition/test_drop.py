@@ -87,6 +87,30 @@ def test_a_table_dropped_by_hand_is_tidied_up(shop: Any, author: Connection, cha
     assert shop.traces() == []
 
 
+def test_the_name_of_a_table_dropped_by_hand_is_free_at_once(shop: Any, author: Connection) -> None:
+    pg_trickle.create_stream_table(author, "st", TOTALS)
+    author.execute("DROP TABLE st")
+    pg_trickle.create_stream_table(author, "st", TOTALS)
+    shop.fresh("st")
+    shop.as_("pgtrickle_worker").execute("SELECT pgtrickle_changes.worker_housekeeping()")
+    shop.fresh("st")
+    pg_trickle.drop_stream_table(author, "st")
+    assert shop.traces() == []
+
+
+def test_names_can_be_swapped_and_given_away(shop: Any, author: Connection) -> None:
+    pg_trickle.create_stream_table(author, "st", TOTALS)
+    pg_trickle.create_stream_table(author, "other", "SELECT id FROM customers")
+    author.execute("ALTER TABLE st RENAME TO tmp; ALTER TABLE other RENAME TO st; ALTER TABLE tmp RENAME TO other")
+    pg_trickle.alter_stream_table(author, "st", schedule="5s")
+    for name in ("st", "other"):
+        shop.fresh(name)
+    author.execute("ALTER TABLE other RENAME TO kept")
+    pg_trickle.create_stream_table(author, "other", "SELECT count(*) AS n FROM customers")
+    for name in ("st", "other", "kept"):
+        shop.fresh(name)
+
+
 def test_a_source_can_be_dropped_when_nobody_reads_it_any_more(shop: Any, author: Connection, fails: Fails) -> None:
     pg_trickle.create_stream_table(author, "st", TOTALS)
     fails("2BP01", shop.superuser.execute, "DROP TABLE orders")

@@ -40,6 +40,8 @@ STEPS = (
     "UPDATE t SET i = i + 10, n = n + 10, s = s + 1",
     "DELETE FROM t WHERE id = 1",
     "UPDATE t SET g = 1 WHERE g IS NULL",
+    "INSERT INTO t (id, g, u) SELECT 8, g, 0.12345678901234567890123456 FROM generate_series(1, 3) AS g",
+    "DELETE FROM t WHERE id = 8",
     "DELETE FROM t WHERE id = 5; UPDATE t SET x = 'abc', y = NOT y",
     "UPDATE t SET i = NULL, s = NULL, b = NULL, n = NULL, x = NULL WHERE id IN (2, 6)",
     "INSERT INTO t SELECT * FROM t",
@@ -75,6 +77,10 @@ OTHERS = {
     " round(regr_slope(f, i)::numeric, 9) AS r, round(covar_pop(i, s)::numeric, 9) AS v, regr_count(f, i) AS k,"
     " round(regr_r2(i, s)::numeric, 9) AS r2, sum(f::real) AS fr",
     "unscaled": "avg(u) AS a, stddev(u) AS d, sum(DISTINCT u) AS s",
+    # The decimals of a sum are those of its longest number, which may leave.
+    "spelled sums": "sum(u)::text AS t, sum(u) / 7 AS q, scale(sum(u)) AS s, (sum(u) FILTER (WHERE y))::text AS f",
+    "sums by value": "trim_scale(coalesce(sum(u), 0) + 1) AS c, round(sum(u), 1)::text AS r, sum(u)::float8 / 7 AS f,"
+    " (sum(u) > 2)::text AS b, sum(u)::numeric(20, 4) / 7 AS n, trim_scale(abs(- sum(u)) * 2) AS a",
     "documents": "jsonb_agg(j ORDER BY id) AS a, jsonb_object_agg(id, x ORDER BY id) AS o,"
     " json_agg(i ORDER BY id)::text AS t",
     "of one's own": "longest(x ORDER BY id) AS l, count(*) AS n",
@@ -86,6 +92,10 @@ QUERIES = {
     **{f"{name}, of all": f"SELECT {calls} FROM t" for name, calls in (COUNTED | OTHERS).items()},
     **{f"{name}, in sets": f"SELECT g, y, {calls} FROM t GROUP BY CUBE (g, y)" for name, calls in COUNTED.items()},
     "HAVING": "SELECT g FROM t GROUP BY g HAVING count(DISTINCT x) > 1 AND stddev(i) > 0",
+    "HAVING by decimals": "SELECT g FROM t GROUP BY g HAVING length(sum(u)::text) > 3",
+    "sums spelled above": "SELECT q.g, q.s::text AS s FROM (SELECT g, sum(u) AS s FROM t GROUP BY g) q",
+    "spelled sums in sets": "SELECT g, y, sum(u)::text AS s FROM t GROUP BY CUBE (g, y)",
+    "sums spelled for each outer row": "SELECT o.id, (SELECT sum(t.u)::text FROM t WHERE t.g = o.g) AS s FROM t o",
     "grouped again": "SELECT q.c, trim_scale(sum(q.v)) AS v"
     " FROM (SELECT g, count(DISTINCT x) AS c, variance(i) AS v FROM t GROUP BY g) q GROUP BY 1",
     "for each outer row": "SELECT o.id, (SELECT count(DISTINCT t.x) FROM t WHERE t.g = o.g) AS c,"

@@ -12,14 +12,14 @@ from pg_trickle.parse.subqueries import Lowering
 from pg_trickle.parse.tree import conjuncts, kind, outside_subqueries, printed, rebuilt
 
 
-def grouped(statement: SelectStmt, below: Lowering) -> tuple[Lowering, list[Node]]:
-    """The groups that satisfy HAVING, and the select list to be taken over them."""
+def grouped(statement: SelectStmt, below: Lowering, *, by_value: bool) -> tuple[Lowering, list[Node]]:
+    """The groups that satisfy HAVING, and the select list to be taken over them; ``by_value``: equal ones will do."""
     keys = [below.value(node) for node in statement.group_clause]
     targets = [_prepared(node.res_target.val, below) for node in statement.target_list]
     conditions = conjuncts(statement.having_clause) if statement.HasField("having_clause") else ()
     having = [_prepared(node, below) for node in conditions]
     grouping = Grouping(below.scope, below.context)
-    grouping.expect([*targets, *having])
+    grouping.expect(targets, having, by_value=by_value)
     grouping.add_keys(keys, is_distinct=statement.group_distinct)
     for node in (*targets, *having):
         grouping.add_expression(node, timed=node in having)

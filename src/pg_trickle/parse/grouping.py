@@ -17,8 +17,9 @@ from pg_trickle.parse.expressions import check, over_columns, resolved, scalar
 from pg_trickle.parse.grouping_sets import Copies, Sets, expanded
 from pg_trickle.parse.laterals import sets
 from pg_trickle.parse.scope import JSON_AGGREGATES, Context, Entry, Scope
+from pg_trickle.parse.spelling import spelled
 from pg_trickle.parse.tree import (
-    children,
+    below,
     column_reference,
     inner,
     is_expression,
@@ -51,9 +52,18 @@ class Grouping:
     real: Column | None = None
     distincts: dict[tuple[str, str | None], Distinct] = field(default_factory=dict)
     tells_distinct: bool = False
+    # Aggregates of which more is told than the value.
+    told: frozenset[str] = frozenset()
 
-    def expect(self, expressions: list[Node]) -> None:
-        """Look at what is to be computed: distinct values are counted apart, unless groups are read again anyway."""
+    def expect(self, targets: list[Node], having: list[Node], *, by_value: bool) -> None:
+        """Look at what is to be computed: distinct values are counted apart, unless groups are read again anyway.
+
+        ``by_value``: of the outputs, equal ones will do.
+        """
+        told = [node for one in targets for node in spelled(one, self._is_aggregate, by_value=by_value)]
+        told += [node for one in having for node in spelled(one, self._is_aggregate, by_value=True)]
+        self.told = frozenset(self._text(node) for node in told)
+        expressions = [*targets, *having]
         calls = [node for one in expressions for node in outside_subqueries(one) if self._is_aggregate(node)]
         self.tells_distinct = any(node.func_call.agg_distinct for node in calls)
         if any(self._rule(node) is Rule.RECOMPUTE for node in calls):
@@ -163,7 +173,7 @@ class Grouping:
             self.add_key(node)
             return
         # Of a subquery, what it is compared with.
-        for part in [node.sub_link.testexpr] if kind(node) == "sub_link" else _below(node):
+        for part in [node.sub_link.testexpr] if kind(node) == "sub_link" else below(node):
             self._collect(part)
 
     def require(self, read: Column) -> None:
@@ -272,19 +282,8 @@ class Grouping:
         call = node.func_call
         types = Types(self.context.request.functions, self.scope.resolve)
         rule = rule_of(call, self.context.functions(strings(list(call.funcname))), types)
+        if rule is Rule.SUM and types.of(call.args[0]).scale is None and self._text(node) in self.told:
+            return Rule.RECOMPUTE
         if not call.agg_distinct or rule is Rule.RECOMPUTE or ignores_distinct(rule):
             return rule
         return rule if self.tells_distinct and can_be_distinct(call.args[0], types) else Rule.RECOMPUTE
-
-
-def _below(node: Node) -> list[Node]:
-    """The outermost nodes strictly inside a node."""
-    found: list[Node] = []
-    pending = list(children(node))
-    while pending:
-        part = pending.pop(0)
-        if isinstance(part, Node):
-            found.append(part)
-        else:
-            pending[:0] = children(part)
-    return found

@@ -109,7 +109,7 @@ def _plain(statement: SelectStmt, context: Context, expected: Expected = None) -
     if is_windowed(statement):
         plan, outputs = windowed(statement, context, expected, _plain)
     else:
-        plan, outputs = _unwindowed(statement, context)
+        plan, outputs = _unwindowed(statement, context, by_value=expected is not None)
     names = tuple(target.name or _implied_name(target.val) for target in targets)
     _check_order(statement, context)
     query = _projected(*_without_sets(plan, names, outputs, context), context.namer)
@@ -141,15 +141,15 @@ def _without_sets(
     return beside, names, tuple(shown.get(place, value) for place, value in enumerate(values))
 
 
-def _unwindowed(statement: SelectStmt, context: Context) -> tuple[Plan, tuple[Scalar, ...]]:
-    """The plan before the outputs are computed, and the outputs over it."""
+def _unwindowed(statement: SelectStmt, context: Context, *, by_value: bool) -> tuple[Plan, tuple[Scalar, ...]]:
+    """The plan before the outputs are computed, and the outputs over it; ``by_value``: nothing reads them any more."""
     plan, scope = from_clause(list(statement.from_clause), context, _nested)
     lowering = Lowering(plan, replace(scope, outer=context.outer), context, _nested)
     for part in conjuncts(statement.where_clause) if statement.HasField("where_clause") else ():
         lowering.keep(part)
     listed = [node.res_target.val for node in statement.target_list]
     if _is_grouped(statement, context):
-        lowering, listed = grouped(statement, lowering)
+        lowering, listed = grouped(statement, lowering, by_value=by_value)
     outputs = tuple(map(lowering.scalar, listed))
     return lowering.plan, outputs
 

@@ -63,6 +63,19 @@ def nodes(message: Message) -> Iterator[Node]:
         yield from nodes(child)
 
 
+def below(node: Node) -> list[Node]:
+    """The outermost nodes strictly inside a node."""
+    found: list[Node] = []
+    pending = list(children(node))
+    while pending:
+        part = pending.pop(0)
+        if isinstance(part, Node):
+            found.append(part)
+        else:
+            pending[:0] = children(part)
+    return found
+
+
 def outside_subqueries(message: Message) -> Iterator[Node]:
     """Every node at or below a message that belongs to this query, not to one inside it."""
     if isinstance(message, Node):

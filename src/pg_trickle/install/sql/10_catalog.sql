@@ -41,10 +41,10 @@ CREATE TABLE pgtrickle.pgt_stream_tables (
     consecutive_errors     integer     NOT NULL DEFAULT 0 CHECK (consecutive_errors >= 0),
     full_ms                float8,
     differential_ms_per_row float8,
-    created_at             timestamptz NOT NULL DEFAULT now(),
-    UNIQUE (pgt_schema, pgt_name)
+    created_at             timestamptz NOT NULL DEFAULT now()
 );
 COMMENT ON TABLE pgtrickle.pgt_stream_tables IS 'The stream tables: definition, state and how far each has got';
+COMMENT ON COLUMN pgtrickle.pgt_stream_tables.pgt_name IS 'The last known name; not unique: tables dropped or renamed by hand are followed later, and pgt_relid tells which it is';
 COMMENT ON COLUMN pgtrickle.pgt_stream_tables.paused IS 'Suspended by pause_all, and to go on with resume_all';
 COMMENT ON COLUMN pgtrickle.pgt_stream_tables.frontier IS 'What the contents reflect: the transactions this snapshot sees, and no others (see also frontier_xid)';
 COMMENT ON COLUMN pgtrickle.pgt_stream_tables.frontier_xid IS 'The refreshing transaction itself: of its changes those up to frontier_seqs are in';
