@@ -55,8 +55,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("major", majors, ids=[f"pg{major}" for major in majors])
 
 
-def _can(binaries: Binaries, *, since: int = OLDEST, until: int = NEWEST, icu: bool = False) -> bool:
-    return since <= binaries.major <= until and (not icu or _has_icu(binaries.bin))
+def _can(
+    binaries: Binaries, *, since: int = OLDEST, until: int = NEWEST, icu: bool = False, extension: str | None = None
+) -> bool:
+    return (
+        since <= binaries.major <= until
+        and (not icu or _has_icu(binaries.bin))
+        and (extension is None or (binaries.share / "extension" / f"{extension}.control").exists())
+    )
 
 
 @cache

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import psycopg
 import pytest
+
+from pg_trickle.install.install import extension_script
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
@@ -54,10 +57,15 @@ def test_only_the_superuser_owns_the_functions(db: Connection) -> None:
     assert names(db, "p.proowner <> 10") == []
 
 
-def test_public_functions_are_commented(db: Connection) -> None:
-    uncommented = """p.pronamespace = 'pgtrickle'::pg_catalog.regnamespace
-                     AND pg_catalog.obj_description(p.oid, 'pg_proc') IS NULL"""
-    assert names(db, uncommented) == []
+UNCOMMENTED = "pg_catalog.obj_description(p.oid, 'pg_proc') IS NULL"
+
+
+def test_every_function_is_commented(db: Connection) -> None:
+    assert names(db, UNCOMMENTED) == []
+
+
+def test_generated_functions_are_commented(generated: Connection) -> None:
+    assert names(generated, UNCOMMENTED) == []
 
 
 def test_public_relations_are_commented(db: Connection) -> None:
@@ -95,3 +103,14 @@ def test_public_may_not_create_in_the_schemas(db: Connection) -> None:
     finally:
         db.execute("DROP ROLE pgt_nobody_special")
     assert allowed is False
+
+
+def test_every_function_declares_its_volatility() -> None:
+    """VOLATILE is what PostgreSQL takes an oversight for."""
+    heads = re.findall(
+        r"^ *CREATE (?:OR REPLACE )?FUNCTION +(pgtrickle\w*\.\w+)(.*?)\bAS (?:\$|')",
+        extension_script(),
+        re.DOTALL | re.MULTILINE,
+    )
+    assert len(heads) > 200
+    assert [name for name, words in heads if not re.search(r"\b(IMMUTABLE|STABLE|VOLATILE)\b", words)] == []

@@ -178,14 +178,15 @@ CREATE FUNCTION pgtrickle_changes.close_function(p_function regprocedure) RETURN
 AS $$
 -- Whoever calls a function that runs as its owner has the owner's rights: nobody else may, whatever default privileges say.
 DECLARE
-    v_grantee text;
+    v_grantee oid;
 BEGIN
     FOR v_grantee IN
-        SELECT DISTINCT CASE g.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(g.grantee)) END
+        SELECT DISTINCT g.grantee
           FROM pg_proc AS p CROSS JOIN LATERAL aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) AS g
          WHERE p.oid = p_function AND g.grantee <> p.proowner
     LOOP
-        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM %s', p_function, v_grantee);
+        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM %s', p_function,
+                       CASE v_grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(v_grantee)) END);
     END LOOP;
 END
 $$;

@@ -6,27 +6,24 @@ CREATE FUNCTION pgtrickle_changes.base_type(p_type oid) RETURNS oid
     LANGUAGE plpgsql STABLE STRICT
     SET search_path = pg_catalog, pg_temp
 AS $$
--- The type under a domain, or under a domain over a domain.
 DECLARE
     v_type oid := p_type;
-    v_base oid;
+    v_base oid := p_type;
 BEGIN
-    LOOP
-        SELECT t.typbasetype INTO v_base FROM pg_type AS t WHERE t.oid = v_type;
-        IF coalesce(v_base, 0) = 0 THEN
-            RETURN v_type;
-        END IF;
+    WHILE coalesce(v_base, 0) <> 0 LOOP
         v_type := v_base;
+        SELECT t.typbasetype INTO v_base FROM pg_type AS t WHERE t.oid = v_type;
     END LOOP;
+    RETURN v_type;
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.base_type IS 'The type under a domain, or under a domain over a domain';
 
 CREATE FUNCTION pgtrickle_changes.has_default_class(p_type oid, p_method name) RETURNS boolean
     LANGUAGE plpgsql STABLE STRICT
     SET search_path = pg_catalog, pg_temp
     SET plan_cache_mode = force_generic_plan
 AS $$
--- Whether values of a type have an order (btree) or a hash: by an operator class of its own, or of what it is made of.
 DECLARE
     v_base oid := pgtrickle_changes.base_type(p_type);
     v_type pg_type;
@@ -57,6 +54,7 @@ BEGIN
     END CASE;
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.has_default_class IS 'Whether values of a type have an order (btree) or a hash: by an operator class of its own, or of what it is made of';
 
 CREATE FUNCTION pgtrickle_changes.type_facts(p_type oid, p_collation oid, OUT base text, OUT identity text, OUT orderable boolean, OUT hashable boolean)
     LANGUAGE plpgsql STABLE
@@ -94,6 +92,7 @@ BEGIN
         ELSE 'text' END;
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.type_facts IS 'How values of a type are told apart, ordered and hashed';
 
 CREATE FUNCTION pgtrickle_changes.column_facts(p_relations oid[]) RETURNS TABLE (relid oid, columns jsonb)
     LANGUAGE plpgsql STABLE STRICT
@@ -129,6 +128,7 @@ BEGIN
          GROUP BY a.attrelid;
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.column_facts IS 'The columns of relations as a compile request lists them';
 
 CREATE FUNCTION pgtrickle_changes.may_hold_null(p_relation oid, p_column smallint) RETURNS boolean
     LANGUAGE plpgsql STABLE STRICT
@@ -143,6 +143,7 @@ BEGIN
          WHERE k.conrelid = p_relation AND k.contype = 'n' AND NOT k.convalidated AND k.conkey = ARRAY[p_column]);
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.may_hold_null IS 'Whether a column may hold NULL although it is declared NOT NULL';
 
 CREATE FUNCTION pgtrickle_changes.key_facts(p_relations oid[]) RETURNS TABLE (relid oid, keys jsonb)
     LANGUAGE plpgsql STABLE STRICT
@@ -168,13 +169,13 @@ BEGIN
          GROUP BY k.indrelid;
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.key_facts IS 'The unique keys of relations as a compile request lists them';
 
 CREATE FUNCTION pgtrickle_changes.relations_below(p_relation oid) RETURNS TABLE (relid oid)
     LANGUAGE plpgsql STABLE STRICT
     SET search_path = pg_catalog, pg_temp
     SET plan_cache_mode = force_generic_plan
 AS $$
--- A relation and its partitions or children, at any depth.
 BEGIN
     RETURN QUERY
         WITH RECURSIVE below(relid) AS (
@@ -185,6 +186,7 @@ BEGIN
         SELECT b.relid FROM below AS b;
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.relations_below IS 'A relation and its partitions or children, at any depth';
 
 CREATE FUNCTION pgtrickle_changes.relation_closure(p_view oid) RETURNS TABLE (relid oid, columns smallint[], below_view boolean, below_foreign_view boolean)
     LANGUAGE plpgsql STABLE STRICT
@@ -217,6 +219,7 @@ BEGIN
          GROUP BY d.refobjid;
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.relation_closure IS 'Every relation in a view and in the views below it, and which of its columns are read';
 
 CREATE FUNCTION pgtrickle_changes.function_oids(p_view oid) RETURNS oid[]
     LANGUAGE plpgsql STABLE STRICT
@@ -244,6 +247,7 @@ BEGIN
          WHERE o.oid <> 0);
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.function_oids IS 'The functions, aggregates and operators'' functions that a view calls, and the views below it';
 
 CREATE FUNCTION pgtrickle_changes.canonical_text(p_view oid) RETURNS text
     LANGUAGE plpgsql STABLE STRICT
@@ -261,6 +265,7 @@ BEGIN
     RETURN rtrim(pg_get_viewdef(p_view), '; ');
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.canonical_text IS 'A view''s query with every name qualified';
 
 CREATE FUNCTION pgtrickle_changes.relation_kind(p_relation oid) RETURNS text
     LANGUAGE plpgsql STABLE STRICT
@@ -284,26 +289,26 @@ BEGIN
           FROM pg_class AS c WHERE c.oid = p_relation);
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.relation_kind IS 'The kind of a relation as a compile request says it';
 
 CREATE FUNCTION pgtrickle_changes.row_security_applies(p_owner oid, p_relation oid) RETURNS boolean
     LANGUAGE plpgsql STABLE STRICT
     SET search_path = pg_catalog, pg_temp
     SET plan_cache_mode = force_generic_plan
 AS $$
--- Whether policies of a table decide what a role sees of it: PostgreSQL's own rule.
 BEGIN
     RETURN (SELECT c.relrowsecurity AND NOT o.rolsuper AND NOT o.rolbypassrls
                    AND (c.relforcerowsecurity OR NOT pg_has_role(p_owner, c.relowner, 'USAGE'))
               FROM pg_class AS c CROSS JOIN pg_authid AS o WHERE c.oid = p_relation AND o.oid = p_owner);
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.row_security_applies IS 'Whether policies of a table decide what a role sees of it: PostgreSQL''s own rule';
 
 CREATE FUNCTION pgtrickle_changes.policies_for(p_owner oid, p_relation oid) RETURNS SETOF pg_policy
     LANGUAGE plpgsql STABLE STRICT
     SET search_path = pg_catalog, pg_temp
     SET plan_cache_mode = force_generic_plan
 AS $$
--- The policies of a table that count when a role reads it.
 BEGIN
     RETURN QUERY
         SELECT p.* FROM pg_policy AS p
@@ -311,6 +316,7 @@ BEGIN
            AND EXISTS (SELECT FROM unnest(p.polroles) AS r(id) WHERE r.id = 0 OR pg_has_role(p_owner, r.id, 'USAGE'));
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.policies_for IS 'The policies of a table that count when a role reads it';
 
 CREATE FUNCTION pgtrickle_changes.policy_filter(p_owner oid, p_relation oid, OUT predicate text, OUT columns smallint[], OUT version text,
     OUT may_fail boolean, OUT reason text)
@@ -367,6 +373,7 @@ BEGIN
      WHERE p.oid IN (SELECT a.oid FROM pgtrickle_changes.policies_for(p_owner, p_relation) AS a);
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.policy_filter IS 'Which rows of a table its policies let a role see, as a condition on a row; or why that is no condition';
 
 CREATE FUNCTION pgtrickle_changes.opaque_reason(p_owner oid, p_relation oid, p_columns smallint[], p_below_view boolean,
     p_below_foreign_view boolean) RETURNS text
@@ -374,7 +381,6 @@ CREATE FUNCTION pgtrickle_changes.opaque_reason(p_owner oid, p_relation oid, p_c
     SET search_path = pg_catalog, pg_temp
     SET plan_cache_mode = force_generic_plan
 AS $$
--- Why the changes of a relation can't be used on the owner's behalf; NULL when they can.
 DECLARE
     v_class pg_class;
     v_below text;
@@ -424,6 +430,7 @@ BEGIN
     RETURN NULL;
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.opaque_reason IS 'Why the changes of a relation can''t be used on the owner''s behalf; NULL when they can';
 
 CREATE FUNCTION pgtrickle_changes.may_read(p_owner oid, p_relation oid, p_columns smallint[], p_whole boolean) RETURNS boolean
     LANGUAGE plpgsql STABLE STRICT
@@ -442,6 +449,7 @@ BEGIN
           FROM pg_class AS c WHERE c.oid = p_relation);
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.may_read IS 'Whether a role may read columns of a relation, or all of it';
 
 CREATE FUNCTION pgtrickle_changes.relation_facts(p_owner oid, p_view oid) RETURNS jsonb
     LANGUAGE plpgsql STABLE STRICT
@@ -481,6 +489,7 @@ BEGIN
           LEFT JOIN pgtrickle_changes.key_facts(v_relations) AS k ON k.relid = c.oid);
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.relation_facts IS 'The relations of a view as a compile request lists them';
 
 CREATE FUNCTION pgtrickle_changes.function_facts(p_view oid) RETURNS jsonb
     LANGUAGE plpgsql STABLE STRICT
@@ -505,6 +514,7 @@ BEGIN
          WHERE p.oid = ANY (v_functions));
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.function_facts IS 'The functions of a view as a compile request lists them';
 
 CREATE FUNCTION pgtrickle_changes.compile_request(p_owner oid, p_view oid, p_id bigint, p_schema text, p_name text) RETURNS jsonb
     LANGUAGE plpgsql STABLE STRICT
@@ -548,6 +558,7 @@ BEGIN
         SELECT 'e' || e.oid || ':' || e.xmin FROM within AS w JOIN pg_enum AS e ON e.enumtypid = w.oid);
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.type_versions IS 'The versions of the catalog rows that make a type what it is';
 
 CREATE FUNCTION pgtrickle_changes.fingerprint(p_id bigint) RETURNS text
     LANGUAGE plpgsql STABLE STRICT

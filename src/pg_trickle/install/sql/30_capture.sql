@@ -30,6 +30,7 @@ AS $$
           WHERE c.buffer = format('changes_%s', p_source)),
         format('changes_%s', p_source)::name)
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.buffer_name IS 'The name of the change buffer of a source for an owner';
 
 CREATE FUNCTION pgtrickle_changes.capture_identity(p_type oid, p_collation oid) RETURNS text
     LANGUAGE sql STABLE
@@ -48,6 +49,7 @@ AS $$
         WHEN p_type IN ('float4'::regtype, 'float8'::regtype) THEN 'bits'
         ELSE 'text' END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.capture_identity IS 'How an UPDATE''s capture tells values of a type apart that are equal but not the same';
 
 CREATE FUNCTION pgtrickle_changes.column_type(p_type oid, p_typmod integer, p_collation oid) RETURNS text
     LANGUAGE sql STABLE
@@ -58,6 +60,7 @@ AS $$
           FROM pg_collation AS c JOIN pg_namespace AS n ON n.oid = c.collnamespace
          WHERE c.oid = p_collation AND c.oid <> (SELECT t.typcollation FROM pg_type AS t WHERE t.oid = p_type)), '')
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.column_type IS 'A column''s type and collation, as CREATE TABLE takes them';
 
 CREATE FUNCTION pgtrickle_changes.capture_columns(p_source oid, p_owner oid)
     RETURNS TABLE (attnum smallint, source_column name, buffer_column name, type text, expression text,
@@ -74,6 +77,7 @@ BEGIN
          WHERE d.source_relid = p_source AND d.captured AND st.owner_oid = p_owner)) AS c;
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.capture_columns IS 'The columns that a change buffer has to hold';
 
 CREATE FUNCTION pgtrickle_changes.read_columns(p_source oid, p_columns text[])
     RETURNS TABLE (attnum smallint, source_column name, buffer_column name, type text, expression text,
@@ -109,12 +113,12 @@ AS $$
       JOIN pg_type AS t ON t.oid = b.typid AND t.typtype <> 'd'
      ORDER BY n.attnum
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.read_columns IS 'Columns of a source, and how a change buffer stores them';
 
 CREATE FUNCTION pgtrickle_changes.capture_filter(p_source oid, p_owner oid, OUT predicate text, OUT columns smallint[], OUT version text, OUT may_fail boolean)
     LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, pg_temp
 AS $$
--- Which changed rows the owner may see, where policies decide; NULL where they don't.
 BEGIN
     columns := '{}';
     may_fail := false;
@@ -125,6 +129,7 @@ BEGIN
     END IF;
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.capture_filter IS 'Which changed rows the owner may see, where policies decide; NULL where they don''t';
 
 CREATE FUNCTION pgtrickle_changes.policies_hold(p_source oid, p_owner oid) RETURNS text
     LANGUAGE plpgsql STABLE
@@ -148,6 +153,7 @@ BEGIN
         ' OPERATOR(pg_catalog.=) %2$L', p_source, v_version);
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.policies_hold IS 'The condition, as SQL, that the owner sees of the source what he saw when it was last looked at';
 
 CREATE FUNCTION pgtrickle_changes.capture_state(p_source oid, p_owner oid, p_buffer name) RETURNS text
     LANGUAGE plpgsql STABLE
@@ -190,12 +196,12 @@ BEGIN
         greatest(v_last, (SELECT max(s.attnum) FROM pg_attribute AS s WHERE s.attrelid = p_source)), v_last);
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.capture_state IS 'The condition, as SQL, on which a change is captured; NULL when the buffer isn''t what the engine made';
 
 CREATE FUNCTION pgtrickle_changes.capture_is_allowed(p_source oid, p_owner oid) RETURNS text
     LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, pg_temp
 AS $$
--- The condition, as SQL, that the owner may see what is about to be captured.
 DECLARE
     v_columns text;
 BEGIN
@@ -209,6 +215,7 @@ BEGIN
                   pgtrickle_changes.policies_hold(p_source, p_owner));
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.capture_is_allowed IS 'The condition, as SQL, that the owner may see what is about to be captured';
 
 CREATE FUNCTION pgtrickle_changes.capture_body(p_source oid, p_owner oid, p_buffer name, p_event text, p_mode text) RETURNS text
     LANGUAGE plpgsql STABLE
@@ -339,6 +346,7 @@ BEGIN
         CASE WHEN v_where <> '' THEN E'#variable_conflict use_column\n' ELSE '' END, v_sequence::text, p_source);
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.capture_body IS 'The body of a capture function';
 
 CREATE FUNCTION pgtrickle_changes.capture_guard(p_function oid) RETURNS text
     LANGUAGE plpgsql STABLE STRICT
@@ -362,6 +370,7 @@ BEGIN
             md5(regexp_replace(v_quoted, E'\n RETURNS "trigger"\n', E'\n RETURNS "pg_catalog"."trigger"\n'))]);
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.capture_guard IS 'The WHEN of a capture''s trigger: its function is the one that the engine made';
 
 CREATE FUNCTION pgtrickle_changes.capture_functions(p_buffer name) RETURNS name[]
     LANGUAGE plpgsql IMMUTABLE STRICT
@@ -373,6 +382,7 @@ BEGIN
     RETURN ARRAY[v_prefix || '_ins', v_prefix || '_upd', v_prefix || '_del', v_prefix || '_trunc']::name[];
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.capture_functions IS 'The names of a capture''s functions, by event';
 
 CREATE FUNCTION pgtrickle_changes.capture_triggers(p_buffer name, p_source oid, p_relation oid) RETURNS name[]
     LANGUAGE plpgsql STABLE STRICT
@@ -391,6 +401,7 @@ BEGIN
                  'pg_trickle_cdc_del' || v_suffix, 'pg_trickle_cdc_trunc' || v_suffix]::name[];
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.capture_triggers IS 'The names of a capture''s triggers on a relation, by event';
 
 CREATE FUNCTION pgtrickle_changes.capture_relations(p_source oid) RETURNS oid[]
     LANGUAGE plpgsql STABLE
@@ -406,6 +417,7 @@ BEGIN
                   WHERE c.relpersistence <> 't' ORDER BY c.oid);
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.capture_relations IS 'The source, and the partitions or children below it, which can be written by themselves';
 
 CREATE FUNCTION pgtrickle_changes.capture_stamp(p_source oid, p_buffer name, p_attnums smallint[]) RETURNS text
     LANGUAGE plpgsql STABLE
@@ -446,13 +458,13 @@ BEGIN
         (SELECT string_agg(s.srsubid::text, ',' ORDER BY s.srsubid) FROM pg_subscription_rel AS s WHERE s.srrelid = p_source)));
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.capture_stamp IS 'The version of everything that a capture consists of';
 
 CREATE FUNCTION pgtrickle_changes.capture_drift(p_source oid, p_owner oid) RETURNS text
     LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, pg_temp
     SET quote_all_identifiers = off
 AS $$
--- NULL when changes of the source have been captured without a gap since the capture was made; else what is wrong.
 DECLARE
     v_capture pgtrickle.pgt_captures;
 BEGIN
@@ -493,6 +505,7 @@ BEGIN
         'its triggers, its partitions or its change buffer were altered');
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.capture_drift IS 'NULL when changes of the source have been captured without a gap since the capture was made; else what is wrong';
 
 CREATE FUNCTION pgtrickle_changes.capture_mode(p_source oid) RETURNS text
     LANGUAGE sql STABLE
@@ -506,12 +519,12 @@ AS $$
                 THEN 'row' ELSE 'statement' END
       FROM pg_class AS c WHERE c.oid = p_source
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.capture_mode IS 'Whether a source is captured by statement or by row triggers';
 
 CREATE FUNCTION pgtrickle_changes.sync_capture(p_source oid, p_owner oid) RETURNS void
     LANGUAGE plpgsql VOLATILE
     SET search_path = pg_catalog, pg_temp
 AS $$
--- Make the capture what the owner's stream tables need, or drop it when none needs it.
 DECLARE
     v_source  text;
     v_columns text[];
@@ -547,7 +560,7 @@ BEGIN
         -- Waits for running writers and keeps new ones out: what is read afterwards and what is captured from now on
         -- join without a gap.
         IF v_attempt = 1 THEN
-            EXECUTE format('LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE', v_source);
+            EXECUTE format('LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE', p_source::regclass);
         END IF;
     END LOOP;
 
@@ -592,6 +605,7 @@ BEGIN
                                 WHERE o.name = n.name AND o.attnum = n.attnum)));
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.sync_capture IS 'Make the capture what the owner''s stream tables need, or drop it when none needs it';
 
 CREATE FUNCTION pgtrickle_changes.captured_meanwhile(p_source oid) RETURNS void
     LANGUAGE plpgsql STABLE
@@ -603,6 +617,7 @@ BEGIN
         USING ERRCODE = 'serialization_failure', DETAIL = 'Another owner began to capture it at the same moment.', HINT = 'Try again.';
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.captured_meanwhile IS 'Raises that another owner began to capture a source at the same moment';
 
 CREATE FUNCTION pgtrickle_changes.sync_buffer(p_source oid, p_owner oid, p_buffer name) RETURNS void
     LANGUAGE plpgsql VOLATILE
@@ -666,6 +681,7 @@ BEGIN
     PERFORM pgtrickle_changes.revoke_strangers(v_table::regclass);
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.sync_buffer IS 'Gives a change buffer the columns, the index and the owner that it has to have';
 
 CREATE FUNCTION pgtrickle_changes.revoke_strangers(p_relation regclass) RETURNS void
     LANGUAGE plpgsql VOLATILE
@@ -673,17 +689,19 @@ CREATE FUNCTION pgtrickle_changes.revoke_strangers(p_relation regclass) RETURNS 
 AS $$
 -- Default privileges of the installing superuser must not open what belongs to the owner alone.
 DECLARE
-    v_grantee text;
+    v_grantee oid;
 BEGIN
     FOR v_grantee IN
-        SELECT DISTINCT CASE g.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(g.grantee)) END
+        SELECT DISTINCT g.grantee
           FROM pg_class AS c CROSS JOIN LATERAL aclexplode(c.relacl) AS g
          WHERE c.oid = p_relation AND g.grantee <> c.relowner
     LOOP
-        EXECUTE format('REVOKE ALL ON %s FROM %s', p_relation, v_grantee);
+        EXECUTE format('REVOKE ALL ON %s FROM %s', p_relation,
+                       CASE v_grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(v_grantee)) END);
     END LOOP;
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.revoke_strangers IS 'Takes a relation from everybody but its owner';
 
 CREATE FUNCTION pgtrickle_changes.sync_triggers(p_source oid, p_owner oid, p_buffer name, p_mode text) RETURNS void
     LANGUAGE plpgsql VOLATILE
@@ -728,6 +746,7 @@ BEGIN
                  ELSE '' END,
             pgtrickle_changes.capture_body(p_source, p_owner, p_buffer, v_events[v_i], p_mode));
         EXECUTE format('ALTER FUNCTION %s() OWNER TO %I', v_function, pg_get_userbyid(p_owner));
+        EXECUTE format('COMMENT ON FUNCTION %s() IS %L', v_function, format('pg_trickle: captures changes of %s', p_source::regclass));
         PERFORM pgtrickle_changes.close_function(format('%s()', v_function)::regprocedure);
         v_guard := pgtrickle_changes.capture_guard(format('%s()', v_function)::regprocedure);
 
@@ -750,6 +769,7 @@ BEGIN
     END LOOP;
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.sync_triggers IS 'Makes the functions and triggers of a capture';
 
 CREATE FUNCTION pgtrickle_changes.drop_triggers(p_source oid, p_buffer name, p_keep_statement boolean) RETURNS void
     LANGUAGE plpgsql VOLATILE
@@ -776,6 +796,7 @@ BEGIN
     END LOOP;
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.drop_triggers IS 'Drops the triggers of a capture, wherever they are';
 
 CREATE FUNCTION pgtrickle_changes.drop_capture(p_source oid, p_owner oid) RETURNS void
     LANGUAGE plpgsql VOLATILE
@@ -797,3 +818,4 @@ BEGIN
     EXECUTE format('DROP TABLE IF EXISTS pgtrickle_changes.%I', v_buffer);
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.drop_capture IS 'Drops a capture: triggers, functions and buffer';

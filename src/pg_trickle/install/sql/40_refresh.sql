@@ -18,6 +18,7 @@ BEGIN
                   p_frontier, p_xid, p_seqs, p_source);
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.new_rows IS 'The condition, as SQL, that makes a change row new to a frontier';
 
 CREATE FUNCTION pgtrickle_changes.high_water(p_id bigint) RETURNS jsonb
     LANGUAGE plpgsql VOLATILE
@@ -34,6 +35,7 @@ BEGIN
              WHERE st.pgt_id = p_id);
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.high_water IS 'The last sequence number of the buffer of each source';
 
 CREATE FUNCTION pgtrickle_changes.pending(p_id bigint, p_frontier pg_snapshot, p_xid xid8, p_seqs jsonb) RETURNS jsonb
     LANGUAGE plpgsql VOLATILE
@@ -70,17 +72,18 @@ BEGIN
           FROM jsonb_each(v_buffers) AS b), p_frontier, p_xid, p_seqs), 'null');
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.pending IS 'How many change rows of each source are new to a frontier, and what kind of rows';
 
 CREATE FUNCTION pgtrickle_changes.is_watched(p_id bigint) RETURNS boolean
     LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, pg_temp
 AS $$
--- Whether a change of any source is noticed, and nothing else changes the result.
 BEGIN
     RETURN (SELECT coalesce(bool_and(s.captured), false) FROM pgtrickle.pgt_dependencies AS s WHERE s.pgt_id = p_id)
            AND NOT (SELECT st.timed FROM pgtrickle.pgt_stream_tables AS st WHERE st.pgt_id = p_id);
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.is_watched IS 'Whether a change of any source is noticed, and nothing else changes the result';
 
 CREATE FUNCTION pgtrickle_changes.request_hash(p_request jsonb) RETURNS text
     LANGUAGE sql IMMUTABLE STRICT
@@ -91,6 +94,7 @@ AS $$
                SELECT jsonb_agg(r.relation - 'rows' ORDER BY r.place)
                  FROM jsonb_array_elements(p_request -> 'relations') WITH ORDINALITY AS r(relation, place)), '[]'))::text)
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.request_hash IS 'The hash of what decides the plan in a compile request';
 
 CREATE FUNCTION pgtrickle_changes.lock_stream_table(p_id bigint) RETURNS pgtrickle.pgt_stream_tables
     LANGUAGE plpgsql VOLATILE
@@ -112,6 +116,7 @@ BEGIN
     RETURN v_table;
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.lock_stream_table IS 'Locks a stream table for its one refresher; its catalog row as it is then';
 
 CREATE FUNCTION pgtrickle_changes.check_privileges(p_table pgtrickle.pgt_stream_tables) RETURNS void
     LANGUAGE plpgsql STABLE
@@ -151,6 +156,7 @@ BEGIN
     END IF;
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.check_privileges IS 'Raises unless the owner may still read all that the query reads';
 
 CREATE FUNCTION pgtrickle_changes.run_program(p_table pgtrickle.pgt_stream_tables, p_program jsonb, p_changed jsonb DEFAULT NULL::jsonb) RETURNS bigint
     LANGUAGE plpgsql VOLATILE
@@ -179,6 +185,7 @@ BEGIN
     RETURN v_rows;
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.run_program IS 'Runs the statements of a program as the owner; how many rows of the stream table they wrote';
 
 CREATE FUNCTION pgtrickle_changes.record_refresh(p_table pgtrickle.pgt_stream_tables, p_mode text, p_initiated_by text,
     p_started_at timestamptz, p_rows_in bigint, p_rows_out bigint, p_skipped_reason text, p_reason text, p_data_timestamp timestamptz)
@@ -193,6 +200,7 @@ BEGIN
             p_rows_in, p_rows_out, p_skipped_reason, p_reason, p_data_timestamp);
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.record_refresh IS 'Writes a refresh into history and catalog';
 
 CREATE FUNCTION pgtrickle_changes.record_failure(p_id bigint, p_initiated_by text, p_started_at timestamptz,
     p_sqlstate text, p_message text, p_max_errors integer) RETURNS void
@@ -214,6 +222,7 @@ BEGIN
                           WHERE l.pgt_id = p_id FOR NO KEY UPDATE SKIP LOCKED);
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.record_failure IS 'Writes a failed refresh into history and catalog; suspends after so many in a row';
 
 CREATE FUNCTION pgtrickle_changes.reset_states(p_id bigint) RETURNS void
     LANGUAGE plpgsql VOLATILE
@@ -236,6 +245,7 @@ BEGIN
     END LOOP;
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.reset_states IS 'Empties the state and delta tables';
 
 CREATE FUNCTION pgtrickle_changes.verify(p_id bigint) RETURNS jsonb
     LANGUAGE plpgsql VOLATILE
@@ -256,6 +266,7 @@ BEGIN
     RETURN v_result;
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.verify IS 'Compares a stream table with its query: how many rows are missing, how many too many';
 
 CREATE FUNCTION pgtrickle_changes.lift_row_security(p_table pgtrickle.pgt_stream_tables) RETURNS boolean
     LANGUAGE plpgsql VOLATILE
@@ -273,6 +284,7 @@ BEGIN
     RETURN true;
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.lift_row_security IS 'Lifts the policies that the owner forces on himself; whether there were any';
 
 CREATE FUNCTION pgtrickle_changes.restore_row_security(p_table pgtrickle.pgt_stream_tables, p_forced boolean) RETURNS void
     LANGUAGE plpgsql VOLATILE
@@ -284,6 +296,7 @@ BEGIN
     END IF;
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.restore_row_security IS 'Puts back what lift_row_security lifted';
 
 CREATE FUNCTION pgtrickle_changes.recompute_reason(p_table pgtrickle.pgt_stream_tables, p_plan jsonb, p_pending jsonb, p_rows bigint) RETURNS text
     LANGUAGE plpgsql STABLE
@@ -319,6 +332,7 @@ BEGIN
                 THEN format('recomputing is cheaper than applying %s changes', p_rows) END;
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.recompute_reason IS 'Why a refresh has to recompute, or had better; NULL when the delta will do';
 
 CREATE FUNCTION pgtrickle_changes.attempt(p_table pgtrickle.pgt_stream_tables, p_reason text, p_one_snapshot boolean) RETURNS jsonb
     LANGUAGE plpgsql VOLATILE
@@ -400,6 +414,7 @@ BEGIN
                               'reason', v_reason, 'data_timestamp', v_taken_at);
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.attempt IS 'Runs the program that is due and moves the frontier; NULL when there is nothing to do';
 
 CREATE FUNCTION pgtrickle_changes.doubt(p_table pgtrickle.pgt_stream_tables, p_snapshot pg_snapshot, p_mode text, p_pending jsonb) RETURNS text
     LANGUAGE sql STABLE
@@ -422,6 +437,7 @@ AS $$
         THEN 'it was refreshed in a REPEATABLE READ transaction that had written to its sources'
         END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.doubt IS 'Why what a snapshot showed has to be computed once more; NULL when it hasn''t';
 
 CREATE FUNCTION pgtrickle_changes.lock_sources(p_id bigint) RETURNS void
     LANGUAGE plpgsql VOLATILE
@@ -438,6 +454,7 @@ BEGIN
     END LOOP;
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.lock_sources IS 'Keeps writers out of a stream table''s sources until the transaction ends';
 
 CREATE FUNCTION pgtrickle_changes.keep_changes(p_table pgtrickle.pgt_stream_tables) RETURNS void
     LANGUAGE plpgsql VOLATILE
@@ -452,6 +469,7 @@ BEGIN
         FOR SHARE OF k;
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.keep_changes IS 'Keeps cleaning up away from the change rows that a stream table without a frontier will need';
 
 CREATE FUNCTION pgtrickle_changes.discard_foreign_changes(p_table pgtrickle.pgt_stream_tables) RETURNS void
     LANGUAGE plpgsql VOLATILE
@@ -473,6 +491,7 @@ BEGIN
     END LOOP;
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.discard_foreign_changes IS 'Empties change buffers that another cluster''s transactions wrote';
 
 CREATE FUNCTION pgtrickle_changes.follow_name(p_table pgtrickle.pgt_stream_tables) RETURNS pgtrickle.pgt_stream_tables
     LANGUAGE plpgsql VOLATILE
@@ -489,6 +508,7 @@ BEGIN
     RETURN pgtrickle_changes.with_current_name(p_table);
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.follow_name IS 'The catalog row under the table''s name of today; raises if the table or its definition is gone';
 
 CREATE FUNCTION pgtrickle_changes.refresh(p_id bigint, p_initiated_by text, p_force_full boolean DEFAULT false) RETURNS jsonb
     LANGUAGE plpgsql VOLATILE
@@ -603,6 +623,7 @@ BEGIN
     RETURN v_result || '{"stale_plan": false}';
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.refresh IS 'Refreshes one stream table in this transaction; what that came to';
 
 CREATE FUNCTION pgtrickle_changes.repair_captures(p_table pgtrickle.pgt_stream_tables) RETURNS text
     LANGUAGE plpgsql VOLATILE
@@ -630,6 +651,7 @@ BEGIN
     RETURN v_found;
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.repair_captures IS 'Repairs the captures of a stream table''s sources; what was wrong, or NULL';
 
 CREATE FUNCTION pgtrickle_changes.has_rows(p_table pgtrickle.pgt_stream_tables) RETURNS boolean
     LANGUAGE sql VOLATILE
@@ -638,6 +660,7 @@ AS $$
     SELECT pgtrickle_changes.run_as(p_table.owner_oid, format('SELECT pg_catalog.to_jsonb(EXISTS (SELECT FROM %I.%I))',
                                                               p_table.pgt_schema, p_table.pgt_name))::boolean
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.has_rows IS 'Whether a stream table holds any row';
 
 CREATE FUNCTION pgtrickle_changes.populate(p_id bigint) RETURNS void
     LANGUAGE sql VOLATILE
@@ -645,6 +668,7 @@ CREATE FUNCTION pgtrickle_changes.populate(p_id bigint) RETURNS void
 AS $$
     SELECT pgtrickle_changes.refresh(p_id, 'INITIAL', true)
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.populate IS 'Fills a new stream table';
 
 CREATE FUNCTION pgtrickle_changes.with_upstream(p_id bigint) RETURNS bigint[]
     LANGUAGE sql STABLE
@@ -663,6 +687,7 @@ AS $$
     SELECT array_agg(d.pgt_id ORDER BY d.depth DESC, d.pgt_id)
       FROM (SELECT up.pgt_id, max(up.depth) AS depth FROM up GROUP BY up.pgt_id) AS d
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.with_upstream IS 'The stream tables below one, each after those it reads, and itself at the end';
 
 CREATE FUNCTION pgtrickle_changes.manual_refresh(p_id bigint) RETURNS void
     LANGUAGE plpgsql VOLATILE
@@ -697,7 +722,7 @@ BEGIN
             BEGIN
                 -- What this transaction writes is about to be rolled back: another one has to tell.
                 PERFORM pgtrickle_changes.bridge_execute(format('SELECT pgtrickle_changes.worker_record_failure(%s, %L, %L, %L)',
-                    v_id, v_started_at, v_sqlstate, v_message, 2147483647));
+                    v_id, v_started_at, v_sqlstate, v_message));
             EXCEPTION WHEN OTHERS THEN
                 GET STACKED DIAGNOSTICS v_why = MESSAGE_TEXT;
                 RAISE WARNING 'the failed refresh of "%" is not in the history', v_table.pgt_name USING DETAIL = v_why;
@@ -707,6 +732,7 @@ BEGIN
     END LOOP;
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.manual_refresh IS 'Brings a stream table up to date now, and what it reads before it';
 
 CREATE FUNCTION pgtrickle_changes.refresh_current_plan(p_id bigint) RETURNS void
     LANGUAGE plpgsql VOLATILE
@@ -725,6 +751,7 @@ BEGIN
               HINT = 'Try again when no more DDL is running.';
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.refresh_current_plan IS 'Refreshes by hand; when the plan has gone stale, with a new one';
 
 CREATE FUNCTION pgtrickle_changes.cleanup_buffer(p_buffer name) RETURNS bigint
     LANGUAGE plpgsql VOLATILE
@@ -799,6 +826,7 @@ BEGIN
     RETURN v_rows;
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.cleanup_buffer IS 'Removes the change rows that every consumer has passed; at most how many those were';
 
 CREATE FUNCTION pgtrickle_changes.let_go(p_capture pgtrickle.pgt_captures, p_size bigint) RETURNS void
     LANGUAGE sql VOLATILE
@@ -814,3 +842,4 @@ AS $$
                             AND l.frontier IS NOT NULL AND (l.status IN ('SUSPENDED', 'ERROR') OR l.tier = 'frozen')
                             FOR NO KEY UPDATE OF l SKIP LOCKED)
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.let_go IS 'Takes the frontier of those who don''t come to read a buffer that has outgrown its source';

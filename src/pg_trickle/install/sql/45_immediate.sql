@@ -26,12 +26,12 @@ BEGIN
                   WHERE p.pgt_id = p_id ORDER BY s.key::oid);
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.immediate_sources IS 'The sources that an IMMEDIATE stream table follows, in the one order in which everybody locks them';
 
 CREATE FUNCTION pgtrickle_changes.refuse_immediate(p_plan jsonb) RETURNS void
     LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, pg_temp
 AS $$
--- Raises if a plan can't be carried out inside the writing statement.
 DECLARE
     v_source oid;
     v_why    text;
@@ -61,6 +61,7 @@ BEGIN
     END LOOP;
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.refuse_immediate IS 'Raises if a plan can''t be carried out inside the writing statement';
 
 CREATE FUNCTION pgtrickle_changes.immediate_trigger(p_id bigint, p_event text) RETURNS name
     LANGUAGE plpgsql IMMUTABLE
@@ -71,6 +72,7 @@ BEGIN
     RETURN format('pg_trickle_imm_%s_%s', lpad(p_id::text, greatest(10, length(p_id::text)), '0'), p_event);
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.immediate_trigger IS 'The name of a trigger that maintains a stream table, by event';
 
 CREATE FUNCTION pgtrickle_changes.immediate_guard(p_function oid) RETURNS text
     LANGUAGE plpgsql STABLE STRICT
@@ -90,12 +92,12 @@ BEGIN
                                          v_quoted, regexp_replace(v_quoted, E'\n RETURNS "trigger"\n', E'\n RETURNS "pg_catalog"."trigger"\n')]) AS t(text)));
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.immediate_guard IS 'The WHEN of a maintaining trigger: its function is the one that the engine made';
 
 CREATE FUNCTION pgtrickle_changes.immediate_delta(p_source oid, p_owner oid, p_columns text[], p_event text) RETURNS text
     LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, pg_temp
 AS $$
--- The rows that a statement changed and the owner may see, with their weight, in the columns and types of a change buffer.
 DECLARE
     v_images text;
     v_where  text := coalesce((SELECT ' WHERE ' || f.predicate FROM pgtrickle_changes.capture_filter(p_source, p_owner) AS f), '');
@@ -108,6 +110,7 @@ BEGIN
         CASE WHEN p_event IN ('ins', 'upd') THEN 'SELECT ' || v_images || '1 AS w FROM __pgt_new AS r' || v_where END);
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.immediate_delta IS 'The rows that a statement changed and the owner may see, with their weight, in the columns and types of a change buffer';
 
 CREATE FUNCTION pgtrickle_changes.immediate_count(p_source oid, p_owner oid, p_columns text[], p_event text) RETURNS text
     LANGUAGE plpgsql STABLE
@@ -134,6 +137,7 @@ BEGIN
                   pgtrickle_changes.immediate_delta(p_source, p_owner, p_columns, 'upd'), v_keys);
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.immediate_count IS 'How many rows of a source a statement changed, as an SQL expression';
 
 CREATE FUNCTION pgtrickle_changes.immediate_checks(p_table pgtrickle.pgt_stream_tables) RETURNS text
     LANGUAGE plpgsql STABLE
@@ -184,6 +188,7 @@ BEGIN
         pgtrickle_changes.immediate_hint(p_table), coalesce(v_traps, ''));
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.immediate_checks IS 'What every maintenance has to check first, as PL/pgSQL';
 
 CREATE FUNCTION pgtrickle_changes.immediate_hint(p_table pgtrickle.pgt_stream_tables) RETURNS text
     LANGUAGE plpgsql STABLE
@@ -194,6 +199,7 @@ BEGIN
                   format('%I.%I', p_table.pgt_schema, p_table.pgt_name));
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.immediate_hint IS 'How an owner gets out when his stream table can''t be maintained';
 
 CREATE FUNCTION pgtrickle_changes.immediate_warning(p_table pgtrickle.pgt_stream_tables) RETURNS text
     LANGUAGE plpgsql IMMUTABLE
@@ -204,6 +210,7 @@ BEGIN
                   format('stream table "%s" is recomputed', p_table.pgt_name));
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.immediate_warning IS 'The warning that a stream table is recomputed, as PL/pgSQL';
 
 CREATE FUNCTION pgtrickle_changes.immediate_body(p_table pgtrickle.pgt_stream_tables, p_checked text) RETURNS text
     LANGUAGE plpgsql STABLE
@@ -212,18 +219,18 @@ AS $$
 -- The frame of every generated function: it runs as its owner or not at all.
 BEGIN
     RETURN format(E'\n#variable_conflict use_column\n'
-        'DECLARE\n'
-        '    __pgt_rows  pg_catalog.int8;\n'
-        '    __pgt_open  pg_catalog.int8;\n'
-        '    __pgt_held  pg_catalog.bool;\n'
-        '    __pgt_wrote pg_catalog.int8;\n'
-        '    __pgt_texts pg_catalog.text[];\n'
+        'DECLARE\n%s'
         'BEGIN\n'
         '    IF current_user OPERATOR(pg_catalog.<>) pg_catalog.pg_get_userbyid(%s::pg_catalog.oid) THEN\n'
         '        RETURN NULL;\n'
-        '    END IF;\n', p_table.owner_oid) || p_checked || E'\n    RETURN NULL;\nEND\n';
+        '    END IF;\n',
+        (SELECT string_agg(format(E'    %s pg_catalog.%s;\n', v.name, v.type), '' ORDER BY v.name)
+           FROM (VALUES ('__pgt_rows', 'int8'), ('__pgt_open', 'int8'), ('__pgt_held', 'bool'), ('__pgt_wrote', 'int8'), ('__pgt_texts', 'text[]')) AS v(name, type)
+          WHERE position(v.name IN p_checked) > 0),
+        p_table.owner_oid) || p_checked || E'\n    RETURN NULL;\nEND\n';
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.immediate_body IS 'The body of a generated trigger function around what it does';
 
 CREATE FUNCTION pgtrickle_changes.immediate_turn(p_id bigint) RETURNS text
     LANGUAGE plpgsql IMMUTABLE
@@ -235,17 +242,18 @@ BEGIN
     RETURN format('UPDATE pgtrickle_changes.turn_%s AS t SET taken = true', p_id);
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.immediate_turn IS 'The statement by which one transaction at a time maintains a stream table';
 
 CREATE FUNCTION pgtrickle_changes.immediate_texts(p_program jsonb, p_delta text) RETURNS text[]
     LANGUAGE plpgsql IMMUTABLE
     SET search_path = pg_catalog, pg_temp
 AS $$
--- The statements of a program on a delta.
 BEGIN
     RETURN ARRAY(SELECT 'WITH __pgt_delta AS (' || p_delta || ')' || s.value
                    FROM jsonb_array_elements_text(p_program) WITH ORDINALITY AS s(value, place) ORDER BY s.place);
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.immediate_texts IS 'The statements of a program on a delta';
 
 CREATE FUNCTION pgtrickle_changes.immediate_program(p_texts text[], p_name text, p_by_rows boolean, p_warning text, p_rest text) RETURNS text
     LANGUAGE plpgsql IMMUTABLE
@@ -274,6 +282,7 @@ BEGIN
     RETURN v_result;
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.immediate_program IS 'A program as PL/pgSQL';
 
 CREATE FUNCTION pgtrickle_changes.immediate_after(p_table pgtrickle.pgt_stream_tables, p_source oid, p_columns text[], p_event text, p_plan jsonb) RETURNS text
     LANGUAGE plpgsql STABLE
@@ -325,6 +334,7 @@ BEGIN
 $q$ || v_work || '    END IF;';
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.immediate_after IS 'What happens after a statement on a source, as PL/pgSQL';
 
 CREATE FUNCTION pgtrickle_changes.immediate_rest(p_table pgtrickle.pgt_stream_tables, p_plan jsonb) RETURNS text
     LANGUAGE plpgsql STABLE
@@ -345,7 +355,7 @@ BEGIN
                                    v_text, pgtrickle_changes.immediate_warning(p_table));
     END LOOP;
     FOR v_text IN SELECT s.value FROM jsonb_array_elements_text(p_plan #> '{programs,full}') WITH ORDINALITY AS s(value, place) ORDER BY s.place LOOP
-        v_full := v_full || format(E'        EXECUTE %L INTO __pgt_wrote;\n', v_text);
+        v_full := v_full || format(E'        EXECUTE %L;\n', v_text);
     END LOOP;
     FOREACH v_source IN ARRAY pgtrickle_changes.immediate_sources(v_id) LOOP
         v_clear := v_clear || format(E'    DELETE FROM pgtrickle_changes.held_%s_%s AS h WHERE h.xid OPERATOR(pg_catalog.=) pg_catalog.pg_current_xact_id();\n', v_id, v_source);
@@ -358,6 +368,7 @@ BEGIN
 $q$, v_id, pgtrickle_changes.immediate_turn(v_id)) || v_held || E'    IF p_full THEN\n' || v_full || E'    END IF;\n' || v_clear;
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.immediate_rest IS 'What works off held changes, or recomputes, as PL/pgSQL';
 
 CREATE FUNCTION pgtrickle_changes.make_owned_function(p_table pgtrickle.pgt_stream_tables, p_name text, p_arguments text, p_returns text, p_body text) RETURNS regprocedure
     LANGUAGE plpgsql VOLATILE
@@ -381,10 +392,12 @@ BEGIN
                    ' SET search_path = pg_catalog, pg_temp%s AS %L', p_name, p_arguments, p_returns, v_settings, p_body);
     v_function := to_regprocedure(format('pgtrickle_changes.%I(%s)', p_name, replace(p_arguments, 'p_full ', '')));
     EXECUTE format('ALTER FUNCTION %s OWNER TO %I', v_function, pg_get_userbyid(p_table.owner_oid));
+    EXECUTE format('COMMENT ON FUNCTION %s IS %L', v_function, format('pg_trickle: maintains stream table %s', p_table.pgt_id));
     PERFORM pgtrickle_changes.close_function(v_function);
     RETURN v_function;
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.make_owned_function IS 'Makes a generated function that runs as the stream table''s owner, for nobody else';
 
 CREATE FUNCTION pgtrickle_changes.make_immediate_tables(p_table pgtrickle.pgt_stream_tables) RETURNS void
     LANGUAGE plpgsql VOLATILE
@@ -419,6 +432,7 @@ BEGIN
     END IF;
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.make_immediate_tables IS 'Makes the tables in which statements note that they are under way and what they hold back';
 
 CREATE FUNCTION pgtrickle_changes.make_immediate(p_table pgtrickle.pgt_stream_tables) RETURNS void
     LANGUAGE plpgsql VOLATILE
@@ -484,6 +498,7 @@ BEGIN
       FROM pgtrickle_changes.immediate_objects(v_id) AS o WHERE o.kind = 'trigger';
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.make_immediate IS 'Makes everything that maintains a stream table inside statements';
 
 CREATE FUNCTION pgtrickle_changes.immediate_objects(p_id bigint) RETURNS TABLE (kind text, identity text, relation regclass)
     LANGUAGE plpgsql STABLE
@@ -505,6 +520,7 @@ BEGIN
          WHERE c.relnamespace = 'pgtrickle_changes'::regnamespace AND c.relkind = 'r' AND c.relname ~ format('^(turn_%s|under_way_%1$s|held_%1$s_[0-9]+)$', p_id);
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.immediate_objects IS 'What is left, wherever it is now, of what make_immediate made';
 
 CREATE FUNCTION pgtrickle_changes.drop_immediate(p_id bigint) RETURNS void
     LANGUAGE plpgsql VOLATILE
@@ -522,6 +538,7 @@ BEGIN
     DELETE FROM pgtrickle_changes.immediate AS i WHERE i.pgt_id = p_id;
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.drop_immediate IS 'Drops what make_immediate made';
 
 CREATE FUNCTION pgtrickle_changes.immediate_stamp(p_id bigint) RETURNS text
     LANGUAGE plpgsql STABLE
@@ -544,12 +561,12 @@ BEGIN
           WHERE i.inhrelid = ANY (pgtrickle_changes.immediate_sources(p_id)) OR i.inhparent = ANY (pgtrickle_changes.immediate_sources(p_id)))));
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.immediate_stamp IS 'The version of everything that maintains a stream table inside statements';
 
 CREATE FUNCTION pgtrickle_changes.immediate_drift(p_id bigint) RETURNS text
     LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, pg_temp
 AS $$
--- NULL when statements have been followed without a gap since the triggers were made; else what is wrong.
 DECLARE
     v_stamp text := (SELECT i.stamp FROM pgtrickle_changes.immediate AS i WHERE i.pgt_id = p_id);
 BEGIN
@@ -561,6 +578,7 @@ BEGIN
     RETURN NULL;
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.immediate_drift IS 'NULL when statements have been followed without a gap since the triggers were made; else what is wrong';
 
 CREATE FUNCTION pgtrickle_changes.begin_immediate(p_table pgtrickle.pgt_stream_tables) RETURNS text
     LANGUAGE plpgsql VOLATILE
@@ -590,6 +608,7 @@ BEGIN
     RETURN CASE WHEN v_old THEN 'its sources are followed since a later moment than the one it was computed for' END;
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.begin_immediate IS 'Has an IMMEDIATE stream table''s triggers in place and its sources locked; why one look at them won''t do, or NULL';
 
 CREATE FUNCTION pgtrickle_changes.switch_immediate(p_id bigint) RETURNS void
     LANGUAGE plpgsql VOLATILE
@@ -620,6 +639,7 @@ BEGIN
     END IF;
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.switch_immediate IS 'Changes a stream table from change buffers to maintenance inside statements, or back';
 
 CREATE FUNCTION pgtrickle_changes.flag_immediate() RETURNS void
     LANGUAGE plpgsql VOLATILE
@@ -638,3 +658,4 @@ BEGIN
               FOR NO KEY UPDATE SKIP LOCKED);
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.flag_immediate IS 'Flags the IMMEDIATE stream tables whose triggers or definitions were changed';

@@ -4,7 +4,6 @@ CREATE FUNCTION pgtrickle_changes.split_name(p_name text, p_schema text) RETURNS
     LANGUAGE plpgsql IMMUTABLE
     SET search_path = pg_catalog, pg_temp
 AS $$
--- {schema, name} of a name as SQL writes it; without a schema the one given.
 DECLARE
     v_parts text[];
 BEGIN
@@ -28,13 +27,13 @@ BEGIN
     RETURN ARRAY[v_parts[1]::name::text, v_parts[2]::name::text];
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.split_name IS '{schema, name} of a name as SQL writes it; without a schema the one given';
 
 CREATE FUNCTION pgtrickle_changes.find_stream_table(p_args jsonb) RETURNS pgtrickle.pgt_stream_tables
     LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, pg_temp
     SET plan_cache_mode = force_generic_plan
 AS $$
--- The stream table that the name of a call means along the caller's search path; a null row if none.
 DECLARE
     v_parts   text[] := pgtrickle_changes.split_name(p_args ->> 'name', '');
     v_schemas text[] := ARRAY(SELECT jsonb_array_elements_text(p_args -> 'schemas'));
@@ -51,13 +50,13 @@ BEGIN
     RETURN v_table;
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.find_stream_table IS 'The stream table that the name of a call means along the caller''s search path; a null row if none';
 
 CREATE FUNCTION pgtrickle_changes.stream_table_of(p_target text[]) RETURNS pgtrickle.pgt_stream_tables
     LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, pg_temp
     SET plan_cache_mode = force_generic_plan
 AS $$
--- The stream table with exactly that schema and name; a null row if none.
 DECLARE
     v_table pgtrickle.pgt_stream_tables;
 BEGIN
@@ -69,12 +68,12 @@ BEGIN
     RETURN v_table;
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.stream_table_of IS 'The stream table with exactly that schema and name; a null row if none';
 
 CREATE FUNCTION pgtrickle_changes.owned_stream_table(p_caller name, p_args jsonb) RETURNS pgtrickle.pgt_stream_tables
     LANGUAGE plpgsql VOLATILE
     SET search_path = pg_catalog, pg_temp
 AS $$
--- The stream table that a call names, if the caller owns it; an error otherwise.
 DECLARE
     v_table pgtrickle.pgt_stream_tables := pgtrickle_changes.find_stream_table(p_args);
 BEGIN
@@ -86,6 +85,7 @@ BEGIN
     RETURN pgtrickle_changes.follow_owner(v_table);
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.owned_stream_table IS 'The stream table that a call names, if the caller owns it; an error otherwise';
 
 CREATE FUNCTION pgtrickle_changes.check_owner(p_caller name, p_table pgtrickle.pgt_stream_tables) RETURNS void
     LANGUAGE plpgsql STABLE
@@ -102,6 +102,7 @@ BEGIN
     END IF;
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.check_owner IS 'Raises unless the caller has the rights of the table''s owner';
 
 CREATE FUNCTION pgtrickle_changes.follow_owner(p_table pgtrickle.pgt_stream_tables) RETURNS pgtrickle.pgt_stream_tables
     LANGUAGE plpgsql VOLATILE
@@ -112,7 +113,7 @@ AS $$
 -- rights of both.  What was captured for the former owner goes; the next refresh captures anew, and recomputes.
 DECLARE
     v_owner  oid := (SELECT c.relowner FROM pg_class AS c WHERE c.oid = p_table.pgt_relid);
-    v_item   text;
+    v_item   regclass;
     v_source oid;
 BEGIN
     IF v_owner IS NULL OR v_owner = p_table.owner_oid THEN
@@ -128,13 +129,13 @@ BEGIN
     PERFORM pgtrickle_changes.lock_stream_table(p_table.pgt_id);
     PERFORM pgtrickle_changes.drop_immediate(p_table.pgt_id);
     FOR v_item IN
-        SELECT format('TABLE pgtrickle_changes.%I', t.item ->> 'name') FROM pgtrickle.pgt_plans AS p
+        SELECT to_regclass(format('pgtrickle_changes.%I', t.item ->> 'name')) FROM pgtrickle.pgt_plans AS p
          CROSS JOIN LATERAL jsonb_array_elements((p.plan -> 'states') || (p.plan -> 'deltas')) AS t(item)
          WHERE p.pgt_id = p_table.pgt_id AND to_regclass(format('pgtrickle_changes.%I', t.item ->> 'name')) IS NOT NULL
         UNION ALL
-        SELECT format('VIEW %s', c.oid::regclass) FROM pg_class AS c WHERE c.oid = p_table.definition_view
+        SELECT c.oid::regclass FROM pg_class AS c WHERE c.oid = p_table.definition_view
     LOOP
-        EXECUTE format('ALTER %s OWNER TO %I', v_item, pg_get_userbyid(v_owner));
+        EXECUTE format('ALTER TABLE %s OWNER TO %I', v_item, pg_get_userbyid(v_owner));
     END LOOP;
     UPDATE pgtrickle.pgt_stream_tables AS st
        SET owner_oid = v_owner, frontier = NULL, frontier_xid = NULL, frontier_seqs = '{}', needs_reinit = st.is_populated,
@@ -148,13 +149,13 @@ BEGIN
     RETURN p_table;
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.follow_owner IS 'Gives what belongs to a stream table to the table''s owner of today';
 
 CREATE FUNCTION pgtrickle_changes.with_current_name(p_table pgtrickle.pgt_stream_tables) RETURNS pgtrickle.pgt_stream_tables
     LANGUAGE plpgsql VOLATILE
     SET search_path = pg_catalog, pg_temp
     SET plan_cache_mode = force_generic_plan
 AS $$
--- The catalog row under the table's name and owner of today; the table must be there.
 DECLARE
     v_owner oid := (SELECT c.relowner FROM pg_class AS c WHERE c.oid = p_table.pgt_relid);
 BEGIN
@@ -171,6 +172,7 @@ BEGIN
     RETURN p_table;
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.with_current_name IS 'The catalog row under the table''s name and owner of today; the table must be there';
 
 CREATE FUNCTION pgtrickle_changes.role_oid(p_role name) RETURNS oid
     LANGUAGE plpgsql STABLE STRICT
@@ -180,12 +182,12 @@ BEGIN
     RETURN (SELECT r.oid FROM pg_authid AS r WHERE r.rolname = p_role);
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.role_oid IS 'The oid of a role; NULL if there is none of that name';
 
 CREATE FUNCTION pgtrickle_changes.schedule_seconds(p_schedule text) RETURNS double precision
     LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, pg_temp
 AS $$
--- The length of a schedule that is a duration; NULL for calculated, cron, and no schedule at all.
 DECLARE
     v_part    text[];
     v_seconds float8 := 0;
@@ -221,6 +223,7 @@ BEGIN
     RETURN v_seconds;
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.schedule_seconds IS 'The length of a schedule that is a duration; NULL for calculated, cron, and no schedule at all';
 
 CREATE FUNCTION pgtrickle_changes.checked_schedule(p_schedule text) RETURNS text
     LANGUAGE plpgsql IMMUTABLE
@@ -233,6 +236,7 @@ BEGIN
     RETURN CASE WHEN lower(v_schedule) = 'calculated' OR v_schedule LIKE '@%' THEN lower(v_schedule) ELSE v_schedule END;
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.checked_schedule IS 'A schedule in the one spelling that is stored; raises if it is none';
 
 CREATE FUNCTION pgtrickle_changes.is_cron(p_schedule text) RETURNS boolean
     LANGUAGE plpgsql IMMUTABLE
@@ -241,10 +245,10 @@ AS $$
 -- Whether the worker will understand it: minute, hour, day, month, weekday, and seconds before them if there are six.
 DECLARE
     v_fields text[] := regexp_split_to_array(upper(p_schedule), '\s+');
-    v_months CONSTANT text[] := '{JAN,FEB,MAR,APR,MAY,JUN,JUL,AUG,SEP,OCT,NOV,DEC}';
-    v_days   CONSTANT text[] := '{SUN,MON,TUE,WED,THU,FRI,SAT}';
-    v_least  CONSTANT integer[] := '{0,0,0,1,1,0}';
-    v_most   CONSTANT integer[] := '{59,59,23,31,12,7}';
+    v_months CONSTANT text[] := '{JAN,FEB,MAR,APR,MAY,JUN,JUL,AUG,SEP,OCT,NOV,DEC}'::text[];
+    v_days   CONSTANT text[] := '{SUN,MON,TUE,WED,THU,FRI,SAT}'::text[];
+    v_least  CONSTANT integer[] := '{0,0,0,1,1,0}'::integer[];
+    v_most   CONSTANT integer[] := '{59,59,23,31,12,7}'::integer[];
     v_field  text;
     v_part   text[];
 BEGIN
@@ -274,6 +278,7 @@ BEGIN
     RETURN true;
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.is_cron IS 'Whether a schedule is a cron expression that the worker understands';
 
 CREATE FUNCTION pgtrickle_changes.checked_choice(p_argument text, p_value text, p_choices text[]) RETURNS text
     LANGUAGE plpgsql IMMUTABLE
@@ -287,6 +292,7 @@ BEGIN
         USING ERRCODE = 'invalid_parameter_value', HINT = format('Choose one of: %s.', array_to_string(p_choices, ', '));
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.checked_choice IS 'A value that must be one of some';
 
 CREATE FUNCTION pgtrickle_changes.checked_cdc_mode(p_mode text) RETURNS text
     LANGUAGE plpgsql STABLE
@@ -302,6 +308,7 @@ BEGIN
     RETURN v_mode;
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.checked_cdc_mode IS 'A capture mode that exists';
 
 CREATE FUNCTION pgtrickle_changes.checked_mode(p_mode text) RETURNS text
     LANGUAGE plpgsql IMMUTABLE
@@ -313,3 +320,4 @@ BEGIN
     RETURN v_mode;
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.checked_mode IS 'A refresh mode that exists';

@@ -5,7 +5,6 @@ CREATE FUNCTION pgtrickle_changes.plan_for(p_args jsonb, p_request jsonb) RETURN
     LANGUAGE plpgsql VOLATILE
     SET search_path = pg_catalog, pg_temp
 AS $$
--- The plan that came with the call, or one from the worker's compiler.
 DECLARE
     v_plan jsonb := nullif(p_args -> 'plan', 'null');
 BEGIN
@@ -24,6 +23,7 @@ BEGIN
     RETURN v_plan;
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.plan_for IS 'The plan that came with the call, or one from the worker''s compiler';
 
 CREATE FUNCTION pgtrickle_changes.check_plan(p_plan jsonb) RETURNS void
     LANGUAGE plpgsql IMMUTABLE
@@ -49,12 +49,12 @@ BEGIN
     END IF;
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.check_plan IS 'Raises unless a plan has the shape of one';
 
 CREATE FUNCTION pgtrickle_changes.reserved_id(p_args jsonb) RETURNS bigint
     LANGUAGE plpgsql VOLATILE
     SET search_path = pg_catalog, pg_temp
 AS $$
--- The id of a stream table to be: the one that this session reserved for the plan of the call, or the next.
 DECLARE
     v_id bigint := CASE WHEN jsonb_typeof(p_args #> '{plan,id}') = 'number' THEN (p_args #>> '{plan,id}')::bigint END;
 BEGIN
@@ -73,6 +73,7 @@ BEGIN
     RETURN nextval('pgtrickle.pgt_stream_tables_pgt_id_seq');
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.reserved_id IS 'The id of a stream table to be: the one that this session reserved for the plan of the call, or the next';
 
 CREATE FUNCTION pgtrickle_changes.refuse(p_refusal jsonb) RETURNS void
     LANGUAGE plpgsql IMMUTABLE
@@ -85,6 +86,7 @@ BEGIN
               HINT = coalesce(p_refusal ->> 'hint', 'Use refresh_mode => ''FULL'' or ''AUTO''.');
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.refuse IS 'Raises what the compiler says against maintaining a query incrementally';
 
 CREATE FUNCTION pgtrickle_changes.effective_mode(p_mode text, p_plan jsonb) RETURNS text
     LANGUAGE plpgsql STABLE
@@ -103,6 +105,7 @@ BEGIN
     RETURN 'FULL';
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.effective_mode IS 'The refresh mode that a plan allows under the mode that was asked for';
 
 CREATE FUNCTION pgtrickle_changes.downgrade_reason(p_mode text, p_plan jsonb) RETURNS text
     LANGUAGE plpgsql IMMUTABLE
@@ -113,6 +116,7 @@ BEGIN
                 THEN format('%s can''t be maintained incrementally: %s', p_plan #>> '{refusal,construct}', p_plan #>> '{refusal,reason}') END;
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.downgrade_reason IS 'Why a stream table is recomputed although that wasn''t asked for';
 
 CREATE FUNCTION pgtrickle_changes.install_plan(p_id bigint, p_plan jsonb, p_request jsonb) RETURNS void
     LANGUAGE plpgsql VOLATILE
@@ -148,12 +152,12 @@ BEGIN
     END IF;
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.install_plan IS 'Stores a plan and makes what it needs: indexes, states, dependencies, captures';
 
 CREATE FUNCTION pgtrickle_changes.store_plan(p_table pgtrickle.pgt_stream_tables, p_plan jsonb, p_request jsonb) RETURNS void
     LANGUAGE plpgsql VOLATILE
     SET search_path = pg_catalog, pg_temp
 AS $$
--- Remember a plan, and what to look at to know that it still holds.
 DECLARE
     v_relations oid[];
 BEGIN
@@ -171,6 +175,7 @@ BEGIN
         ON CONFLICT (pgt_id) DO UPDATE SET request_hash = excluded.request_hash, plan = excluded.plan, compiled_at = now();
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.store_plan IS 'Remember a plan, and what to look at to know that it still holds';
 
 CREATE FUNCTION pgtrickle_changes.set_dependencies(p_table pgtrickle.pgt_stream_tables, p_plan jsonb) RETURNS void
     LANGUAGE plpgsql VOLATILE
@@ -224,12 +229,12 @@ BEGIN
         ON CONFLICT DO NOTHING;
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.set_dependencies IS 'Notes what a stream table reads, and which of it is captured';
 
 CREATE FUNCTION pgtrickle_changes.make_states(p_table pgtrickle.pgt_stream_tables, p_plan jsonb) RETURNS void
     LANGUAGE plpgsql VOLATILE
     SET search_path = pg_catalog, pg_temp
 AS $$
--- The tables that a plan's stages keep, owned by the stream table's owner.
 DECLARE
     v_state   jsonb;
     v_delta   jsonb;
@@ -237,6 +242,7 @@ DECLARE
     v_name    text;
     v_columns text;
     v_checks  text;
+    v_column  name;
 BEGIN
     FOR v_state IN SELECT s FROM jsonb_array_elements(p_plan -> 'states') AS s LOOP
         v_name := pgtrickle_changes.generated_name(v_state ->> 'name', 'state', p_table.pgt_id);
@@ -261,18 +267,17 @@ BEGIN
         EXECUTE format('CREATE UNLOGGED TABLE %s (LIKE %s, __pgt_w bigint NOT NULL)', v_name,
                        pgtrickle_changes.generated_name(v_delta ->> 'of', 'state', p_table.pgt_id));
         -- What a stage's delta says of a group that goes away breaks no rule of the state.
-        SELECT format('ALTER TABLE %s %s', v_name, string_agg(format('ALTER COLUMN %I DROP NOT NULL', a.attname), ', '))
-          INTO v_columns
-          FROM pg_attribute AS a
-         WHERE a.attrelid = v_name::regclass AND a.attnum > 0 AND a.attnotnull AND a.attname <> '__pgt_w'
-        HAVING count(*) > 0;
-        IF FOUND THEN
-            EXECUTE v_columns;
-        END IF;
+        FOR v_column IN
+            SELECT a.attname FROM pg_attribute AS a
+             WHERE a.attrelid = v_name::regclass AND a.attnum > 0 AND a.attnotnull AND a.attname <> '__pgt_w'
+        LOOP
+            EXECUTE format('ALTER TABLE %s ALTER COLUMN %I DROP NOT NULL', v_name, v_column);
+        END LOOP;
         PERFORM pgtrickle_changes.hand_over(p_table, v_name, 'A delta on its way through stream table');
     END LOOP;
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.make_states IS 'The tables that a plan''s stages keep, owned by the stream table''s owner';
 
 CREATE FUNCTION pgtrickle_changes.quoted_list(p_names jsonb) RETURNS text
     LANGUAGE sql IMMUTABLE
@@ -280,6 +285,7 @@ CREATE FUNCTION pgtrickle_changes.quoted_list(p_names jsonb) RETURNS text
 AS $$
     SELECT string_agg(quote_ident(t.name), ', ' ORDER BY t.place) FROM jsonb_array_elements_text(p_names) WITH ORDINALITY AS t(name, place)
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.quoted_list IS 'Names as a list of identifiers';
 
 CREATE FUNCTION pgtrickle_changes.hand_over(p_table pgtrickle.pgt_stream_tables, p_name text, p_what text) RETURNS void
     LANGUAGE plpgsql VOLATILE
@@ -289,9 +295,10 @@ AS $$
 BEGIN
     EXECUTE format('ALTER TABLE %s OWNER TO %I', p_name::regclass, pg_get_userbyid(p_table.owner_oid));
     PERFORM pgtrickle_changes.revoke_strangers(p_name::regclass);
-    EXECUTE format('COMMENT ON TABLE %s IS %L', p_name::regclass, p_what || ' ' || p_table.pgt_id);
+    EXECUTE format('COMMENT ON TABLE %s IS %s', p_name::regclass, quote_literal(p_what || ' ' || p_table.pgt_id));
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.hand_over IS 'Gives a new table to the stream table''s owner, and to nobody else';
 
 CREATE FUNCTION pgtrickle_changes.probe_columns(p_owner oid, p_query text, p_columns text[], p_settings jsonb)
     RETURNS TABLE (name text, definition text)
@@ -303,7 +310,7 @@ DECLARE
     v_probe     CONSTANT text := 'SELECT pg_catalog.jsonb_build_array(%s) FROM (SELECT 1 AS one) AS o LEFT JOIN (%s) AS q ON false';
     v_types     jsonb;
     v_collatable text[];
-    v_collations jsonb := '[]';
+    v_collations jsonb := '[]'::jsonb;
 BEGIN
     SELECT pgtrickle_changes.run_as(p_owner, format(v_probe,
                string_agg(format('pg_catalog.pg_typeof(q.%1$I)::pg_catalog.oid::pg_catalog.int8', u.name), ', ' ORDER BY u.place), p_query),
@@ -325,12 +332,12 @@ BEGIN
           FROM unnest(p_columns) WITH ORDINALITY AS u(name, place);
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.probe_columns IS 'The names and definitions of a query''s columns, asked of PostgreSQL as the owner';
 
 CREATE FUNCTION pgtrickle_changes.generated_name(p_name text, p_kind text, p_id bigint) RETURNS text
     LANGUAGE plpgsql IMMUTABLE
     SET search_path = pg_catalog, pg_temp
 AS $$
--- The qualified name of a state or delta, if a plan calls it what it may be called.
 BEGIN
     IF p_name IS NULL OR p_name !~ format('^%s_%s_[0-9]{1,4}$', p_kind, p_id) THEN
         RAISE EXCEPTION 'invalid plan: "%" is no name for a % of stream table %', p_name, p_kind, p_id
@@ -339,6 +346,7 @@ BEGIN
     RETURN format('pgtrickle_changes.%I', p_name);
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.generated_name IS 'The qualified name of a state or delta, if a plan calls it what it may be called';
 
 CREATE FUNCTION pgtrickle_changes.drop_states(p_id bigint) RETURNS void
     LANGUAGE plpgsql VOLATILE
@@ -356,6 +364,7 @@ BEGIN
     END LOOP;
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.drop_states IS 'Drops the state and delta tables of a stream table';
 
 -- The indexes that deltas are applied by are the stream table's, made as its owner.  Those of ours are known by their comment: what
 -- the owner made himself is left alone, or used.
@@ -366,13 +375,13 @@ CREATE FUNCTION pgtrickle_changes.index_remark() RETURNS text
 AS $$
     SELECT 'pg_trickle applies changes by this index'
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.index_remark IS 'The comment on every index that the engine makes';
 
 CREATE FUNCTION pgtrickle_changes.index_columns(p_index oid) RETURNS text[]
     LANGUAGE plpgsql STABLE STRICT
     SET search_path = pg_catalog, pg_temp
     SET plan_cache_mode = force_generic_plan
 AS $$
--- The columns of an index that keeps rows with the same values in them apart, NULLs included; NULL for any other index.
 BEGIN
     RETURN (
         SELECT array_agg(a.attname::text ORDER BY u.place)
@@ -383,6 +392,7 @@ BEGIN
            AND i.indpred IS NULL AND i.indexprs IS NULL AND u.place <= i.indnkeyatts);
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.index_columns IS 'The columns of an index that keeps rows with the same values in them apart, NULLs included; NULL for any other index';
 
 CREATE FUNCTION pgtrickle_changes.make_indexes(p_table pgtrickle.pgt_stream_tables, p_plan jsonb) RETURNS void
     LANGUAGE plpgsql VOLATILE
@@ -425,6 +435,7 @@ BEGIN
     END LOOP;
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.make_indexes IS 'Gives the stream table the indexes of its plan, and takes those of a former one';
 
 CREATE FUNCTION pgtrickle_changes.make_index(p_table pgtrickle.pgt_stream_tables, p_command text) RETURNS void
     LANGUAGE plpgsql VOLATILE
@@ -440,6 +451,7 @@ BEGIN
     PERFORM pgtrickle_changes.command_as(p_table.owner_oid, format('COMMENT ON INDEX %s IS %L', v_index, pgtrickle_changes.index_remark()));
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.make_index IS 'Makes an index as the stream table''s owner';
 
 CREATE FUNCTION pgtrickle_changes.recompile(p_id bigint, p_plan jsonb DEFAULT NULL) RETURNS void
     LANGUAGE plpgsql VOLATILE
@@ -473,3 +485,4 @@ BEGIN
        SET needs_reinit = true, reinit_reason = 'definitions that the query rests on were changed' WHERE st.pgt_id = p_id;
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.recompile IS 'Gives a stream table a new plan because the facts changed under the old one';

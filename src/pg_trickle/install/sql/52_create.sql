@@ -52,6 +52,7 @@ BEGIN
     RETURN v_name::regclass;
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.make_definition_view IS 'Makes the query a view that the owner himself creates';
 
 CREATE FUNCTION pgtrickle_changes.refuse_statement(p_why text) RETURNS void
     LANGUAGE plpgsql IMMUTABLE
@@ -63,6 +64,7 @@ BEGIN
               HINT = 'Write one SELECT, VALUES or TABLE, that changes no data.';
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.refuse_statement IS 'Raises that a definition has to be one query';
 
 CREATE FUNCTION pgtrickle_changes.refuse_temporary(p_owner oid, p_query text, p_settings jsonb) RETURNS void
     LANGUAGE plpgsql VOLATILE
@@ -80,18 +82,19 @@ BEGIN
         USING ERRCODE = 'feature_not_supported', DETAIL = 'They are gone with their session.', HINT = 'Use ordinary tables.';
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.refuse_temporary IS 'Raises if the query reads temporary tables';
 
 CREATE FUNCTION pgtrickle_changes.adopt_definition_view(p_view oid, p_id bigint) RETURNS void
     LANGUAGE plpgsql VOLATILE
     SET search_path = pg_catalog, pg_temp
 AS $$
--- Move the definition where its owner can't replace it.
 BEGIN
     EXECUTE format('ALTER VIEW %s RENAME TO %I', p_view::regclass, 'query_' || p_id);
     EXECUTE format('ALTER VIEW %s SET SCHEMA pgtrickle_changes', p_view::regclass);
     EXECUTE format('COMMENT ON VIEW %s IS %L', p_view::regclass, format('The definition of stream table %s', p_id));
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.adopt_definition_view IS 'Move the definition where its owner can''t replace it';
 
 CREATE FUNCTION pgtrickle_changes.check_readable(p_owner oid, p_view oid) RETURNS void
     LANGUAGE plpgsql VOLATILE
@@ -107,13 +110,13 @@ BEGIN
     PERFORM pgtrickle_changes.run_as(p_owner, format('SELECT pg_catalog.count(*) FROM (SELECT FROM %s LIMIT 0) AS q', p_view::regclass));
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.check_readable IS 'Raises unless the owner may read all that a view reads';
 
 CREATE FUNCTION pgtrickle_changes.session_settings() RETURNS jsonb
     LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, pg_temp
     SET plan_cache_mode = force_generic_plan
 AS $$
--- What of the creator's session a query's result may depend on, as far as it differs from what runners pin.
 BEGIN
     RETURN (
         SELECT coalesce(jsonb_object_agg(s.name, s.value), '{}')
@@ -125,13 +128,13 @@ BEGIN
          WHERE s.value <> s.pinned);
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.session_settings IS 'What of the creator''s session a query''s result may depend on, as far as it differs from what runners pin';
 
 CREATE FUNCTION pgtrickle_changes.table_columns(p_view oid) RETURNS TABLE(name name, type text, type_oid oid, typmod integer, collation_oid oid)
     LANGUAGE plpgsql STABLE STRICT
     SET search_path = pg_catalog, pg_temp
     SET plan_cache_mode = force_generic_plan
 AS $$
--- The columns of a definition view as CREATE TABLE writes them.
 BEGIN
     RETURN QUERY
         SELECT a.attname, format('%s%s', format_type(a.atttypid, a.atttypmod),
@@ -142,6 +145,7 @@ BEGIN
          ORDER BY a.attnum;
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.table_columns IS 'The columns of a definition view as CREATE TABLE writes them';
 
 CREATE FUNCTION pgtrickle_changes.make_table(p_owner oid, p_target text[], p_view oid) RETURNS oid
     LANGUAGE plpgsql VOLATILE
@@ -156,6 +160,7 @@ BEGIN
     RETURN v_name::regclass;
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.make_table IS 'Creates the table of a stream table as its owner';
 
 CREATE FUNCTION pgtrickle_changes.passing_request(p_owner oid, p_id bigint, p_target text[], p_args jsonb) RETURNS jsonb
     LANGUAGE plpgsql VOLATILE
@@ -172,6 +177,7 @@ BEGIN
     RETURN pgtrickle_changes.hashed(v_request);
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.passing_request IS 'The compile request of a query of which nothing is to stay';
 
 CREATE FUNCTION pgtrickle_changes.hashed(p_request jsonb) RETURNS jsonb
     LANGUAGE plpgsql IMMUTABLE
@@ -182,12 +188,12 @@ BEGIN
     RETURN p_request || jsonb_build_object('hash', pgtrickle_changes.request_hash(p_request));
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.hashed IS 'A request with the hash of its facts, which have to hold when the plan is installed';
 
 CREATE FUNCTION pgtrickle_changes.do_compile_request(p_caller name, p_args jsonb) RETURNS jsonb
     LANGUAGE plpgsql VOLATILE
     SET search_path = pg_catalog, pg_temp
 AS $$
--- What the compiler needs for a query under a name; nothing stays behind but a reserved id.
 DECLARE
     v_target text[];
     v_table  pgtrickle.pgt_stream_tables;
@@ -211,6 +217,7 @@ BEGIN
         coalesce(v_table.pgt_id, nextval('pgtrickle.pgt_stream_tables_pgt_id_seq')), v_target, p_args);
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.do_compile_request IS 'What the compiler needs for a query under a name; nothing stays behind but a reserved id';
 
 CREATE FUNCTION pgtrickle_changes.do_create_stream_table(p_caller name, p_args jsonb) RETURNS jsonb
     LANGUAGE plpgsql VOLATILE
@@ -261,6 +268,7 @@ BEGIN
     RETURN to_jsonb(v_id);
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.do_create_stream_table IS 'The gate''s create_stream_table';
 
 CREATE FUNCTION pgtrickle_changes.do_create_stream_table_if_not_exists(p_caller name, p_args jsonb) RETURNS jsonb
     LANGUAGE plpgsql VOLATILE
@@ -277,6 +285,7 @@ BEGIN
     RETURN pgtrickle_changes.do_create_stream_table(p_caller, p_args);
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.do_create_stream_table_if_not_exists IS 'The gate''s create_stream_table_if_not_exists';
 
 CREATE FUNCTION pgtrickle_changes.do_create_or_replace_stream_table(p_caller name, p_args jsonb) RETURNS jsonb
     LANGUAGE plpgsql VOLATILE
@@ -297,6 +306,7 @@ BEGIN
     RETURN pgtrickle_changes.do_alter_stream_table(p_caller, v_alter);
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.do_create_or_replace_stream_table IS 'The gate''s create_or_replace_stream_table';
 
 CREATE FUNCTION pgtrickle_changes.is_its_query(p_table pgtrickle.pgt_stream_tables, p_args jsonb) RETURNS boolean
     LANGUAGE plpgsql VOLATILE
@@ -312,6 +322,7 @@ BEGIN
     RETURN coalesce(v_same, false);
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.is_its_query IS 'Whether a query means what the stream table''s means';
 
 CREATE FUNCTION pgtrickle_changes.do_validate_query(p_caller name, p_args jsonb) RETURNS jsonb
     LANGUAGE plpgsql VOLATILE
@@ -334,3 +345,4 @@ BEGIN
                                    FROM jsonb_array_elements(v_plan -> 'indexes') AS i), '[]');
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.do_validate_query IS 'The gate''s validate_query';

@@ -51,6 +51,7 @@ BEGIN
     RETURN to_jsonb(v_table.pgt_id);
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.do_alter_stream_table IS 'The gate''s alter_stream_table';
 
 CREATE FUNCTION pgtrickle_changes.alter_query(p_table pgtrickle.pgt_stream_tables, p_args jsonb) RETURNS void
     LANGUAGE plpgsql VOLATILE
@@ -89,6 +90,7 @@ BEGIN
     PERFORM pgtrickle_changes.restore_row_security(p_table, v_forced);
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.alter_query IS 'Gives a stream table a new query';
 
 CREATE FUNCTION pgtrickle_changes.alter_columns(p_table pgtrickle.pgt_stream_tables, p_view oid) RETURNS void
     LANGUAGE plpgsql VOLATILE
@@ -131,6 +133,7 @@ BEGIN
     END IF;
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.alter_columns IS 'Gives the table the columns of a new definition';
 
 CREATE FUNCTION pgtrickle_changes.cycle_through(p_relation oid, p_view oid) RETURNS text
     LANGUAGE plpgsql STABLE
@@ -151,6 +154,7 @@ BEGIN
         SELECT r.path FROM reach AS r WHERE r.relid = p_relation LIMIT 1);
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.cycle_through IS 'How a definition would come back to a stream table; NULL if it wouldn''t';
 
 CREATE FUNCTION pgtrickle_changes.do_suspend_stream_table(p_caller name, p_args jsonb) RETURNS jsonb
     LANGUAGE plpgsql VOLATILE
@@ -163,6 +167,7 @@ BEGIN
     RETURN NULL;
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.do_suspend_stream_table IS 'The gate''s suspend_stream_table';
 
 CREATE FUNCTION pgtrickle_changes.suspend(p_id bigint) RETURNS void
     LANGUAGE plpgsql VOLATILE
@@ -174,6 +179,7 @@ BEGIN
     UPDATE pgtrickle.pgt_stream_tables AS st SET status = 'SUSPENDED' WHERE st.pgt_id = p_id;
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.suspend IS 'Ends the maintenance of a stream table until it is resumed';
 
 CREATE FUNCTION pgtrickle_changes.resume(p_id bigint) RETURNS void
     LANGUAGE plpgsql VOLATILE
@@ -191,6 +197,7 @@ BEGIN
     END IF;
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.resume IS 'Begins the maintenance of a stream table again';
 
 CREATE FUNCTION pgtrickle_changes.do_resume_stream_table(p_caller name, p_args jsonb) RETURNS jsonb
     LANGUAGE plpgsql VOLATILE
@@ -201,6 +208,7 @@ BEGIN
     RETURN NULL;
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.do_resume_stream_table IS 'The gate''s resume_stream_table';
 
 CREATE FUNCTION pgtrickle_changes.do_reinitialize_stream_table(p_caller name, p_args jsonb) RETURNS jsonb
     LANGUAGE plpgsql VOLATILE
@@ -214,6 +222,7 @@ BEGIN
     RETURN NULL;
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.do_reinitialize_stream_table IS 'The gate''s reinitialize_stream_table';
 
 CREATE FUNCTION pgtrickle_changes.do_stale_plans(p_caller name, p_args jsonb) RETURNS jsonb
     LANGUAGE plpgsql VOLATILE
@@ -222,7 +231,7 @@ AS $$
 -- What a refresh would have to compile again before it begins: the stream table itself, and those that it reads.
 DECLARE
     v_table pgtrickle.pgt_stream_tables := pgtrickle_changes.owned_stream_table(p_caller, p_args);
-    v_stale jsonb := '[]';
+    v_stale jsonb := '[]'::jsonb;
     v_id    bigint;
 BEGIN
     FOREACH v_id IN ARRAY pgtrickle_changes.with_upstream(v_table.pgt_id) LOOP
@@ -245,6 +254,7 @@ BEGIN
     RETURN v_stale;
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.do_stale_plans IS 'The compile requests of what a refresh would have to compile again before it begins';
 
 CREATE FUNCTION pgtrickle_changes.do_refresh_stream_table(p_caller name, p_args jsonb) RETURNS jsonb
     LANGUAGE plpgsql VOLATILE
@@ -255,6 +265,7 @@ BEGIN
     RETURN NULL;
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.do_refresh_stream_table IS 'The gate''s refresh_stream_table';
 
 CREATE FUNCTION pgtrickle_changes.do_verify_stream_table(p_caller name, p_args jsonb) RETURNS jsonb
     LANGUAGE plpgsql VOLATILE
@@ -267,3 +278,4 @@ BEGIN
     RETURN pgtrickle_changes.verify(v_table.pgt_id);
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.do_verify_stream_table IS 'The gate''s verify_stream_table';

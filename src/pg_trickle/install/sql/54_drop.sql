@@ -4,7 +4,6 @@ CREATE FUNCTION pgtrickle_changes.dependants(p_id bigint) RETURNS bigint[]
     LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, pg_temp
 AS $$
--- The stream tables that read this one, directly or not, the farthest first.
 BEGIN
     RETURN (
         WITH RECURSIVE down(pgt_id, depth) AS (
@@ -20,6 +19,7 @@ BEGIN
           FROM (SELECT down.pgt_id, max(down.depth) AS depth FROM down WHERE down.pgt_id <> p_id GROUP BY down.pgt_id) AS x);
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.dependants IS 'The stream tables that read this one, directly or not, the farthest first';
 
 CREATE FUNCTION pgtrickle_changes.do_drop_stream_table(p_caller name, p_args jsonb) RETURNS jsonb
     LANGUAGE plpgsql VOLATILE
@@ -44,6 +44,7 @@ BEGIN
     RETURN NULL;
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.do_drop_stream_table IS 'The gate''s drop_stream_table';
 
 CREATE FUNCTION pgtrickle_changes.drop_one(p_id bigint) RETURNS void
     LANGUAGE plpgsql VOLATILE
@@ -62,3 +63,4 @@ BEGIN
     PERFORM pgtrickle_changes.forget_stream_table(p_id);
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.drop_one IS 'Drops a stream table that no other reads';

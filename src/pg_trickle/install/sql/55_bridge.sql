@@ -33,7 +33,6 @@ CREATE FUNCTION pgtrickle_changes.bridge_dsn() RETURNS text
     LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, pg_temp
 AS $$
--- How this server is reached from itself: the setting, or its first socket directory.
 DECLARE
     v_dsn    text := (SELECT s.value FROM pgtrickle.pgt_settings AS s WHERE s.name = 'bridge_dsn');
     v_role   text := (SELECT s.value FROM pgtrickle.pgt_settings AS s WHERE s.name = 'worker_role');
@@ -49,6 +48,7 @@ BEGIN
         pgtrickle_changes.dsn_value(current_database()), pgtrickle_changes.dsn_value(v_role)));
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.bridge_dsn IS 'How this server is reached from itself: the setting, or its first socket directory';
 
 CREATE FUNCTION pgtrickle_changes.dsn_value(p_value text) RETURNS text
     LANGUAGE sql IMMUTABLE STRICT
@@ -56,6 +56,7 @@ CREATE FUNCTION pgtrickle_changes.dsn_value(p_value text) RETURNS text
 AS $$
     SELECT '''' || replace(replace(p_value, '\', '\\'), '''', '\''') || ''''
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.dsn_value IS 'A value quoted for a connection string';
 
 CREATE FUNCTION pgtrickle_changes.worker_is_running() RETURNS boolean
     LANGUAGE sql VOLATILE
@@ -65,6 +66,7 @@ AS $$
                     WHERE l.locktype = 'advisory' AND l.classid = 1885762401 AND l.objid = 1 AND l.objsubid = 2 AND l.granted
                       AND l.database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database()))
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.worker_is_running IS 'Whether a worker is alive for this database';
 
 CREATE FUNCTION pgtrickle_changes.bridge_open() RETURNS text
     LANGUAGE plpgsql VOLATILE
@@ -91,6 +93,7 @@ BEGIN
     RETURN v_name;
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.bridge_open IS 'Opens a loopback connection; its name';
 
 CREATE FUNCTION pgtrickle_changes.worker_bridge_ask(p_request jsonb) RETURNS bigint
     LANGUAGE plpgsql VOLATILE SECURITY DEFINER
@@ -105,12 +108,12 @@ BEGIN
     RETURN v_id;
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.worker_bridge_ask IS 'Leaves a compile request for the worker; its id';
 
 CREATE FUNCTION pgtrickle_changes.worker_bridge_answer(p_id bigint) RETURNS jsonb
     LANGUAGE plpgsql VOLATILE SECURITY DEFINER
     SET search_path = pg_catalog, pg_temp
 AS $$
--- The answer to a request, waited for up to a tenth of a second: {plan, error}, or NULL if there is none yet.
 DECLARE
     v_answer jsonb;
 BEGIN
@@ -124,15 +127,15 @@ BEGIN
     RETURN v_answer;
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.worker_bridge_answer IS 'The answer to a request, waited for up to a tenth of a second: {plan, error}, or NULL if there is none yet';
 
 CREATE FUNCTION pgtrickle_changes.request_plan(p_request jsonb) RETURNS jsonb
     LANGUAGE plpgsql VOLATILE
     SET search_path = pg_catalog, pg_temp
 AS $$
--- The plan of a request, from the worker's compiler.
 DECLARE
     v_longest  CONSTANT integer := 1048576;
-    v_patience CONSTANT interval := '30 seconds';
+    v_patience CONSTANT interval := '30 seconds'::interval;
     v_until    timestamptz := clock_timestamp() + v_patience;
     v_bridge   text;
     v_id       bigint;
@@ -173,6 +176,7 @@ BEGIN
     RETURN v_answer -> 'plan';
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.request_plan IS 'The plan of a request, from the worker''s compiler';
 
 CREATE FUNCTION pgtrickle_changes.demand_worker() RETURNS void
     LANGUAGE plpgsql VOLATILE
@@ -187,6 +191,7 @@ BEGIN
     END IF;
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.demand_worker IS 'Raises unless a worker is running';
 
 CREATE FUNCTION pgtrickle_changes.worker_record_failure(p_id bigint, p_started_at timestamptz, p_sqlstate text, p_message text) RETURNS void
     LANGUAGE sql VOLATILE SECURITY DEFINER
@@ -195,6 +200,7 @@ AS $$
     -- A manual refresh that failed, told over the loopback connection because its own transaction is about to be rolled back.
     SELECT pgtrickle_changes.record_failure(p_id, 'MANUAL', p_started_at, p_sqlstate, p_message, 2147483647)
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.worker_record_failure IS 'Records a manual refresh that failed, from outside its transaction';
 
 CREATE FUNCTION pgtrickle_changes.bridge_execute(p_statement text) RETURNS void
     LANGUAGE plpgsql VOLATILE
@@ -213,3 +219,4 @@ BEGIN
     PERFORM pgtrickle_changes.loopback_disconnect(v_bridge);
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.bridge_execute IS 'Runs a statement in a transaction of its own, as the worker''s role';

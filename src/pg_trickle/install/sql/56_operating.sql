@@ -31,6 +31,7 @@ BEGIN
                          ELSE format('%s: repaired (%s)', v_name, array_to_string(v_found, '; ')) END);
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.do_repair_stream_table IS 'The gate''s repair_stream_table';
 
 CREATE FUNCTION pgtrickle_changes.missing_states(p_id bigint) RETURNS text[]
     LANGUAGE sql STABLE
@@ -43,12 +44,12 @@ AS $$
                   WHERE p.pgt_id = p_id AND to_regclass(format('pgtrickle_changes.%I', t.item ->> 'name')) IS NULL
                   ORDER BY 1)
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.missing_states IS 'The state and delta tables that a plan needs and that aren''t there';
 
 CREATE FUNCTION pgtrickle_changes.reinstall_plan(p_id bigint) RETURNS void
     LANGUAGE plpgsql VOLATILE
     SET search_path = pg_catalog, pg_temp
 AS $$
--- Make anew all that the plan rests on, empty; the next refresh fills it.
 DECLARE
     v_table pgtrickle.pgt_stream_tables := pgtrickle_changes.with_current_name(pgtrickle_changes.lock_stream_table(p_id));
     v_plan  jsonb := (SELECT p.plan FROM pgtrickle.pgt_plans AS p WHERE p.pgt_id = p_id);
@@ -58,6 +59,7 @@ BEGIN
     UPDATE pgtrickle.pgt_stream_tables AS st SET needs_reinit = true, reinit_reason = 'its state tables were made anew' WHERE st.pgt_id = p_id;
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.reinstall_plan IS 'Make anew all that the plan rests on, empty; the next refresh fills it';
 
 CREATE FUNCTION pgtrickle_changes.do_refresh_if_stale(p_caller name, p_args jsonb) RETURNS jsonb
     LANGUAGE plpgsql VOLATILE
@@ -73,6 +75,7 @@ BEGIN
     RETURN to_jsonb(true);
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.do_refresh_if_stale IS 'The gate''s refresh_if_stale';
 
 CREATE FUNCTION pgtrickle_changes.do_pause_all(p_caller name, p_args jsonb) RETURNS jsonb
     LANGUAGE plpgsql VOLATILE
@@ -91,6 +94,7 @@ BEGIN
     RETURN to_jsonb(cardinality(v_ids));
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.do_pause_all IS 'The gate''s pause_all';
 
 CREATE FUNCTION pgtrickle_changes.do_resume_all(p_caller name, p_args jsonb) RETURNS jsonb
     LANGUAGE plpgsql VOLATILE
@@ -109,6 +113,7 @@ BEGIN
     RETURN to_jsonb(cardinality(v_ids));
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.do_resume_all IS 'The gate''s resume_all';
 
 CREATE FUNCTION pgtrickle_changes.checked_keys(p_object jsonb, p_allowed text[]) RETURNS jsonb
     LANGUAGE plpgsql IMMUTABLE
@@ -131,13 +136,14 @@ BEGIN
     RETURN p_object;
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.checked_keys IS 'An object that names nothing but what it may; raises otherwise';
 
 CREATE FUNCTION pgtrickle_changes.do_bulk_create(p_caller name, p_args jsonb) RETURNS jsonb
     LANGUAGE plpgsql VOLATILE
     SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    v_defaults CONSTANT jsonb := '{"schedule": "calculated", "refresh_mode": "AUTO", "initialize": true, "append_only": false}';
+    v_defaults CONSTANT jsonb := '{"schedule": "calculated", "refresh_mode": "AUTO", "initialize": true, "append_only": false}'::jsonb;
     v_one      jsonb;
     v_count    integer := 0;
 BEGIN
@@ -153,6 +159,7 @@ BEGIN
     RETURN to_jsonb(v_count);
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.do_bulk_create IS 'The gate''s bulk_create';
 
 CREATE FUNCTION pgtrickle_changes.do_bulk_alter_stream_tables(p_caller name, p_args jsonb) RETURNS jsonb
     LANGUAGE plpgsql VOLATILE
@@ -170,6 +177,7 @@ BEGIN
     RETURN to_jsonb(cardinality(v_names));
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.do_bulk_alter_stream_tables IS 'The gate''s bulk_alter_stream_tables';
 
 CREATE FUNCTION pgtrickle_changes.do_bulk_drop_stream_tables(p_caller name, p_args jsonb) RETURNS jsonb
     LANGUAGE plpgsql VOLATILE
@@ -193,3 +201,4 @@ BEGIN
     RETURN to_jsonb(cardinality(v_ids));
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.do_bulk_drop_stream_tables IS 'The gate''s bulk_drop_stream_tables';

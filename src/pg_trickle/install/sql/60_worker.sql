@@ -53,6 +53,7 @@ AS $$
       FROM pgtrickle.pgt_stream_tables AS st
      ORDER BY st.pgt_id
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.worker_stream_tables IS 'What the worker has to know of every stream table';
 
 CREATE FUNCTION pgtrickle_changes.worker_settings() RETURNS jsonb
     LANGUAGE sql STABLE SECURITY DEFINER
@@ -63,6 +64,7 @@ AS $$
         'max_consecutive_errors', pgtrickle_changes.setting('max_consecutive_errors')::integer,
         'max_concurrent_refreshes', pgtrickle_changes.setting('max_concurrent_refreshes')::integer)
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.worker_settings IS 'The settings by which the worker plans';
 
 CREATE FUNCTION pgtrickle_changes.worker_poll(p_with_enabled boolean DEFAULT true, OUT wal_lsn pg_lsn, OUT enabled boolean, OUT catalog_version bigint,
                                               OUT high_water jsonb, OUT requests integer)
@@ -90,6 +92,7 @@ BEGIN
     SELECT count(*) INTO requests FROM pgtrickle_changes.bridge_requests AS r WHERE r.taken_at IS NULL AND r.answered_at IS NULL;
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.worker_poll IS 'Whether there is anything to look at, cheaply';
 
 CREATE FUNCTION pgtrickle_changes.worker_pending(p_ids bigint[]) RETURNS bigint[]
     LANGUAGE plpgsql VOLATILE SECURITY DEFINER
@@ -98,7 +101,7 @@ AS $$
 -- In the order of the index: EXISTS would read the consumed rows from the beginning, expecting a hit among the first.
 DECLARE
     v_item    record;
-    v_pending bigint[] := '{}';
+    v_pending bigint[] := '{}'::bigint[];
     v_changed boolean;
     v_session text := pgtrickle_changes.session_state();
 BEGIN
@@ -128,6 +131,7 @@ BEGIN
     RETURN v_pending;
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.worker_pending IS 'Which of some stream tables have changes to read';
 
 CREATE FUNCTION pgtrickle_changes.worker_refresh(p_ids bigint[], p_initiated_by text) RETURNS jsonb
     LANGUAGE plpgsql VOLATILE SECURITY DEFINER
@@ -136,9 +140,9 @@ AS $$
 -- Refresh a group in the order given, in the one snapshot of the transaction; who reads one that failed is left out.
 DECLARE
     v_id         bigint;
-    v_results    jsonb := '[]';
+    v_results    jsonb := '[]'::jsonb;
     v_result     jsonb;
-    v_left_out   bigint[] := '{}';
+    v_left_out   bigint[] := '{}'::bigint[];
     v_upstream   text;
     v_status     text;
     v_began_at   timestamptz;
@@ -186,6 +190,7 @@ BEGIN
     RETURN v_results;
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.worker_refresh IS 'Refreshes a group of stream tables in one snapshot; what came of each';
 
 CREATE FUNCTION pgtrickle_changes.worker_failed(p_id bigint, p_started_at timestamptz, p_sqlstate text, p_message text, p_max_errors integer)
     RETURNS void
@@ -194,6 +199,7 @@ CREATE FUNCTION pgtrickle_changes.worker_failed(p_id bigint, p_started_at timest
 AS $$
     SELECT pgtrickle_changes.record_failure(p_id, 'SCHEDULER', p_started_at, p_sqlstate, p_message, p_max_errors)
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.worker_failed IS 'Records a refresh by the worker that failed';
 
 CREATE FUNCTION pgtrickle_changes.worker_compile_request(p_id bigint) RETURNS jsonb
     LANGUAGE plpgsql VOLATILE SECURITY DEFINER
@@ -206,6 +212,7 @@ BEGIN
                                                                      v_table.pgt_schema, v_table.pgt_name));
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.worker_compile_request IS 'The compile request of a stream table as it is now';
 
 CREATE FUNCTION pgtrickle_changes.worker_install_plan(p_id bigint, p_plan jsonb) RETURNS void
     LANGUAGE plpgsql VOLATILE SECURITY DEFINER
@@ -218,12 +225,12 @@ BEGIN
     PERFORM pgtrickle_changes.check_session(v_session);
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.worker_install_plan IS 'Gives a stream table a new plan';
 
 CREATE FUNCTION pgtrickle_changes.worker_take_requests(p_most integer) RETURNS TABLE (id bigint, request jsonb)
     LANGUAGE plpgsql VOLATILE SECURITY DEFINER
     SET search_path = pg_catalog, pg_temp
 AS $$
--- The oldest compile requests; none is handed out twice.
 BEGIN
     RETURN QUERY
         UPDATE pgtrickle_changes.bridge_requests AS r SET taken_at = clock_timestamp()
@@ -233,6 +240,7 @@ BEGIN
         RETURNING r.id, r.request;
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.worker_take_requests IS 'The oldest compile requests; none is handed out twice';
 
 CREATE FUNCTION pgtrickle_changes.worker_answer(p_id bigint, p_plan jsonb, p_error jsonb) RETURNS void
     LANGUAGE plpgsql VOLATILE SECURITY DEFINER
@@ -243,6 +251,7 @@ BEGIN
      WHERE r.id = p_id AND r.answered_at IS NULL;
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.worker_answer IS 'Answers a compile request';
 
 CREATE FUNCTION pgtrickle_changes.worker_housekeeping() RETURNS jsonb
     LANGUAGE plpgsql VOLATILE SECURITY DEFINER
@@ -254,7 +263,7 @@ DECLARE
     v_rows    bigint := 0;
     v_history bigint;
     v_dropped integer := 0;
-    v_problems text[] := '{}';
+    v_problems text[] := '{}'::text[];
     v_message text;
     v_session text := pgtrickle_changes.session_state();
 BEGIN
@@ -304,6 +313,7 @@ BEGIN
     RETURN jsonb_build_object('change_rows', v_rows, 'history_rows', v_history, 'dropped', v_dropped, 'problems', to_jsonb(v_problems));
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.worker_housekeeping IS 'Removes what is not needed any more and flags what needs repair; how much that was';
 
 CREATE FUNCTION pgtrickle_changes.forget_stream_table(p_id bigint) RETURNS void
     LANGUAGE plpgsql VOLATILE
@@ -334,6 +344,7 @@ BEGIN
     PERFORM pgtrickle_changes.drop_idle_runner(v_owner);
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.forget_stream_table IS 'Removes what is left of a stream table whose table was dropped';
 
 CREATE FUNCTION pgtrickle_changes.drop_idle_runner(p_owner oid) RETURNS void
     LANGUAGE plpgsql VOLATILE
@@ -346,3 +357,4 @@ BEGIN
     END IF;
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.drop_idle_runner IS 'Drops the runner of a role that owns no stream table any more';

@@ -290,7 +290,7 @@ DECLARE
     v_stack  jsonb;  -- the next one is the last
     v_item   jsonb;
     v_below  jsonb;
-    v_shown  text[] := '{}';
+    v_shown  text[] := '{}'::text[];
     v_again  boolean;
 BEGIN
     SELECT coalesce(jsonb_object_agg(i.name, jsonb_build_array(i.status, i.effective_refresh_mode)), '{}') INTO v_tables
@@ -309,7 +309,7 @@ BEGIN
         v_stack := v_stack - -1;
         node := v_item ->> 'node';
         node_type := v_item ->> 'kind';
-        depth := v_item ->> 'depth';
+        depth := (v_item ->> 'depth')::integer;
         status := v_tables -> node ->> 0;
         refresh_mode := v_tables -> node ->> 1;
         v_below := coalesce(v_edges -> node, '[]');
@@ -572,7 +572,7 @@ AS $$
 DECLARE
     v_table   record;
     v_pending jsonb;
-    v_result  jsonb := '[]';
+    v_result  jsonb := '[]'::jsonb;
 BEGIN
     FOR v_table IN
         SELECT st.pgt_id, st.frontier, st.frontier_xid, st.frontier_seqs, st.owner_oid
@@ -600,6 +600,7 @@ BEGIN
     RETURN v_result;
 END
 $$;
+COMMENT ON FUNCTION pgtrickle_changes.do_change_buffer_sizes IS 'The gate''s change_buffer_sizes';
 
 CREATE FUNCTION pgtrickle.change_buffer_sizes()
     RETURNS TABLE (stream_table text, source_table text, source_oid oid, cdc_mode text, pending_rows bigint, buffer_bytes bigint)
