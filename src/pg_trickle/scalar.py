@@ -83,7 +83,7 @@ class Scalar:
 
     ``text`` was printed by a parser's deparser or composed from quoted parts; ``equates``
     names the two columns when the expression is ``a = b``; one that ``returns_set`` makes any number of rows
-    of one, and has its place in a select list or GROUP BY alone.
+    of one, and has its place in a select list or GROUP BY alone.  A NULL in any ``strict`` column makes it NULL.
     """
 
     text: str
@@ -92,6 +92,7 @@ class Scalar:
     not_null: bool = False
     equates: tuple[str, str] | None = None
     returns_set: bool = False
+    strict: frozenset[str] = frozenset()
 
     def sql(self) -> sql.Composable:
         """The expression as SQL: the one door for parsed text."""
@@ -100,6 +101,13 @@ class Scalar:
     @property
     def is_column(self) -> bool:
         return len(self.columns) == 1 and self.text == identifier(next(iter(self.columns)))
+
+    @property
+    def demanded(self) -> frozenset[str]:
+        """The columns that aren't NULL in any row for which the expression, as a condition, is true."""
+        # The deparser quotes a name only where it must.
+        tests = {f"{spelt} IS NOT NULL" for name in self.columns for spelt in (name, identifier(name))}
+        return self.columns if self.text in tests else self.strict
 
 
 class _Verbatim(sql.Composable):
@@ -119,7 +127,8 @@ def identifier(name: str) -> str:
 
 def column(of: Column) -> Scalar:
     """The expression that is just a column."""
-    return Scalar(identifier(of.name), frozenset((of.name,)), of.type, of.not_null)
+    only = frozenset((of.name,))
+    return Scalar(identifier(of.name), only, of.type, of.not_null, strict=only)
 
 
 def null(of: Type) -> Scalar:

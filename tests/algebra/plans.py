@@ -27,11 +27,12 @@ def named(plan: Plan, name: str) -> Column:
     return next(one for one in plan.columns if one.name == name)
 
 
-def predicate(template: sql.SQL, *columns: str, equates: bool = False) -> Scalar:
+def predicate(template: sql.SQL, *columns: str, equates: bool = False, strict: bool = False) -> Scalar:
     """A condition over columns, which stand in its holes by place."""
     text = template.format(*map(sql.Identifier, columns))
     made = composed(text, frozenset(columns), BOOL)
-    return Scalar(made.text, made.columns, made.type, equates=(columns[0], columns[1])) if equates else made
+    made = replace(made, strict=made.columns) if strict else made
+    return replace(made, equates=(columns[0], columns[1])) if equates else made
 
 
 def equal(left: str, right: str) -> Scalar:
@@ -245,6 +246,15 @@ PLANS: dict[str, Plan] = {
     "filter of the left side of a left join": Filter(
         LeftJoin(R, S, (equal("r_a", "s_a"),)), (predicate(sql.SQL("{} > 0"), "r_b"),)
     ),
+    "left join with a match": Filter(
+        LeftJoin(R, S, (equal("r_a", "s_a"),)), (predicate(sql.SQL("{} < {}"), "r_b", "s_b", strict=True),)
+    ),
+    "full join with a match on either side": Filter(
+        FullJoin(R, S, (equal("r_a", "s_a"),)), (predicate(sql.SQL("{} < {}"), "r_b", "s_b", strict=True),)
+    ),
+    "full join with all of one side": Filter(
+        FullJoin(R, S, (equal("r_a", "s_a"),)), (predicate(sql.SQL("{} > 0"), "s_b", strict=True),)
+    ),
     "aggregate over a left join": Aggregate(
         LeftJoin(R, S, (equal("r_a", "s_a"),)), ("r_a",), (counted("c"), summed("t", named(S, "s_b")))
     ),
@@ -258,7 +268,13 @@ PLANS: dict[str, Plan] = {
 }
 
 SHAPES = ("scan", "filter", "project", "union", "join", "join", "outer", "mark", "lateral", "aggregate", "distinct")
-_TESTS = (sql.SQL("{} > 1"), sql.SQL("{} IS NULL"), sql.SQL("coalesce({}, 2) <= 2"))
+# With each, whether it is strict.
+_TESTS = (
+    (sql.SQL("{} > 1"), True),
+    (sql.SQL("{} IS NOT NULL"), False),
+    (sql.SQL("{} IS NULL"), False),
+    (sql.SQL("coalesce({}, 2) <= 2"), False),
+)
 
 
 @st.composite
@@ -275,7 +291,8 @@ def _plans(draw: st.DrawFn, depth: int, numbers: count[int]) -> Plan:
     below = draw(_plans(0 if shape == "scan" else depth - 1, numbers))
     match shape:
         case "filter":
-            return Filter(below, (predicate(draw(st.sampled_from(_TESTS)), draw(_some(below))),))
+            test, strict = draw(st.sampled_from(_TESTS))
+            return Filter(below, (predicate(test, draw(_some(below)), strict=strict),))
         case "timed":
             return TimedFilter(below, Timed(*_moments(sql.SQL("{} > {}"), draw(_some(below)))))
         case "project":

@@ -23,9 +23,10 @@ from pg_trickle.algebra.states import old
 from pg_trickle.algebra.timed import Elapsed, TimedFilter
 from pg_trickle.algebra.window import Window
 from pg_trickle.render import parts, select, turned
-from pg_trickle.rewrite import pushdown
+from pg_trickle.rewrite import pushdown, strengthen
+from pg_trickle.rewrite.strengthen import strengthened
 from pg_trickle.scalar import Column
-from tests.algebra.plans import PLANS, R, projected
+from tests.algebra.plans import PLANS, R, equal, predicate, projected
 from tests.algebra.sources import Contents, contents, fill, net_change, prepare, scan, zset
 
 pytestmark = pytest.mark.property
@@ -158,6 +159,25 @@ def test_a_condition_on_the_left_side_taken_for_a_filter_is_noticed(conn, monkey
         assert zset(conn, pushdown.pushed_down(plan)) == zset(conn, plan)
         monkeypatch.setattr(pushdown, "_matched", lambda join: pushdown.pushed_down(_filtered(join)))
         assert zset(conn, pushdown.pushed_down(plan)) != zset(conn, plan)
+
+
+@pytest.mark.parametrize("test", [sql.SQL("{} IS NULL"), sql.SQL("coalesce({}, 2) <= 2")])
+def test_a_condition_taken_for_strict_that_is_not_is_noticed(conn, test):
+    plan = Filter(LeftJoin(R, scan("s", "s"), (equal("r_a", "s_a"),)), (predicate(test, "s_b", strict=True),))
+    with conn.transaction(force_rollback=True):
+        fill(conn, {"r": _pairs((1, 0)), "s": _pairs((2, 1))})
+        assert zset(conn, strengthened(plan)) != zset(conn, plan)
+
+
+@pytest.mark.parametrize("side", ["r_b", "s_b"])
+def test_a_full_join_that_keeps_the_wrong_side_is_noticed(conn, monkeypatch, side):
+    join = FullJoin(R, scan("s", "s"), (equal("r_a", "s_a"),))
+    plan = Filter(join, (predicate(sql.SQL("{} > 0"), side, strict=True),))
+    with conn.transaction(force_rollback=True):
+        fill(conn, {"r": _pairs((1, 1)), "s": _pairs((2, 1))})
+        assert zset(conn, strengthened(plan)) == zset(conn, plan)
+        monkeypatch.setattr(strengthen, "_full", lambda found, _: Join(found.left, found.right, found.on))
+        assert zset(conn, strengthened(plan)) != zset(conn, plan)
 
 
 def _filtered(join: LeftJoin) -> Plan:

@@ -62,6 +62,21 @@ def test_rewriting_changes_neither_the_query_nor_its_delta(conn, plan, r, s):
 
 
 @pytest.mark.property
+@pytest.mark.parametrize(
+    "title", ["left join with a match", "full join with a match on either side", "full join with all of one side"]
+)
+@given(r=contents, s=contents)
+def test_an_outer_join_made_an_inner_one_is_the_same(conn, title, r, s):
+    plan = PLANS[title]
+    better = optimised(plan)
+    assert outline(better) != outline(plan)
+    with conn.transaction(force_rollback=True):
+        fill(conn, {"r": r, "s": s})
+        assert zset(conn, better) == zset(conn, plan)
+        assert zset(conn, better.delta()) == zset(conn, plan.delta())
+
+
+@pytest.mark.property
 @given(plan=any_plan(), r=contents)
 def test_a_delta_specialised_to_what_changed_is_the_same_delta(conn, plan, r):
     with conn.transaction(force_rollback=True):

@@ -6,6 +6,7 @@ import pytest
 
 from pg_trickle.algebra.join import Join
 from pg_trickle.algebra.linear import Filter
+from pg_trickle.algebra.outer_join import FullJoin, LeftJoin
 from pg_trickle.algebra.plan import Plan, distinct, inputs
 from pg_trickle.algebra.source import Scan, Source
 from pg_trickle.rewrite.passes import optimised
@@ -95,3 +96,70 @@ def test_a_join_condition_in_every_arm_joins():
     (join,) = [node for node in distinct(plan) if isinstance(node, Join)]
     assert join.on[0].equates
     assert filters(plan) == ["items: line__1 = 1 OR line__1 = 2", 'orders: "paid__1"']
+
+
+def joins(query: str) -> list[str]:
+    """The kinds of join in what becomes of a query, outermost first."""
+    kinds = (FullJoin, Join, LeftJoin)
+    return [type(node).__name__ for node in distinct(rewritten(query)) if isinstance(node, kinds)]
+
+
+OUTER = "SELECT c.id FROM public.customers c {} JOIN public.orders o ON o.customer_id = c.id WHERE {}"
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        "o.amount > 5",
+        "5 <= o.amount",
+        "o.amount + 1 <> c.id",
+        "o.amount::bigint = 5",
+        "-o.amount < c.id",
+        "o.paid",
+        "o.amount IS NOT NULL",
+        "c.id > 0 AND o.amount * 2 > 7",
+    ],
+)
+def test_a_left_join_whose_padded_rows_are_thrown_away_is_an_inner_one(condition: str):
+    assert joins(OUTER.format("LEFT", condition)).count("LeftJoin") == 0
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        "o.amount IS NULL",
+        "NOT o.amount IS NOT NULL",
+        "coalesce(o.amount, 0) > 5",
+        "CASE WHEN o.amount > 5 THEN false ELSE true END",
+        "o.amount > 5 OR c.id > 0",
+        "o.amount IS DISTINCT FROM 5",
+        "(o.amount > 5) IS NOT TRUE",
+        "abs(o.amount) > 5",
+        "o.amount OPERATOR(public.>) 5",
+        "nullif(o.amount, 5) IS NULL",
+        "o.amount NOT IN (SELECT i.line FROM public.items i)",
+        "c.id > 0",
+    ],
+)
+def test_a_left_join_whose_padded_rows_may_stay_is_one_still(condition: str):
+    assert joins(OUTER.format("LEFT", condition)).count("LeftJoin") == 1
+
+
+@pytest.mark.parametrize(
+    ("condition", "expected"),
+    [
+        ("o.amount > 5 AND c.name = 'x'", "Join"),
+        ("o.amount > c.id", "Join"),
+        ("o.amount > 5", "LeftJoin"),
+        ("c.name = 'x'", "LeftJoin"),
+        ("coalesce(o.amount, c.id) > 5", "FullJoin"),
+    ],
+)
+def test_of_a_full_join_stays_what_pads_rows_that_stay(condition: str, expected: str):
+    assert joins(OUTER.format("FULL", condition)) == [expected]
+
+
+def test_a_scalar_subquery_compared_in_where_is_joined():
+    query = "SELECT c.id FROM public.customers c WHERE c.id < ({} FROM public.orders o WHERE o.customer_id = c.id)"
+    assert joins(query.format("SELECT 0.2 * avg(o.amount)")) == ["Join"]
+    assert joins(query.format("SELECT count(*)")) == ["LeftJoin"]

@@ -560,7 +560,7 @@ SELECT o.customer_id, sum(o.amount) AS s FROM public.orders o GROUP BY o.custome
 --|   Project customer_id__1, sum__1
 --|     Filter sum__1 > min__3
 --|       Project customer_id__1, sum__1, min__3="min__2"
---|         LeftJoin id__3 = customer_id__1
+--|         Join id__3 = customer_id__1
 --|           Project customer_id__1="state_9_1_k1", sum__1=CASE WHEN "state_9_1_nan1" > 0 THEN 'NaN'::numeric WHEN "state_9_1_c1" > 0 THEN "state_9_1_fs1" END
 --|             Scan state_9_1 (state_9_1_k1, state_9_1_n, state_9_1_c1, state_9_1_fs1, state_9_1_nan1)
 --|           Project id__3="state_9_2_k1", min__2="state_9_2_min1"
@@ -571,104 +571,44 @@ SELECT o.customer_id, sum(o.amount) AS s FROM public.orders o GROUP BY o.custome
 --|       Project customer_id__1, sum__1, min__3="min__2"
 --|         UnionAll
 --|           UnionAll
---|             UnionAll
---|               Join id__3 = customer_id__1
---|                 Project customer_id__1="state_9_1_k1", sum__1=CASE WHEN "state_9_1_nan1" > 0 THEN 'NaN'::numeric WHEN "state_9_1_c1" > 0 THEN "state_9_1_fs1" END
---|                   Changes state_9_1 (state_9_1_k1, state_9_1_n, state_9_1_c1, state_9_1_fs1, state_9_1_nan1)
---|                 Project id__3="state_9_2_k1", min__2="state_9_2_min1"
---|                   Scan state_9_2 (state_9_2_k1, state_9_2_n, state_9_2_min1)
---|               Join id__3 = customer_id__1
---|                 Project customer_id__1="state_9_1_k1", sum__1=CASE WHEN "state_9_1_nan1" > 0 THEN 'NaN'::numeric WHEN "state_9_1_c1" > 0 THEN "state_9_1_fs1" END
---|                   Scan state_9_1 (state_9_1_k1, state_9_1_n, state_9_1_c1, state_9_1_fs1, state_9_1_nan1)
---|                 Project id__3="state_9_2_k1", min__2="state_9_2_min1"
---|                   Changes state_9_2 (state_9_2_k1, state_9_2_n, state_9_2_min1)
---|             Negate
---|               Join id__3 = customer_id__1
---|                 Project customer_id__1="state_9_1_k1", sum__1=CASE WHEN "state_9_1_nan1" > 0 THEN 'NaN'::numeric WHEN "state_9_1_c1" > 0 THEN "state_9_1_fs1" END
---|                   Changes state_9_1 (state_9_1_k1, state_9_1_n, state_9_1_c1, state_9_1_fs1, state_9_1_nan1)
---|                 Project id__3="state_9_2_k1", min__2="state_9_2_min1"
---|                   Changes state_9_2 (state_9_2_k1, state_9_2_n, state_9_2_min1)
---|           LeftJoin FALSE
---|             Project customer_id__1, sum__1
---|               UnionAll
---|                 UnionAll
---|                   Filter NOT "__pgt_met"
---|                     Mark __pgt_met: id__3 = customer_id__1
---|                       Project customer_id__1="state_9_1_k1", sum__1=CASE WHEN "state_9_1_nan1" > 0 THEN 'NaN'::numeric WHEN "state_9_1_c1" > 0 THEN "state_9_1_fs1" END
---|                         Changes state_9_1 (state_9_1_k1, state_9_1_n, state_9_1_c1, state_9_1_fs1, state_9_1_nan1)
---|                       Project id__3="state_9_2_k1", min__2="state_9_2_min1"
---|                         Scan state_9_2 (state_9_2_k1, state_9_2_n, state_9_2_min1)
---|                   Filter NOT "__pgt_met"
---|                     Flipped __pgt_met: id__3 = customer_id__1
---|                       Project customer_id__1="state_9_1_k1", sum__1=CASE WHEN "state_9_1_nan1" > 0 THEN 'NaN'::numeric WHEN "state_9_1_c1" > 0 THEN "state_9_1_fs1" END
---|                         Scan state_9_1 (state_9_1_k1, state_9_1_n, state_9_1_c1, state_9_1_fs1, state_9_1_nan1)
---|                       Project id__3="state_9_2_k1", min__2="state_9_2_min1"
---|                         Scan state_9_2 (state_9_2_k1, state_9_2_n, state_9_2_min1)
---|                       Project id__3="state_9_2_k1", min__2="state_9_2_min1"
---|                         Changes state_9_2 (state_9_2_k1, state_9_2_n, state_9_2_min1)
---|                 Negate
---|                   Filter NOT "__pgt_met"
---|                     Flipped __pgt_met: id__3 = customer_id__1
---|                       Project customer_id__1="state_9_1_k1", sum__1=CASE WHEN "state_9_1_nan1" > 0 THEN 'NaN'::numeric WHEN "state_9_1_c1" > 0 THEN "state_9_1_fs1" END
---|                         Changes state_9_1 (state_9_1_k1, state_9_1_n, state_9_1_c1, state_9_1_fs1, state_9_1_nan1)
---|                       Project id__3="state_9_2_k1", min__2="state_9_2_min1"
---|                         Scan state_9_2 (state_9_2_k1, state_9_2_n, state_9_2_min1)
---|                       Project id__3="state_9_2_k1", min__2="state_9_2_min1"
---|                         Changes state_9_2 (state_9_2_k1, state_9_2_n, state_9_2_min1)
---|             Project id__3="state_9_2_k1", min__2="state_9_2_min1"
---|               Scan state_9_2 (state_9_2_k1, state_9_2_n, state_9_2_min1)
+--|             Join id__3 = customer_id__1
+--|               Project customer_id__1="state_9_1_k1", sum__1=CASE WHEN "state_9_1_nan1" > 0 THEN 'NaN'::numeric WHEN "state_9_1_c1" > 0 THEN "state_9_1_fs1" END
+--|                 Changes state_9_1 (state_9_1_k1, state_9_1_n, state_9_1_c1, state_9_1_fs1, state_9_1_nan1)
+--|               Project id__3="state_9_2_k1", min__2="state_9_2_min1"
+--|                 Scan state_9_2 (state_9_2_k1, state_9_2_n, state_9_2_min1)
+--|             Join id__3 = customer_id__1
+--|               Project customer_id__1="state_9_1_k1", sum__1=CASE WHEN "state_9_1_nan1" > 0 THEN 'NaN'::numeric WHEN "state_9_1_c1" > 0 THEN "state_9_1_fs1" END
+--|                 Scan state_9_1 (state_9_1_k1, state_9_1_n, state_9_1_c1, state_9_1_fs1, state_9_1_nan1)
+--|               Project id__3="state_9_2_k1", min__2="state_9_2_min1"
+--|                 Changes state_9_2 (state_9_2_k1, state_9_2_n, state_9_2_min1)
+--|           Negate
+--|             Join id__3 = customer_id__1
+--|               Project customer_id__1="state_9_1_k1", sum__1=CASE WHEN "state_9_1_nan1" > 0 THEN 'NaN'::numeric WHEN "state_9_1_c1" > 0 THEN "state_9_1_fs1" END
+--|                 Changes state_9_1 (state_9_1_k1, state_9_1_n, state_9_1_c1, state_9_1_fs1, state_9_1_nan1)
+--|               Project id__3="state_9_2_k1", min__2="state_9_2_min1"
+--|                 Changes state_9_2 (state_9_2_k1, state_9_2_n, state_9_2_min1)
 --| when orders changed:
 --|   Project customer_id__1, sum__1
 --|     Filter sum__1 > min__3
 --|       Project customer_id__1, sum__1, min__3="min__2"
 --|         UnionAll
 --|           UnionAll
---|             UnionAll
---|               Join id__3 = customer_id__1
---|                 Project customer_id__1="state_9_1_k1", sum__1=CASE WHEN "state_9_1_nan1" > 0 THEN 'NaN'::numeric WHEN "state_9_1_c1" > 0 THEN "state_9_1_fs1" END
---|                   Changes state_9_1 (state_9_1_k1, state_9_1_n, state_9_1_c1, state_9_1_fs1, state_9_1_nan1)
---|                 Project id__3="state_9_2_k1", min__2="state_9_2_min1"
---|                   Scan state_9_2 (state_9_2_k1, state_9_2_n, state_9_2_min1)
---|               Join id__3 = customer_id__1
---|                 Project customer_id__1="state_9_1_k1", sum__1=CASE WHEN "state_9_1_nan1" > 0 THEN 'NaN'::numeric WHEN "state_9_1_c1" > 0 THEN "state_9_1_fs1" END
---|                   Scan state_9_1 (state_9_1_k1, state_9_1_n, state_9_1_c1, state_9_1_fs1, state_9_1_nan1)
---|                 Project id__3="state_9_2_k1", min__2="state_9_2_min1"
---|                   Changes state_9_2 (state_9_2_k1, state_9_2_n, state_9_2_min1)
---|             Negate
---|               Join id__3 = customer_id__1
---|                 Project customer_id__1="state_9_1_k1", sum__1=CASE WHEN "state_9_1_nan1" > 0 THEN 'NaN'::numeric WHEN "state_9_1_c1" > 0 THEN "state_9_1_fs1" END
---|                   Changes state_9_1 (state_9_1_k1, state_9_1_n, state_9_1_c1, state_9_1_fs1, state_9_1_nan1)
---|                 Project id__3="state_9_2_k1", min__2="state_9_2_min1"
---|                   Changes state_9_2 (state_9_2_k1, state_9_2_n, state_9_2_min1)
---|           LeftJoin FALSE
---|             Project customer_id__1, sum__1
---|               UnionAll
---|                 UnionAll
---|                   Filter NOT "__pgt_met"
---|                     Mark __pgt_met: id__3 = customer_id__1
---|                       Project customer_id__1="state_9_1_k1", sum__1=CASE WHEN "state_9_1_nan1" > 0 THEN 'NaN'::numeric WHEN "state_9_1_c1" > 0 THEN "state_9_1_fs1" END
---|                         Changes state_9_1 (state_9_1_k1, state_9_1_n, state_9_1_c1, state_9_1_fs1, state_9_1_nan1)
---|                       Project id__3="state_9_2_k1", min__2="state_9_2_min1"
---|                         Scan state_9_2 (state_9_2_k1, state_9_2_n, state_9_2_min1)
---|                   Filter NOT "__pgt_met"
---|                     Flipped __pgt_met: id__3 = customer_id__1
---|                       Project customer_id__1="state_9_1_k1", sum__1=CASE WHEN "state_9_1_nan1" > 0 THEN 'NaN'::numeric WHEN "state_9_1_c1" > 0 THEN "state_9_1_fs1" END
---|                         Scan state_9_1 (state_9_1_k1, state_9_1_n, state_9_1_c1, state_9_1_fs1, state_9_1_nan1)
---|                       Project id__3="state_9_2_k1", min__2="state_9_2_min1"
---|                         Scan state_9_2 (state_9_2_k1, state_9_2_n, state_9_2_min1)
---|                       Project id__3="state_9_2_k1", min__2="state_9_2_min1"
---|                         Changes state_9_2 (state_9_2_k1, state_9_2_n, state_9_2_min1)
---|                 Negate
---|                   Filter NOT "__pgt_met"
---|                     Flipped __pgt_met: id__3 = customer_id__1
---|                       Project customer_id__1="state_9_1_k1", sum__1=CASE WHEN "state_9_1_nan1" > 0 THEN 'NaN'::numeric WHEN "state_9_1_c1" > 0 THEN "state_9_1_fs1" END
---|                         Changes state_9_1 (state_9_1_k1, state_9_1_n, state_9_1_c1, state_9_1_fs1, state_9_1_nan1)
---|                       Project id__3="state_9_2_k1", min__2="state_9_2_min1"
---|                         Scan state_9_2 (state_9_2_k1, state_9_2_n, state_9_2_min1)
---|                       Project id__3="state_9_2_k1", min__2="state_9_2_min1"
---|                         Changes state_9_2 (state_9_2_k1, state_9_2_n, state_9_2_min1)
---|             Project id__3="state_9_2_k1", min__2="state_9_2_min1"
---|               Scan state_9_2 (state_9_2_k1, state_9_2_n, state_9_2_min1)
+--|             Join id__3 = customer_id__1
+--|               Project customer_id__1="state_9_1_k1", sum__1=CASE WHEN "state_9_1_nan1" > 0 THEN 'NaN'::numeric WHEN "state_9_1_c1" > 0 THEN "state_9_1_fs1" END
+--|                 Changes state_9_1 (state_9_1_k1, state_9_1_n, state_9_1_c1, state_9_1_fs1, state_9_1_nan1)
+--|               Project id__3="state_9_2_k1", min__2="state_9_2_min1"
+--|                 Scan state_9_2 (state_9_2_k1, state_9_2_n, state_9_2_min1)
+--|             Join id__3 = customer_id__1
+--|               Project customer_id__1="state_9_1_k1", sum__1=CASE WHEN "state_9_1_nan1" > 0 THEN 'NaN'::numeric WHEN "state_9_1_c1" > 0 THEN "state_9_1_fs1" END
+--|                 Scan state_9_1 (state_9_1_k1, state_9_1_n, state_9_1_c1, state_9_1_fs1, state_9_1_nan1)
+--|               Project id__3="state_9_2_k1", min__2="state_9_2_min1"
+--|                 Changes state_9_2 (state_9_2_k1, state_9_2_n, state_9_2_min1)
+--|           Negate
+--|             Join id__3 = customer_id__1
+--|               Project customer_id__1="state_9_1_k1", sum__1=CASE WHEN "state_9_1_nan1" > 0 THEN 'NaN'::numeric WHEN "state_9_1_c1" > 0 THEN "state_9_1_fs1" END
+--|                 Changes state_9_1 (state_9_1_k1, state_9_1_n, state_9_1_c1, state_9_1_fs1, state_9_1_nan1)
+--|               Project id__3="state_9_2_k1", min__2="state_9_2_min1"
+--|                 Changes state_9_2 (state_9_2_k1, state_9_2_n, state_9_2_min1)
 
 -- ARRAY
 SELECT c.id, ARRAY(SELECT o.id FROM public.orders o WHERE o.customer_id = c.id ORDER BY o.placed DESC) AS orders FROM public.customers c;

@@ -251,4 +251,4 @@ def _filled(call: Call, nothing: Callable[[Call], Scalar]) -> Item:
     if not missing.not_null:
         return Item(replace(call.column, not_null=False), value)
     text = sql.SQL("COALESCE({value}, {missing})").format(value=value.sql(), missing=missing.sql())
-    return Item(call.column, replace(value, text=text.as_string(None), not_null=True))
+    return Item(call.column, replace(value, text=text.as_string(None), not_null=True, strict=frozenset()))

@@ -19,7 +19,7 @@ from pg_trickle.parse.tree import (
     rebuilt,
     strings,
 )
-from pg_trickle.parse.types import Resolve, Types
+from pg_trickle.parse.types import Resolve, Types, declared
 from pg_trickle.scalar import Column, Scalar, identifier
 
 # Kinds of node that PostgreSQL evaluates row by row from their operands alone.
@@ -35,6 +35,7 @@ _SPELLED = frozenset({
     "json_argument", "json_scalar_expr", "json_serialize_expr", "json_parse_expr", "xml_expr", "xml_serialize",
     *JSON_AGGREGATES,
 })  # fmt: skip
+_STRICT = {(name,) for name in ("=", "<>", "<", ">", "<=", ">=", "+", "-", "*", "/", "%")}
 _REFUSED = {
     "sqlvalue_function": ("session value", "it changes without any row changing."),
     "a_star": ("whole-row reference", "a row value hides which columns it reads."),
@@ -145,7 +146,26 @@ def _scalar(node: Node, resolve: Resolve, context: Context) -> Scalar:
         not_null=types.not_null(node),
         equates=_equates(node, used),
         returns_set=returns_set(node, context),
+        strict=_strict(node, resolve),
     )
+
+
+def _strict(node: Node, resolve: Resolve) -> frozenset[str]:
+    """The columns of which a NULL makes an expression NULL, as far as PostgreSQL's own operators and casts tell.
+
+    The canonical query qualifies any operator that isn't PostgreSQL's own.
+    """
+    match kind(node):
+        case "column_ref":
+            return frozenset((resolve(strings(list(node.column_ref.fields))).name,))
+        case "type_cast" if declared(node.type_cast.type_name).name is not None:
+            inside = Types((), resolve).of(node.type_cast.arg)
+            return frozenset() if inside.name is None else _strict(node.type_cast.arg, resolve)
+        case "a_expr" if node.a_expr.kind == AEXPR_OP and strings(list(node.a_expr.name)) in _STRICT:
+            sides = [node.a_expr.rexpr, *([node.a_expr.lexpr] if node.a_expr.HasField("lexpr") else [])]
+            return frozenset().union(*(_strict(side, resolve) for side in sides))
+        case _:
+            return frozenset()
 
 
 def _equates(node: Node, used: list[Column]) -> tuple[str, str] | None:

@@ -6,12 +6,14 @@ from pg_trickle.algebra.plan import Plan, names
 from pg_trickle.rewrite.prune import pruned
 from pg_trickle.rewrite.pushdown import pushed_down
 from pg_trickle.rewrite.reorder import reordered
+from pg_trickle.rewrite.strengthen import strengthened
 
 
 def optimised(plan: Plan) -> Plan:
     """The same query, arranged so that deltas stay small.
 
-    Predicates go down first, so that a delta is filtered before it is joined; then joins are put
-    in order; then columns that nobody reads go, so that they are neither captured nor grouped by.
+    Outer joins whose padded rows are thrown away become inner ones.  Predicates go down, so that a delta is
+    filtered before it is joined; then joins are put in order; then columns that nobody reads go, so that they are
+    neither captured nor grouped by.
     """
-    return pruned(reordered(pushed_down(plan)), frozenset(names(plan)))
+    return pruned(reordered(pushed_down(strengthened(plan))), frozenset(names(plan)))
