@@ -228,14 +228,15 @@ def test_a07_a_member_of_pgtrickle_admin_can_not_touch_what_is_not_his(
     place.superuser.execute("GRANT pgtrickle_admin TO member")
     before = place.superuser.execute("SELECT * FROM pgtrickle.pgt_stream_tables").fetchall()
     named = place.superuser.execute(
-        """SELECT p.oid::regprocedure::text, p.proargnames[1:p.pronargs], p.pronargs FROM pg_proc AS p
+        """SELECT p.oid::regproc::text, p.proargnames[1], (p.proargtypes::oid[])[0]::regtype::text FROM pg_proc AS p
             WHERE p.pronamespace = 'pgtrickle'::regnamespace AND p.proargnames[1] IN ('name', 'names')
               AND p.provolatile = 'v' AND p.proname NOT LIKE 'create%' AND p.proname <> 'compile_request'"""
     ).fetchall()
-    assert len(named) >= 8
-    for function, arguments, _ in named:
-        call = f"SELECT {function.split('(')[0]}({arguments[0]} => 'public.st')"
-        denied(admin, call)
+    assert len(named) >= 10
+    for function, argument, of in named:
+        value = "{public.st}" if of == "text[]" else "public.st"
+        rest = ", changes => '{}'" if "bulk_alter" in function else ""
+        denied(admin, f"SELECT {function}({argument} => '{value}'{rest})")
     assert place.superuser.execute("SELECT * FROM pgtrickle.pgt_stream_tables").fetchall() == before
 
 
