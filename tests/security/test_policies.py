@@ -316,7 +316,7 @@ def test_a13_any_policies_and_any_changes(
     superuser = place.superuser
     try:
         protect(place, *first)
-        create(place, query)
+        pg_trickle.create_stream_table(author, "st", query, refresh_mode="DIFFERENTIAL", schedule=None)
         for turn, (policy, statements) in enumerate(happened):
             if policy is not None:
                 superuser.execute(f"CREATE POLICY later_{turn} ON orders {policy}".encode())
