@@ -134,6 +134,7 @@ def number(n: int) -> Scalar:
     return composed(sql.Literal(n), frozenset(), INT8)
 
 
+LESS = predicate(sql.SQL("{} < {}"), "t_a", "total")
 MORE = ordered("more", sql.SQL("sum(r_b) OVER (PARTITION BY r_b)"), INT8)
 
 PLANS: dict[str, Plan] = {
@@ -265,6 +266,15 @@ PLANS: dict[str, Plan] = {
     "full join with an aggregate": FullJoin(R, WIDE, (equal("r_a", "s_b"),)),
     "join of a full join": Join(FullJoin(R, S, (equal("r_a", "s_a"),)), T, (equal("s_b", "t_b"),)),
     "join with an aggregate of everything": Join(T, Aggregate(R, (), (counted("n"),))),
+    "join with a row that only decides": projected(
+        Join(T, Aggregate(R, (), (counted("n"), summed("total", named(R, "r_b")))), (LESS,)), ("one", "t_a")
+    ),
+    "join of a row that only decides": projected(
+        Join(Aggregate(R, (), (summed("total", named(R, "r_b")),)), T, (LESS,)), ("one", "t_a"), ("two", "t_x")
+    ),
+    "join with a row that only decides by equality": projected(
+        Join(T, Aggregate(R, (), (counted("n"),)), (equal("t_a", "n"),)), ("one", "t_b")
+    ),
 }
 
 SHAPES = ("scan", "filter", "project", "union", "join", "join", "outer", "mark", "lateral", "aggregate", "distinct")

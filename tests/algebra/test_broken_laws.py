@@ -23,7 +23,7 @@ from pg_trickle.algebra.states import old
 from pg_trickle.algebra.timed import Elapsed, TimedFilter
 from pg_trickle.algebra.window import Window
 from pg_trickle.render import parts, select, turned
-from pg_trickle.rewrite import pushdown, strengthen
+from pg_trickle.rewrite import prune, pushdown, strengthen
 from pg_trickle.rewrite.strengthen import strengthened
 from pg_trickle.scalar import Column
 from tests.algebra.plans import PLANS, R, equal, predicate, projected
@@ -167,6 +167,17 @@ def test_a_condition_taken_for_strict_that_is_not_is_noticed(conn, test):
     with conn.transaction(force_rollback=True):
         fill(conn, {"r": _pairs((1, 0)), "s": _pairs((2, 1))})
         assert zset(conn, strengthened(plan)) != zset(conn, plan)
+
+
+def test_a_join_taken_for_a_semi_join_though_more_rows_decide_is_noticed(conn, monkeypatch):
+    join = Join(R, scan("s", "s"), (predicate(sql.SQL("{} < {}"), "r_a", "s_a"),))
+    plan = projected(join, ("one", "r_b"))
+    wanted = frozenset(("one",))
+    with conn.transaction(force_rollback=True):
+        fill(conn, {"r": _pairs((1, 1)), "s": _pairs((2, 1), (3, 1))})
+        assert zset(conn, prune.pruned(plan, wanted)) == zset(conn, plan)
+        monkeypatch.setattr(prune, "keys", lambda _: (frozenset(),))
+        assert zset(conn, prune.pruned(plan, wanted)) != zset(conn, plan)
 
 
 @pytest.mark.parametrize("side", ["r_b", "s_b"])

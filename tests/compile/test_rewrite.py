@@ -6,6 +6,7 @@ import pytest
 
 from pg_trickle.algebra.join import Join
 from pg_trickle.algebra.linear import Filter
+from pg_trickle.algebra.mark import Mark
 from pg_trickle.algebra.outer_join import FullJoin, LeftJoin
 from pg_trickle.algebra.plan import Plan, distinct, inputs
 from pg_trickle.algebra.source import Scan, Source
@@ -96,6 +97,21 @@ def test_a_join_condition_in_every_arm_joins():
     (join,) = [node for node in distinct(plan) if isinstance(node, Join)]
     assert join.on[0].equates
     assert filters(plan) == ["items: line__1 = 1 OR line__1 = 2", 'orders: "paid__1"']
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("SELECT o.id {} WHERE o.amount > (SELECT avg(p.amount) FROM public.orders p)", "Mark"),
+        ("SELECT o.id {} WHERE (SELECT 2 * avg(p.amount) FROM public.orders p) < o.amount", "Mark"),
+        ("SELECT o.id, a.m {}, (SELECT avg(amount) AS m FROM public.orders) a WHERE o.amount > a.m", "Join"),
+        ("SELECT o.id {}, (SELECT avg(amount) AS m FROM public.orders) a", "Join"),
+        ("SELECT o.id {}, (SELECT avg(amount) AS m FROM public.orders GROUP BY p.paid) a WHERE o.amount > a.m", "Join"),
+    ],
+)  # fmt: skip
+def test_a_row_that_only_decides_is_a_mark(query: str, expected: str):
+    plan = rewritten(query.format("FROM public.orders o"))
+    assert [type(node).__name__ for node in distinct(plan) if isinstance(node, Join | Mark)] == [expected]
 
 
 def joins(query: str) -> list[str]:

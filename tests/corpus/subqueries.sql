@@ -328,16 +328,16 @@ SELECT o.id, (SELECT v.page FROM public.visits v WHERE v.customer_id = o.custome
 
 -- an uncorrelated aggregate
 SELECT o.id FROM public.orders o WHERE o.amount > (SELECT avg(p.amount) * 2::numeric FROM public.orders p);
---| key: none
+--| key: id
 --| captured: orders (amount, id)
 --| state_9_1: by nothing: n rows, c1 count, fs1 finite_sum, nan1 count_nan
 --|   Scan public.orders (amount__2)
 --| final:
 --|   Project id__1
---|     Filter amount__1 > column__2
---|       Project id__1, amount__1, column__2=avg__1 * 2::numeric
---|         Join TRUE
---|           Scan public.orders (id__1, amount__1)
+--|     Filter "__pgt_met_column__2"
+--|       Mark __pgt_met_column__2: amount__1 > column__2
+--|         Scan public.orders (id__1, amount__1)
+--|         Project column__2=avg__1 * 2::numeric
 --|           Project avg__1=CASE WHEN "state_9_1_nan1" > 0 THEN 'NaN'::numeric WHEN "state_9_1_c1" > 0 THEN "state_9_1_fs1" / "state_9_1_c1" END
 --|             Scan state_9_1 (state_9_1_k1, state_9_1_n, state_9_1_c1, state_9_1_fs1, state_9_1_nan1)
 

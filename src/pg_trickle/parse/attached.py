@@ -104,8 +104,13 @@ class Attachment:
         return Scalar(text or "NULL", frozenset(), call.column.type, not_null=text is not None)
 
     def _computed(self, items: tuple[Item, ...], having: tuple[Scalar, ...], whole: Aggregate) -> tuple[Column, ...]:
-        self.aggregated(whole.input, whole.calls)
         made = tuple(self._kept_if(having, item) for item in items)
+        row = Project(whole, made)
+        if not free(row):
+            # The same row beside each: conditions on it become those of the join.
+            self.plan = Join(self.plan, row)
+            return tuple(item.column for item in made)
+        self.aggregated(whole.input, whole.calls)
         self.plan = Project(self.plan, tuple(Item(one, column(one)) for one in self.plan.columns) + made)
         return tuple(item.column for item in made)
 

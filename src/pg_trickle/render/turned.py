@@ -1,7 +1,7 @@
 """The rows whose mark a change turned (``Flipped``), found from the change.
 
 What equalities tie to the change is looked up by key: which keys turned doesn't depend on the rows that have them.
-Any other condition is judged row by row.
+Any other condition is judged row by row: of the rows that have the key or, where there is none, of all.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def turned(
     }
     split = _split(plan)
     if split.mixed:
-        return _by_row(split, hole, add)
+        return _by_row(split, hole, add) if split.pairs else _one_by_one(hole, add)
     rest = tuple(one for one in plan.on if one not in split.right)
     return _by_key(split, hole | {"on": conjunction(rest)})
 
@@ -79,6 +79,18 @@ def _by_key(split: _Split, hole: dict[str, sql.Composable]) -> sql.Composable:
     ).format(**hole, keys=leading(keys), where=conjunction(split.right), grouping=grouping, same=same)
 
 
+def _one_by_one(hole: dict[str, sql.Composable], add: Add) -> sql.Composable:
+    """No key leads from the change to rows: each is judged by all of it, in one pass."""
+    changed = add(sql.SQL("SELECT * FROM ({change}) AS c").format(**hole))
+    return sql.SQL(
+        "SELECT {columns}(t.__pgt_d > 0) = (v.__pgt_s > 0) AS {mark}, t.{w}::bigint * v.__pgt_s AS {w} FROM"
+        " (SELECT {columns}x.{w}, d.__pgt_d FROM ({rows}) AS x CROSS JOIN LATERAL"
+        " (SELECT sum(c.{w}) AS __pgt_d FROM {changed} AS c WHERE {on}) AS d WHERE d.__pgt_d <> 0 OFFSET 0) AS t"
+        " CROSS JOIN (VALUES (1), (-1)) AS v(__pgt_s)"
+        " WHERE NOT EXISTS (SELECT FROM ({right}) AS r WHERE {on} OFFSET greatest(t.__pgt_d, 0))"
+    ).format(**hole, changed=changed)
+
+
 def _by_row(split: _Split, hole: dict[str, sql.Composable], add: Add) -> sql.Composable:
     """Rows are numbered, for they may be alike; ``t`` are those that meet the change, ``d`` by how much."""
     touched = add(
@@ -95,10 +107,6 @@ def _by_row(split: _Split, hole: dict[str, sql.Composable], add: Add) -> sql.Com
 
 
 def _touched(split: _Split, hole: dict[str, sql.Composable]) -> sql.Composable:
-    if not split.pairs:
-        return sql.SQL(
-            "SELECT {columns}{w} FROM ({rows}) AS x WHERE EXISTS (SELECT FROM ({change}) AS c WHERE {on})"
-        ).format(**hole)
     keys = tuple(dict.fromkeys(other for _, other in split.pairs))
     same = every(
         sql.SQL("{x} = {k}").format(x=sql.Identifier("x", one), k=sql.Identifier("k", other))

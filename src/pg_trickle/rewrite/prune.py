@@ -8,7 +8,7 @@ from pg_trickle.algebra.aggregate import Aggregate, Touched
 from pg_trickle.algebra.join import Join
 from pg_trickle.algebra.lateral import Lateral
 from pg_trickle.algebra.linear import Consolidate, Filter, Item, Negate, Project, UnionAll
-from pg_trickle.algebra.mark import Flipped, Mark
+from pg_trickle.algebra.mark import Flipped, Mark, mark, semi_join
 from pg_trickle.algebra.operators import operator
 from pg_trickle.algebra.order import DistinctOn, TopK
 from pg_trickle.algebra.outer_join import FullJoin, LeftJoin
@@ -18,6 +18,7 @@ from pg_trickle.algebra.source import Changes, Empty, Opaque, Scan, Unit, Unwatc
 from pg_trickle.algebra.timed import Elapsed, TimedFilter
 from pg_trickle.algebra.window import Window
 from pg_trickle.scalar import Column, Scalar, column
+from pg_trickle.uniqueness import keys
 
 
 def pruned(plan: Plan, needed: frozenset[str]) -> Plan:
@@ -36,6 +37,10 @@ def pruned(plan: Plan, needed: frozenset[str]) -> Plan:
             return replace(same, input=pruned(below, needed))
         case UnionAll(left, right):
             return _union(left, right, needed)
+        case Join(left, right) as join if _only_tests(join, right, needed):
+            return _tested(left, right, join.on, needed)
+        case Join(left, right) as join if _only_tests(join, left, needed):
+            return _tested(right, left, join.on, needed)
         case Join(left, right, on) | LeftJoin(left, right, on) | FullJoin(left, right, on) as join:
             wanted = needed | _columns(on)
             return replace(join, left=pruned(left, wanted), right=pruned(right, wanted))
@@ -58,6 +63,22 @@ def pruned(plan: Plan, needed: frozenset[str]) -> Plan:
             return replace(top, input=pruned(below, needed | {one.column for one in order}))
         case Changes() | Unit() | Unwatched() | Empty() | Opaque() | Touched() | Flipped() | Elapsed() | Recompute():
             return plan
+
+
+def _only_tests(join: Join, side: Plan, needed: frozenset[str]) -> bool:
+    """Whether a side of a join is a single row that only the join's conditions read."""
+    own = frozenset(names(side))
+    return bool(own & _columns(join.on)) and not own & needed and frozenset() in keys(side)
+
+
+def _tested(kept: Plan, row: Plan, on: tuple[Scalar, ...], needed: frozenset[str]) -> Plan:
+    """``π(L ⋈ S) = L ⋉ S`` for an S of one row at most, over the columns of L.
+
+    When S moves, the change of the join takes back every row of L and brings it again; that of the semi-join holds
+    the rows for which the conditions have turned.
+    """
+    met = mark(f"__pgt_met_{min(frozenset(names(row)) & _columns(on))}")
+    return pruned(semi_join(kept, row, on, met), needed)
 
 
 def _distinct_on(first: DistinctOn, needed: frozenset[str]) -> Plan:
