@@ -5,10 +5,12 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+from contextlib import contextmanager
 
 import psycopg
 import pytest
 
+import pg_trickle
 from pg_trickle.worker.loop import Worker
 
 WORKER_ROLE = "pgtrickle_worker"
@@ -133,6 +135,49 @@ def test_cut_connections_are_made_anew(sums, worker):
     sums.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = %s", (WORKER_ROLE,))
     sums.execute("INSERT INTO t (k, v) VALUES (1, 1)")
     worker.wait_for(lambda: caught_up(sums))
+
+
+@contextmanager
+def dropped(db, database):
+    """A transaction that has dropped a stream table, and its capture, and is still open."""
+    db.execute("CREATE TABLE u (a int)")
+    pg_trickle.create_stream_table(db, "other", "SELECT a FROM u")
+    conn = database.connect()
+    conn.execute("BEGIN")
+    conn.execute("SELECT pgtrickle.drop_stream_table('other')")
+    try:
+        yield conn
+    finally:
+        conn.execute("ROLLBACK")
+
+
+def test_who_drops_a_stream_table_and_takes_his_time_keeps_no_other_waiting(sums, worker, database):
+    sessions = "SELECT pid FROM pg_stat_activity WHERE usename = %s"
+    before = set(sums.execute(sessions, (WORKER_ROLE,)))
+    with dropped(sums, database) as dropping:
+        for end in ("SELECT", "COMMIT"):
+            dropping.execute(end)
+            sums.execute("INSERT INTO t (k, v) VALUES (1, 1)")
+            worker.wait_for(lambda: caught_up(sums))
+    worker.wait_until_idle()
+    assert before <= set(sums.execute(sessions, (WORKER_ROLE,)))
+
+
+def test_a_look_outlives_the_drop_that_it_waited_for(sums, worker, database):
+    worker.stop()
+    sums.execute("ALTER FUNCTION pgtrickle_changes.worker_poll(boolean) SET lock_timeout = 0")
+    looking = database.connect(WORKER_ROLE)
+    seen = []
+    look = threading.Thread(
+        target=lambda: seen.extend(looking.execute("SELECT high_water FROM pgtrickle_changes.worker_poll()").fetchone())
+    )
+    waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND pid = %s"
+    with dropped(sums, database) as dropping:
+        look.start()
+        worker.wait_for(lambda: sums.execute(waiting, (looking.info.backend_pid,)).fetchone() == (1,))
+        dropping.execute("COMMIT")
+    look.join()
+    assert len(seen) == 1
 
 
 def test_writers_on_two_connections_while_the_worker_refreshes(sums, worker, database, assert_fresh):

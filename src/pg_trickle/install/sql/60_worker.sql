@@ -70,9 +70,12 @@ CREATE FUNCTION pgtrickle_changes.worker_poll(p_with_enabled boolean DEFAULT tru
                                               OUT high_water jsonb, OUT requests integer)
     LANGUAGE plpgsql VOLATILE SECURITY DEFINER
     SET search_path = pg_catalog, pg_temp
+    SET lock_timeout = '50ms'
 AS $$
 -- Is there anything to look at?  Asked all the time, so: plans kept for the session, no table of an owner's, and the
 -- server's configuration files, which cost more than all the rest, only when asked for (else enabled is NULL).
+DECLARE
+    v_dropped oid[] := '{}'::oid[];
 BEGIN
     wal_lsn := CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_insert_lsn() END;
     enabled := CASE WHEN p_with_enabled THEN pgtrickle_changes.setting('enabled')::boolean END;
@@ -84,11 +87,23 @@ BEGIN
     SELECT catalog_version # coalesce(bit_xor(hashtextextended(concat_ws('|', s.pgt_id, s.source_relid, s.captured), 1)), 0)
       INTO catalog_version
       FROM pgtrickle.pgt_dependencies AS s;
-    SELECT coalesce(jsonb_object_agg(m.source_relid, m.mark), '{}') INTO high_water
-      FROM (SELECT k.source_relid, sum(coalesce(pg_sequence_last_value(k.sequence_relid), 0)) AS mark
-              FROM pgtrickle.pgt_captures AS k
-              JOIN pg_class AS c ON c.oid = k.sequence_relid
-             GROUP BY k.source_relid) AS m;
+    -- A sequence that is being dropped can't be read, nor waited for: whoever drops it may take his time.
+    FOR v_try IN 1..5 LOOP
+        BEGIN
+            SELECT coalesce(jsonb_object_agg(m.source_relid, m.mark), '{}') INTO high_water
+              FROM (SELECT k.source_relid, sum(coalesce(pg_sequence_last_value(k.sequence_relid), 0)) AS mark
+                      FROM pgtrickle.pgt_captures AS k
+                      JOIN pg_class AS c ON c.oid = k.sequence_relid
+                     WHERE k.sequence_relid <> ALL (v_dropped)
+                     GROUP BY k.source_relid) AS m;
+            EXIT;
+        EXCEPTION WHEN internal_error OR lock_not_available THEN
+            IF v_try = 5 THEN
+                RAISE;
+            END IF;
+            v_dropped := ARRAY(SELECT l.relation FROM pg_locks AS l WHERE l.locktype = 'relation' AND l.mode = 'AccessExclusiveLock');
+        END;
+    END LOOP;
     SELECT count(*) INTO requests FROM pgtrickle_changes.bridge_requests AS r WHERE r.taken_at IS NULL AND r.answered_at IS NULL;
 END
 $$;
