@@ -36,6 +36,10 @@ REFUSED = {
     " GROUP BY o.paid": "aggregate of a query around",
     f"SELECT o.paid, (SELECT sum(g.g) FROM generate_series(1, count(o.id)) g(g)) AS s FROM {ORDERS}"
     " GROUP BY o.paid": "aggregate of a query around",
+    f"SELECT o.id, sum(o.amount) OVER (ORDER BY o.id ROWS BETWEEN (SELECT count(*) FROM public.items i) PRECEDING"
+    f" AND CURRENT ROW) AS s FROM {ORDERS}": "window frame with a subquery",
+    f"SELECT o.paid, percentile_disc((SELECT max(i.line) FROM public.items i)) WITHIN GROUP (ORDER BY o.amount) AS p"
+    f" FROM {ORDERS} GROUP BY o.paid": "ordered-set aggregate with a subquery",
     f"SELECT o.id, v.x FROM {ORDERS}, (VALUES ((SELECT max(i.line) FROM public.items i)), (1)) v(x)": "VALUES with",
     f"SELECT o.id + 1 AS n, (SELECT max(i.line) FROM public.items i WHERE i.order_id = o.id + 1) AS m FROM {ORDERS}"
     " GROUP BY o.id + 1": "subquery about a grouping expression",

@@ -11,12 +11,14 @@ from pg_trickle.parse.tree import (
     column_reference,
     inner,
     is_faithful,
+    is_risky,
     kind,
     location,
     nodes,
     outside_subqueries,
     printed,
     rebuilt,
+    shielded,
     strings,
 )
 from pg_trickle.parse.types import Resolve, Types, declared
@@ -137,8 +139,8 @@ def _scalar(node: Node, resolve: Resolve, context: Context) -> Scalar:
     types = Types(context.request.functions, resolve)
     rebuilt_node = rebuilt(node, replace)
     text = identifier(used[0].name) if kind(node) == "column_ref" else printed(rebuilt_node)
-    if any(kind(part) in _SPELLED for part in nodes(node)) and not is_faithful(rebuilt_node, text):
-        raise UnsupportedQuery("SQL/JSON or XML expression", "its text can't be printed faithfully.")
+    if _can_be_spoilt(node) and not any(is_faithful(one, text) for one in (rebuilt_node, shielded(rebuilt_node))):
+        raise UnsupportedQuery(f"{_spelled(node)} expression", "its text can't be printed faithfully.")
     return Scalar(
         text=text,
         columns=frozenset(column.name for column in used),
@@ -166,6 +168,14 @@ def _strict(node: Node, resolve: Resolve) -> frozenset[str]:
             return frozenset().union(*(_strict(side, resolve) for side in sides))
         case _:
             return frozenset()
+
+
+def _can_be_spoilt(node: Node) -> bool:
+    return any(kind(part) in _SPELLED or is_risky(part) for part in nodes(node))
+
+
+def _spelled(node: Node) -> str:
+    return "SQL/JSON or XML" if any(kind(part) in _SPELLED for part in nodes(node)) else "nested"
 
 
 def _equates(node: Node, used: list[Column]) -> tuple[str, str] | None:

@@ -7,9 +7,10 @@ from collections.abc import Iterable
 from postgast.pg_query_pb2 import Node, SelectStmt
 
 from pg_trickle.algebra.correlation import free
+from pg_trickle.errors import UnsupportedQuery
 from pg_trickle.parse.grouping import Grouping
 from pg_trickle.parse.subqueries import Lowering
-from pg_trickle.parse.tree import conjuncts, kind, outside_subqueries, printed, rebuilt
+from pg_trickle.parse.tree import conjuncts, has_subquery, kind, location, outside_subqueries, printed, rebuilt
 
 
 def grouped(statement: SelectStmt, below: Lowering, *, by_value: bool) -> tuple[Lowering, list[Node]]:
@@ -38,10 +39,19 @@ def _prepared(node: Node, below: Lowering) -> Node:
         if kind(part) == "sub_link" and printed(part) in below.values:
             return below.value(part)
         if below.context.aggregates(part):
+            _check_direct(part)
             return below.value(part)
         return part if kind(part) == "sub_link" else None
 
     return rebuilt(node, replace)
+
+
+def _check_direct(call: Node) -> None:
+    """Refuse subqueries in what WITHIN GROUP must know of a whole group, not of each row."""
+    if kind(call) == "func_call" and call.func_call.agg_within_group and any(map(has_subquery, call.func_call.args)):
+        raise UnsupportedQuery(
+            "ordered-set aggregate with a subquery", "its argument must be the group's.", position=location(call)
+        )
 
 
 def _read(expressions: Iterable[Node], below: Lowering) -> frozenset[str]:

@@ -19,7 +19,18 @@ from pg_trickle.algebra.source import Unit
 from pg_trickle.errors import UnsupportedQuery
 from pg_trickle.parse.scope import Context, Entry, Scope
 from pg_trickle.parse.timed import is_time
-from pg_trickle.parse.tree import column_reference, inner, kind, location, nodes, placeless, rebuilt, strings
+from pg_trickle.parse.tree import (
+    column_reference,
+    inner,
+    is_risky,
+    kind,
+    location,
+    nodes,
+    placeless,
+    rebuilt,
+    shielded,
+    strings,
+)
 from pg_trickle.parse.types import Types, declared, named
 from pg_trickle.scalar import INT4, INT8, TEXT, UNKNOWN, Column, Scalar, Type, column, composed
 
@@ -191,6 +202,8 @@ def _printed(node: Node) -> str:
             document = Node()
             document.coalesce_expr.args.add().CopyFrom(node.range_table_func.docexpr)
             node.range_table_func.docexpr.CopyFrom(document)
+    if any(map(is_risky, nodes(node))):
+        node = shielded(node)
     statement = ParseResult()
     statement.stmts.add().stmt.select_stmt.from_clause.add().CopyFrom(node)
     text = str(postgast.deparse(statement))

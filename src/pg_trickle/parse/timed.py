@@ -102,6 +102,7 @@ def _cast(node: Node, to: str, digits: int = -1) -> Node:
     made.type_cast.arg.CopyFrom(node)
     for name in ("pg_catalog", to):
         made.type_cast.type_name.names.add().string.sval = name
+    made.type_cast.type_name.typemod = -1
     if digits >= 0:
         made.type_cast.type_name.typmods.add().a_const.ival.ival = digits
     return made

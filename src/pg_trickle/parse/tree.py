@@ -1,6 +1,7 @@
 """The parser's tree: reading, rebuilding and printing it.
 
-PostgreSQL's own grammar and deparser (libpg_query), so what is printed parses back to the same tree.
+PostgreSQL's own grammar and deparser (libpg_query).  What is printed parses back to the same tree, but for
+parentheses that the deparser leaves out: ``shielded`` puts them in.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Callable, Iterator
 import postgast
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import DecodeError, Message
-from postgast.pg_query_pb2 import AND_EXPR, OR_EXPR, BoolExprType, Node, ParseResult, SelectStmt, SubLink
+from postgast.pg_query_pb2 import AEXPR_OP, AND_EXPR, OR_EXPR, BoolExprType, Node, ParseResult, SelectStmt, SubLink
 
 from pg_trickle.errors import InvalidDefinition, UnsupportedQuery
 
@@ -113,6 +114,13 @@ def _rebuild(message: Message, replace: Callable[[Node], Node | None]) -> None:
 
 def printed(node: Node) -> str:
     """An expression as SQL."""
+    text = _deparsed(node)
+    if any(map(is_risky, nodes(node))) and not is_faithful(node, text):
+        return _deparsed(shielded(node))
+    return text
+
+
+def _deparsed(node: Node) -> str:
     statement = ParseResult()
     target = statement.stmts.add().stmt.select_stmt.target_list.add().res_target
     target.val.CopyFrom(node)
@@ -121,9 +129,49 @@ def printed(node: Node) -> str:
 
 def printed_select(statement: SelectStmt) -> str:
     """A SELECT as SQL."""
+    node = Node()
+    node.select_stmt.CopyFrom(statement)
     parsed = ParseResult()
-    parsed.stmts.add().stmt.select_stmt.CopyFrom(statement)
+    parsed.stmts.add().stmt.CopyFrom(shielded(node) if any(map(is_risky, nodes(node))) else node)
     return str(postgast.deparse(parsed))
+
+
+_BARE = frozenset({"bool_expr", "a_expr", "null_test", "boolean_test"})
+
+
+def is_risky(node: Node) -> bool:
+    """Whether the deparser may print an operand of the node without the parentheses that it needs."""
+    if kind(node) == "a_expr":
+        return bool(node.a_expr.kind != AEXPR_OP)
+    return kind(node) in {"null_test", "collate_clause", "a_indirection"}
+
+
+def shielded(node: Node) -> Node:
+    """A copy in which every operand that the deparser would leave bare is in parentheses: those of a COALESCE."""
+    copy = Node()
+    copy.CopyFrom(node)
+    # Inner ones first: what is copied into a COALESCE is finished then.
+    for part in reversed(list(nodes(copy))):
+        for operand in _operands(part) if is_risky(part) else ():
+            if kind(operand) in _BARE:
+                bare = Node()
+                bare.CopyFrom(operand)
+                operand.Clear()
+                operand.coalesce_expr.args.add().CopyFrom(bare)
+    return copy
+
+
+def _operands(node: Node) -> list[Node]:
+    match kind(node):
+        case "null_test":
+            return [node.null_test.arg]
+        case "collate_clause":
+            return [node.collate_clause.arg]
+        case "a_expr":
+            sides = [node.a_expr.lexpr, node.a_expr.rexpr]
+            return [one for side in sides for one in (side.list.items if kind(side) == "list" else [side])]
+        case _:
+            return []
 
 
 def column_reference(*name: str) -> Node:

@@ -15,11 +15,22 @@ from postgast.pg_query_pb2 import Node, SelectStmt, WindowDef
 from pg_trickle.algebra.linear import Item, Project
 from pg_trickle.algebra.plan import Plan, names
 from pg_trickle.algebra.window import Window
+from pg_trickle.errors import UnsupportedQuery
 from pg_trickle.parse.expressions import check, over_columns
 from pg_trickle.parse.grouping_sets import expanded
 from pg_trickle.parse.query import Query
 from pg_trickle.parse.scope import Context, Expected
-from pg_trickle.parse.tree import children, column_reference, is_expression, kind, printed, rebuilt, strings
+from pg_trickle.parse.tree import (
+    children,
+    column_reference,
+    has_subquery,
+    is_expression,
+    kind,
+    location,
+    printed,
+    rebuilt,
+    strings,
+)
 from pg_trickle.parse.types import Types, fact_type
 from pg_trickle.scalar import UNKNOWN, Column, Scalar, Type, column
 
@@ -40,6 +51,7 @@ def windowed(
     """The plan of a SELECT with windows before its outputs are computed, and the outputs over it."""
     defined = {node.window_def.name: node.window_def for node in statement.window_clause}
     targets = [rebuilt(node.res_target.val, lambda part: _written_out(part, defined)) for node in statement.target_list]
+    _check_frames(targets)
     leaves = _Leaves(statement, context)
     for target in targets:
         leaves.collect(target)
@@ -57,6 +69,15 @@ def windowed(
             if _is_call(part):
                 steps.add(part, wanted if part is node else UNKNOWN)
     return steps.plan(), tuple(map(steps.output, nodes))
+
+
+def _check_frames(targets: list[Node]) -> None:
+    """Refuse frames as wide as a subquery says: no column of a plan may stand there."""
+    for call in (part for target in targets for part in _parts(target) if _is_call(part)):
+        if has_subquery(call.func_call.over.start_offset) or has_subquery(call.func_call.over.end_offset):
+            raise UnsupportedQuery(
+                "window frame with a subquery", "no rule knows the frame's width.", position=location(call)
+            )
 
 
 def _parts(message: Message) -> Iterator[Node]:

@@ -1,0 +1,25 @@
+-- A12 T18 parentheses that the printer leaves out: a condition's own NULL, one condition among others, elements of what is computed
+CREATE TABLE o (id int PRIMARY KEY, a int, b int, list int[], at timestamptz);
+CREATE TABLE l (a int, b int);
+INSERT INTO o VALUES (1, 1, 1, '{1,2}', NULL), (2, 1, 2, '{}', now()), (3, 2, NULL, NULL, now()), (4, NULL, 3, '{3,NULL}', NULL);
+INSERT INTO l VALUES (1, 1), (1, 2), (2, 3), (NULL, 1);
+STREAM shown AS SELECT id, (a > 1 OR b > 1) IS NULL AS x, (NOT (a > 1)) IS NULL AS y, NOT ((a > 1) IS NULL) AS z, (a > 1 AND b > 1) IS NOT NULL AS w FROM o;
+STREAM kept AS SELECT id FROM o WHERE (a > 1 AND b < 3) IS NULL;
+STREAM grouped AS SELECT (NOT (a > 1)) IS NULL AS k, NOT ((a > 1) IS NULL) AS l, count(*) AS n FROM o GROUP BY 1, 2;
+STREAM found AS SELECT o.id, NOT (o.a NOT IN (SELECT l.a FROM l WHERE l.b = o.b)) IS NULL AS x, (o.a NOT IN (SELECT l.a FROM l)) IS NULL AS y FROM o;
+STREAM listed AS SELECT id, (a > 1 OR b > 1) IN (b = 2, NULL) AS x, (a = b) = ANY (ARRAY[true, NULL]) AS y, (a < b) BETWEEN (a = 1) AND (b = 2) AS z FROM o;
+STREAM element AS SELECT id, (coalesce(list, '{7}'))[1] AS x, (CASE WHEN a = 1 THEN list END)[1] AS y FROM o;
+STREAM windows AS SELECT id, count(*) OVER (PARTITION BY (a > 1 OR b > 1) IS NULL) AS n FROM o;
+STREAM joined AS SELECT o.id, l.b FROM o LEFT JOIN l ON (o.a = l.a OR o.b = l.b) IS NULL;
+STREAM beside AS SELECT o.id, s.v FROM o, LATERAL (SELECT (o.a > 1 OR o.b > 1) IS NULL AS v) AS s;
+STREAM counted AS SELECT count(*) FILTER (WHERE (a > 1 OR b > 1) IS NULL) AS n, bool_or((NOT (a > 1)) IS NULL) AS x FROM o;
+STREAM whole AS SELECT o, (a > 1 OR b > 1) IS NULL AS x FROM o;
+STREAM timed AS SELECT id FROM o WHERE (at > now() - interval '1 hour' AND a > 1) IS NULL AND (at BETWEEN now() - interval '1 hour' AND now()) IS NULL;
+UPDATE o SET a = b WHERE id < 3;
+INSERT INTO l VALUES (1, 3), (NULL, NULL);
+INSERT INTO o VALUES (6, NULL, NULL, '{3}', NULL), (7, 1, NULL, '{9}', now()), (8, 2, 1, NULL, NULL);
+REFRESH;
+DELETE FROM o WHERE id = 3;
+DELETE FROM l WHERE a = 1;
+UPDATE o SET a = NULL WHERE id = 2;
+REFRESH;
