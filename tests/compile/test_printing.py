@@ -18,6 +18,8 @@ EXPRESSIONS = (
     "(a < b) BETWEEN (a = 1) AND (b = 2)",
     "(a = b) IS DISTINCT FROM (b IS NULL)",
     "(a OR b) IS TRUE",
+    "(a IS DISTINCT FROM b) IS NOT TRUE",
+    "(a OR b) IN (SELECT c)",
 )
 
 

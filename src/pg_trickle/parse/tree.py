@@ -131,9 +131,17 @@ def printed_select(statement: SelectStmt) -> str:
     """A SELECT as SQL."""
     node = Node()
     node.select_stmt.CopyFrom(statement)
+    node = shielded(node) if any(map(is_risky, nodes(node))) else node
     parsed = ParseResult()
-    parsed.stmts.add().stmt.CopyFrom(shielded(node) if any(map(is_risky, nodes(node))) else node)
-    return str(postgast.deparse(parsed))
+    parsed.stmts.add().stmt.CopyFrom(node)
+    text = str(postgast.deparse(parsed))
+    try:
+        again = postgast.parse(text).stmts[0].stmt
+    except postgast.PgQueryError:
+        again = Node()
+    if placeless(again) != placeless(node):
+        raise UnsupportedQuery("a query", "its text can't be printed faithfully.")
+    return text
 
 
 _BARE = frozenset({"bool_expr", "a_expr", "null_test", "boolean_test"})
@@ -143,7 +151,7 @@ def is_risky(node: Node) -> bool:
     """Whether the deparser may print an operand of the node without the parentheses that it needs."""
     if kind(node) == "a_expr":
         return bool(node.a_expr.kind != AEXPR_OP)
-    return kind(node) in {"null_test", "collate_clause", "a_indirection"}
+    return kind(node) in {"null_test", "boolean_test", "collate_clause", "a_indirection", "sub_link"}
 
 
 def shielded(node: Node) -> Node:
@@ -165,6 +173,10 @@ def _operands(node: Node) -> list[Node]:
     match kind(node):
         case "null_test":
             return [node.null_test.arg]
+        case "boolean_test":
+            return [node.boolean_test.arg]
+        case "sub_link":
+            return [node.sub_link.testexpr]
         case "collate_clause":
             return [node.collate_clause.arg]
         case "a_expr":

@@ -9,6 +9,8 @@ STREAM grouped AS SELECT (NOT (a > 1)) IS NULL AS k, NOT ((a > 1) IS NULL) AS l,
 STREAM found AS SELECT o.id, NOT (o.a NOT IN (SELECT l.a FROM l WHERE l.b = o.b)) IS NULL AS x, (o.a NOT IN (SELECT l.a FROM l)) IS NULL AS y FROM o;
 STREAM listed AS SELECT id, (a > 1 OR b > 1) IN (b = 2, NULL) AS x, (a = b) = ANY (ARRAY[true, NULL]) AS y, (a < b) BETWEEN (a = 1) AND (b = 2) AS z FROM o;
 STREAM element AS SELECT id, (coalesce(list, '{7}'))[1] AS x, (CASE WHEN a = 1 THEN list END)[1] AS y FROM o;
+STREAM distinct_from AS SELECT id, (a IS DISTINCT FROM b) IS NOT TRUE AS x, (a > 1 OR b > 1) IN (SELECT l.b > 1 FROM l) AS y FROM o;
+STREAM elements AS SELECT q.x, count(*) AS n FROM (SELECT (coalesce(list, '{7}'))[1] AS x FROM o) AS q GROUP BY q.x;
 STREAM windows AS SELECT id, count(*) OVER (PARTITION BY (a > 1 OR b > 1) IS NULL) AS n FROM o;
 STREAM joined AS SELECT o.id, l.b FROM o LEFT JOIN l ON (o.a = l.a OR o.b = l.b) IS NULL;
 STREAM beside AS SELECT o.id, s.v FROM o, LATERAL (SELECT (o.a > 1 OR o.b > 1) IS NULL AS v) AS s;
