@@ -88,7 +88,11 @@ def sessions(database) -> tuple[Connection, Connection]:
     return one, other
 
 
-@settings(phases=[Phase.explicit, Phase.reuse, Phase.generate])
+# Each example is compared after every statement.
+FEW = max(10, settings().max_examples // 4)
+
+
+@settings(max_examples=FEW, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 @given(case=cases())
 def test_immediate_stream_tables_equal_their_queries(sessions, case: Case):
     trouble = carried_out(sessions, case)
