@@ -91,7 +91,9 @@ BEGIN
     FOR v_try IN 1..5 LOOP
         BEGIN
             SELECT coalesce(jsonb_object_agg(m.source_relid, m.mark), '{}') INTO high_water
-              FROM (SELECT k.source_relid, sum(coalesce(pg_sequence_last_value(k.sequence_relid), 0)) AS mark
+              -- A buffer that was made anew counts from the start: which sequence it is belongs to the mark.
+              FROM (SELECT k.source_relid,
+                           sum(coalesce(pg_sequence_last_value(k.sequence_relid), 0) + k.sequence_relid::bigint * 9223372036854775808) AS mark
                       FROM pgtrickle.pgt_captures AS k
                       JOIN pg_class AS c ON c.oid = k.sequence_relid
                      WHERE k.sequence_relid <> ALL (v_dropped)
