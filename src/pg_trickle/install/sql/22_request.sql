@@ -1,0 +1,159 @@
+-- The request to the compiler: the relations, columns and functions of a query, and whether its owner may read them (docs/internals.md §4).
+
+CREATE FUNCTION pgtrickle_changes.opaque_reason(p_owner oid, p_relation oid, p_columns smallint[], p_below_view boolean,
+    p_below_foreign_view boolean) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, pg_temp
+    SET plan_cache_mode = force_generic_plan
+AS $$
+DECLARE
+    v_class pg_class;
+    v_below text;
+BEGIN
+    IF p_relation < 16384 THEN
+        RETURN 'it is part of PostgreSQL''s own catalog, which no trigger can watch.';
+    END IF;
+    SELECT c.* INTO v_class FROM pg_class AS c WHERE c.oid = p_relation;
+    IF v_class.relkind <> 'v' AND v_class.relnamespace IN ('pgtrickle'::regnamespace, 'pgtrickle_changes'::regnamespace) THEN
+        -- A refresh writes to it: watched, it would give cause to the next refresh for ever.
+        RETURN 'it is part of pg_trickle''s own catalog, which no trigger watches.';
+    END IF;
+    IF v_class.relkind = 'v' THEN
+        RETURN (SELECT format('the owner may not read %s, which it shows, himself.', b.relid::regclass)
+                  FROM pgtrickle_changes.relation_closure(p_relation) AS b
+                 WHERE NOT pgtrickle_changes.may_read(p_owner, b.relid, b.columns, true) LIMIT 1);
+    END IF;
+    IF v_class.relkind NOT IN ('r', 'p', 'm', 'f') THEN
+        RETURN format('no trigger can watch a relation of kind %s.', replace(pgtrickle_changes.relation_kind(p_relation), '_', ' '));
+    END IF;
+    IF v_class.relpersistence = 'u' AND v_class.relkind = 'r' THEN
+        RETURN 'it is unlogged: a crash empties it without a trace.';
+    END IF;
+    IF v_class.relhassubclass THEN
+        v_below := (SELECT format('%s, a %s below it, ', c.oid::regclass, CASE WHEN c.relispartition THEN 'partition' ELSE 'child' END)
+                           || CASE WHEN c.relkind NOT IN ('r', 'p') THEN 'can''t be watched by triggers.'
+                                   WHEN c.relpersistence = 'u' THEN 'is unlogged: a crash empties it without a trace.'
+                                   ELSE 'is temporary: it exists for one session alone.' END
+                      FROM pgtrickle_changes.relations_below(p_relation) AS b JOIN pg_class AS c ON c.oid = b.relid
+                     WHERE c.relkind NOT IN ('r', 'p') OR c.relpersistence <> 'p' LIMIT 1);
+        IF v_below IS NOT NULL THEN
+            RETURN v_below;
+        END IF;
+    END IF;
+    IF v_class.relrowsecurity AND p_below_foreign_view THEN
+        RETURN 'its row-level security is applied as for the owner of a view that shows it.';
+    END IF;
+    IF pgtrickle_changes.row_security_applies(p_owner, p_relation) THEN
+        v_below := (SELECT f.reason FROM pgtrickle_changes.policy_filter(p_owner, p_relation) AS f);
+        IF v_below IS NOT NULL THEN
+            RETURN v_below;
+        END IF;
+    END IF;
+    IF NOT pgtrickle_changes.may_read(p_owner, p_relation, p_columns, p_below_view) THEN
+        RETURN 'the owner may not read it.';
+    END IF;
+    RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.opaque_reason IS 'Why the changes of a relation can''t be used on the owner''s behalf; NULL when they can';
+
+CREATE FUNCTION pgtrickle_changes.may_read(p_owner oid, p_relation oid, p_columns smallint[], p_whole boolean) RETURNS boolean
+    LANGUAGE plpgsql STABLE STRICT
+    SET search_path = pg_catalog, pg_temp
+    SET plan_cache_mode = force_generic_plan
+AS $$
+-- Whether a role may read columns of a relation; or all of it: below a view that somebody else's rights open, which
+-- columns a whole row has is not in the list.
+BEGIN
+    RETURN (
+        SELECT has_schema_privilege(p_owner, c.relnamespace, 'USAGE')
+               AND (has_table_privilege(p_owner, c.oid, 'SELECT')
+                    OR NOT p_whole AND has_any_column_privilege(p_owner, c.oid, 'SELECT')
+                       AND NOT EXISTS (SELECT FROM unnest(p_columns) AS u(attnum)
+                                        WHERE NOT has_column_privilege(p_owner, c.oid, u.attnum, 'SELECT')))
+          FROM pg_class AS c WHERE c.oid = p_relation);
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.may_read IS 'Whether a role may read columns of a relation, or all of it';
+
+CREATE FUNCTION pgtrickle_changes.relation_facts(p_owner oid, p_view oid) RETURNS jsonb
+    LANGUAGE plpgsql STABLE STRICT
+    SET search_path = pg_catalog, pg_temp
+    SET plan_cache_mode = force_generic_plan
+AS $$
+DECLARE
+    v_relations  oid[] := ARRAY(SELECT c.relid FROM pgtrickle_changes.relation_closure(p_view) AS c);
+    -- A row used as a value depends on every column, which pg_depend doesn't tell; nor do system columns name what changes them.
+    v_whole_rows boolean := EXISTS (SELECT FROM pg_rewrite AS r
+                                     WHERE r.ev_class = ANY (v_relations || p_view) AND r.rulename = '_RETURN'
+                                       AND r.ev_action::text ~ '\{VAR :varno \d+ :varattno 0 ');
+BEGIN
+    RETURN (
+        SELECT coalesce(jsonb_agg(jsonb_build_object(
+                   'oid', c.oid::bigint,
+                   'schema', n.nspname,
+                   'name', c.relname,
+                   'kind', o.kind,
+                   'columns', coalesce(a.columns, '[]'),
+                   'used', (SELECT coalesce(jsonb_agg(u.attname ORDER BY u.attnum), '[]') FROM pg_attribute AS u
+                             WHERE u.attrelid = c.oid AND u.attnum > 0 AND NOT u.attisdropped
+                               AND (v_whole_rows OR u.attnum = ANY (o.columns) OR 0 > ANY (o.columns))),
+                   'keys', coalesce(k.keys, '[]'),
+                   'buffer', pgtrickle_changes.buffer_name(c.oid, p_owner),
+                   'rows', greatest(c.reltuples, 0),
+                   'definition', CASE WHEN o.kind = 'view' AND o.reason IS NULL THEN pgtrickle_changes.canonical_text(c.oid) END,
+                   'policy', CASE WHEN o.reason IS NULL AND pgtrickle_changes.row_security_applies(p_owner, c.oid)
+                                  THEN (SELECT f.predicate FROM pgtrickle_changes.policy_filter(p_owner, c.oid) AS f) END,
+                   'opaque', o.reason) ORDER BY c.oid), '[]')
+          FROM (SELECT r.relid, r.columns, pgtrickle_changes.relation_kind(r.relid) AS kind,
+                       pgtrickle_changes.opaque_reason(p_owner, r.relid, r.columns, r.below_view, r.below_foreign_view) AS reason
+                  FROM pgtrickle_changes.relation_closure(p_view) AS r) AS o
+          JOIN pg_class AS c ON c.oid = o.relid
+          JOIN pg_namespace AS n ON n.oid = c.relnamespace
+          LEFT JOIN pgtrickle_changes.column_facts(v_relations) AS a ON a.relid = c.oid
+          LEFT JOIN pgtrickle_changes.key_facts(v_relations) AS k ON k.relid = c.oid);
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.relation_facts IS 'The relations of a view as a compile request lists them';
+
+CREATE FUNCTION pgtrickle_changes.function_facts(p_view oid) RETURNS jsonb
+    LANGUAGE plpgsql STABLE STRICT
+    SET search_path = pg_catalog, pg_temp
+    SET plan_cache_mode = force_generic_plan
+AS $$
+DECLARE
+    v_functions oid[] := pgtrickle_changes.function_oids(p_view);
+BEGIN
+    RETURN (
+        SELECT coalesce(jsonb_agg(jsonb_build_object(
+                   'oid', p.oid::bigint,
+                   'schema', n.nspname,
+                   'name', p.proname,
+                   'kind', CASE p.prokind WHEN 'a' THEN 'aggregate' WHEN 'w' THEN 'window' WHEN 'p' THEN 'procedure' ELSE 'function' END,
+                   'volatility', CASE p.provolatile WHEN 'i' THEN 'immutable' WHEN 's' THEN 'stable' ELSE 'volatile' END,
+                   'returns', format_type(p.prorettype, NULL),
+                   'set_returning', p.proretset,
+                   'builtin', p.oid < 16384) ORDER BY n.nspname, p.proname, p.oid), '[]')
+          FROM pg_proc AS p
+          JOIN pg_namespace AS n ON n.oid = p.pronamespace
+         WHERE p.oid = ANY (v_functions));
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.function_facts IS 'The functions of a view as a compile request lists them';
+
+CREATE FUNCTION pgtrickle_changes.compile_request(p_owner oid, p_view oid, p_id bigint, p_schema text, p_name text) RETURNS jsonb
+    LANGUAGE plpgsql STABLE STRICT
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN jsonb_build_object(
+        'format', 1,
+        'id', p_id,
+        'target', jsonb_build_object('schema', p_schema, 'name', p_name),
+        'query', pgtrickle_changes.canonical_text(p_view),
+        'columns', (SELECT c.columns FROM pgtrickle_changes.column_facts(ARRAY[p_view]) AS c),
+        'relations', pgtrickle_changes.relation_facts(p_owner, p_view),
+        'functions', pgtrickle_changes.function_facts(p_view));
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.compile_request(oid, oid, bigint, text, text) IS 'What the compiler needs to know about a definition view';

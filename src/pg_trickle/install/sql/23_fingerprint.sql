@@ -1,0 +1,89 @@
+-- What a plan rests on, told in a text that changes with it.
+
+CREATE FUNCTION pgtrickle_changes.type_versions(p_type oid) RETURNS text[]
+    LANGUAGE plpgsql STABLE STRICT
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- The catalog rows of a type, and of those that somebody made below it: under a domain, in an array, a range or a composite.
+-- Labels begin with an e.
+BEGIN
+    RETURN ARRAY(
+        WITH RECURSIVE within AS (
+            SELECT p_type AS oid
+            UNION
+            SELECT n.oid
+              FROM within AS i JOIN pg_type AS t ON t.oid = i.oid
+             CROSS JOIN LATERAL (SELECT t.typbasetype
+                                 UNION ALL SELECT t.typelem
+                                 UNION ALL SELECT r.rngsubtype FROM pg_range AS r WHERE t.oid IN (r.rngtypid, r.rngmultitypid)
+                                 UNION ALL SELECT a.atttypid FROM pg_attribute AS a
+                                            WHERE a.attrelid = t.typrelid AND t.typtype = 'c' AND a.attnum > 0 AND NOT a.attisdropped) AS n(oid)
+             WHERE n.oid >= 16384
+        )
+        SELECT 't' || t.oid || ':' || t.xmin FROM within AS w JOIN pg_type AS t ON t.oid = w.oid
+        UNION ALL
+        SELECT 'e' || e.oid || ':' || e.xmin FROM within AS w JOIN pg_enum AS e ON e.enumtypid = w.oid);
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.type_versions IS 'The versions of the catalog rows that make a type what it is';
+
+CREATE FUNCTION pgtrickle_changes.fingerprint(p_id bigint) RETURNS text
+    LANGUAGE plpgsql STABLE STRICT
+    SET search_path = pg_catalog, pg_temp
+    SET plan_cache_mode = force_generic_plan
+AS $$
+-- Versions of the catalog rows that the plan rests on, and behind the slash of those that change what the query returns without
+-- changing the plan.  A difference needn't mean anything; equality means that nothing changed.
+BEGIN
+    RETURN (
+        SELECT md5(string_agg(f.part, ',' ORDER BY f.part) FILTER (WHERE left(f.part, 1) NOT IN ('p', 'f', 'o', 'u', 'e')))
+               || '/' || coalesce(md5(string_agg(f.part, ',' ORDER BY f.part) FILTER (WHERE left(f.part, 1) IN ('p', 'f', 'o', 'u', 'e'))), '')
+          FROM pgtrickle.pgt_stream_tables AS s
+         CROSS JOIN LATERAL (
+            SELECT concat_ws(':', 'c', c.oid, c.relnamespace, c.relname, c.relowner, c.relkind, c.relpersistence, c.relispartition, c.relhassubclass,
+                             c.relrowsecurity, c.relforcerowsecurity, c.reloptions, c.relacl) AS part
+              FROM pg_class AS c WHERE c.oid = ANY (s.watched_relations)
+            UNION ALL
+            SELECT 'a' || a.attrelid || ':' || count(*) || ':' || sum(a.xmin::text::bigint)
+              FROM pg_attribute AS a WHERE a.attrelid = ANY (s.watched_relations) AND a.attnum > 0 GROUP BY a.attrelid
+            UNION ALL
+            -- The columns that are read.  An expression that generates one may be new, which fires no trigger; so does the table
+            -- become or cease to be a partition or a child, and was then perhaps written by way of its parent.
+            SELECT 'u' || a.attrelid || ':' || sum(a.xmin::text::bigint)
+              FROM pgtrickle.pgt_dependencies AS d JOIN pg_attribute AS a ON a.attrelid = d.source_relid
+             WHERE d.pgt_id = p_id AND a.attnum > 0 AND (a.attname = ANY (d.columns_used) OR d.columns_used = '{}') GROUP BY a.attrelid
+            UNION ALL
+            -- The plan's text names their types, and a value's text may be a label.
+            SELECT unnest(pgtrickle_changes.type_versions(u.atttypid))
+              FROM (SELECT DISTINCT a.atttypid FROM pg_attribute AS a
+                     WHERE a.attrelid = ANY (s.watched_relations) AND a.attnum > 0 AND a.atttypid >= 16384) AS u
+            UNION ALL
+            SELECT 'n' || n.oid || ':' || n.xmin FROM pg_namespace AS n
+             WHERE n.oid IN (SELECT c.relnamespace FROM pg_class AS c WHERE c.oid = ANY (s.watched_relations)
+                             UNION ALL SELECT p.pronamespace FROM pg_proc AS p WHERE p.oid = ANY (s.watched_functions))
+            UNION ALL
+            SELECT 'r' || r.oid || ':' || r.xmin FROM pg_rewrite AS r WHERE r.ev_class = ANY (s.watched_relations)
+            UNION ALL
+            SELECT 'p' || p.oid || ':' || p.xmin FROM pg_policy AS p WHERE p.polrelid = ANY (s.watched_relations)
+            UNION ALL
+            -- To whom they apply.
+            SELECT concat_ws(':', 'p', c.oid, c.relforcerowsecurity, c.relowner) FROM pg_class AS c
+             WHERE c.oid = ANY (s.watched_relations) AND c.relrowsecurity
+            UNION ALL
+            SELECT 'i' || i.indexrelid || ':' || i.xmin FROM pg_index AS i WHERE i.indrelid = ANY (s.watched_relations) AND i.indisunique
+            UNION ALL
+            SELECT 'f' || p.oid || ':' || p.xmin FROM pg_proc AS p WHERE p.oid = ANY (s.watched_functions)
+            UNION ALL
+            -- A new expression for a generated column changes its values, and no trigger sees that.  (A join would read all of pg_attribute.)
+            SELECT 'f' || d.oid || ':' || d.xmin FROM pg_attrdef AS d
+             WHERE d.adrelid = ANY (s.watched_relations)
+               AND (SELECT a.attgenerated FROM pg_attribute AS a WHERE a.attrelid = d.adrelid AND a.attnum = d.adnum) <> ''
+            UNION ALL
+            SELECT 'o' || o.oid || ':' || o.xmin FROM pg_authid AS o WHERE o.oid = s.owner_oid
+            UNION ALL
+            SELECT 'o' || m.roleid || ':' || m.xmin FROM pg_auth_members AS m WHERE m.member = s.owner_oid
+         ) AS f
+         WHERE s.pgt_id = p_id);
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.fingerprint(bigint) IS 'Changes when anything that the plan of a stream table rests on changes';

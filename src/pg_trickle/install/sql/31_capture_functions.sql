@@ -1,0 +1,203 @@
+-- The generated functions of a capture, and the triggers that call them.
+
+CREATE FUNCTION pgtrickle_changes.capture_body(p_source oid, p_owner oid, p_buffer name, p_event text, p_mode text) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- The text of a capture function.  Every name is qualified and every operator spelled out, so that no setting
+-- of the writer and no object of the owner can change its meaning.
+DECLARE
+    v_sequence  oid := pg_get_serial_sequence(format('pgtrickle_changes.%I', p_buffer), 'seq')::regclass::oid;
+    v_rows      text := CASE p_event WHEN 'del' THEN '__pgt_old' ELSE '__pgt_new' END;
+    v_columns   text;
+    v_images    text;
+    v_numbered  text;
+    v_outputs   text;
+    v_keys      text;
+    v_count     bigint;
+    v_intact    text := pgtrickle_changes.capture_state(p_source, p_owner, p_buffer);
+    v_change    text;
+    v_marker    text;
+    v_next      text;
+    v_filter    record := pgtrickle_changes.capture_filter(p_source, p_owner);
+    v_where     text := coalesce(' WHERE ' || v_filter.predicate, '');
+    v_trial     text := '';
+BEGIN
+    SELECT count(*),
+           coalesce(string_agg(format(', %I', c.buffer_column), '' ORDER BY c.attnum), ''),
+           coalesce(string_agg(format(', %s', coalesce(c.expression, format('r.%I', c.source_column))), '' ORDER BY c.attnum), ''),
+           coalesce(string_agg(format(', %s AS c%s', coalesce(c.expression, format('r.%I', c.source_column)), c.attnum), ''
+                               ORDER BY c.attnum), ''),
+           coalesce(string_agg(CASE WHEN c.groupable THEN format(', x.c%s', c.attnum)
+                                    -- Told apart by its text, and made from it again: no aggregate returns just any value.
+                                    ELSE format(', pg_catalog.min(x.c%1$s::pg_catalog.text)::%2$s AS c%1$s', c.attnum, c.type) END, ''
+                               ORDER BY c.attnum), ''),
+           string_agg(concat_ws(', ', CASE WHEN c.groupable THEN format('x.c%s', c.attnum) END,
+                                format(CASE c.identity WHEN 'scale' THEN 'pg_catalog.scale(x.c%s)'
+                                                       WHEN 'bits' THEN 'pg_catalog.float8send(x.c%s)'
+                                                       -- By its letters, whatever the column's collation takes for equal.
+                                                       WHEN 'text' THEN 'x.c%s::pg_catalog.text COLLATE pg_catalog."C"' END, c.attnum)), ', '
+                      ORDER BY c.attnum)
+      INTO v_count, v_columns, v_images, v_numbered, v_outputs, v_keys
+      FROM pgtrickle_changes.capture_columns(p_source, p_owner) AS c;
+    -- One number a statement will do: a refresh can't come in between.  A scalar subquery runs for the first row only.
+    v_next := '(SELECT pg_catalog.pg_current_xact_id()), __pgt.v_seq';
+    v_marker := format('INSERT INTO pgtrickle_changes.%I (xid, seq, w) OVERRIDING SYSTEM VALUE SELECT %s, 0::pg_catalog.int2', p_buffer, v_next);
+
+    IF p_event = 'trunc' THEN
+        v_change := v_marker;
+    ELSIF p_event = 'upd' AND v_count = 0 AND v_filter.predicate IS NULL THEN
+        v_change := 'NULL';
+        v_intact := 'NULL';
+    ELSIF p_mode = 'row' THEN
+        v_change := format('INSERT INTO pgtrickle_changes.%I (xid, seq, w%s) OVERRIDING SYSTEM VALUE ', p_buffer, v_columns);
+        IF p_event IN ('del', 'upd') THEN
+            v_change := v_change || format('SELECT %s, -1::pg_catalog.int2%s FROM (SELECT OLD.*) AS r%s', v_next, v_images, v_where);
+        END IF;
+        IF p_event = 'upd' THEN
+            v_change := v_change || ' UNION ALL ';
+        END IF;
+        IF p_event IN ('ins', 'upd') THEN
+            v_change := v_change || format('SELECT %s, 1::pg_catalog.int2%s FROM (SELECT NEW.*) AS r%s', v_next, v_images, v_where);
+        END IF;
+    ELSE
+        v_change := format('INSERT INTO pgtrickle_changes.%I (xid, seq, w%s) OVERRIDING SYSTEM VALUE ', p_buffer, v_columns);
+        IF p_event = 'upd' THEN
+            -- Rows in which nothing that anyone reads has changed cancel out.
+            v_change := v_change || format(
+                'SELECT %1$s, CASE WHEN g.n OPERATOR(pg_catalog.>) 0 THEN 1 ELSE -1 END::pg_catalog.int2%2$s'
+                ' FROM (SELECT pg_catalog.sum(x.n) AS n, pg_catalog.generate_series(1::pg_catalog.int8, pg_catalog.abs(pg_catalog.sum(x.n)))%3$s'
+                ' FROM (SELECT -1 AS n%4$s FROM __pgt_old AS r%6$s UNION ALL SELECT 1 AS n%4$s FROM __pgt_new AS r%6$s) AS x'
+                ' GROUP BY %5$s HAVING pg_catalog.sum(x.n) OPERATOR(pg_catalog.<>) 0) AS g',
+                v_next,
+                (SELECT string_agg(format(', g.c%s', c.attnum), '' ORDER BY c.attnum)
+                   FROM pgtrickle_changes.capture_columns(p_source, p_owner) AS c),
+                v_outputs, v_numbered, coalesce(v_keys, '()'), v_where);
+        ELSE
+            v_change := v_change || format('SELECT %s, %s::pg_catalog.int2%s FROM %I AS r%s',
+                v_next, CASE p_event WHEN 'del' THEN '-1' ELSE '1' END, v_images, v_rows, v_where);
+        END IF;
+    END IF;
+    IF p_mode = 'statement' AND p_event <> 'trunc' AND v_intact <> 'NULL' THEN
+        v_intact := format('(SELECT CASE WHEN EXISTS (SELECT FROM %I) THEN %s END)', v_rows, v_intact);
+    END IF;
+    IF v_filter.may_fail AND p_event <> 'trunc' THEN
+        -- A policy may raise an error at rows that the owner would never have come across.  Without a write inside, the
+        -- subtransaction takes no transaction id.
+        v_trial := (SELECT format(E'    IF v_intact THEN\n        BEGIN\n            PERFORM %s;\n        EXCEPTION WHEN OTHERS THEN\n'
+                                  '            v_intact := false;\n        END;\n    END IF;\n',
+                                  string_agg(format('(SELECT pg_catalog.count(*) FROM %s AS r%s)', i.image, v_where), ', '))
+                      FROM (SELECT CASE WHEN p_mode = 'row' THEN format('(SELECT %s.*)', w.word) ELSE '__pgt_' || lower(w.word) END AS image
+                              FROM unnest(CASE p_event WHEN 'ins' THEN '{NEW}' WHEN 'del' THEN '{OLD}' ELSE '{OLD,NEW}' END::text[]) AS w(word)) AS i);
+    END IF;
+
+    RETURN format(E'\n'
+        '%8$s'
+        '<<__pgt>>\n'
+        'DECLARE\n'
+        '    v_intact pg_catalog.bool;\n'
+        '    v_seq    pg_catalog.int8;\n'
+        'BEGIN\n'
+        '    IF current_user OPERATOR(pg_catalog.<>) pg_catalog.pg_get_userbyid(%1$s::pg_catalog.oid)\n'
+        '       OR NOT pg_catalog.has_schema_privilege(%6$s::pg_catalog.oid, ''USAGE'')\n'
+        '       OR pg_catalog.has_table_privilege(pg_catalog.to_regclass(%2$L)::pg_catalog.oid, ''INSERT'') IS NOT TRUE THEN\n'
+        '        RETURN NULL;\n'
+        '    END IF;\n'
+        -- The owner may lock his buffer, or spoil its sequence: then the change is missed, which is noted where he has no say, and the
+        -- writer goes on.  Nothing is written inside, so the subtransaction takes no transaction id.
+        '    BEGIN\n'
+        '        LOCK TABLE %2$s IN ROW EXCLUSIVE MODE;\n'
+        '        v_intact := %3$s;\n'
+        '        IF v_intact IS NOT NULL THEN\n'
+        '            v_seq := pg_catalog.nextval(%9$L::pg_catalog.regclass);\n'
+        '        END IF;\n'
+        '    EXCEPTION WHEN OTHERS THEN\n'
+        '        INSERT INTO pgtrickle_changes.missed_changes (source_relid) VALUES (%10$s);\n'
+        '        RETURN NULL;\n'
+        '    END;\n'
+        '%7$s'
+        '    IF v_intact THEN\n'
+        '        %4$s;\n'
+        '    ELSIF NOT v_intact THEN\n'
+        '        %5$s;\n'
+        '    END IF;\n'
+        '    RETURN NULL;\n'
+        'END\n',
+        p_owner, format('pgtrickle_changes.%I', p_buffer), v_intact, v_change, v_marker,
+        'pgtrickle_changes'::regnamespace::oid, v_trial,
+        -- Policies name the row's columns without more ado.
+        CASE WHEN v_where <> '' THEN E'#variable_conflict use_column\n' ELSE '' END, v_sequence::text, p_source);
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.capture_body IS 'The body of a capture function';
+
+CREATE FUNCTION pgtrickle_changes.capture_guard(p_function oid) RETURNS text
+    LANGUAGE plpgsql STABLE STRICT
+    SET search_path = pg_catalog, pg_temp
+    SET quote_all_identifiers = off
+AS $$
+-- A trigger's WHEN: true as long as the function is the one the engine made.  The writer's settings reach into the
+-- text that pg_get_functiondef makes: all identifiers may be quoted, and a temporary type called "trigger" makes it
+-- qualify the result type.  All four spellings are accepted, or a writer could switch capture off for himself.
+DECLARE
+    v_plain  text := pg_get_functiondef(p_function);
+    v_quoted text;
+BEGIN
+    PERFORM set_config('quote_all_identifiers', 'on', true);
+    v_quoted := pg_get_functiondef(p_function);
+    RETURN format('pg_catalog.md5(pg_catalog.pg_get_functiondef(%s::pg_catalog.oid)) OPERATOR(pg_catalog.=) ANY (%L::pg_catalog.text[])',
+        p_function, ARRAY[
+            md5(v_plain),
+            md5(regexp_replace(v_plain, E'\n RETURNS trigger\n', E'\n RETURNS pg_catalog.trigger\n')),
+            md5(v_quoted),
+            md5(regexp_replace(v_quoted, E'\n RETURNS "trigger"\n', E'\n RETURNS "pg_catalog"."trigger"\n'))]);
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.capture_guard IS 'The WHEN of a capture''s trigger: its function is the one that the engine made';
+
+CREATE FUNCTION pgtrickle_changes.capture_functions(p_buffer name) RETURNS name[]
+    LANGUAGE plpgsql IMMUTABLE STRICT
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_prefix text := 'capture_' || substr(p_buffer, length('changes_') + 1);
+BEGIN
+    RETURN ARRAY[v_prefix || '_ins', v_prefix || '_upd', v_prefix || '_del', v_prefix || '_trunc']::name[];
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.capture_functions IS 'The names of a capture''s functions, by event';
+
+CREATE FUNCTION pgtrickle_changes.capture_triggers(p_buffer name, p_source oid, p_relation oid) RETURNS name[]
+    LANGUAGE plpgsql STABLE STRICT
+    SET search_path = pg_catalog, pg_temp
+    SET plan_cache_mode = force_generic_plan
+AS $$
+-- What the triggers of a capture are called on the source, and on what is below it.  There, and where PostgreSQL itself makes copies
+-- of them on partitions, the source is in the name: what is below may be a source too, and a clash would forbid its ATTACH.
+DECLARE
+    v_suffix text := substr(p_buffer, length(format('changes_%s', p_source)) + 1);
+BEGIN
+    IF p_relation <> p_source OR EXISTS (SELECT FROM pg_class AS c WHERE c.oid = p_source AND c.relkind = 'p') THEN
+        v_suffix := format('_%s%s', p_source, v_suffix);
+    END IF;
+    RETURN ARRAY['pg_trickle_cdc_ins' || v_suffix, 'pg_trickle_cdc_upd' || v_suffix,
+                 'pg_trickle_cdc_del' || v_suffix, 'pg_trickle_cdc_trunc' || v_suffix]::name[];
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.capture_triggers IS 'The names of a capture''s triggers on a relation, by event';
+
+CREATE FUNCTION pgtrickle_changes.capture_relations(p_source oid) RETURNS oid[]
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, pg_temp
+    SET plan_cache_mode = force_generic_plan
+AS $$
+-- The source, and the partitions or children below it, which can be written by themselves.  Nobody but their session sees temporary ones.
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_inherits AS i WHERE i.inhparent = p_source) THEN
+        RETURN ARRAY[p_source];
+    END IF;
+    RETURN ARRAY(SELECT c.oid FROM pgtrickle_changes.relations_below(p_source) AS b JOIN pg_class AS c ON c.oid = b.relid
+                  WHERE c.relpersistence <> 't' ORDER BY c.oid);
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.capture_relations IS 'The source, and the partitions or children below it, which can be written by themselves';

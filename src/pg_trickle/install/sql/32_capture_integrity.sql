@@ -1,0 +1,89 @@
+-- Whether a capture is still what the engine made.
+
+CREATE FUNCTION pgtrickle_changes.capture_stamp(p_source oid, p_buffer name, p_attnums smallint[]) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, pg_temp
+    SET plan_cache_mode = force_generic_plan
+AS $$
+-- Changes whenever a trigger, a function, the buffer, the owner's rights on it, the name of a captured column, the expression
+-- that generates it, the source's place below a parent, what is below it, a policy on it, or a subscription to it does.
+DECLARE
+    v_names     name[] := pgtrickle_changes.capture_functions(p_buffer);
+    v_relations oid[] := pgtrickle_changes.capture_relations(p_source);
+    v_functions oid[];
+    v_versions  text;
+BEGIN
+    SELECT array_agg(p.oid), string_agg(concat_ws(' ', p.oid, p.xmin, p.proowner), ',' ORDER BY p.oid) INTO v_functions, v_versions
+      FROM pg_proc AS p WHERE p.proname = ANY (v_names) AND p.pronamespace = 'pgtrickle_changes'::regnamespace;
+    RETURN md5(concat_ws('|', v_relations::text, v_versions,
+        (SELECT string_agg(concat_ws(' ', t.oid, t.xmin, t.tgenabled), ',' ORDER BY t.oid)
+           FROM pg_trigger AS t WHERE t.tgrelid = ANY (v_relations) AND t.tgfoid = ANY (v_functions)),
+        (SELECT concat_ws(' ', b.oid, b.relowner, b.relkind, b.relchecks, b.relhastriggers, b.relhasrules, b.relrowsecurity, b.relpersistence, b.relispartition,
+                          has_schema_privilege(b.relowner, b.relnamespace, 'USAGE'),
+                          has_table_privilege(b.relowner, b.oid, 'INSERT'),
+                          (SELECT string_agg(a.xmin::text, ',' ORDER BY a.attnum)
+                             FROM pg_attribute AS a WHERE a.attrelid = b.oid AND a.attnum > 0))
+           FROM pg_class AS b
+          WHERE b.relname = p_buffer AND b.relnamespace = 'pgtrickle_changes'::regnamespace),
+        (SELECT s.relnamespace FROM pg_class AS s WHERE s.oid = p_source),
+        (SELECT string_agg(m.xid::text, ',') FROM pgtrickle_changes.missed_changes AS m
+           JOIN pg_class AS b ON b.relname = p_buffer AND b.relnamespace = 'pgtrickle_changes'::regnamespace AND b.relowner = m.owner_oid
+          WHERE m.source_relid = p_source),
+        (SELECT string_agg(concat_ws(' ', quote_ident(a.attname), g.xmin), ',' ORDER BY a.attnum)
+           FROM pg_attribute AS a
+           LEFT JOIN pg_attrdef AS g ON g.adrelid = a.attrelid AND g.adnum = a.attnum AND a.attgenerated = 'v'
+          WHERE a.attrelid = p_source AND a.attnum = ANY (p_attnums)),
+        -- Who is written by way of a parent, or by logical replication, is captured row by row, if at all.
+        (SELECT string_agg(concat_ws(' ', i.inhparent, i.xmin), ',' ORDER BY i.inhseqno) FROM pg_inherits AS i WHERE i.inhrelid = p_source),
+        (SELECT string_agg(concat_ws(' ', p.oid, p.xmin), ',' ORDER BY p.oid) FROM pg_policy AS p WHERE p.polrelid = p_source),
+        (SELECT string_agg(s.srsubid::text, ',' ORDER BY s.srsubid) FROM pg_subscription_rel AS s WHERE s.srrelid = p_source)));
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.capture_stamp IS 'The version of everything that a capture consists of';
+
+CREATE FUNCTION pgtrickle_changes.capture_drift(p_source oid, p_owner oid) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, pg_temp
+    SET quote_all_identifiers = off
+AS $$
+DECLARE
+    v_capture pgtrickle.pgt_captures;
+BEGIN
+    SELECT c.* INTO v_capture FROM pgtrickle.pgt_captures AS c WHERE c.source_relid = p_source AND c.owner_oid = p_owner;
+    IF NOT FOUND THEN
+        RETURN 'nothing captures its changes';
+    END IF;
+    IF v_capture.stamp = pgtrickle_changes.capture_stamp(p_source, v_capture.buffer, v_capture.attnums) THEN
+        RETURN NULL;
+    END IF;
+    RETURN coalesce(
+        CASE WHEN EXISTS (SELECT FROM pgtrickle_changes.missed_changes AS m WHERE m.source_relid = p_source AND m.owner_oid = p_owner)
+             THEN format('change buffer "%s" was locked', v_capture.buffer) END,
+        CASE WHEN NOT EXISTS (SELECT FROM pg_class AS c
+                               WHERE c.oid = v_capture.buffer_relid AND c.relname = v_capture.buffer
+                                 AND c.relnamespace = 'pgtrickle_changes'::regnamespace)
+             THEN format('change buffer "%s" was dropped or moved', v_capture.buffer) END,
+        (SELECT format('function "%s" was dropped or moved', f.name)
+           FROM unnest(pgtrickle_changes.capture_functions(v_capture.buffer)) AS f(name)
+          WHERE NOT EXISTS (SELECT FROM pg_proc AS p
+                             WHERE p.proname = f.name AND p.pronamespace = 'pgtrickle_changes'::regnamespace)
+          LIMIT 1),
+        (SELECT format('trigger "%s" was %s', g.name, CASE WHEN t.oid IS NULL THEN 'dropped' ELSE 'disabled' END)
+           FROM unnest(pgtrickle_changes.capture_triggers(v_capture.buffer, p_source, p_source)) AS g(name)
+           LEFT JOIN pg_trigger AS t ON t.tgrelid = p_source AND t.tgname = g.name
+          WHERE t.tgenabled IS DISTINCT FROM 'A'
+          LIMIT 1),
+        (SELECT format('function "%s" was altered', p.proname)
+           FROM pg_trigger AS t JOIN pg_proc AS p ON p.oid = t.tgfoid
+          WHERE t.tgrelid = p_source AND t.tgname = ANY (pgtrickle_changes.capture_triggers(v_capture.buffer, p_source, p_source))
+            AND strpos(pg_get_triggerdef(t.oid), md5(pg_get_functiondef(p.oid))) = 0
+          LIMIT 1),
+        (SELECT format('column "%s" was renamed', o.name)
+           FROM unnest(v_capture.attnums, v_capture.columns) AS o(attnum, name)
+           LEFT JOIN pg_attribute AS a ON a.attrelid = p_source AND a.attnum = o.attnum
+          WHERE a.attname IS DISTINCT FROM o.name
+          LIMIT 1),
+        'its triggers, its partitions or its change buffer were altered');
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.capture_drift IS 'NULL when changes of the source have been captured without a gap since the capture was made; else what is wrong';

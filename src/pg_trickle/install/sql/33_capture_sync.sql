@@ -1,0 +1,314 @@
+-- Making a capture, following what is read of its source, and taking it away.
+
+CREATE FUNCTION pgtrickle_changes.capture_mode(p_source oid) RETURNS text
+    LANGUAGE sql STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    -- Statement triggers fire for the relation that a statement names: not for rows that it writes above or below that, nor for what
+    -- logical replication applies.
+    SELECT CASE WHEN pgtrickle_changes.setting('cdc_trigger_mode') = 'row' OR c.relkind = 'p'
+                  OR EXISTS (SELECT FROM pg_inherits AS i WHERE i.inhrelid = c.oid OR i.inhparent = c.oid)
+                  OR EXISTS (SELECT FROM pg_subscription_rel AS s WHERE s.srrelid = c.oid)
+                THEN 'row' ELSE 'statement' END
+      FROM pg_class AS c WHERE c.oid = p_source
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.capture_mode IS 'Whether a source is captured by statement or by row triggers';
+
+CREATE FUNCTION pgtrickle_changes.sync_capture(p_source oid, p_owner oid) RETURNS void
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_source  text;
+    v_columns text[];
+    v_attnums smallint[];
+    v_mode    text;
+    v_capture pgtrickle.pgt_captures;
+    v_drift   text;
+    v_buffer  name;
+    v_filter  text;
+BEGIN
+    SELECT format('%I.%I', n.nspname, c.relname) INTO v_source
+      FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+     WHERE c.oid = p_source;
+    IF v_source IS NULL
+       OR NOT EXISTS (SELECT FROM pgtrickle.pgt_dependencies AS d JOIN pgtrickle.pgt_stream_tables AS st USING (pgt_id)
+                       WHERE d.source_relid = p_source AND d.captured AND st.owner_oid = p_owner) THEN
+        PERFORM pgtrickle_changes.drop_capture(p_source, p_owner);
+        RETURN;
+    END IF;
+
+    FOR v_attempt IN 1..2 LOOP
+        SELECT coalesce(array_agg(c.source_column ORDER BY c.attnum), '{}'), coalesce(array_agg(c.attnum ORDER BY c.attnum), '{}')
+          INTO v_columns, v_attnums
+          FROM pgtrickle_changes.capture_columns(p_source, p_owner) AS c;
+        v_mode := pgtrickle_changes.capture_mode(p_source);
+        v_filter := (SELECT f.predicate FROM pgtrickle_changes.capture_filter(p_source, p_owner) AS f);
+        SELECT c.* INTO v_capture FROM pgtrickle.pgt_captures AS c WHERE c.source_relid = p_source AND c.owner_oid = p_owner;
+        v_drift := CASE WHEN FOUND THEN pgtrickle_changes.capture_drift(p_source, p_owner) END;
+        IF v_drift IS NULL AND v_capture.columns = v_columns AND v_capture.attnums = v_attnums AND v_capture.trigger_mode = v_mode
+           AND v_capture.filter IS NOT DISTINCT FROM v_filter THEN
+            RETURN;
+        END IF;
+        -- Waits for running writers and keeps new ones out: what is read afterwards and what is captured from now on
+        -- join without a gap.
+        IF v_attempt = 1 THEN
+            EXECUTE format('LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE', p_source::regclass);
+        END IF;
+    END LOOP;
+
+    v_buffer := pgtrickle_changes.buffer_name(p_source, p_owner);
+    IF v_capture.source_relid IS NULL AND to_regclass(format('pgtrickle_changes.%I', v_buffer)) IS NOT NULL
+       AND NOT EXISTS (SELECT FROM pg_class AS c WHERE c.relname = v_buffer AND c.relnamespace = 'pgtrickle_changes'::regnamespace AND c.relowner = p_owner) THEN
+        PERFORM pgtrickle_changes.captured_meanwhile(p_source);
+    END IF;
+    IF v_capture.filter IS DISTINCT FROM v_filter AND v_capture.source_relid IS NOT NULL THEN
+        v_drift := coalesce(v_drift, 'its row-level security was changed');
+    END IF;
+    IF v_drift IS NOT NULL AND to_regclass(format('pgtrickle_changes.%I', v_buffer)) IS NOT NULL THEN
+        -- Whatever it holds is of no use any more, and its owner may no longer be allowed to see it, or have hung something on it.
+        EXECUTE format('DROP TABLE pgtrickle_changes.%I CASCADE', v_buffer);
+    END IF;
+    DELETE FROM pgtrickle_changes.missed_changes AS m WHERE m.source_relid = p_source AND m.owner_oid = p_owner;
+    PERFORM pgtrickle_changes.sync_buffer(p_source, p_owner, v_buffer);
+    PERFORM pgtrickle_changes.sync_triggers(p_source, p_owner, v_buffer, v_mode);
+
+    INSERT INTO pgtrickle.pgt_captures AS c
+           (source_relid, owner_oid, buffer, buffer_relid, sequence_relid, trigger_mode, columns, attnums, filter, stamp, since)
+    VALUES (p_source, p_owner, v_buffer, format('pgtrickle_changes.%I', v_buffer)::regclass,
+            pg_get_serial_sequence(format('pgtrickle_changes.%I', v_buffer), 'seq')::regclass, v_mode, v_columns, v_attnums, v_filter,
+            pgtrickle_changes.capture_stamp(p_source, v_buffer, v_attnums), pg_current_xact_id())
+        ON CONFLICT (source_relid, owner_oid) DO UPDATE
+       SET buffer = excluded.buffer, buffer_relid = excluded.buffer_relid,
+           sequence_relid = excluded.sequence_relid, trigger_mode = excluded.trigger_mode,
+           columns = excluded.columns, attnums = excluded.attnums, filter = excluded.filter, stamp = excluded.stamp, since = excluded.since;
+
+    -- Whoever reads what was not captured so far has to start afresh.
+    UPDATE pgtrickle.pgt_stream_tables AS st
+       SET needs_reinit = true,
+           reinit_reason = CASE WHEN v_drift IS NULL THEN format('columns of %s are captured anew', v_source)
+                                ELSE format('changes of %s may be missing: %s', v_source, v_drift) END
+      FROM pgtrickle.pgt_dependencies AS d
+     WHERE d.pgt_id = st.pgt_id AND d.source_relid = p_source AND d.captured AND st.owner_oid = p_owner
+       AND st.is_populated AND NOT st.needs_reinit
+       AND (v_capture.source_relid IS NULL OR v_drift IS NOT NULL OR EXISTS (
+            SELECT FROM unnest(v_columns, v_attnums) AS n(name, attnum)
+             WHERE n.name = ANY (d.columns_used)
+               AND NOT EXISTS (SELECT FROM unnest(v_capture.columns, v_capture.attnums) AS o(name, attnum)
+                                WHERE o.name = n.name AND o.attnum = n.attnum)));
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.sync_capture IS 'Make the capture what the owner''s stream tables need, or drop it when none needs it';
+
+CREATE FUNCTION pgtrickle_changes.captured_meanwhile(p_source oid) RETURNS void
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- Somebody else has taken the buffer's name since the plan was made, or since the snapshot.
+BEGIN
+    RAISE EXCEPTION 'could not serialize access to the capture of %', p_source::regclass
+        USING ERRCODE = 'serialization_failure', DETAIL = 'Another owner began to capture it at the same moment.', HINT = 'Try again.';
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.captured_meanwhile IS 'Raises that another owner began to capture a source at the same moment';
+
+CREATE FUNCTION pgtrickle_changes.sync_buffer(p_source oid, p_owner oid, p_buffer name) RETURNS void
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_table      text := format('pgtrickle_changes.%I', p_buffer);
+    v_tablespace name := nullif(current_setting('default_tablespace'), '');
+    v_item       record;
+BEGIN
+    IF to_regclass(v_table) IS NULL THEN
+        -- Where the owner's own tables would go: nobody gets space by way of the engine that he may not use.
+        IF v_tablespace IS NOT NULL AND NOT coalesce(has_tablespace_privilege(p_owner, (
+               SELECT t.oid FROM pg_tablespace AS t WHERE t.spcname = v_tablespace), 'CREATE'), false) THEN
+            PERFORM set_config('default_tablespace', '', true);
+        END IF;
+        EXECUTE format('CREATE TABLE %s (xid xid8 NOT NULL, seq bigint GENERATED ALWAYS AS IDENTITY, w smallint NOT NULL)'
+            ' USING heap WITH (autovacuum_vacuum_insert_threshold = -1, autovacuum_vacuum_scale_factor = 0,'
+            ' autovacuum_vacuum_threshold = 10000)', v_table);
+        PERFORM set_config('default_tablespace', coalesce(v_tablespace, ''), true);
+        -- A histogram of the transactions of yesterday would make the planner expect no rows of today's.
+        EXECUTE format('ALTER TABLE %s ALTER COLUMN xid SET STATISTICS 0', v_table);
+        EXECUTE format('COMMENT ON TABLE %s IS %L', v_table,
+            format('pg_trickle: changes of %s, captured for %I', p_source::regclass, pg_get_userbyid(p_owner)));
+    END IF;
+
+    -- A column that nobody reads any more goes; so does one whose name now means another column.
+    FOR v_item IN
+        SELECT a.attname
+          FROM pg_attribute AS a
+         WHERE a.attrelid = v_table::regclass AND a.attnum > 3 AND NOT a.attisdropped
+           AND NOT EXISTS (SELECT FROM pgtrickle_changes.capture_columns(p_source, p_owner) AS c
+                             JOIN pgtrickle.pgt_captures AS o ON o.source_relid = p_source AND o.owner_oid = p_owner
+                            WHERE c.buffer_column = a.attname
+                              AND o.attnums[array_position(o.columns, c.source_column::text)] = c.attnum
+                              AND c.type = pgtrickle_changes.column_type(a.atttypid, a.atttypmod, a.attcollation))
+    LOOP
+        EXECUTE format('ALTER TABLE %s DROP COLUMN %I CASCADE', v_table, v_item.attname);
+    END LOOP;
+    FOR v_item IN
+        SELECT c.buffer_column, c.type
+          FROM pgtrickle_changes.capture_columns(p_source, p_owner) AS c
+         WHERE NOT EXISTS (SELECT FROM pg_attribute AS a
+                            WHERE a.attrelid = v_table::regclass AND a.attname = c.buffer_column AND NOT a.attisdropped)
+         ORDER BY c.attnum
+    LOOP
+        EXECUTE format('ALTER TABLE %s ADD COLUMN %I %s', v_table, v_item.buffer_column, v_item.type);
+    END LOOP;
+
+    IF NOT EXISTS (SELECT FROM pg_index AS i
+                    WHERE i.indrelid = v_table::regclass AND i.indisvalid AND i.indpred IS NULL AND i.indkey[0] = 1) THEN
+        EXECUTE format('CREATE INDEX ON %s (xid)', v_table);
+    END IF;
+    EXECUTE format('ALTER TABLE %s OWNER TO %I', v_table, pg_get_userbyid(p_owner));
+    IF NOT has_table_privilege(p_owner, v_table::regclass, 'INSERT') THEN
+        EXECUTE format('GRANT ALL ON %s TO %I', v_table, pg_get_userbyid(p_owner));
+    END IF;
+    IF NOT has_schema_privilege(p_owner, 'pgtrickle_changes', 'USAGE') THEN
+        EXECUTE format('GRANT USAGE ON SCHEMA pgtrickle_changes TO %I', pg_get_userbyid(p_owner));
+    END IF;
+    PERFORM pgtrickle_changes.revoke_strangers(v_table::regclass);
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.sync_buffer IS 'Gives a change buffer the columns, the index and the owner that it has to have';
+
+CREATE FUNCTION pgtrickle_changes.revoke_strangers(p_relation regclass) RETURNS void
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- Default privileges of the installing superuser must not open what belongs to the owner alone.
+DECLARE
+    v_grantee oid;
+BEGIN
+    FOR v_grantee IN
+        SELECT DISTINCT g.grantee
+          FROM pg_class AS c CROSS JOIN LATERAL aclexplode(c.relacl) AS g
+         WHERE c.oid = p_relation AND g.grantee <> c.relowner
+    LOOP
+        EXECUTE format('REVOKE ALL ON %s FROM %s', p_relation,
+                       CASE v_grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(v_grantee)) END);
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.revoke_strangers IS 'Takes a relation from everybody but its owner';
+
+CREATE FUNCTION pgtrickle_changes.sync_triggers(p_source oid, p_owner oid, p_buffer name, p_mode text) RETURNS void
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_events    CONSTANT text[] := ARRAY['ins', 'upd', 'del', 'trunc'];
+    v_words     CONSTANT text[] := ARRAY['INSERT', 'UPDATE', 'DELETE', 'TRUNCATE'];
+    v_tables    CONSTANT text[] := ARRAY['NEW TABLE AS __pgt_new', 'OLD TABLE AS __pgt_old NEW TABLE AS __pgt_new',
+                                         'OLD TABLE AS __pgt_old'];
+    v_functions name[] := pgtrickle_changes.capture_functions(p_buffer);
+    v_function  text;
+    v_guard     text;
+    v_changed   text;
+    v_relation  regclass;
+    v_trigger   name;
+BEGIN
+    PERFORM pgtrickle_changes.drop_triggers(p_source, p_buffer, p_mode = 'statement');
+    IF p_mode = 'row' THEN
+        -- Cast, or it would be a comparison column by column, and not of what is stored.
+        SELECT format('ROW(%s)::pg_catalog.record OPERATOR(pg_catalog.*<>) ROW(%s)::pg_catalog.record',
+                      string_agg(format('OLD.%I', a.attname), ', ' ORDER BY a.attnum),
+                      string_agg(format('NEW.%I', a.attname), ', ' ORDER BY a.attnum))
+          INTO v_changed
+          FROM pg_attribute AS a
+         CROSS JOIN pgtrickle_changes.capture_filter(p_source, p_owner) AS f
+          LEFT JOIN pgtrickle_changes.capture_columns(p_source, p_owner) AS c ON c.attnum = a.attnum
+         WHERE a.attrelid = p_source AND (c.attnum IS NOT NULL OR a.attnum = ANY (f.columns))
+        HAVING bool_and(c.expression IS NULL);
+    END IF;
+
+    FOR v_i IN 1..4 LOOP
+        v_function := format('pgtrickle_changes.%I', v_functions[v_i]);
+        EXECUTE format('CREATE OR REPLACE FUNCTION %s() RETURNS trigger LANGUAGE plpgsql VOLATILE SECURITY DEFINER'
+            ' SET search_path = pg_catalog, pg_temp SET lock_timeout = ''1s''%s AS %L',
+            v_function,
+            -- Rows of types without an equality of their own are told apart by their text.
+            CASE WHEN v_events[v_i] = 'upd' AND p_mode = 'statement'
+                  AND EXISTS (SELECT FROM pgtrickle_changes.capture_columns(p_source, p_owner) AS c WHERE c.identity = 'text')
+                 THEN $q$ SET "TimeZone" = 'UTC' SET "DateStyle" = 'ISO, YMD' SET "IntervalStyle" = 'postgres'$q$
+                      || $q$ SET extra_float_digits = 3 SET bytea_output = 'hex' SET xmlbinary = 'base64'$q$
+                 ELSE '' END,
+            pgtrickle_changes.capture_body(p_source, p_owner, p_buffer, v_events[v_i], p_mode));
+        EXECUTE format('ALTER FUNCTION %s() OWNER TO %I', v_function, pg_get_userbyid(p_owner));
+        EXECUTE format('COMMENT ON FUNCTION %s() IS %L', v_function, format('pg_trickle: captures changes of %s', p_source::regclass));
+        PERFORM pgtrickle_changes.close_function(format('%s()', v_function)::regprocedure);
+        v_guard := pgtrickle_changes.capture_guard(format('%s()', v_function)::regprocedure);
+
+        FOR v_relation IN
+            -- Of a row trigger PostgreSQL makes copies on partitions itself.
+            SELECT r.relid FROM unnest(pgtrickle_changes.capture_relations(p_source)) AS r(relid) JOIN pg_class AS c ON c.oid = r.relid
+             WHERE r.relid = p_source OR v_events[v_i] = 'trunc' OR NOT c.relispartition
+        LOOP
+            v_trigger := (pgtrickle_changes.capture_triggers(p_buffer, p_source, v_relation))[v_i];
+            EXECUTE format('CREATE OR REPLACE TRIGGER %I AFTER %s ON %s %s WHEN (%s) EXECUTE FUNCTION %s()',
+                v_trigger, v_words[v_i], v_relation,
+                CASE WHEN v_events[v_i] = 'trunc' THEN 'FOR EACH STATEMENT'
+                     WHEN p_mode = 'row' THEN 'FOR EACH ROW'
+                     ELSE format('REFERENCING %s FOR EACH STATEMENT', v_tables[v_i]) END,
+                concat_ws(' AND ', CASE WHEN v_events[v_i] = 'upd' THEN v_changed END, v_guard),
+                v_function);
+            -- Also for a session that plays a replica: what it writes is in the table all the same.
+            EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER %I', v_relation, v_trigger);
+        END LOOP;
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.sync_triggers IS 'Makes the functions and triggers of a capture';
+
+CREATE FUNCTION pgtrickle_changes.drop_triggers(p_source oid, p_buffer name, p_keep_statement boolean) RETURNS void
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- Drop the capture's triggers wherever they are (a detached partition keeps its own).  Statement triggers of the
+-- source itself may stay to be replaced, which takes a weaker lock; row triggers have copies on partitions.
+DECLARE
+    v_item record;
+BEGIN
+    FOR v_item IN
+        SELECT t.tgrelid::regclass AS relation, t.tgname
+          FROM pg_trigger AS t
+         WHERE t.tgparentid = 0
+           AND t.tgname = ANY (pgtrickle_changes.capture_triggers(p_buffer, p_source, p_source)
+                               || pgtrickle_changes.capture_triggers(p_buffer, p_source, 0))
+           AND (t.tgrelid = p_source
+                OR t.tgfoid IN (SELECT p.oid FROM pg_proc AS p
+                                 WHERE p.pronamespace = 'pgtrickle_changes'::regnamespace
+                                   AND p.proname = ANY (pgtrickle_changes.capture_functions(p_buffer))))
+           AND NOT (p_keep_statement AND t.tgrelid = p_source AND t.tgtype & 1 = 0)
+    LOOP
+        EXECUTE format('DROP TRIGGER IF EXISTS %I ON %s', v_item.tgname, v_item.relation);
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.drop_triggers IS 'Drops the triggers of a capture, wherever they are';
+
+CREATE FUNCTION pgtrickle_changes.drop_capture(p_source oid, p_owner oid) RETURNS void
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_buffer   name;
+    v_function name;
+BEGIN
+    DELETE FROM pgtrickle.pgt_captures AS c WHERE c.source_relid = p_source AND c.owner_oid = p_owner
+    RETURNING c.buffer INTO v_buffer;
+    IF v_buffer IS NULL THEN
+        RETURN;
+    END IF;
+    PERFORM pgtrickle_changes.drop_triggers(p_source, v_buffer, false);
+    FOREACH v_function IN ARRAY pgtrickle_changes.capture_functions(v_buffer) LOOP
+        EXECUTE format('DROP FUNCTION IF EXISTS pgtrickle_changes.%I()', v_function);
+    END LOOP;
+    EXECUTE format('DROP TABLE IF EXISTS pgtrickle_changes.%I', v_buffer);
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.drop_capture IS 'Drops a capture: triggers, functions and buffer';

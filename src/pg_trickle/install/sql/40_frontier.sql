@@ -1,0 +1,80 @@
+-- Which changes are new: a frontier is the snapshot of the last refresh (docs/internals.md §2).
+
+CREATE FUNCTION pgtrickle_changes.new_rows(p_source oid, p_frontier text, p_xid text, p_seqs text) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- The condition on a change row c that makes it new to a frontier (docs/internals.md §2); the arguments are SQL.
+BEGIN
+    RETURN format('c.xid >= pg_catalog.pg_snapshot_xmin(%1$s) AND CASE WHEN c.xid = %2$s'
+                  ' THEN c.seq > coalesce((%3$s ->> %4$L)::pg_catalog.int8, 0)'
+                  ' ELSE NOT pg_catalog.pg_visible_in_snapshot(c.xid, %1$s) END',
+                  p_frontier, p_xid, p_seqs, p_source);
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.new_rows IS 'The condition, as SQL, that makes a change row new to a frontier';
+
+CREATE FUNCTION pgtrickle_changes.high_water(p_id bigint) RETURNS jsonb
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+    SET plan_cache_mode = force_generic_plan
+AS $$
+-- The last sequence number of the buffer of each source, by source.
+BEGIN
+    RETURN (SELECT coalesce(jsonb_object_agg(k.source_relid, coalesce(pg_sequence_last_value(k.sequence_relid), 0)), '{}')
+              FROM pgtrickle.pgt_stream_tables AS st
+              JOIN pgtrickle.pgt_dependencies AS s ON s.pgt_id = st.pgt_id AND s.captured
+              JOIN pgtrickle.pgt_captures AS k ON k.source_relid = s.source_relid AND k.owner_oid = st.owner_oid
+              JOIN pg_class AS c ON c.oid = k.sequence_relid
+             WHERE st.pgt_id = p_id);
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.high_water IS 'The last sequence number of the buffer of each source';
+
+CREATE FUNCTION pgtrickle_changes.pending(p_id bigint, p_frontier pg_snapshot, p_xid xid8, p_seqs jsonb) RETURNS jsonb
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+    SET plan_cache_mode = force_generic_plan
+AS $$
+-- The change rows that are new to a frontier: {source: [rows, truncated, some of them by this transaction, some of them by
+-- the transaction of the frontier]}.
+DECLARE
+    v_owner   oid;
+    v_any     text;
+    v_buffers jsonb;
+BEGIN
+    SELECT st.owner_oid, string_agg(format('EXISTS (SELECT FROM pgtrickle_changes.%I AS c WHERE %s)', k.buffer, n.is_new), ' OR '),
+           jsonb_object_agg(s.source_relid, jsonb_build_array(k.buffer, n.is_new))
+      INTO v_owner, v_any, v_buffers
+      FROM pgtrickle.pgt_stream_tables AS st
+      JOIN pgtrickle.pgt_dependencies AS s ON s.pgt_id = st.pgt_id AND s.captured
+      JOIN pgtrickle.pgt_captures AS k ON k.source_relid = s.source_relid AND k.owner_oid = st.owner_oid
+     CROSS JOIN LATERAL pgtrickle_changes.new_rows(s.source_relid, '$1', '$2', '$3') AS n(is_new)
+     WHERE st.pgt_id = p_id
+     GROUP BY st.owner_oid;
+    -- Mostly there are none, and to know that takes half as long as to count them.
+    IF v_any IS NULL OR NOT pgtrickle_changes.run_as(v_owner, 'SELECT ' || v_any, p_frontier, p_xid, p_seqs)::boolean THEN
+        RETURN NULL;
+    END IF;
+    RETURN nullif(pgtrickle_changes.run_as(v_owner, (
+        SELECT 'SELECT pg_catalog.jsonb_object_agg(s.source, pg_catalog.jsonb_build_array(s.n, s.truncated, s.own, s.later)) FROM ('
+               || string_agg(format('SELECT %L AS source, pg_catalog.count(*) AS n, pg_catalog.bool_or(c.w = 0) AS truncated,'
+                                    ' coalesce(pg_catalog.bool_or(c.xid = pg_catalog.pg_current_xact_id_if_assigned()), false) AS own,'
+                                    ' coalesce(pg_catalog.bool_or(c.xid = $2), false) AS later'
+                                    ' FROM pgtrickle_changes.%I AS c WHERE %s', b.key, b.value ->> 0, b.value ->> 1), ' UNION ALL ')
+               || ') AS s WHERE s.n > 0'
+          FROM jsonb_each(v_buffers) AS b), p_frontier, p_xid, p_seqs), 'null');
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.pending IS 'How many change rows of each source are new to a frontier, and what kind of rows';
+
+CREATE FUNCTION pgtrickle_changes.is_watched(p_id bigint) RETURNS boolean
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN (SELECT coalesce(bool_and(s.captured), false) FROM pgtrickle.pgt_dependencies AS s WHERE s.pgt_id = p_id)
+           AND NOT (SELECT st.timed FROM pgtrickle.pgt_stream_tables AS st WHERE st.pgt_id = p_id);
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.is_watched IS 'Whether a change of any source is noticed, and nothing else changes the result';

@@ -1,0 +1,214 @@
+-- Running a plan's statements as the owner, and writing down what came of it.
+
+CREATE FUNCTION pgtrickle_changes.request_hash(p_request jsonb) RETURNS text
+    LANGUAGE sql IMMUTABLE STRICT
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    -- What of a compile request decides the plan.  Row estimates don't: an ANALYZE makes no plan stale.
+    SELECT md5(jsonb_set(p_request, '{relations}', coalesce((
+               SELECT jsonb_agg(r.relation - 'rows' ORDER BY r.place)
+                 FROM jsonb_array_elements(p_request -> 'relations') WITH ORDINALITY AS r(relation, place)), '[]'))::text)
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.request_hash IS 'The hash of what decides the plan in a compile request';
+
+CREATE FUNCTION pgtrickle_changes.lock_stream_table(p_id bigint) RETURNS pgtrickle.pgt_stream_tables
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+    SET plan_cache_mode = force_generic_plan
+AS $$
+-- One refresher at a time.  The catalog row is read under the lock; in REPEATABLE READ a row that somebody else's
+-- refresh has changed since the snapshot is a serialization failure, which it is.
+DECLARE
+    v_table pgtrickle.pgt_stream_tables;
+BEGIN
+    PERFORM pg_advisory_xact_lock(1885762402, (p_id % 2147483647)::integer);
+    SELECT st.* INTO v_table FROM pgtrickle.pgt_stream_tables AS st WHERE st.pgt_id = p_id FOR NO KEY UPDATE;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'stream table % does not exist', p_id
+            USING ERRCODE = 'undefined_table', DETAIL = 'It was dropped in the meantime.',
+                  HINT = 'List the stream tables with SELECT * FROM pgtrickle.pgt_status().';
+    END IF;
+    RETURN v_table;
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.lock_stream_table IS 'Locks a stream table for its one refresher; its catalog row as it is then';
+
+CREATE FUNCTION pgtrickle_changes.check_privileges(p_table pgtrickle.pgt_stream_tables) RETURNS void
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, pg_temp
+    SET plan_cache_mode = force_generic_plan
+AS $$
+-- The owner must still be allowed to read what the query reads, whether or not this refresh touches it.  What isn't captured is
+-- read through the query itself, and then PostgreSQL looks after that.
+DECLARE
+    v_denied record;
+    v_owner  name := pg_get_userbyid(p_table.owner_oid);
+BEGIN
+    SELECT n.nspname, c.relname, has_schema_privilege(p_table.owner_oid, n.oid, 'USAGE') AS schema_ok
+      INTO v_denied
+      FROM pgtrickle.pgt_dependencies AS s
+      JOIN pg_class AS c ON c.oid = s.source_relid
+      JOIN pg_namespace AS n ON n.oid = c.relnamespace
+     WHERE s.pgt_id = p_table.pgt_id AND s.captured
+       AND NOT (has_schema_privilege(p_table.owner_oid, n.oid, 'USAGE')
+                AND (has_table_privilege(p_table.owner_oid, c.oid, 'SELECT')
+                     OR has_any_column_privilege(p_table.owner_oid, c.oid, 'SELECT')
+                        AND NOT EXISTS (SELECT FROM pg_attribute AS a
+                                         WHERE a.attrelid = c.oid AND a.attname = ANY (s.columns_used) AND NOT a.attisdropped
+                                           AND NOT has_column_privilege(p_table.owner_oid, c.oid, a.attnum, 'SELECT'))))
+     LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'permission denied for table "%"', v_denied.relname
+            USING ERRCODE = 'insufficient_privilege',
+                  DETAIL = CASE WHEN v_denied.schema_ok
+                      THEN format('Role "%s", who owns the stream table "%s"."%s", may not read the columns it uses.',
+                                  v_owner, p_table.pgt_schema, p_table.pgt_name)
+                      ELSE format('Role "%s", who owns the stream table "%s"."%s", has no USAGE on schema "%s".',
+                                  v_owner, p_table.pgt_schema, p_table.pgt_name, v_denied.nspname) END,
+                  HINT = CASE WHEN v_denied.schema_ok
+                      THEN format('GRANT SELECT ON %I.%I TO %I;', v_denied.nspname, v_denied.relname, v_owner)
+                      ELSE format('GRANT USAGE ON SCHEMA %I TO %I;', v_denied.nspname, v_owner) END;
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.check_privileges IS 'Raises unless the owner may still read all that the query reads';
+
+CREATE FUNCTION pgtrickle_changes.run_program(p_table pgtrickle.pgt_stream_tables, p_program jsonb, p_changed jsonb DEFAULT NULL::jsonb) RETURNS bigint
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- The statements of a program, in order, as the owner; the number of rows they wrote to the stream table.  p_changed are the
+-- sources that have changed, for the program that serves any.
+DECLARE
+    v_settings  jsonb := p_table.settings || jsonb_build_object('frontier_time', p_table.frontier_time);
+    v_statement text;
+    v_count     jsonb;
+    v_rows      bigint := 0;
+BEGIN
+    FOR v_statement IN SELECT s.value FROM jsonb_array_elements_text(p_program) WITH ORDINALITY AS s(value, place) ORDER BY s.place LOOP
+        v_count := pgtrickle_changes.run_as(p_table.owner_oid, v_statement, p_table.frontier, p_table.frontier_xid,
+                                            CASE WHEN p_changed IS NULL THEN p_table.frontier_seqs
+                                                 ELSE p_table.frontier_seqs || jsonb_build_object('changed', p_changed) END, v_settings);
+        -- A statement says so when the table doesn't hold what the changes take away.
+        IF v_count = 'null' THEN
+            RAISE EXCEPTION 'stream table "%" contradicts the changes', p_table.pgt_name
+                USING ERRCODE = 'TK002', DETAIL = 'It does not hold rows that the changes take away: somebody else has written to it.',
+                      HINT = format('SELECT pgtrickle.reinitialize_stream_table(%L);', format('%I.%I', p_table.pgt_schema, p_table.pgt_name));
+        END IF;
+        v_rows := v_rows + coalesce((v_count #>> '{}')::bigint, 0);
+    END LOOP;
+    RETURN v_rows;
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.run_program IS 'Runs the statements of a program as the owner; how many rows of the stream table they wrote';
+
+CREATE FUNCTION pgtrickle_changes.record_refresh(p_table pgtrickle.pgt_stream_tables, p_mode text, p_initiated_by text,
+    p_started_at timestamptz, p_rows_in bigint, p_rows_out bigint, p_skipped_reason text, p_reason text, p_data_timestamp timestamptz)
+    RETURNS void
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    INSERT INTO pgtrickle.pgt_refresh_history (pgt_id, pgt_name, refresh_mode, initiated_by, started_at, finished_at, success,
+                                               rows_in, rows_out, skipped_reason, reason, data_timestamp)
+    VALUES (p_table.pgt_id, p_table.pgt_name, p_mode, p_initiated_by, p_started_at, clock_timestamp(), true,
+            p_rows_in, p_rows_out, p_skipped_reason, p_reason, p_data_timestamp);
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.record_refresh IS 'Writes a refresh into history and catalog';
+
+CREATE FUNCTION pgtrickle_changes.record_failure(p_id bigint, p_initiated_by text, p_started_at timestamptz,
+    p_sqlstate text, p_message text, p_max_errors integer) RETURNS void
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- A failed refresh in history and catalog; suspended after so many in a row.  It runs beside the transaction that
+-- failed, which may still hold the catalog row: then the history has to do.
+DECLARE
+    v_text text := format('%s (SQLSTATE %s)', p_message, p_sqlstate);
+BEGIN
+    INSERT INTO pgtrickle.pgt_refresh_history (pgt_id, pgt_name, refresh_mode, initiated_by, started_at, finished_at, success, error_message)
+    SELECT st.pgt_id, st.pgt_name, st.effective_refresh_mode, p_initiated_by, p_started_at, clock_timestamp(), false, v_text
+      FROM pgtrickle.pgt_stream_tables AS st WHERE st.pgt_id = p_id;
+    UPDATE pgtrickle.pgt_stream_tables AS st
+       SET consecutive_errors = st.consecutive_errors + 1, last_error_at = clock_timestamp(), last_error_message = v_text,
+           status = CASE WHEN st.consecutive_errors + 1 >= p_max_errors AND st.status <> 'INITIALIZING' THEN 'SUSPENDED' ELSE st.status END
+     WHERE st.pgt_id IN (SELECT l.pgt_id FROM pgtrickle.pgt_stream_tables AS l
+                          WHERE l.pgt_id = p_id FOR NO KEY UPDATE SKIP LOCKED);
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.record_failure IS 'Writes a failed refresh into history and catalog; suspends after so many in a row';
+
+CREATE FUNCTION pgtrickle_changes.reset_states(p_id bigint) RETURNS void
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- Empty the state and delta tables, as after their creation.
+DECLARE
+    v_table pgtrickle.pgt_stream_tables;
+    v_name  text;
+BEGIN
+    SELECT st.* INTO STRICT v_table FROM pgtrickle.pgt_stream_tables AS st WHERE st.pgt_id = p_id;
+    FOR v_name IN
+        SELECT t.item ->> 'name'
+          FROM pgtrickle.pgt_plans AS p
+         CROSS JOIN LATERAL jsonb_array_elements((p.plan -> 'states') || (p.plan -> 'deltas')) AS t(item)
+         WHERE p.pgt_id = p_id
+    LOOP
+        PERFORM pgtrickle_changes.run_as(v_table.owner_oid,
+            format('WITH gone AS (DELETE FROM pgtrickle_changes.%I RETURNING 1) SELECT pg_catalog.count(*) FROM gone', v_name));
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.reset_states IS 'Empties the state and delta tables';
+
+CREATE FUNCTION pgtrickle_changes.verify(p_id bigint) RETURNS jsonb
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- The stream table against its query, in one statement and so in one snapshot: {"missing": n, "extra": n}.
+DECLARE
+    v_table  pgtrickle.pgt_stream_tables;
+    v_query  text;
+    v_result jsonb;
+    v_forced boolean;
+BEGIN
+    SELECT st.* INTO STRICT v_table FROM pgtrickle.pgt_stream_tables AS st WHERE st.pgt_id = p_id;
+    SELECT p.plan -> 'programs' ->> 'verify' INTO STRICT v_query FROM pgtrickle.pgt_plans AS p WHERE p.pgt_id = p_id;
+    v_forced := pgtrickle_changes.lift_row_security(v_table);
+    v_result := pgtrickle_changes.run_as(v_table.owner_oid, v_query, v_table.frontier, v_table.frontier_xid, v_table.frontier_seqs, v_table.settings);
+    PERFORM pgtrickle_changes.restore_row_security(v_table, v_forced);
+    RETURN v_result;
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.verify IS 'Compares a stream table with its query: how many rows are missing, how many too many';
+
+CREATE FUNCTION pgtrickle_changes.lift_row_security(p_table pgtrickle.pgt_stream_tables) RETURNS boolean
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+    SET plan_cache_mode = force_generic_plan
+AS $$
+-- Policies that their owner forces on himself are for his sessions, not for refreshes, which have to see and write every row.
+-- Whether there are any; they are back when this transaction commits, and until then nobody else gets at the table.
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_class AS c JOIN pg_authid AS o ON o.oid = c.relowner
+                    WHERE c.oid = p_table.pgt_relid AND c.relrowsecurity AND c.relforcerowsecurity AND NOT o.rolsuper AND NOT o.rolbypassrls) THEN
+        RETURN false;
+    END IF;
+    PERFORM pgtrickle_changes.command_as(p_table.owner_oid, format('ALTER TABLE %s NO FORCE ROW LEVEL SECURITY', p_table.pgt_relid::regclass));
+    RETURN true;
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.lift_row_security IS 'Lifts the policies that the owner forces on himself; whether there were any';
+
+CREATE FUNCTION pgtrickle_changes.restore_row_security(p_table pgtrickle.pgt_stream_tables, p_forced boolean) RETURNS void
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF p_forced THEN
+        PERFORM pgtrickle_changes.command_as(p_table.owner_oid, format('ALTER TABLE %s FORCE ROW LEVEL SECURITY', p_table.pgt_relid::regclass));
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.restore_row_security IS 'Puts back what lift_row_security lifted';

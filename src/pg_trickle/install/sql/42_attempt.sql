@@ -1,0 +1,174 @@
+-- One attempt at a refresh: which program is due, and whether the snapshot will do.
+
+CREATE FUNCTION pgtrickle_changes.recompute_reason(p_table pgtrickle.pgt_stream_tables, p_plan jsonb, p_pending jsonb, p_rows bigint) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- Why this refresh has to recompute, or had better; NULL: the delta will do.
+DECLARE
+    v_ratio text;
+    v_total float8;
+BEGIN
+    IF p_table.frontier IS NULL THEN
+        RETURN 'nothing is known of what it contains';
+    ELSIF p_table.needs_reinit THEN
+        RETURN coalesce(p_table.reinit_reason, 'asked to start afresh');
+    ELSIF p_table.effective_refresh_mode <> 'DIFFERENTIAL' OR NOT (p_plan ->> 'incremental')::boolean THEN
+        RETURN '';
+    ELSIF EXISTS (SELECT FROM jsonb_each(p_pending) AS s WHERE (s.value ->> 1)::boolean) THEN
+        RETURN 'a source was truncated or its columns were renamed';
+    ELSIF EXISTS (SELECT FROM jsonb_each(p_pending) AS s
+                   WHERE (s.value ->> 3)::boolean
+                     AND NOT EXISTS (SELECT FROM pgtrickle.pgt_stream_tables AS u WHERE u.pgt_relid = s.key::oid)) THEN
+        -- A trigger or a function that a statement calls may have refreshed when the statement had written, but was not captured yet.
+        RETURN 'a source was written on in the transaction that had refreshed it';
+    ELSIF p_table.refresh_mode <> 'AUTO' OR p_rows <= 1000 THEN
+        RETURN NULL;
+    END IF;
+    v_ratio := pgtrickle_changes.setting('differential_max_change_ratio');
+    IF v_ratio ~ '^[0-9]*\.?[0-9]+$' THEN
+        SELECT sum(greatest(c.reltuples, 0)) INTO v_total FROM pg_class AS c WHERE c.oid IN (SELECT k::oid FROM jsonb_object_keys(p_pending) AS k);
+        RETURN CASE WHEN p_rows > v_ratio::float8 * v_total THEN format('%s changes are more than the set share of the sources', p_rows) END;
+    END IF;
+    RETURN CASE WHEN p_rows * p_table.differential_ms_per_row > p_table.full_ms
+                THEN format('recomputing is cheaper than applying %s changes', p_rows) END;
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.recompute_reason IS 'Why a refresh has to recompute, or had better; NULL when the delta will do';
+
+CREATE FUNCTION pgtrickle_changes.attempt(p_table pgtrickle.pgt_stream_tables, p_reason text, p_one_snapshot boolean) RETURNS jsonb
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+    SET plan_cache_mode = force_generic_plan
+AS $$
+-- Run the program that is due, and move the frontier: NULL when there is nothing to do.  Error TK001: a source changed
+-- between two of its statements, the work is to be thrown away.
+DECLARE
+    v_taken_at timestamptz := CASE WHEN p_one_snapshot THEN transaction_timestamp() ELSE clock_timestamp() END;
+    v_snapshot pg_snapshot := pg_current_snapshot();
+    v_seqs     jsonb := pgtrickle_changes.high_water(p_table.pgt_id);
+    v_pending  jsonb;
+    v_plan     jsonb;
+    v_rows_in  bigint := 0;
+    v_rows_out bigint;
+    v_mode     text;
+    v_reason   text := p_reason;
+    v_program  jsonb;
+    v_began_at timestamptz := clock_timestamp();
+    v_ms       float8;
+    v_again    text;
+BEGIN
+    IF p_table.frontier IS NOT NULL THEN
+        v_pending := pgtrickle_changes.pending(p_table.pgt_id, p_table.frontier, p_table.frontier_xid, p_table.frontier_seqs);
+    END IF;
+    IF v_pending IS NULL AND v_reason IS NULL AND p_table.frontier IS NOT NULL AND NOT p_table.needs_reinit
+       AND pgtrickle_changes.is_watched(p_table.pgt_id) THEN
+        UPDATE pgtrickle.pgt_stream_tables AS st
+           SET data_timestamp = v_taken_at, last_refresh_at = clock_timestamp(), consecutive_errors = 0, last_error_message = NULL,
+               status = CASE WHEN st.status = 'ERROR' THEN 'ACTIVE' ELSE st.status END
+         WHERE st.pgt_id = p_table.pgt_id;
+        RETURN jsonb_build_object('mode', p_table.effective_refresh_mode, 'rows_in', 0, 'rows_out', 0, 'changed', false,
+                                  'skipped', 'no changes', 'data_timestamp', v_taken_at);
+    END IF;
+
+    SELECT p.plan INTO STRICT v_plan FROM pgtrickle.pgt_plans AS p WHERE p.pgt_id = p_table.pgt_id;
+    SELECT coalesce(sum((s.value ->> 0)::bigint), 0) INTO v_rows_in FROM jsonb_each(v_pending) AS s;
+    v_reason := coalesce(v_reason, pgtrickle_changes.recompute_reason(p_table, v_plan, v_pending, v_rows_in));
+    IF v_reason IS NULL THEN
+        v_program := coalesce(
+            v_plan #> ARRAY['programs', 'differential', (SELECT coalesce(string_agg(k, ',' ORDER BY k::bigint), '') FROM jsonb_object_keys(v_pending) AS k)],
+            v_plan #> ARRAY['programs', 'differential', '*']);
+        v_reason := CASE WHEN v_program IS NULL THEN 'the plan has no program for what changed' END;
+    END IF;
+    v_mode := 'DIFFERENTIAL';
+    IF v_reason IS NOT NULL THEN
+        v_mode := 'FULL';
+        v_program := v_plan #> ARRAY['programs', CASE WHEN p_table.is_populated THEN 'full' ELSE 'fill' END];
+        v_reason := nullif(v_reason, '');
+    END IF;
+    v_rows_out := pgtrickle_changes.run_program(p_table, v_program,
+        CASE WHEN v_mode = 'DIFFERENTIAL' THEN (SELECT jsonb_agg(k) FROM jsonb_object_keys(v_pending) AS k) END);
+    v_ms := 1000 * extract(epoch FROM clock_timestamp() - v_began_at);
+
+    -- Is anything new already?  Then some statement may have seen it and another not.
+    IF (NOT p_one_snapshot OR v_seqs <> pgtrickle_changes.high_water(p_table.pgt_id))
+       AND pgtrickle_changes.pending(p_table.pgt_id, v_snapshot, pg_current_xact_id(), v_seqs) IS NOT NULL THEN
+        RAISE EXCEPTION 'a source changed while "%" was refreshed', p_table.pgt_name USING ERRCODE = 'TK001';
+    END IF;
+
+    v_again := CASE WHEN p_one_snapshot THEN pgtrickle_changes.doubt(p_table, v_snapshot, v_mode,
+        CASE WHEN p_table.frontier IS NULL THEN pgtrickle_changes.pending(p_table.pgt_id, v_snapshot, NULL, v_seqs) ELSE v_pending END) END;
+    UPDATE pgtrickle.pgt_stream_tables AS st
+       SET frontier = v_snapshot, frontier_xid = pg_current_xact_id(), frontier_seqs = v_seqs, frontier_time = transaction_timestamp(),
+           system_identifier = (SELECT c.system_identifier FROM pg_control_system() AS c),
+           data_timestamp = v_taken_at, last_refresh_at = clock_timestamp(),
+           is_populated = true, status = CASE WHEN st.status IN ('INITIALIZING', 'ERROR') THEN 'ACTIVE' ELSE st.status END,
+           needs_reinit = v_again IS NOT NULL, reinit_reason = v_again,
+           consecutive_errors = 0, last_error_message = NULL,
+           full_ms = CASE WHEN v_mode = 'FULL' THEN coalesce(0.5 * st.full_ms, 0.5 * v_ms) + 0.5 * v_ms ELSE st.full_ms END,
+           -- A fixed cost spread over few rows says nothing about many.  What was judged too dear gets another chance with time.
+           differential_ms_per_row = CASE
+               WHEN v_mode = 'FULL' THEN 0.9 * st.differential_ms_per_row
+               WHEN v_rows_in >= 500 THEN coalesce(0.5 * st.differential_ms_per_row, 0.5 * v_ms / v_rows_in) + 0.5 * v_ms / v_rows_in
+               ELSE st.differential_ms_per_row END
+     WHERE st.pgt_id = p_table.pgt_id;
+    RETURN jsonb_build_object('mode', v_mode, 'rows_in', v_rows_in, 'rows_out', v_rows_out, 'changed', v_rows_out > 0,
+                              'reason', v_reason, 'data_timestamp', v_taken_at);
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.attempt IS 'Runs the program that is due and moves the frontier; NULL when there is nothing to do';
+
+CREATE FUNCTION pgtrickle_changes.doubt(p_table pgtrickle.pgt_stream_tables, p_snapshot pg_snapshot, p_mode text, p_pending jsonb) RETURNS text
+    LANGUAGE sql STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    -- Why what was computed in the one snapshot of a REPEATABLE READ transaction has to be computed once more, later.
+    SELECT CASE
+        -- What was written between the snapshot and the capture's beginning is in neither.
+        WHEN p_mode = 'FULL' AND EXISTS (
+            SELECT FROM pgtrickle.pgt_dependencies AS s
+              LEFT JOIN pgtrickle.pgt_captures AS k ON k.source_relid = s.source_relid AND k.owner_oid = p_table.owner_oid
+             WHERE s.pgt_id = p_table.pgt_id AND s.captured
+               AND (k.since IS NULL OR k.since = pg_current_xact_id() OR NOT pg_visible_in_snapshot(k.since, p_snapshot)))
+        THEN 'its changes are captured since a later moment than the one it was computed for'
+        -- A transaction that inserts a key which another has deleted since the snapshot sees two rows of that key.
+        WHEN EXISTS (
+            SELECT FROM jsonb_each(p_pending) AS c
+             WHERE (c.value ->> 2)::boolean
+               AND NOT EXISTS (SELECT FROM pgtrickle.pgt_stream_tables AS u WHERE u.pgt_relid = c.key::oid))
+        THEN 'it was refreshed in a REPEATABLE READ transaction that had written to its sources'
+        END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.doubt IS 'Why what a snapshot showed has to be computed once more; NULL when it hasn''t';
+
+CREATE FUNCTION pgtrickle_changes.lock_sources(p_id bigint) RETURNS void
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_source regclass;
+BEGIN
+    FOR v_source IN
+        SELECT s.source_relid FROM pgtrickle.pgt_dependencies AS s JOIN pg_class AS c ON c.oid = s.source_relid
+         WHERE s.pgt_id = p_id AND s.captured ORDER BY s.source_relid
+    LOOP
+        EXECUTE format('LOCK TABLE %s IN SHARE MODE', v_source);
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.lock_sources IS 'Keeps writers out of a stream table''s sources until the transaction ends';
+
+CREATE FUNCTION pgtrickle_changes.keep_changes(p_table pgtrickle.pgt_stream_tables) RETURNS void
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- Nobody keeps change rows for a stream table that has no frontier yet.  Until ours is committed, nobody cleans up;
+-- and if somebody has since our snapshot, that is a serialization failure.
+BEGIN
+    PERFORM FROM pgtrickle.pgt_captures AS k
+       JOIN pgtrickle.pgt_dependencies AS s ON s.source_relid = k.source_relid
+      WHERE s.pgt_id = p_table.pgt_id AND s.captured AND k.owner_oid = p_table.owner_oid
+        FOR SHARE OF k;
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.keep_changes IS 'Keeps cleaning up away from the change rows that a stream table without a frontier will need';

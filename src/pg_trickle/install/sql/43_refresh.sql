@@ -1,0 +1,161 @@
+-- Refresh: bringing one stream table up to date, in the current transaction, from the lock to the history row.
+--
+-- What touches the query, its sources, buffers, states or the stream table runs as the owner (run_as); the engine itself
+-- only reads the catalog and writes its own tables.
+--
+-- A refresh with nothing to do has to be cheap.  So what every refresh calls is PL/pgSQL even where one statement would do:
+-- it keeps its plans for the session, where a SQL function is planned at every call.
+
+CREATE FUNCTION pgtrickle_changes.discard_foreign_changes(p_table pgtrickle.pgt_stream_tables) RETURNS void
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- In a restored or cloned cluster, change rows bear transaction ids of another history.  A row that can be seen although
+-- its transaction has not happened here is one of those.
+DECLARE
+    v_buffer name;
+BEGIN
+    FOR v_buffer IN
+        SELECT k.buffer FROM pgtrickle.pgt_captures AS k JOIN pgtrickle.pgt_dependencies AS s ON s.source_relid = k.source_relid
+         WHERE s.pgt_id = p_table.pgt_id AND s.captured AND k.owner_oid = p_table.owner_oid
+    LOOP
+        PERFORM pgtrickle_changes.run_as(p_table.owner_oid, format(
+            'WITH gone AS (DELETE FROM pgtrickle_changes.%I AS c'
+            ' WHERE NOT pg_catalog.pg_visible_in_snapshot(c.xid, pg_catalog.pg_current_snapshot())'
+            ' AND c.xid IS DISTINCT FROM pg_catalog.pg_current_xact_id() RETURNING 1) SELECT pg_catalog.count(*) FROM gone', v_buffer));
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.discard_foreign_changes IS 'Empties change buffers that another cluster''s transactions wrote';
+
+CREATE FUNCTION pgtrickle_changes.follow_name(p_table pgtrickle.pgt_stream_tables) RETURNS pgtrickle.pgt_stream_tables
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- The catalog row under the table's name of today; the table and its definition must be there still.
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_class AS c WHERE c.oid = p_table.definition_view AND c.relkind = 'v') THEN
+        RAISE EXCEPTION 'the definition of stream table "%" was dropped', p_table.pgt_name
+            USING ERRCODE = 'invalid_object_definition',
+                  DETAIL = 'A source, or a column that the query uses, was dropped with CASCADE.',
+                  HINT = 'Give it a new query with pgtrickle.alter_stream_table, or drop it.';
+    END IF;
+    RETURN pgtrickle_changes.with_current_name(p_table);
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.follow_name IS 'The catalog row under the table''s name of today; raises if the table or its definition is gone';
+
+CREATE FUNCTION pgtrickle_changes.refresh(p_id bigint, p_initiated_by text, p_force_full boolean DEFAULT false) RETURNS jsonb
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+    SET plan_cache_mode = force_generic_plan
+AS $$
+DECLARE
+    v_started_at   timestamptz := clock_timestamp();
+    v_one_snapshot boolean := current_setting('transaction_isolation') IN ('repeatable read', 'serializable');
+    v_table        pgtrickle.pgt_stream_tables := pgtrickle_changes.lock_stream_table(p_id);
+    v_fingerprint  text;
+    v_reason       text := CASE WHEN p_initiated_by = 'INITIAL' THEN '' WHEN p_force_full THEN 'asked to recompute' END;
+    v_drift        text;
+    v_result       jsonb;
+    v_broken       text;
+    v_tries        integer := 0;
+    v_forced       boolean;
+    v_immediate    boolean := v_table.refresh_mode = 'IMMEDIATE';
+    v_doubt        text;
+BEGIN
+    v_table := pgtrickle_changes.follow_owner(v_table);
+    PERFORM pgtrickle_changes.check_privileges(v_table);
+
+    v_fingerprint := pgtrickle_changes.fingerprint(p_id);
+    IF p_initiated_by = 'INITIAL' THEN
+        -- The plan was made in this very transaction; making the captures has changed the sources' catalog rows since.
+        UPDATE pgtrickle.pgt_stream_tables AS st SET fingerprint = v_fingerprint WHERE st.pgt_id = p_id;
+    ELSIF v_fingerprint IS DISTINCT FROM v_table.fingerprint THEN
+        v_table := pgtrickle_changes.follow_name(v_table);
+        -- PostgreSQL's own check of everything the query reads, views included.
+        PERFORM pgtrickle_changes.check_readable(v_table.owner_oid, v_table.definition_view);
+        IF pgtrickle_changes.request_hash(pgtrickle_changes.compile_request(v_table.owner_oid, v_table.definition_view, p_id,
+               v_table.pgt_schema, v_table.pgt_name)) IS DISTINCT FROM (
+               SELECT p.request_hash FROM pgtrickle.pgt_plans AS p WHERE p.pgt_id = p_id) THEN
+            RETURN jsonb_build_object('mode', NULL, 'rows_in', 0, 'rows_out', 0, 'changed', false, 'stale_plan', true);
+        END IF;
+        -- A policy or a function may have changed what the query returns although no source did.
+        UPDATE pgtrickle.pgt_stream_tables AS st SET fingerprint = v_fingerprint WHERE st.pgt_id = p_id;
+        IF split_part(v_fingerprint, '/', 2) IS DISTINCT FROM split_part(v_table.fingerprint, '/', 2) THEN
+            v_reason := coalesce(v_reason, 'definitions that the query rests on were changed');
+        END IF;
+    END IF;
+
+    IF v_immediate THEN
+        v_doubt := pgtrickle_changes.begin_immediate(v_table);
+        v_reason := coalesce(v_reason, v_table.reinit_reason, '');
+    END IF;
+    v_drift := pgtrickle_changes.repair_captures(v_table);
+    IF v_drift IS NOT NULL THEN
+        v_reason := v_drift;
+        v_table.needs_reinit := true;
+        v_table.reinit_reason := v_drift;
+    END IF;
+    IF v_table.frontier IS NOT NULL AND v_table.system_identifier IS DISTINCT FROM (SELECT c.system_identifier FROM pg_control_system() AS c) THEN
+        PERFORM pgtrickle_changes.discard_foreign_changes(v_table);
+        v_table.frontier := NULL;
+        v_reason := 'this is another database cluster than the one it was computed in';
+    END IF;
+    IF v_table.frontier IS NULL THEN
+        PERFORM pgtrickle_changes.keep_changes(v_table);
+    END IF;
+    v_forced := pgtrickle_changes.lift_row_security(v_table);
+    IF NOT v_table.is_populated THEN
+        v_table.is_populated := pgtrickle_changes.has_rows(v_table);
+        v_reason := coalesce(v_reason, '');
+    END IF;
+
+    LOOP
+        BEGIN
+            v_result := pgtrickle_changes.attempt(v_table, v_reason, v_one_snapshot);
+            EXIT;
+        EXCEPTION
+            WHEN SQLSTATE 'TK001' THEN
+                v_tries := v_tries + 1;
+                IF v_one_snapshot OR v_tries > 3 THEN
+                    RAISE EXCEPTION 'refreshing "%" changes its own sources', v_table.pgt_name
+                        USING ERRCODE = 'object_not_in_prerequisite_state',
+                              DETAIL = 'A source was written in this transaction while the stream table was refreshed.',
+                              HINT = 'Look for triggers on the stream table, and for functions in its query, that write to a source.';
+                END IF;
+            WHEN SQLSTATE 'TK002' THEN
+                IF v_table.needs_reinit THEN
+                    RAISE;
+                END IF;
+                v_table.needs_reinit := true;
+                v_table.reinit_reason := 'the stream table did not hold what the changes take away';
+            WHEN program_limit_exceeded THEN
+                RAISE EXCEPTION 'refreshing "%" exceeds a limit of PostgreSQL', v_table.pgt_name
+                    USING ERRCODE = 'program_limit_exceeded', DETAIL = format('PostgreSQL says: %s.', SQLERRM),
+                          HINT = 'What tells the rows apart is indexed, some 2,700 bytes of it at most: group by a hash or by the beginning of long values.';
+            WHEN check_violation THEN
+                GET STACKED DIAGNOSTICS v_broken = TABLE_NAME;
+                IF v_broken IS NULL OR v_broken !~ format('^state_%s_[0-9]+$', p_id) OR v_table.needs_reinit THEN
+                    RAISE;
+                END IF;
+                v_table.needs_reinit := true;
+                v_table.reinit_reason := format('state table "%s" contradicted the changes', v_broken);
+                PERFORM pgtrickle_changes.reset_states(p_id);
+        END;
+        IF v_tries = 3 THEN
+            PERFORM pgtrickle_changes.lock_sources(p_id);
+        END IF;
+    END LOOP;
+    PERFORM pgtrickle_changes.restore_row_security(v_table, v_forced);
+
+    IF v_doubt IS NOT NULL THEN
+        UPDATE pgtrickle.pgt_stream_tables AS st SET needs_reinit = true, reinit_reason = v_doubt WHERE st.pgt_id = p_id;
+    END IF;
+    PERFORM pgtrickle_changes.record_refresh(v_table, v_result ->> 'mode',
+        CASE WHEN v_immediate AND p_initiated_by = 'SCHEDULER' THEN 'IMMEDIATE-fallback' ELSE p_initiated_by END, v_started_at, (v_result ->> 'rows_in')::bigint,
+        (v_result ->> 'rows_out')::bigint, v_result ->> 'skipped', v_result ->> 'reason', (v_result ->> 'data_timestamp')::timestamptz);
+    RETURN v_result || '{"stale_plan": false}';
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.refresh IS 'Refreshes one stream table in this transaction; what that came to';

@@ -1,0 +1,129 @@
+-- Refreshes by hand: what is read comes first, and a stale plan is replaced.
+
+CREATE FUNCTION pgtrickle_changes.repair_captures(p_table pgtrickle.pgt_stream_tables) RETURNS text
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+    SET plan_cache_mode = force_generic_plan
+AS $$
+-- What was wrong with the capture of a source, and is no more; NULL if nothing was.
+DECLARE
+    v_source oid;
+    v_drift  text;
+    v_found  text;
+BEGIN
+    FOR v_source IN
+        SELECT s.source_relid
+          FROM pgtrickle.pgt_dependencies AS s
+          LEFT JOIN pgtrickle.pgt_captures AS k ON k.source_relid = s.source_relid AND k.owner_oid = p_table.owner_oid
+         WHERE s.pgt_id = p_table.pgt_id AND s.captured
+           AND k.stamp IS DISTINCT FROM pgtrickle_changes.capture_stamp(k.source_relid, k.buffer, k.attnums)
+         ORDER BY s.source_relid
+    LOOP
+        v_drift := pgtrickle_changes.capture_drift(v_source, p_table.owner_oid);
+        PERFORM pgtrickle_changes.sync_capture(v_source, p_table.owner_oid);
+        v_found := coalesce(v_found, format('changes of "%s" may be missing: %s', v_source::regclass, v_drift));
+    END LOOP;
+    RETURN v_found;
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.repair_captures IS 'Repairs the captures of a stream table''s sources; what was wrong, or NULL';
+
+CREATE FUNCTION pgtrickle_changes.has_rows(p_table pgtrickle.pgt_stream_tables) RETURNS boolean
+    LANGUAGE sql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT pgtrickle_changes.run_as(p_table.owner_oid, format('SELECT pg_catalog.to_jsonb(EXISTS (SELECT FROM %I.%I))',
+                                                              p_table.pgt_schema, p_table.pgt_name))::boolean
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.has_rows IS 'Whether a stream table holds any row';
+
+CREATE FUNCTION pgtrickle_changes.populate(p_id bigint) RETURNS void
+    LANGUAGE sql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT pgtrickle_changes.refresh(p_id, 'INITIAL', true)
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.populate IS 'Fills a new stream table';
+
+CREATE FUNCTION pgtrickle_changes.with_upstream(p_id bigint) RETURNS bigint[]
+    LANGUAGE sql STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    -- The stream tables below this one, each after those it reads, and itself at the end.
+    WITH RECURSIVE up AS (
+        SELECT p_id AS pgt_id, 0 AS depth
+        UNION
+        SELECT u.pgt_id, up.depth + 1
+          FROM up
+          JOIN pgtrickle.pgt_dependencies AS s ON s.pgt_id = up.pgt_id
+          JOIN pgtrickle.pgt_stream_tables AS u ON u.pgt_relid = s.source_relid
+         WHERE up.depth < 1000
+    )
+    SELECT array_agg(d.pgt_id ORDER BY d.depth DESC, d.pgt_id)
+      FROM (SELECT up.pgt_id, max(up.depth) AS depth FROM up GROUP BY up.pgt_id) AS d
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.with_upstream IS 'The stream tables below one, each after those it reads, and itself at the end';
+
+CREATE FUNCTION pgtrickle_changes.manual_refresh(p_id bigint) RETURNS void
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- Bring a stream table up to date now, and what it reads before it.
+DECLARE
+    v_id         bigint;
+    v_table      pgtrickle.pgt_stream_tables;
+    v_started_at timestamptz;
+    v_sqlstate   text;
+    v_message    text;
+    v_why        text;
+BEGIN
+    FOREACH v_id IN ARRAY pgtrickle_changes.with_upstream(p_id) LOOP
+        SELECT st.* INTO v_table FROM pgtrickle.pgt_stream_tables AS st WHERE st.pgt_id = v_id;
+        IF v_table.status = 'SUSPENDED' THEN
+            -- Upstream, that is somebody's decision: what it holds is what there is to read.
+            CONTINUE WHEN v_id <> p_id;
+            RAISE EXCEPTION 'stream table "%" is suspended', v_table.pgt_name
+                USING ERRCODE = 'object_not_in_prerequisite_state',
+                      DETAIL = coalesce('Its last error: ' || v_table.last_error_message, 'It was suspended by hand.'),
+                      HINT = format('SELECT pgtrickle.resume_stream_table(%L);', format('%I.%I', v_table.pgt_schema, v_table.pgt_name));
+        END IF;
+        -- Upstream, one that is maintained in its writers' statements is up to date.
+        CONTINUE WHEN v_id <> p_id AND v_table.refresh_mode = 'IMMEDIATE' AND v_table.is_populated AND NOT v_table.needs_reinit;
+        v_started_at := clock_timestamp();
+        BEGIN
+            PERFORM pgtrickle_changes.refresh_current_plan(v_id);
+        EXCEPTION WHEN OTHERS THEN
+            GET STACKED DIAGNOSTICS v_sqlstate = RETURNED_SQLSTATE, v_message = MESSAGE_TEXT;
+            BEGIN
+                -- What this transaction writes is about to be rolled back: another one has to tell.
+                PERFORM pgtrickle_changes.bridge_execute(format('SELECT pgtrickle_changes.worker_record_failure(%s, %L, %L, %L)',
+                    v_id, v_started_at, v_sqlstate, v_message));
+            EXCEPTION WHEN OTHERS THEN
+                GET STACKED DIAGNOSTICS v_why = MESSAGE_TEXT;
+                RAISE WARNING 'the failed refresh of "%" is not in the history', v_table.pgt_name USING DETAIL = v_why;
+            END;
+            RAISE;
+        END;
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.manual_refresh IS 'Brings a stream table up to date now, and what it reads before it';
+
+CREATE FUNCTION pgtrickle_changes.refresh_current_plan(p_id bigint) RETURNS void
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- Refresh by hand; when the plan has gone stale, with a new one.
+BEGIN
+    FOR v_try IN 1..3 LOOP
+        IF NOT (pgtrickle_changes.refresh(p_id, 'MANUAL') ->> 'stale_plan')::boolean THEN
+            RETURN;
+        END IF;
+        PERFORM pgtrickle_changes.recompile(p_id);
+    END LOOP;
+    RAISE EXCEPTION 'the definitions under stream table % change all the time', p_id
+        USING ERRCODE = 'serialization_failure', DETAIL = 'Its plan was stale again right after it had been made.',
+              HINT = 'Try again when no more DDL is running.';
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.refresh_current_plan IS 'Refreshes by hand; when the plan has gone stale, with a new one';

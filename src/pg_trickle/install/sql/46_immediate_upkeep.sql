@@ -1,0 +1,291 @@
+-- Making and taking away what maintains an IMMEDIATE stream table, and whether it is still what the engine made.
+
+CREATE FUNCTION pgtrickle_changes.make_owned_function(p_table pgtrickle.pgt_stream_tables, p_name text, p_arguments text, p_returns text, p_body text) RETURNS regprocedure
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- A generated function: the owner's, for nobody else, under the settings of his runner and those of the stream table.
+DECLARE
+    v_settings text;
+    v_function regprocedure;
+BEGIN
+    -- Pinning takes longer than the rest of the maintenance: the compiler says whether what is pinned can matter.
+    SELECT string_agg(format(' SET %I = %L', s.name, coalesce(p_table.settings ->> s.name, s.pinned)), '' ORDER BY s.place)
+      INTO v_settings
+      FROM (VALUES (1, 'jit', 'off'), (2, 'standard_conforming_strings', 'on'), (3, 'transform_null_equals', 'off'), (4, 'row_security', 'on'),
+                   (5, 'TimeZone', 'UTC'), (6, 'DateStyle', 'ISO, MDY'), (7, 'IntervalStyle', 'postgres'), (8, 'extra_float_digits', '1'),
+                   (9, 'bytea_output', 'hex'), (10, 'lc_monetary', 'C'), (11, 'lc_numeric', 'C'), (12, 'lc_time', 'C'),
+                   (13, 'default_text_search_config', 'pg_catalog.simple')) AS s(place, name, pinned)
+     WHERE s.place <= 2 OR p_name LIKE '%\_rest' OR (p_name NOT LIKE '%\_begin' AND p_name NOT LIKE '%\_texts' AND (
+           SELECT p.plan #>> '{programs,immediate,settings}' IS DISTINCT FROM 'false' FROM pgtrickle.pgt_plans AS p WHERE p.pgt_id = p_table.pgt_id));
+    EXECUTE format('CREATE FUNCTION pgtrickle_changes.%I(%s) RETURNS %s LANGUAGE plpgsql VOLATILE SECURITY DEFINER'
+                   ' SET search_path = pg_catalog, pg_temp%s AS %L', p_name, p_arguments, p_returns, v_settings, p_body);
+    v_function := to_regprocedure(format('pgtrickle_changes.%I(%s)', p_name, replace(p_arguments, 'p_full ', '')));
+    EXECUTE format('ALTER FUNCTION %s OWNER TO %I', v_function, pg_get_userbyid(p_table.owner_oid));
+    EXECUTE format('COMMENT ON FUNCTION %s IS %L', v_function, format('pg_trickle: maintains stream table %s', p_table.pgt_id));
+    PERFORM pgtrickle_changes.close_function(v_function);
+    RETURN v_function;
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.make_owned_function IS 'Makes a generated function that runs as the stream table''s owner, for nobody else';
+
+CREATE FUNCTION pgtrickle_changes.make_immediate_tables(p_table pgtrickle.pgt_stream_tables) RETURNS void
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- turn: whose row is updated by who maintains.  under_way: a row for each statement under way and each change held back, and held:
+-- those changes; both are empty between statements, so a crash may empty them.
+DECLARE
+    v_id     bigint := p_table.pgt_id;
+    v_source record;
+BEGIN
+    EXECUTE format('CREATE TABLE pgtrickle_changes.turn_%s (taken boolean NOT NULL) WITH (fillfactor = 10)', v_id);
+    EXECUTE format('INSERT INTO pgtrickle_changes.turn_%s VALUES (true)', v_id);
+    PERFORM pgtrickle_changes.hand_over(p_table, format('pgtrickle_changes.turn_%s', v_id), 'Who maintains stream table');
+    EXECUTE format('CREATE UNLOGGED TABLE pgtrickle_changes.under_way_%s (xid xid8 NOT NULL, what "char" NOT NULL)'
+                   ' WITH (autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_scale_factor = 0)', v_id);
+    EXECUTE format('CREATE INDEX ON pgtrickle_changes.under_way_%s (xid)', v_id);
+    PERFORM pgtrickle_changes.hand_over(p_table, format('pgtrickle_changes.under_way_%s', v_id), 'Statements that write sources of stream table');
+    FOR v_source IN
+        SELECT d.source_relid AS oid, d.columns_used FROM pgtrickle.pgt_dependencies AS d
+         WHERE d.pgt_id = v_id AND d.source_relid = ANY (pgtrickle_changes.immediate_sources(v_id))
+    LOOP
+        EXECUTE format('CREATE UNLOGGED TABLE pgtrickle_changes.held_%s_%s (xid xid8 NOT NULL, w integer NOT NULL%s)'
+                       ' WITH (autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_scale_factor = 0)', v_id, v_source.oid,
+                       (SELECT string_agg(format(', %I %s', c.buffer_column, c.type), '' ORDER BY c.attnum)
+                          FROM pgtrickle_changes.read_columns(v_source.oid, v_source.columns_used) AS c));
+        EXECUTE format('CREATE INDEX ON pgtrickle_changes.held_%s_%s (xid)', v_id, v_source.oid);
+        PERFORM pgtrickle_changes.hand_over(p_table, format('pgtrickle_changes.held_%s_%s', v_id, v_source.oid), 'Changes held back for stream table');
+    END LOOP;
+    IF NOT has_schema_privilege(p_table.owner_oid, 'pgtrickle_changes', 'USAGE') THEN
+        EXECUTE format('GRANT USAGE ON SCHEMA pgtrickle_changes TO %I', pg_get_userbyid(p_table.owner_oid));
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.make_immediate_tables IS 'Makes the tables in which statements note that they are under way and what they hold back';
+
+CREATE FUNCTION pgtrickle_changes.make_immediate(p_table pgtrickle.pgt_stream_tables) RETURNS void
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- Everything that maintains a stream table inside statements.  The sources are locked: nobody is writing them.
+DECLARE
+    v_id       bigint := p_table.pgt_id;
+    v_plan     jsonb := (SELECT p.plan FROM pgtrickle.pgt_plans AS p WHERE p.pgt_id = p_table.pgt_id);
+    v_event    record;
+    v_source   record;
+    v_function regprocedure;
+    v_trigger  name;
+BEGIN
+    PERFORM pgtrickle_changes.refuse_immediate(v_plan);
+    PERFORM pgtrickle_changes.make_immediate_tables(p_table);
+    PERFORM pgtrickle_changes.make_owned_function(p_table, format('maintain_%s_rest', v_id), 'p_full boolean', 'boolean',
+        pgtrickle_changes.immediate_body(p_table, pgtrickle_changes.immediate_rest(p_table, v_plan)));
+    PERFORM pgtrickle_changes.make_owned_function(p_table, format('maintain_%s_begin', v_id), '', 'trigger',
+        pgtrickle_changes.immediate_body(p_table, format(
+            '    INSERT INTO pgtrickle_changes.under_way_%s (xid, what) VALUES (pg_catalog.pg_current_xact_id(), ''o'');', v_id)));
+    FOR v_source IN
+        SELECT d.source_relid AS oid, d.columns_used FROM pgtrickle.pgt_dependencies AS d
+         WHERE d.pgt_id = v_id AND d.source_relid = ANY (pgtrickle_changes.immediate_sources(v_id)) ORDER BY d.source_relid
+    LOOP
+        FOR v_event IN
+            SELECT * FROM (VALUES ('begin', 'BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE', ''),
+                                  ('ins', 'AFTER INSERT', 'REFERENCING NEW TABLE AS __pgt_new'),
+                                  ('upd', 'AFTER UPDATE', 'REFERENCING OLD TABLE AS __pgt_old NEW TABLE AS __pgt_new'),
+                                  ('del', 'AFTER DELETE', 'REFERENCING OLD TABLE AS __pgt_old'),
+                                  ('trunc', 'AFTER TRUNCATE', '')) AS e(name, at, rows)
+        LOOP
+            CONTINUE WHEN v_event.name = 'begin' AND (v_plan #>> '{programs,immediate,by_rows}')::boolean;
+            IF v_event.name IN ('ins', 'upd', 'del') THEN
+                PERFORM pgtrickle_changes.make_owned_function(p_table, format('maintain_%s_%s_%s_texts', v_id, v_source.oid, v_event.name), '', 'text[]',
+                    format(E'\nBEGIN\n    RETURN %L::pg_catalog.text[];\nEND\n', pgtrickle_changes.immediate_texts(
+                        v_plan #> ARRAY['programs', 'immediate', 'sources', v_source.oid::text],
+                        pgtrickle_changes.immediate_delta(v_source.oid, p_table.owner_oid, v_source.columns_used, v_event.name))));
+            END IF;
+            v_function := CASE WHEN v_event.name = 'begin' THEN to_regprocedure(format('pgtrickle_changes.maintain_%s_begin()', v_id))
+                ELSE pgtrickle_changes.make_owned_function(p_table, format('maintain_%s_%s_%s', v_id, v_source.oid, v_event.name), '', 'trigger',
+                    pgtrickle_changes.immediate_body(p_table,
+                        pgtrickle_changes.immediate_after(p_table, v_source.oid, v_source.columns_used, v_event.name, v_plan))) END;
+            v_trigger := pgtrickle_changes.immediate_trigger(v_id, v_event.name);
+            EXECUTE format('CREATE TRIGGER %I %s ON %s %s FOR EACH STATEMENT WHEN (%s) EXECUTE FUNCTION %s',
+                v_trigger, v_event.at, v_source.oid::regclass, v_event.rows,
+                pgtrickle_changes.immediate_guard(v_function), v_function);
+            EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER %I', v_source.oid::regclass, v_trigger);
+        END LOOP;
+    END LOOP;
+    IF (v_plan #>> '{programs,immediate,by_rows}')::boolean THEN
+        -- Statements within statements add in any order: in between a counter may be below zero.
+        FOR v_event IN
+            SELECT c.conname AS name, c.conrelid::regclass AS at FROM pg_constraint AS c
+             WHERE c.contype = 'c' AND c.connamespace = 'pgtrickle_changes'::regnamespace
+               AND c.conrelid IN (SELECT to_regclass(format('pgtrickle_changes.%I', t.item ->> 'name')) FROM jsonb_array_elements(v_plan -> 'states') AS t(item))
+        LOOP
+            EXECUTE format('ALTER TABLE %s DROP CONSTRAINT %I', v_event.at, v_event.name);
+        END LOOP;
+    END IF;
+    INSERT INTO pgtrickle_changes.immediate (pgt_id, stamp, triggers, number)
+    SELECT v_id, pgtrickle_changes.immediate_stamp(v_id), array_agg(DISTINCT o.identity), count(*)
+      FROM pgtrickle_changes.immediate_objects(v_id) AS o WHERE o.kind = 'trigger';
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.make_immediate IS 'Makes everything that maintains a stream table inside statements';
+
+CREATE FUNCTION pgtrickle_changes.immediate_objects(p_id bigint) RETURNS TABLE (kind text, identity text, relation regclass)
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- What make_immediate made of which something is left, wherever it is now: triggers by the stream table's number in their names.
+BEGIN
+    RETURN QUERY
+        SELECT 'trigger', t.tgname::text, t.tgrelid::regclass FROM pg_trigger AS t
+         WHERE NOT t.tgisinternal AND t.tgname = ANY (ARRAY(SELECT pgtrickle_changes.immediate_trigger(p_id, e) FROM unnest('{begin,ins,upd,del,trunc}'::text[]) AS e))
+           AND (t.tgfoid IN (SELECT p.oid FROM pg_proc AS p WHERE p.pronamespace = 'pgtrickle_changes'::regnamespace AND p.proname ~ format('^maintain_%s_', p_id))
+                OR t.tgrelid IN (SELECT d.source_relid FROM pgtrickle.pgt_dependencies AS d WHERE d.pgt_id = p_id))
+         ORDER BY t.tgrelid, t.tgname;
+    RETURN QUERY
+        SELECT 'function', p.oid::regprocedure::text, NULL::regclass FROM pg_proc AS p
+         WHERE p.pronamespace = 'pgtrickle_changes'::regnamespace AND p.proname ~ format('^maintain_%s_', p_id) ORDER BY p.proname;
+    RETURN QUERY
+        SELECT 'table', c.oid::regclass::text, c.oid::regclass FROM pg_class AS c
+         WHERE c.relnamespace = 'pgtrickle_changes'::regnamespace AND c.relkind = 'r' AND c.relname ~ format('^(turn_%s|under_way_%1$s|held_%1$s_[0-9]+)$', p_id);
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.immediate_objects IS 'What is left, wherever it is now, of what make_immediate made';
+
+CREATE FUNCTION pgtrickle_changes.drop_immediate(p_id bigint) RETURNS void
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_object record;
+BEGIN
+    FOR v_object IN SELECT o.* FROM pgtrickle_changes.immediate_objects(p_id) AS o LOOP
+        EXECUTE CASE v_object.kind
+            WHEN 'trigger' THEN format('DROP TRIGGER %I ON %s', v_object.identity, v_object.relation)
+            WHEN 'function' THEN format('DROP FUNCTION %s', v_object.identity)
+            ELSE format('DROP TABLE %s', v_object.identity) END;
+    END LOOP;
+    DELETE FROM pgtrickle_changes.immediate AS i WHERE i.pgt_id = p_id;
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.drop_immediate IS 'Drops what make_immediate made';
+
+CREATE FUNCTION pgtrickle_changes.immediate_stamp(p_id bigint) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- Changes whenever a trigger, a function or a table of the maintenance does, the name of a column that is read, or a source's place below a parent.
+BEGIN
+    RETURN md5(concat_ws('|',
+        (SELECT string_agg(concat_ws(' ', p.oid, p.xmin, p.proowner), ',' ORDER BY p.oid) FROM pg_proc AS p
+          WHERE p.pronamespace = 'pgtrickle_changes'::regnamespace AND p.proname ~ format('^maintain_%s_', p_id)),
+        (SELECT string_agg(concat_ws(' ', t.oid, t.xmin, t.tgenabled), ',' ORDER BY t.oid) FROM pg_trigger AS t
+          WHERE t.tgname = ANY (ARRAY(SELECT pgtrickle_changes.immediate_trigger(p_id, e) FROM unnest('{begin,ins,upd,del,trunc}'::text[]) AS e))
+            AND t.tgrelid = ANY (pgtrickle_changes.immediate_sources(p_id))),
+        (SELECT string_agg(concat_ws(' ', c.oid, c.relowner, c.relchecks, c.relhastriggers, c.relhasrules, c.relrowsecurity), ',' ORDER BY c.oid)
+           FROM pg_class AS c JOIN pgtrickle_changes.immediate_objects(p_id) AS o ON o.kind = 'table' AND o.relation = c.oid),
+        (SELECT string_agg(concat_ws(' ', a.attrelid, a.attnum, quote_ident(a.attname)), ',' ORDER BY a.attrelid, a.attnum)
+           FROM pgtrickle.pgt_dependencies AS d JOIN pg_attribute AS a ON a.attrelid = d.source_relid AND a.attnum > 0
+          WHERE d.pgt_id = p_id AND a.attname = ANY (d.columns_used)),
+        (SELECT string_agg(concat_ws(' ', i.inhrelid, i.inhparent), ',' ORDER BY i.inhrelid, i.inhparent) FROM pg_inherits AS i
+          WHERE i.inhrelid = ANY (pgtrickle_changes.immediate_sources(p_id)) OR i.inhparent = ANY (pgtrickle_changes.immediate_sources(p_id)))));
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.immediate_stamp IS 'The version of everything that maintains a stream table inside statements';
+
+CREATE FUNCTION pgtrickle_changes.immediate_drift(p_id bigint) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_stamp text := (SELECT i.stamp FROM pgtrickle_changes.immediate AS i WHERE i.pgt_id = p_id);
+BEGIN
+    IF v_stamp IS NULL THEN
+        RETURN 'nothing follows its sources'' changes';
+    ELSIF v_stamp <> pgtrickle_changes.immediate_stamp(p_id) THEN
+        RETURN 'the triggers, functions or tables that maintain it were altered';
+    END IF;
+    RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.immediate_drift IS 'NULL when statements have been followed without a gap since the triggers were made; else what is wrong';
+
+CREATE FUNCTION pgtrickle_changes.begin_immediate(p_table pgtrickle.pgt_stream_tables) RETURNS text
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- Before an IMMEDIATE stream table is filled or repaired: have its triggers in place, and nobody write its sources meanwhile.
+-- Why what one older snapshot shows would not do, if that is so.
+DECLARE
+    v_drift  text := pgtrickle_changes.immediate_drift(p_table.pgt_id);
+    v_old    boolean := current_setting('transaction_isolation') IN ('repeatable read', 'serializable');
+    v_source oid;
+BEGIN
+    IF v_drift IS NOT NULL THEN
+        PERFORM pgtrickle_changes.drop_immediate(p_table.pgt_id);
+    ELSIF v_old THEN
+        -- Maintenance that this snapshot doesn't see is none of its business: where both write the same rows, one fails with 40001.
+        RETURN NULL;
+    END IF;
+    FOREACH v_source IN ARRAY pgtrickle_changes.immediate_sources(p_table.pgt_id) LOOP
+        EXECUTE format('LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE', v_source::regclass);
+    END LOOP;
+    IF v_drift IS NULL THEN
+        RETURN NULL;
+    END IF;
+    PERFORM pgtrickle_changes.make_immediate(p_table);
+    UPDATE pgtrickle.pgt_stream_tables AS st SET fingerprint = pgtrickle_changes.fingerprint(p_table.pgt_id) WHERE st.pgt_id = p_table.pgt_id;
+    RETURN CASE WHEN v_old THEN 'its sources are followed since a later moment than the one it was computed for' END;
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.begin_immediate IS 'Has an IMMEDIATE stream table''s triggers in place and its sources locked; why one look at them won''t do, or NULL';
+
+CREATE FUNCTION pgtrickle_changes.switch_immediate(p_id bigint) RETURNS void
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- From change buffers to triggers that maintain, or back: the next refresh, in this transaction, makes what is needed and compares
+-- everything while nobody can write.
+DECLARE
+    v_table  pgtrickle.pgt_stream_tables;
+    v_plan   jsonb := (SELECT p.plan FROM pgtrickle.pgt_plans AS p WHERE p.pgt_id = p_id);
+    v_source oid;
+BEGIN
+    PERFORM pgtrickle_changes.drop_immediate(p_id);
+    UPDATE pgtrickle.pgt_stream_tables AS st
+       SET frontier = NULL, frontier_xid = NULL, frontier_seqs = '{}', needs_reinit = st.is_populated,
+           reinit_reason = CASE WHEN st.is_populated THEN format('its refresh mode is %s now', st.refresh_mode) END
+     WHERE st.pgt_id = p_id
+    RETURNING st.* INTO v_table;
+    PERFORM pgtrickle_changes.set_dependencies(v_table, v_plan);
+    -- With their constraints.
+    PERFORM pgtrickle_changes.drop_states(p_id);
+    PERFORM pgtrickle_changes.make_states(v_table, v_plan);
+    FOR v_source IN SELECT d.source_relid FROM pgtrickle.pgt_dependencies AS d WHERE d.pgt_id = p_id ORDER BY d.source_relid LOOP
+        PERFORM pgtrickle_changes.sync_capture(v_source, v_table.owner_oid);
+    END LOOP;
+    IF v_table.is_populated AND v_table.status <> 'SUSPENDED' THEN
+        PERFORM pgtrickle_changes.refresh_current_plan(p_id);
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.switch_immediate IS 'Changes a stream table from change buffers to maintenance inside statements, or back';
+
+CREATE FUNCTION pgtrickle_changes.flag_immediate() RETURNS void
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- No statement looks at whether its triggers were tampered with, or what the query rests on was changed: housekeeping does, and
+-- the worker repairs what is flagged here.
+BEGIN
+    UPDATE pgtrickle.pgt_stream_tables AS st
+       SET needs_reinit = true,
+           reinit_reason = coalesce(pgtrickle_changes.immediate_drift(st.pgt_id), 'definitions that the query rests on were changed')
+     WHERE st.pgt_id IN (
+           SELECT l.pgt_id FROM pgtrickle.pgt_stream_tables AS l
+            WHERE l.refresh_mode = 'IMMEDIATE' AND l.status = 'ACTIVE' AND l.is_populated AND NOT l.needs_reinit
+              AND (l.fingerprint IS DISTINCT FROM pgtrickle_changes.fingerprint(l.pgt_id) OR pgtrickle_changes.immediate_drift(l.pgt_id) IS NOT NULL)
+              FOR NO KEY UPDATE SKIP LOCKED);
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.flag_immediate IS 'Flags the IMMEDIATE stream tables whose triggers or definitions were changed';
