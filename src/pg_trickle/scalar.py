@@ -27,13 +27,15 @@ class Type:
     """A type as far as the algebra cares.
 
     ``name`` is the built-in's ``typname``, None when it isn't known or not built in.
-    ``scale`` is the number of decimals that every value has, None when they vary.
+    ``scale`` is the number of decimals that every value has, None when they vary; ``scales`` are then all that
+    occur, empty when that isn't known.
     """
 
     name: str | None
     identity: Identity
     scale: int | None = None
     hashable: bool = True
+    scales: frozenset[int] = frozenset()
 
     @property
     def is_integer(self) -> bool:
@@ -43,6 +45,11 @@ class Type:
     def is_exact(self) -> bool:
         """Whether adding and subtracting loses nothing."""
         return self.is_integer or self.name == "numeric"
+
+    @property
+    def decimals(self) -> frozenset[int]:
+        """The numbers of decimals that values have, as far as they are known."""
+        return self.scales if self.scale is None else frozenset((self.scale,))
 
     @property
     def is_loose_text(self) -> bool:
@@ -66,6 +73,7 @@ INT4 = Type("int4", Identity.EQUAL, 0)
 INT8 = Type("int8", Identity.EQUAL, 0)
 TEXT = Type("text", Identity.EQUAL)
 NUMERIC = Type("numeric", Identity.SCALE)
+_MOST_SCALES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +137,13 @@ def column(of: Column) -> Scalar:
     """The expression that is just a column."""
     only = frozenset((of.name,))
     return Scalar(identifier(of.name), only, of.type, of.not_null, strict=only)
+
+
+def numeric_of(decimals: frozenset[int]) -> Type:
+    """Numbers that have one of so many decimals; too many of them are as good as any."""
+    if len(decimals) == 1:
+        return replace(NUMERIC, scale=next(iter(decimals)))
+    return replace(NUMERIC, scales=decimals if len(decimals) <= _MOST_SCALES else frozenset())
 
 
 def null(of: Type) -> Scalar:

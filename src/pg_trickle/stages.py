@@ -37,6 +37,7 @@ class Role(Enum):
     COUNT_NAN = "nan"
     COUNT_POSITIVE_INFINITY = "pinf"
     COUNT_NEGATIVE_INFINITY = "ninf"
+    COUNT_SCALE = "sc"
     SUM = "s"
     FINITE_SUM = "fs"
     SQUARES = "sq"
@@ -51,7 +52,10 @@ class Role(Enum):
 
 @dataclass(frozen=True, slots=True)
 class StateColumn:
-    """A column of a state table; ``argument`` and ``condition`` name columns below the aggregation."""
+    """A column of a state table; ``argument`` and ``condition`` name columns below the aggregation.
+
+    ``scale`` is the number of decimals of the numbers that are counted.
+    """
 
     name: str
     role: Role
@@ -59,6 +63,7 @@ class StateColumn:
     argument: str | None = None
     condition: str | None = None
     value: Scalar | None = None
+    scale: int | None = None
 
     @property
     def is_added(self) -> bool:
@@ -135,7 +140,7 @@ class Stage:
 class _Layout:
     """Collects the state columns of one aggregation, each once."""
 
-    columns: dict[tuple[Role, str | None, str | None, str | None], StateColumn]
+    columns: dict[tuple[Role, str | None, str | None, str | int | None], StateColumn]
 
     def need(
         self,
@@ -145,17 +150,20 @@ class _Layout:
         argument: str | None = None,
         condition: str | None = None,
         value: Scalar | None = None,
+        scale: int | None = None,
     ) -> StateColumn:
-        place = (role, argument, condition, value.text if value else None)
+        place = (role, argument, condition, value.text if value else scale)
         if place not in self.columns:
             number = sum(1 for other in self.columns.values() if other.role is role) + 1
             name = role.value if role is Role.ROWS else f"{role.value}{number}"
-            self.columns[place] = StateColumn(name, role, of, argument, condition, value)
+            self.columns[place] = StateColumn(name, role, of, argument, condition, value, scale)
         return self.columns[place]
 
-    def of(self, call: Call, role: Role, of: Type = INT8, *, value: Scalar | None = None) -> StateColumn:
+    def of(
+        self, call: Call, role: Role, of: Type = INT8, *, value: Scalar | None = None, scale: int | None = None
+    ) -> StateColumn:
         """A column about the inputs of an aggregate."""
-        return self.need(role, of, argument=call.argument, condition=call.condition, value=value)
+        return self.need(role, of, argument=call.argument, condition=call.condition, value=value, scale=scale)
 
 
 AnyStage = Stage | Recomputed
@@ -218,7 +226,11 @@ def _hash(grouped: list[Column]) -> StateColumn | None:
 
 @dataclass(frozen=True, slots=True)
 class _Output:
-    """An aggregate's value as a template over state columns."""
+    """An aggregate's value as a template over state columns.
+
+    ``decimals`` are the counters of numbers with so many of them, most first: a sum has as many as the longest number
+    that is there.
+    """
 
     template: sql.SQL
     parts: dict[str, StateColumn]
@@ -226,15 +238,28 @@ class _Output:
     not_null: bool = False
     fixed: dict[str, sql.Composable] = field(default_factory=dict)
     around: sql.SQL | None = None
+    decimals: tuple[StateColumn, ...] = ()
 
     def over(self, named: dict[str, Column]) -> Scalar:
         used = {hole: named[part.name] for hole, part in self.parts.items()}
-        held = {hole: sql.Identifier(one.name) for hole, one in used.items()}
+        held: dict[str, sql.Composable] = {hole: sql.Identifier(one.name) for hole, one in used.items()}
+        if self.decimals:
+            held["sum"] = _rounded(held["sum"], [(named[one.name], one.scale) for one in self.decimals])
         text: sql.Composable = self.template.format(**held, **self.fixed)
         text = text if self.around is None else self.around.format(value=text)
         if self.template == _AS_STORED:
             return replace(column(used["value"]), type=self.type, not_null=self.not_null)
-        return composed(text, frozenset(one.name for one in used.values()), self.type, not_null=self.not_null)
+        read = (*used.values(), *(named[one.name] for one in self.decimals))
+        return composed(text, frozenset(one.name for one in read), self.type, not_null=self.not_null)
+
+
+def _rounded(total: sql.Composable, counters: list[tuple[Column, int | None]]) -> sql.Composable:
+    """The stored sum, which may end in zeros that nothing in the group has any more."""
+    cases = [
+        sql.SQL("WHEN {count} > 0 THEN {scale}").format(count=sql.Identifier(counter.name), scale=sql.Literal(scale))
+        for counter, scale in counters
+    ]
+    return sql.SQL("round({sum}, CASE {cases} END)").format(sum=total, cases=sql.SQL(" ").join(cases))
 
 
 _AS_STORED = sql.SQL("{value}")
@@ -292,10 +317,12 @@ def _sum(call: Call, layout: _Layout, argument: Column) -> _Output:
         mean = sql.SQL("CASE WHEN {count} > 0 THEN {sum}::numeric / {count} END")
         return _Output(SHOWN_SUM if call.rule is Rule.SUM else mean, parts, call.column.type)
     parts["nan"] = layout.of(call, Role.COUNT_NAN)
-    if argument.type.scale is not None:
+    if argument.type.decimals:
+        scales = sorted(argument.type.scales, reverse=True)
+        decimals = tuple(layout.of(call, Role.COUNT_SCALE, scale=scale) for scale in scales)
         plain = sql.SQL("CASE WHEN {nan} > 0 THEN 'NaN'::numeric WHEN {count} > 0 THEN {sum} END")
         mean = sql.SQL("CASE WHEN {nan} > 0 THEN 'NaN'::numeric WHEN {count} > 0 THEN {sum} / {count} END")
-        return _Output(plain if call.rule is Rule.SUM else mean, parts, call.column.type)
+        return _Output(plain if call.rule is Rule.SUM else mean, parts, call.column.type, decimals=decimals)
     parts["up"] = layout.of(call, Role.COUNT_POSITIVE_INFINITY)
     parts["down"] = layout.of(call, Role.COUNT_NEGATIVE_INFINITY)
     plain = sql.SQL(

@@ -52,6 +52,18 @@ SELECT i.product, sum(i.price) / count(*)::numeric AS mean FROM public.items i G
 --|     Project product__1="state_9_1_k1", sum__1="state_9_1_v1", count__1="state_9_1_n"
 --|       Scan state_9_1 (state_9_1_k1, state_9_1_n, state_9_1_v1)
 
+-- where it is known how many decimals there may be, those that have so many are counted
+SELECT i.product, sum(CASE WHEN i.product > 5 THEN i.price::numeric(10, 2) ELSE 0::numeric END) / 7::numeric AS share FROM public.items i GROUP BY i.product;
+--| key: product
+--| captured: items (product, price)
+--| state_9_1: by product__1: n rows, c1 count, fs1 finite_sum, nan1 count_nan, sc1 count_scale, sc2 count_scale
+--|   Project product__1, arg__1=CASE WHEN product__1 > 5 THEN price__1::numeric(10, 2) ELSE 0::numeric END
+--|     Scan public.items (product__1, price__1)
+--| final:
+--|   Project product__1, share__1=sum__1 / 7::numeric
+--|     Project product__1="state_9_1_k1", sum__1=CASE WHEN "state_9_1_nan1" > 0 THEN 'NaN'::numeric WHEN "state_9_1_c1" > 0 THEN round("state_9_1_fs1", CASE WHEN "state_9_1_sc1" > 0 THEN 2 WHEN "state_9_1_sc2" > 0 THEN 0 END) END
+--|       Scan state_9_1 (state_9_1_k1, state_9_1_n, state_9_1_c1, state_9_1_fs1, state_9_1_nan1, state_9_1_sc1, state_9_1_sc2)
+
 -- whoever reads a derived table may tell its decimals
 SELECT q.product, q.total FROM (SELECT i.product, sum(i.price) AS total FROM public.items i GROUP BY i.product) q;
 --| key: product

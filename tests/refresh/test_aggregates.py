@@ -53,6 +53,9 @@ COUNTED = {
     "variance": "variance(i) AS vi, var_samp(n) AS vn, var_pop(s) AS ps, var_pop(b) AS pb",
     "deviation": "stddev(i) AS di, stddev_samp(n) AS dn, stddev_pop(n) AS pn, stddev_pop(b) AS pb, stddev(s) AS ds",
     "variance of products": "variance(n * n) AS v, stddev_pop(i * n) FILTER (WHERE y) AS d",
+    "several scales": "sum(CASE WHEN y THEN n ELSE 0 END) / 7 AS q, avg(CASE WHEN y THEN n ELSE 2.5 END) AS a,"
+    " sum(CASE WHEN i > 5 THEN n * n WHEN y THEN i ELSE n END) FILTER (WHERE s > 0) AS f, sum(coalesce(n, i)) AS c,"
+    " scale(sum(greatest(n, 1))) AS d",
     "bits": "bit_xor(i) AS xi, bit_xor(s) AS xs, bit_xor(b) FILTER (WHERE y) AS xb, bit_and(i) AS a, bit_or(b) AS o",
     "distinct": "count(DISTINCT x) AS cx, count(DISTINCT i) AS ci, sum(DISTINCT i) AS si,"
     " avg(DISTINCT n) AS an, count(*)",
@@ -143,16 +146,19 @@ NUMBERS = st.one_of(
 @pytest.mark.property
 @pytest.mark.versions
 @given(first=st.lists(NUMBERS, min_size=1, max_size=8), came=st.lists(NUMBERS, max_size=3), gone=st.integers(0, 8))
-def test_variances_have_the_digits_that_postgresql_gives_them(
+def test_variances_and_sums_have_the_digits_that_postgresql_gives_them(
     db: Connection, first: list[int], came: list[int], gone: int
 ) -> None:
-    """Of numbers of every size, with three decimals and without."""
+    """Of numbers of every size, with three decimals and without; sums have as many as the longest number that is there."""
     if db.execute("SELECT to_regclass('v')").fetchone() == (None,):
         db.execute("CREATE TABLE v (b bigint, n numeric(30,3))")
         calls = ", ".join(
             f"{f}({x}) AS {f}_{x}" for f in ("var_pop", "var_samp", "stddev_pop", "stddev_samp") for x in ("b", "n")
         )
-        pg_trickle.create_stream_table(db, "s", f"SELECT {calls} FROM v", schedule=None)
+        mixed = "CASE b % 3 WHEN 0 THEN n WHEN 1 THEN n * n ELSE 5 END"
+        pg_trickle.create_stream_table(
+            db, "s", f"SELECT {calls}, sum({mixed}) AS sum, avg({mixed}) AS avg FROM v", schedule=None
+        )
     db.execute("TRUNCATE v")
     _add(db, first)
     pg_trickle.refresh_stream_table(db, "s")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from postgast.pg_query_pb2 import FuncCall, Node
 from psycopg import sql
 
@@ -9,7 +11,7 @@ from pg_trickle.algebra.aggregate import Rule
 from pg_trickle.catalog.model import FunctionFact
 from pg_trickle.parse.tree import strings
 from pg_trickle.parse.types import Types
-from pg_trickle.scalar import BOOL, INT8, NUMERIC, Column, Identity, Scalar, Type, composed
+from pg_trickle.scalar import BOOL, INT8, NUMERIC, Column, Identity, Scalar, Type, composed, numeric_of
 
 _RULES = {
     "count": Rule.COUNT,
@@ -43,7 +45,13 @@ def rule_of(call: FuncCall, facts: tuple[FunctionFact, ...], types: Types) -> Ru
     if not plain or not all(fact.builtin for fact in facts) or (len(call.args) != 1 and not call.agg_star):
         return Rule.RECOMPUTE
     rule = _RULES.get(strings(list(call.funcname))[-1], Rule.RECOMPUTE)
-    return rule if call.agg_star or _is_exact(rule, types.of(call.args[0])) else Rule.RECOMPUTE
+    return rule if call.agg_star or _is_exact(rule, argument_type(call, types)) else Rule.RECOMPUTE
+
+
+def argument_type(call: FuncCall, types: Types) -> Type:
+    """The type of what an aggregate takes: which of several equal numbers stands for them all isn't known."""
+    of = types.of(call.args[0])
+    return replace(of, scales=frozenset()) if call.agg_distinct else of
 
 
 def _is_exact(rule: Rule, of: Type) -> bool:
@@ -51,8 +59,8 @@ def _is_exact(rule: Rule, of: Type) -> bool:
     if rule is Rule.SUM:
         return of.is_exact
     if rule is Rule.AVG:
-        # An average prints, and rounds, with the scale of its sum: known only when all inputs share one.
-        return of.is_exact and of.scale is not None
+        # An average prints, and rounds, with the scale of its sum: known only when that of each input is.
+        return of.is_exact and bool(of.decimals)
     if rule in _VARIANCES:
         return of.is_exact and of.scale is not None and of.scale <= _LARGEST_SCALE
     return of.is_integer or rule not in {Rule.BIT_XOR, Rule.BIT_AND, Rule.BIT_OR}
@@ -78,9 +86,9 @@ def result_type(rule: Rule, argument: Column | None) -> Type:
         return BOOL
     if rule is Rule.SUM:
         small = argument.type.name in {"int2", "int4"}
-        whole = Type("numeric", NUMERIC.identity, argument.type.scale)
+        whole = numeric_of(argument.type.decimals)
         # A sum prints with the largest scale of its inputs: subtracting can't tell when that one left.
-        return INT8 if small else whole if whole.scale is not None else whole.by_value
+        return INT8 if small else whole if whole.decimals else whole.by_value
     if rule is Rule.AVG or rule in _VARIANCES:
         return NUMERIC
     return argument.type.by_value

@@ -52,7 +52,7 @@ def recursion(name: str, common: CommonTable, context: Context, parse: ParseQuer
     first = common.statement.larg
     inside = replace(context, ctes=common.ctes, outer=None)
     try:
-        types = [replace(column.type, scale=None) for _, column in parse(first, inside).outputs]
+        types = [replace(column.type, scale=None, scales=frozenset()) for _, column in parse(first, inside).outputs]
     except UnsupportedQuery:
         types = [UNKNOWN for _ in _names(first)]
     names = list(_names(common.statement))

@@ -11,7 +11,14 @@ from pg_trickle.algebra.aggregate import Aggregate, Call, Rule
 from pg_trickle.algebra.linear import Item, Project
 from pg_trickle.algebra.plan import Plan
 from pg_trickle.errors import UnsupportedQuery
-from pg_trickle.parse.aggregate_rules import call_text, can_be_distinct, ignores_distinct, result_type, rule_of
+from pg_trickle.parse.aggregate_rules import (
+    argument_type,
+    call_text,
+    can_be_distinct,
+    ignores_distinct,
+    result_type,
+    rule_of,
+)
 from pg_trickle.parse.distinct_arguments import Distinct, with_distinct
 from pg_trickle.parse.expressions import check, over_columns, resolved, scalar
 from pg_trickle.parse.grouping_sets import Copies, Sets, expanded
@@ -247,7 +254,7 @@ class Grouping:
 
     def _once(self, argument: Column, condition: Column | None) -> Column:
         """The column that holds each value of an argument once."""
-        made = Column(self.context.namer.fresh("once"), argument.type)
+        made = Column(self.context.namer.fresh("once"), replace(argument.type, scales=frozenset()))
         wanted = Distinct(argument, condition, made)
         return self.distincts.setdefault((argument.name, condition.name if condition else None), wanted).made
 
@@ -282,7 +289,7 @@ class Grouping:
         call = node.func_call
         types = Types(self.context.request.functions, self.scope.resolve)
         rule = rule_of(call, self.context.functions(strings(list(call.funcname))), types)
-        if rule is Rule.SUM and types.of(call.args[0]).scale is None and self._text(node) in self.told:
+        if rule is Rule.SUM and not argument_type(call, types).decimals and self._text(node) in self.told:
             return Rule.RECOMPUTE
         if not call.agg_distinct or rule is Rule.RECOMPUTE or ignores_distinct(rule):
             return rule

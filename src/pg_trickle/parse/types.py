@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import product
 
 from postgast.pg_query_pb2 import AEXPR_NULLIF, AEXPR_OP, A_Const, A_Expr, Node, TypeCast, TypeName
 
 from pg_trickle.catalog.model import ColumnFact, FunctionFact
 from pg_trickle.errors import UnsupportedQuery
 from pg_trickle.parse.tree import kind, nodes, strings
-from pg_trickle.scalar import BOOL, INT4, INT8, NUMERIC, TEXT, UNKNOWN, Column, Identity, Type
+from pg_trickle.scalar import BOOL, INT4, INT8, NUMERIC, TEXT, UNKNOWN, Column, Identity, Type, numeric_of
 
 _EQUAL = {
     "bool", "int2", "int4", "int8", "oid", "text", "varchar", "name", "date", "timestamp", "timestamptz", "time",
@@ -133,7 +134,7 @@ class Types:
         to = declared(cast.type_name)
         if to.name == "numeric" and to.scale is None:
             inside = self._of(cast.arg)
-            return replace(to, scale=inside.scale) if inside.is_exact else to
+            return replace(to, scale=inside.scale, scales=inside.scales) if inside.is_exact else to
         return to
 
     def common(self, parts: list[Node]) -> Type:
@@ -142,7 +143,8 @@ class Types:
         if len(kinds) == 1:
             return kinds.pop()
         if {of.name for of in kinds} == {"numeric"}:
-            return NUMERIC
+            known = all(of.decimals for of in kinds)
+            return numeric_of(frozenset[int]().union(*(of.decimals for of in kinds))) if known else NUMERIC
         return UNKNOWN
 
     def _operation(self, expression: A_Expr) -> Type:
@@ -219,10 +221,9 @@ def _arithmetic(name: str, left: Type, right: Type) -> Type:
     if "numeric" not in {left.name, right.name}:
         wide = max(_INTEGERS.index(left.name or ""), _INTEGERS.index(right.name or ""))
         return Type(_INTEGERS[wide], Identity.EQUAL, 0)
-    if left.scale is None or right.scale is None:
-        return NUMERIC
     # numeric_mul and numeric_add keep every decimal of their inputs
-    return replace(NUMERIC, scale=left.scale + right.scale if name == "*" else max(left.scale, right.scale))
+    kept = (one + other if name == "*" else max(one, other) for one, other in product(left.decimals, right.decimals))
+    return numeric_of(frozenset(kept))
 
 
 Common = tuple[Type, str | None]

@@ -95,7 +95,7 @@ def _counted(one: StateColumn, weight: sql.Composable) -> sql.Composable:
     argument = sql.Identifier(one.argument) if one.argument else None
     tests = [sql.SQL("{condition}").format(condition=sql.Identifier(one.condition))] if one.condition else []
     if argument is not None:
-        tests += [test.format(x=argument) for test in _tests(one)]
+        tests += [test.format(x=argument, scale=sql.Literal(one.scale)) for test in _tests(one)]
     where = sql.SQL(" FILTER (WHERE {tests})").format(tests=sql.SQL(" AND ").join(tests)) if tests else sql.SQL("")
     of = sql.SQL("numeric") if one.type.name == "numeric" else sql.SQL("bigint")
     term = weight
@@ -135,6 +135,8 @@ def _tests(one: StateColumn) -> list[sql.SQL]:
             return [sql.SQL("{x} = 'Infinity'")]
         case Role.COUNT_NEGATIVE_INFINITY:
             return [sql.SQL("{x} = '-Infinity'")]
+        case Role.COUNT_SCALE:
+            return [sql.SQL("scale({x}) = {scale}")]
         case Role.FINITE_SUM | Role.FINITE_SQUARES:
             return [sql.SQL("{x} NOT IN ('NaN', 'Infinity', '-Infinity')")]
         case _:
