@@ -149,7 +149,7 @@ NUMBERS = st.one_of(
 def test_variances_and_sums_have_the_digits_that_postgresql_gives_them(
     db: Connection, first: list[int], came: list[int], gone: int
 ) -> None:
-    """Of numbers of every size, with three decimals and without; sums have as many as the longest number that is there."""
+    """Of numbers of every size; sums have as many decimals as the longest number that is there."""
     if db.execute("SELECT to_regclass('v')").fetchone() == (None,):
         db.execute("CREATE TABLE v (b bigint, n numeric(30,3))")
         calls = ", ".join(
