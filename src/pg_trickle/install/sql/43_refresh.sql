@@ -45,24 +45,29 @@ END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.follow_name IS 'The catalog row under the table''s name of today; raises if the table or its definition is gone';
 
-CREATE FUNCTION pgtrickle_changes.refresh(p_id bigint, p_initiated_by text, p_force_full boolean DEFAULT false) RETURNS jsonb
+CREATE TYPE pgtrickle_changes.prepared_refresh AS (
+    st       pgtrickle.pgt_stream_tables,
+    reason   text,
+    doubt    text,
+    forced   boolean,
+    is_stale boolean
+);
+COMMENT ON TYPE pgtrickle_changes.prepared_refresh IS
+    'A stream table, locked and ready to be refreshed: why it has to be recomputed (NULL: it needn''t), why once more later, whether policies were lifted, whether its plan has gone stale';
+
+CREATE FUNCTION pgtrickle_changes.prepare_refresh(p_id bigint, p_initiated_by text, p_force_full boolean) RETURNS pgtrickle_changes.prepared_refresh
     LANGUAGE plpgsql VOLATILE
     SET search_path = pg_catalog, pg_temp
     SET plan_cache_mode = force_generic_plan
 AS $$
+-- Lock a stream table, check what its refresh rests on, and mend what can be mended.
 DECLARE
-    v_started_at   timestamptz := clock_timestamp();
-    v_one_snapshot boolean := current_setting('transaction_isolation') IN ('repeatable read', 'serializable');
-    v_table        pgtrickle.pgt_stream_tables := pgtrickle_changes.lock_stream_table(p_id);
-    v_fingerprint  text;
-    v_reason       text := CASE WHEN p_initiated_by = 'INITIAL' THEN '' WHEN p_force_full THEN 'asked to recompute' END;
-    v_drift        text;
-    v_result       jsonb;
-    v_broken       text;
-    v_tries        integer := 0;
-    v_forced       boolean;
-    v_immediate    boolean := v_table.refresh_mode = 'IMMEDIATE';
-    v_doubt        text;
+    v_table       pgtrickle.pgt_stream_tables := pgtrickle_changes.lock_stream_table(p_id);
+    v_fingerprint text;
+    v_reason      text := CASE WHEN p_initiated_by = 'INITIAL' THEN '' WHEN p_force_full THEN 'asked to recompute' END;
+    v_drift       text;
+    v_forced      boolean;
+    v_doubt       text;
 BEGIN
     v_table := pgtrickle_changes.follow_owner(v_table);
     PERFORM pgtrickle_changes.check_privileges(v_table);
@@ -78,7 +83,7 @@ BEGIN
         IF pgtrickle_changes.request_hash(pgtrickle_changes.compile_request(v_table.owner_oid, v_table.definition_view, p_id,
                v_table.pgt_schema, v_table.pgt_name)) IS DISTINCT FROM (
                SELECT p.request_hash FROM pgtrickle.pgt_plans AS p WHERE p.pgt_id = p_id) THEN
-            RETURN jsonb_build_object('mode', NULL, 'rows_in', 0, 'rows_out', 0, 'changed', false, 'stale_plan', true);
+            RETURN ROW(v_table, v_reason, v_doubt, false, true);
         END IF;
         -- A policy or a function may have changed what the query returns although no source did.
         UPDATE pgtrickle.pgt_stream_tables AS st SET fingerprint = v_fingerprint WHERE st.pgt_id = p_id;
@@ -87,7 +92,7 @@ BEGIN
         END IF;
     END IF;
 
-    IF v_immediate THEN
+    IF v_table.refresh_mode = 'IMMEDIATE' THEN
         v_doubt := pgtrickle_changes.begin_immediate(v_table);
         v_reason := coalesce(v_reason, v_table.reinit_reason, '');
     END IF;
@@ -110,10 +115,27 @@ BEGIN
         v_table.is_populated := pgtrickle_changes.has_rows(v_table);
         v_reason := coalesce(v_reason, '');
     END IF;
+    RETURN ROW(v_table, v_reason, v_doubt, v_forced, false);
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.prepare_refresh IS 'Locks a stream table, checks what its refresh rests on, and mends what can be mended';
 
+CREATE FUNCTION pgtrickle_changes.bring_up_to_date(p_table pgtrickle.pgt_stream_tables, p_reason text) RETURNS jsonb
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+    SET plan_cache_mode = force_generic_plan
+AS $$
+-- Attempt it until it has worked: by the delta, or by recomputing where that turns out to be needed.
+DECLARE
+    v_one_snapshot boolean := current_setting('transaction_isolation') IN ('repeatable read', 'serializable');
+    v_table        pgtrickle.pgt_stream_tables := p_table;
+    v_result       jsonb;
+    v_broken       text;
+    v_tries        integer := 0;
+BEGIN
     LOOP
         BEGIN
-            v_result := pgtrickle_changes.attempt(v_table, v_reason, v_one_snapshot);
+            v_result := pgtrickle_changes.attempt(v_table, p_reason, v_one_snapshot);
             EXIT;
         EXCEPTION
             WHEN SQLSTATE 'TK001' THEN
@@ -136,25 +158,58 @@ BEGIN
                           HINT = 'What tells the rows apart is indexed, some 2,700 bytes of it at most: group by a hash or by the beginning of long values.';
             WHEN check_violation THEN
                 GET STACKED DIAGNOSTICS v_broken = TABLE_NAME;
-                IF v_broken IS NULL OR v_broken !~ format('^state_%s_[0-9]+$', p_id) OR v_table.needs_reinit THEN
+                IF v_broken IS NULL OR v_broken !~ format('^state_%s_[0-9]+$', v_table.pgt_id) OR v_table.needs_reinit THEN
                     RAISE;
                 END IF;
                 v_table.needs_reinit := true;
                 v_table.reinit_reason := format('state table "%s" contradicted the changes', v_broken);
-                PERFORM pgtrickle_changes.reset_states(p_id);
+                PERFORM pgtrickle_changes.reset_states(v_table.pgt_id);
         END;
         IF v_tries = 3 THEN
-            PERFORM pgtrickle_changes.lock_sources(p_id);
+            PERFORM pgtrickle_changes.lock_sources(v_table.pgt_id);
         END IF;
     END LOOP;
-    PERFORM pgtrickle_changes.restore_row_security(v_table, v_forced);
+    RETURN v_result;
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.bring_up_to_date IS 'Runs the program that is due, or the one that it turns out to need';
 
-    IF v_doubt IS NOT NULL THEN
-        UPDATE pgtrickle.pgt_stream_tables AS st SET needs_reinit = true, reinit_reason = v_doubt WHERE st.pgt_id = p_id;
+CREATE FUNCTION pgtrickle_changes.finish_refresh(p_prepared pgtrickle_changes.prepared_refresh, p_result jsonb, p_initiated_by text, p_started_at timestamptz)
+    RETURNS void
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+    SET plan_cache_mode = force_generic_plan
+AS $$
+DECLARE
+    v_table pgtrickle.pgt_stream_tables := p_prepared.st;
+BEGIN
+    PERFORM pgtrickle_changes.restore_row_security(v_table, p_prepared.forced);
+    IF p_prepared.doubt IS NOT NULL THEN
+        UPDATE pgtrickle.pgt_stream_tables AS st SET needs_reinit = true, reinit_reason = p_prepared.doubt WHERE st.pgt_id = v_table.pgt_id;
     END IF;
-    PERFORM pgtrickle_changes.record_refresh(v_table, v_result ->> 'mode',
-        CASE WHEN v_immediate AND p_initiated_by = 'SCHEDULER' THEN 'IMMEDIATE-fallback' ELSE p_initiated_by END, v_started_at, (v_result ->> 'rows_in')::bigint,
-        (v_result ->> 'rows_out')::bigint, v_result ->> 'skipped', v_result ->> 'reason', (v_result ->> 'data_timestamp')::timestamptz);
+    PERFORM pgtrickle_changes.record_refresh(v_table, p_result ->> 'mode',
+        CASE WHEN v_table.refresh_mode = 'IMMEDIATE' AND p_initiated_by = 'SCHEDULER' THEN 'IMMEDIATE-fallback' ELSE p_initiated_by END,
+        p_started_at, (p_result ->> 'rows_in')::bigint, (p_result ->> 'rows_out')::bigint, p_result ->> 'skipped', p_result ->> 'reason',
+        (p_result ->> 'data_timestamp')::timestamptz);
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.finish_refresh IS 'Puts back what was lifted for a refresh, and writes it down';
+
+CREATE FUNCTION pgtrickle_changes.refresh(p_id bigint, p_initiated_by text, p_force_full boolean DEFAULT false) RETURNS jsonb
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+    SET plan_cache_mode = force_generic_plan
+AS $$
+DECLARE
+    v_started_at timestamptz := clock_timestamp();
+    v_prepared   pgtrickle_changes.prepared_refresh := pgtrickle_changes.prepare_refresh(p_id, p_initiated_by, p_force_full);
+    v_result     jsonb;
+BEGIN
+    IF v_prepared.is_stale THEN
+        RETURN jsonb_build_object('mode', NULL, 'rows_in', 0, 'rows_out', 0, 'changed', false, 'stale_plan', true);
+    END IF;
+    v_result := pgtrickle_changes.bring_up_to_date(v_prepared.st, v_prepared.reason);
+    PERFORM pgtrickle_changes.finish_refresh(v_prepared, v_result, p_initiated_by, v_started_at);
     RETURN v_result || '{"stale_plan": false}';
 END
 $$;
