@@ -21,7 +21,7 @@ from pg_trickle.algebra.plan import distinct
 from pg_trickle.algebra.source import Opaque, Unwatched
 from pg_trickle.algebra.timed import TimedFilter
 from pg_trickle.catalog.model import CompileRequest
-from pg_trickle.errors import UnsupportedQuery
+from pg_trickle.errors import Undetermined, UnsupportedQuery
 from pg_trickle.immediate import Immediate, immediate
 from pg_trickle.parse import fallback
 from pg_trickle.parse.query import Query
@@ -67,6 +67,7 @@ class Plan:
     indexes: tuple[dict[str, Any], ...] = ()
     immediate: Immediate | None = None
     is_ordered: bool = False
+    undetermined: UnsupportedQuery | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The plan as the engine reads it."""
@@ -92,6 +93,7 @@ class Plan:
             },
             "indexes": list(self.indexes),
             "is_ordered": self.is_ordered,
+            "undetermined": self.undetermined and _refusal_json(self.undetermined),
             "explain": self.explain,
         }
 
@@ -182,6 +184,7 @@ def _recomputing(request: CompileRequest, refusal: UnsupportedQuery) -> Plan:
     opaque = _opaque(request, columns)
     target = Target(sql.Identifier(request.schema, request.name), columns, None)
     definition = programs.Definition((), opaque, target, opaque)
+    undetermined = refusal if isinstance(refusal, Undetermined) else fallback.undetermined(request)
     return Plan(
         id=request.id,
         request_hash=request.hash,
@@ -197,7 +200,8 @@ def _recomputing(request: CompileRequest, refusal: UnsupportedQuery) -> Plan:
         full=programs.full(definition),
         verify=programs.verify(definition),
         differential={},
-        explain=explain.recomputing(refusal),
+        explain=explain.recomputing(refusal, undetermined),
+        undetermined=undetermined,
     )
 
 

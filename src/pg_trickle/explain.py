@@ -55,10 +55,13 @@ def _policies(request: CompileRequest) -> list[str]:
     ]
 
 
-def recomputing(refusal: UnsupportedQuery) -> dict[str, Any]:
-    """One line: the query is run again and compared."""
+def recomputing(refusal: UnsupportedQuery, undetermined: UnsupportedQuery | None) -> dict[str, Any]:
+    """One line: the query is run again and compared; and whether its rows decide what comes out."""
     line = {"depth": 0, "operator": "Query", "detail": refusal.construct, "rule": "recomputed and diffed"}
-    return {"tree": [line], "notes": [f"{refusal.message}: {refusal.reason}"]}
+    notes = [f"{refusal.message}: {refusal.reason}"]
+    if undetermined is not None:
+        notes.append(f"its rows don't decide its result ({undetermined.construct}): a refresh may show others")
+    return {"tree": [line], "notes": notes}
 
 
 def _walk(plan: Plan, depth: int, stages: dict[str, AnyStage], lines: list[Line]) -> None:

@@ -113,6 +113,14 @@ def test_a_schedule_of_no_use_is_refused(db: Connection, schedule: str) -> None:
     assert db.execute("SELECT FROM pgtrickle.pgt_status()").fetchall() == []
 
 
+def test_a_stream_table_is_looked_up_by_name_in_the_catalog(db: Connection) -> None:
+    pg_trickle.create_stream_table(db, "st", "SELECT 1 AS one")
+    found = db.execute("SELECT pgt_relid::text FROM pgtrickle.pgt_stream_tables WHERE pgt_relid = 'st'::regclass")
+    assert found.fetchall() == [("st",)]
+    kind = "SELECT pg_typeof(pgt_relid)::text FROM pgtrickle.pgt_stream_tables"
+    assert db.execute(kind).fetchone() == ("regclass",)
+
+
 def test_the_longest_schedule_can_be_looked_at(db: Connection) -> None:
     db.execute("CREATE TABLE t (a int)")
     pg_trickle.create_stream_table(db, "s", "SELECT a FROM t", schedule="36500d")

@@ -133,6 +133,29 @@ def test_what_changes_by_itself_is_recomputed(shop: Any, sources: Connection, ex
     assert skipped(shop.superuser) == [None, None]
 
 
+@pytest.mark.parametrize(
+    ("query", "construct"),
+    [
+        ("SELECT id FROM orders LIMIT 2", "LIMIT without ORDER BY"),
+        ("SELECT id FROM orders OFFSET 2", "OFFSET without ORDER BY"),
+        ("SELECT id FROM orders TABLESAMPLE system (50)", "TABLESAMPLE"),
+        ("SELECT id, CURRENT_USER AS u FROM (SELECT id FROM orders LIMIT 2) AS o", "LIMIT without ORDER BY"),
+        ("SELECT id, CURRENT_USER AS u FROM (SELECT id FROM orders ORDER BY id LIMIT 2) AS o", None),
+        ("SELECT count(*) AS n FROM orders LIMIT 2", None),
+    ],
+)
+@pytest.mark.parametrize("mode", ["AUTO", "FULL"])
+def test_what_the_rows_do_not_decide_is_warned_of(
+    sources: Connection, query: str, construct: str | None, mode: str
+) -> None:
+    heard: list[str] = []
+    sources.add_notice_handler(lambda notice: heard.append(f"{notice.severity}: {notice.message_primary}"))
+    pg_trickle.create_stream_table(sources, "st", query, refresh_mode=mode)
+    assert heard == ([] if construct is None else [f'WARNING: the query of "st" has a {construct}'])
+    (text,) = sources.execute("SELECT pgtrickle.explain_stream_table('st')").fetchone() or ("",)
+    assert (f"its rows don't decide its result ({construct})" in text) is (construct is not None)
+
+
 @pytest.mark.parametrize("query", [TOTALS, "SELECT DISTINCT note FROM orders", "SELECT id FROM orders LIMIT 1000000"])
 def test_what_does_not_change_is_not(shop: Any, author: Connection, query: str) -> None:
     pg_trickle.create_stream_table(author, "st", query)

@@ -82,6 +82,7 @@ def test_up_mends_a_dead_worker(dev: Run) -> None:
     os.kill(first["worker_pid"], signal.SIGKILL)
     assert wait_until(lambda: Process.of(first["worker_pid"]) is None, 5)
     second = started(dev)
+    assert second == {**first, "worker_pid": second["worker_pid"]}, "the server goes on where it was"
     assert second["worker_pid"] != first["worker_pid"]
     assert dev("status").returncode == 0
 

@@ -79,6 +79,21 @@ def test_it_can_be_installed_again(bare_database: Any) -> None:
     conn.execute("CREATE EXTENSION pg_trickle")
 
 
+@pytest.mark.parametrize("schema", ["pgtrickle", "pgtrickle_changes"])
+def test_what_dropping_a_schema_by_hand_left_is_removed(bare_database: Any, schema: str) -> None:
+    conn = bare_database.connect()
+    installer.install(conn)
+    with_stream_table(conn)
+    create_stream_table(conn, "i", "SELECT a FROM t", refresh_mode="IMMEDIATE")
+    conn.execute(f"DROP SCHEMA {schema} CASCADE".encode())
+    with pytest.raises(PgTrickleError, match="already installed"):
+        installer.install(conn)
+    installer.uninstall(conn)
+    assert_only_tables_are_left(conn)
+    with pytest.raises(PgTrickleError, match="not installed"):
+        installer.uninstall(conn)
+
+
 def test_only_a_superuser_may_install(bare_database: Any) -> None:
     plain = bare_database.make_role("pgt_plain_installer")
     with bare_database.connect() as admin:

@@ -27,6 +27,13 @@ superuser = true
 """
 
 
+# Whole or in part: triggers on the sources go with the functions in the second schema.
+THERE = """
+    SELECT pg_catalog.to_regnamespace('pgtrickle') IS NOT NULL
+        OR pg_catalog.to_regnamespace('pgtrickle_changes') IS NOT NULL
+"""
+
+
 def extension_script() -> str:
     """The whole installation, files in the order of their names."""
     folder = resources.files("pg_trickle.install") / "sql"
@@ -53,8 +60,12 @@ def install(conn: Connection) -> None:
                 sqlstate="42501",
                 hint="Connect as a superuser; everyday use needs none.",
             )
-        if _one(cursor, "SELECT pg_catalog.to_regnamespace('pgtrickle') IS NOT NULL"):
-            raise InvalidDefinition("pg_trickle is already installed in this database", sqlstate="42710")
+        if _one(cursor, THERE):
+            raise InvalidDefinition(
+                "pg_trickle is already installed in this database",
+                sqlstate="42710",
+                hint="Remove it, or what is left of it, with pgtrickle uninstall first.",
+            )
         # As CREATE EXTENSION does: a function may use another that comes later in the script.
         cursor.execute("SET LOCAL check_function_bodies = off")
         cursor.execute("SET LOCAL search_path = pg_catalog, pg_temp")
@@ -63,15 +74,15 @@ def install(conn: Connection) -> None:
 
 
 def uninstall(conn: Connection) -> None:
-    """Remove pg_trickle; stream tables stay as ordinary tables with their rows."""
+    """Remove pg_trickle, or what a DROP SCHEMA by hand has left of it; stream tables stay as ordinary tables."""
     with conn.transaction(), conn.cursor() as cursor:
-        if not _one(cursor, "SELECT pg_catalog.to_regnamespace('pgtrickle') IS NOT NULL"):
+        if not _one(cursor, THERE):
             raise NotInstalled("pg_trickle is not installed in this database", sqlstate="42704")
         cursor.execute("SET LOCAL client_min_messages = warning")
         if _one(cursor, "SELECT EXISTS (SELECT FROM pg_catalog.pg_extension WHERE extname = 'pg_trickle')"):
             cursor.execute("DROP EXTENSION pg_trickle CASCADE")
         else:
-            cursor.execute("DROP SCHEMA pgtrickle, pgtrickle_changes CASCADE")
+            cursor.execute("DROP SCHEMA IF EXISTS pgtrickle, pgtrickle_changes CASCADE")
 
 
 def _one(cursor: psycopg.Cursor[Any], query: str) -> bool:

@@ -128,6 +128,19 @@ def _gather(statement: SelectStmt, context: Context, facts: dict[int, RelationFa
         _gather(parse_select(fact.definition), context, facts)
 
 
+def undetermined(request: CompileRequest) -> Undetermined | None:
+    """What in a query, or in a view below it, leaves its result open although no row changes; None if nothing does."""
+    texts = [request.query, *(one.definition for one in request.relations if one.definition is not None)]
+    for text in texts:
+        try:
+            _check_decided(parse_select(text))
+        except Undetermined as found:
+            return found
+        except UnsupportedQuery:
+            continue
+    return None
+
+
 def _check_decided(statement: SelectStmt) -> None:
     for message in _messages(statement):
         if isinstance(message, Node) and kind(message) == "range_table_sample":

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +62,8 @@ def up(data: Path, *, port: int | None = None, schedule: bool = True) -> State:
         before = status(data)
         if before and before.is_up:
             return before
+        if before and before.server.is_alive and port in (None, before.port):
+            return _with_new_worker(before, data, schedule=schedule)
         if before:
             _end(before)
         server = EmbeddedServer(data, port=port, attached=False)
@@ -75,8 +77,19 @@ def up(data: Path, *, port: int | None = None, schedule: bool = True) -> State:
         assert server.process is not None
         assert server.port is not None
         state = State(server.dsn(), server.port, str(data), server.process, worker, str(server.socket_directory))
-        _state_file(data).write_text(json.dumps(asdict(state)))
-        return state
+        return _noted(state, data)
+
+
+def _with_new_worker(before: State, data: Path, *, schedule: bool) -> State:
+    """The server goes on, with whoever is connected to it."""
+    server = EmbeddedServer(data, port=before.port, attached=False)
+    worker = start_worker(server, data / "worker.log", schedule=schedule)
+    return _noted(replace(before, worker=worker), data)
+
+
+def _noted(state: State, data: Path) -> State:
+    _state_file(data).write_text(json.dumps(asdict(state)))
+    return state
 
 
 def down(data: Path) -> bool:

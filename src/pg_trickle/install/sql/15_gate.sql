@@ -6,15 +6,22 @@ CREATE TABLE pgtrickle_changes.gate_actions (
 );
 COMMENT ON TABLE pgtrickle_changes.gate_actions IS 'What the gate does, and the API function whose EXECUTE privilege an action takes';
 
+-- Where triggers don't fire, a call would do nothing and say nothing.  On a view PostgreSQL knows no ENABLE ALWAYS, so the call fails.
+CREATE DOMAIN pgtrickle_changes.replication_role AS text
+    CONSTRAINT "must be origin or local: SET session_replication_role = origin" CHECK (VALUE <> 'replica');
+COMMENT ON DOMAIN pgtrickle_changes.replication_role IS 'The session_replication_role of a call: triggers must fire';
+
 CREATE VIEW pgtrickle.gate AS
 SELECT NULL::text AS action, NULL::jsonb AS args, NULL::jsonb AS result,
-       NULL::name AS caller, NULL::text AS search_path, NULL::name AS schema, NULL::name[] AS schemas
+       NULL::name AS caller, NULL::text AS search_path, NULL::name AS schema, NULL::name[] AS schemas,
+       NULL::pgtrickle_changes.replication_role AS replication_role
  WHERE false;
 ALTER VIEW pgtrickle.gate
     ALTER COLUMN caller SET DEFAULT CURRENT_USER,
     ALTER COLUMN search_path SET DEFAULT current_setting('search_path'),
     ALTER COLUMN schema SET DEFAULT current_schema(),
-    ALTER COLUMN schemas SET DEFAULT current_schemas(true);
+    ALTER COLUMN schemas SET DEFAULT current_schemas(true),
+    ALTER COLUMN replication_role SET DEFAULT current_setting('session_replication_role');
 COMMENT ON VIEW pgtrickle.gate IS 'Where the API functions hand their calls to the engine; PostgreSQL itself fills in who calls, and what names mean to him';
 
 CREATE FUNCTION pgtrickle_changes.pass_gate() RETURNS trigger

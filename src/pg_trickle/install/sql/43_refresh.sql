@@ -78,6 +78,7 @@ BEGIN
         UPDATE pgtrickle.pgt_stream_tables AS st SET fingerprint = v_fingerprint WHERE st.pgt_id = p_id;
     ELSIF v_fingerprint IS DISTINCT FROM v_table.fingerprint THEN
         v_table := pgtrickle_changes.follow_name(v_table);
+        PERFORM pgtrickle_changes.check_columns(v_table);
         -- PostgreSQL's own check of everything the query reads, views included.
         PERFORM pgtrickle_changes.check_readable(v_table.owner_oid, v_table.definition_view);
         IF pgtrickle_changes.request_hash(pgtrickle_changes.compile_request(v_table.owner_oid, v_table.definition_view, p_id,

@@ -181,7 +181,7 @@ BEGIN
     END IF;%s$q$, v_may, format('permission denied to maintain stream table "%s"', p_table.pgt_name),
         format('Role "%s", who owns it, may not read a source, or a column of it, that its query uses.', pg_get_userbyid(p_table.owner_oid)),
         pgtrickle_changes.immediate_hint(p_table),
-        format('%s OR pg_catalog.row_security_active(%s::pg_catalog.oid)', v_hidden, p_table.pgt_relid),
+        format('%s OR pg_catalog.row_security_active(%s::pg_catalog.oid)', v_hidden, p_table.pgt_relid::oid),
         format('stream table "%s" has to be made anew', p_table.pgt_name),
         format('Row-level security of a source, or of the stream table itself, shows other rows to role "%s", who owns it, than when it was made.',
                pg_get_userbyid(p_table.owner_oid)),

@@ -165,6 +165,7 @@ BEGIN
                   HINT = 'The worker''s housekeeping removes it.';
     END IF;
     PERFORM pgtrickle_changes.follow_owner(p_table);
+    PERFORM pgtrickle_changes.follow_columns(p_table);
     UPDATE pgtrickle.pgt_stream_tables AS st SET pgt_schema = n.nspname, pgt_name = c.relname
       FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
      WHERE st.pgt_id = p_table.pgt_id AND c.oid = st.pgt_relid
@@ -172,7 +173,7 @@ BEGIN
     RETURN p_table;
 END
 $$;
-COMMENT ON FUNCTION pgtrickle_changes.with_current_name IS 'The catalog row under the table''s name and owner of today; the table must be there';
+COMMENT ON FUNCTION pgtrickle_changes.with_current_name IS 'The catalog row under the names and the owner of today; the table must be there';
 
 CREATE FUNCTION pgtrickle_changes.role_oid(p_role name) RETURNS oid
     LANGUAGE plpgsql STABLE STRICT

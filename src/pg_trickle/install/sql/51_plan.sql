@@ -149,6 +149,10 @@ BEGIN
     IF (p_plan #>> '{refusal,only_full}')::boolean THEN
         RAISE WARNING 'the query of "%" has a %', v_table.pgt_name, p_plan #>> '{refusal,construct}'
             USING DETAIL = 'Every refresh computes it anew: rows may change although no source did.';
+    ELSIF jsonb_typeof(p_plan -> 'undetermined') = 'object' THEN
+        RAISE WARNING 'the query of "%" has a %', v_table.pgt_name, p_plan #>> '{undetermined,construct}'
+            USING DETAIL = format('Its rows don''t decide its result: %s', p_plan #>> '{undetermined,reason}'),
+                  HINT = p_plan #>> '{undetermined,hint}';
     END IF;
 END
 $$;
@@ -167,6 +171,7 @@ BEGIN
            downgrade_reason = pgtrickle_changes.downgrade_reason(st.refresh_mode, p_plan),
            timed = coalesce((p_plan ->> 'timed')::boolean, false),
            watched_relations = ARRAY[st.definition_view, st.pgt_relid] || v_relations,
+           column_numbers = pgtrickle_changes.column_numbers(st.pgt_relid, st.definition_view),
            watched_functions = ARRAY(SELECT (f ->> 'oid')::oid FROM jsonb_array_elements(p_request -> 'functions') AS f
                                       WHERE NOT (f ->> 'builtin')::boolean ORDER BY 1)
      WHERE st.pgt_id = p_table.pgt_id;

@@ -92,11 +92,11 @@ END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.alter_query IS 'Gives a stream table a new query';
 
-CREATE FUNCTION pgtrickle_changes.alter_columns(p_table pgtrickle.pgt_stream_tables, p_view oid) RETURNS void
+CREATE FUNCTION pgtrickle_changes.alter_columns(p_table pgtrickle.pgt_stream_tables, p_view oid, p_keep_others boolean DEFAULT false) RETURNS void
     LANGUAGE plpgsql VOLATILE
     SET search_path = pg_catalog, pg_temp
 AS $$
--- Give the table the columns of a new definition: those that stay are left alone, new ones come at the end.
+-- Give the table the columns of a definition: those that stay are left alone, new ones come at the end; others go, unless they are kept.
 DECLARE
     v_change text;
     v_table  text := format('%I.%I', p_table.pgt_schema, p_table.pgt_name);
@@ -113,7 +113,8 @@ BEGIN
         WITH
         have AS (SELECT a.* FROM pg_attribute AS a WHERE a.attrelid = p_table.pgt_relid AND a.attnum > 0 AND NOT a.attisdropped),
         want AS (SELECT c.* FROM pgtrickle_changes.table_columns(p_view) AS c)
-        SELECT format('DROP COLUMN %I', h.attname) FROM have AS h WHERE h.attname NOT IN (SELECT w.name FROM want AS w)
+        SELECT format('DROP COLUMN %I', h.attname) FROM have AS h
+         WHERE NOT p_keep_others AND h.attname NOT IN (SELECT w.name FROM want AS w)
         UNION ALL
         SELECT format('ALTER COLUMN %I TYPE %s USING NULL', w.name, w.type)
           FROM want AS w JOIN have AS h ON h.attname = w.name
@@ -126,7 +127,7 @@ BEGIN
     SELECT array_agg(a.attname::text ORDER BY a.attnum) INTO v_order
       FROM pg_attribute AS a WHERE a.attrelid = p_table.pgt_relid AND a.attnum > 0 AND NOT a.attisdropped;
     SELECT array_agg(c.name::text) INTO v_wanted FROM pgtrickle_changes.table_columns(p_view) AS c;
-    IF v_order <> v_wanted THEN
+    IF v_order <> v_wanted AND NOT p_keep_others THEN
         RAISE NOTICE 'the columns of "%" are in another order than its query''s', p_table.pgt_name
             USING DETAIL = format('The table has %s.', array_to_string(v_order, ', ')),
                   HINT = 'PostgreSQL adds columns at the end; drop and create the stream table if their order matters.';
@@ -239,6 +240,7 @@ BEGIN
         IF pgtrickle_changes.fingerprint(v_id) IS DISTINCT FROM v_table.fingerprint THEN
             BEGIN
                 v_table := pgtrickle_changes.follow_name(v_table);
+                PERFORM pgtrickle_changes.check_columns(v_table);
                 PERFORM pgtrickle_changes.check_readable(v_table.owner_oid, v_table.definition_view);
             EXCEPTION WHEN OTHERS THEN
                 -- No plan will help: the refresh says what is wrong, and leaves it in the history.

@@ -136,7 +136,8 @@ AS $$
 DECLARE
     v_longest  CONSTANT integer := 1048576;
     v_patience CONSTANT interval := '30 seconds'::interval;
-    v_until    timestamptz := clock_timestamp() + v_patience;
+    v_asked_at timestamptz := clock_timestamp();
+    v_until    timestamptz := v_asked_at + v_patience;
     v_bridge   text;
     v_id       bigint;
     v_answer   jsonb;
@@ -155,7 +156,7 @@ BEGIN
             SELECT a.answer INTO v_answer FROM pgtrickle_changes.loopback_query(v_bridge,
                 format('SELECT pgtrickle_changes.worker_bridge_answer(%s)', v_id)) AS a(answer jsonb);
             EXIT WHEN v_answer IS NOT NULL;
-            PERFORM pgtrickle_changes.demand_worker();
+            PERFORM pgtrickle_changes.demand_worker(v_asked_at);
             IF clock_timestamp() > v_until THEN
                 RAISE EXCEPTION 'the worker does not answer'
                     USING ERRCODE = 'object_not_in_prerequisite_state', DETAIL = format('A compile request has waited %s.', v_patience),
@@ -178,11 +179,32 @@ END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.request_plan IS 'The plan of a request, from the worker''s compiler';
 
-CREATE FUNCTION pgtrickle_changes.demand_worker() RETURNS void
+CREATE FUNCTION pgtrickle_changes.worker_quiet_for() RETURNS interval
+    LANGUAGE sql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT min(w.quiet_for) FROM pgtrickle_changes.worker_sessions AS w
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.worker_quiet_for IS 'For how long the worker has asked nothing of the server; NULL while it waits for an answer, or if the server doesn''t track that';
+
+CREATE FUNCTION pgtrickle_changes.demand_worker(p_asked_at timestamptz DEFAULT NULL::timestamptz) RETURNS void
     LANGUAGE plpgsql VOLATILE
     SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+    v_patience CONSTANT interval := '1.5 seconds'::interval;
+    v_quiet    interval;
 BEGIN
+    IF clock_timestamp() - p_asked_at > v_patience THEN
+        -- What a suspended machine missed doesn't count.
+        v_quiet := least(pgtrickle_changes.worker_quiet_for(), clock_timestamp() - p_asked_at);
+        IF v_quiet > v_patience THEN
+            RAISE EXCEPTION 'the pg_trickle worker hangs'
+                USING ERRCODE = 'object_not_in_prerequisite_state',
+                      DETAIL = format('It is connected, but has asked nothing for %s seconds.', round(extract(epoch FROM v_quiet), 1)),
+                      HINT = 'Continue its process, or end it and start another; the command line (pgtrickle create) works without it.';
+        END IF;
+    END IF;
     IF NOT pgtrickle_changes.worker_is_running() THEN
         RAISE EXCEPTION 'no pg_trickle worker is running'
             USING ERRCODE = 'object_not_in_prerequisite_state',
@@ -191,7 +213,7 @@ BEGIN
     END IF;
 END
 $$;
-COMMENT ON FUNCTION pgtrickle_changes.demand_worker IS 'Raises unless a worker is running';
+COMMENT ON FUNCTION pgtrickle_changes.demand_worker IS 'Raises unless a worker is running, and has shown a sign of life since something was asked of it';
 
 CREATE FUNCTION pgtrickle_changes.worker_record_failure(p_id bigint, p_started_at timestamptz, p_sqlstate text, p_message text) RETURNS void
     LANGUAGE sql VOLATILE SECURITY DEFINER

@@ -14,8 +14,15 @@ DECLARE
          CROSS JOIN LATERAL pgtrickle_changes.capture_drift(d.source_relid, v_table.owner_oid) AS c(drift)
          WHERE d.pgt_id = v_table.pgt_id AND d.captured AND c.drift IS NOT NULL ORDER BY d.source_relid);
     v_missing text[] := pgtrickle_changes.missing_states(v_table.pgt_id);
+    v_wrong   text[];
     v_verdict jsonb;
 BEGIN
+    v_table := pgtrickle_changes.with_current_name(v_table);
+    v_wrong := pgtrickle_changes.wrong_columns(v_table);
+    IF cardinality(v_wrong) > 0 THEN
+        v_found := v_found || v_wrong;
+        PERFORM pgtrickle_changes.restore_columns(v_table);
+    END IF;
     IF cardinality(v_missing) > 0 THEN
         v_found := v_found || format('missing: %s', array_to_string(v_missing, ', '));
         PERFORM pgtrickle_changes.reinstall_plan(v_table.pgt_id);
@@ -46,6 +53,21 @@ AS $$
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.missing_states IS 'The state and delta tables that a plan needs and that aren''t there';
 
+CREATE FUNCTION pgtrickle_changes.restore_columns(p_table pgtrickle.pgt_stream_tables) RETURNS void
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- The columns that the query needs, of its types; the next refresh fills them.  What somebody has added stays.
+DECLARE
+    v_forced boolean := pgtrickle_changes.lift_row_security(p_table);
+BEGIN
+    PERFORM pgtrickle_changes.alter_columns(p_table, p_table.definition_view, true);
+    PERFORM pgtrickle_changes.restore_row_security(p_table, v_forced);
+    PERFORM pgtrickle_changes.reinstall_plan(p_table.pgt_id);
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.restore_columns IS 'Gives a stream table back the columns of its query';
+
 CREATE FUNCTION pgtrickle_changes.reinstall_plan(p_id bigint) RETURNS void
     LANGUAGE plpgsql VOLATILE
     SET search_path = pg_catalog, pg_temp
@@ -56,7 +78,7 @@ DECLARE
 BEGIN
     PERFORM pgtrickle_changes.install_plan(p_id, v_plan, pgtrickle_changes.compile_request(
         v_table.owner_oid, v_table.definition_view, p_id, v_table.pgt_schema, v_table.pgt_name));
-    UPDATE pgtrickle.pgt_stream_tables AS st SET needs_reinit = true, reinit_reason = 'its state tables were made anew' WHERE st.pgt_id = p_id;
+    UPDATE pgtrickle.pgt_stream_tables AS st SET needs_reinit = true, reinit_reason = 'what its plan rests on was made anew' WHERE st.pgt_id = p_id;
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.reinstall_plan IS 'Make anew all that the plan rests on, empty; the next refresh fills it';

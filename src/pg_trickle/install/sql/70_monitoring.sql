@@ -45,7 +45,9 @@ CREATE POLICY readers ON pgtrickle.pgt_refresh_history FOR SELECT
 
 CREATE VIEW pgtrickle_changes.worker_sessions AS
     -- Who holds the worker's lock.  Anybody may take an advisory lock; a worker's role may also do a worker's work.
-    SELECT l.pid, a.usename AS role, coalesce(has_function_privilege(a.usesysid, p.oid, 'EXECUTE'), false) AS is_worker
+    SELECT l.pid, a.usename AS role, coalesce(has_function_privilege(a.usesysid, p.oid, 'EXECUTE'), false) AS is_worker,
+           -- It asks every half second at least, whatever its other connections do.  What sessions do is shown to pg_monitor only.
+           CASE WHEN a.state = 'idle' THEN clock_timestamp() - a.state_change END AS quiet_for
       FROM pg_locks AS l
       JOIN pg_database AS d ON d.oid = l.database AND d.datname = current_database()
       JOIN pg_proc AS p ON p.proname = 'worker_poll' AND p.pronamespace = 'pgtrickle_changes'::regnamespace

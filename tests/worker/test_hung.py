@@ -1,0 +1,68 @@
+"""A worker that is there but does nothing is noticed by whoever waits for it; one that is busy isn't taken for one."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+
+import psycopg
+import pytest
+
+from pg_trickle.testing.process import wait_until
+
+WORKER_ROLE = "pgtrickle_worker"
+
+
+@pytest.fixture
+def process(database):
+    """A worker of its own process, that can be stopped."""
+    command = [sys.executable, "-m", "pg_trickle.cli.main", "worker", "--dsn", database.dsn_of(WORKER_ROLE)]
+    made = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    yield made
+    made.send_signal(signal.SIGCONT)
+    made.terminate()
+    made.wait()
+
+
+def running(db):
+    return db.execute("SELECT pgtrickle_changes.worker_is_running()").fetchone() == (True,)
+
+
+def test_a_hung_worker_is_an_error_within_two_seconds(db, process):
+    db.execute("CREATE TABLE t (a int)")
+    assert wait_until(lambda: running(db), 20)
+    db.execute("SELECT pgtrickle.create_stream_table('one', 'SELECT a FROM t')")
+    process.send_signal(signal.SIGSTOP)
+    began = time.monotonic()
+    with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="hangs") as caught:
+        db.execute("SELECT pgtrickle.create_stream_table('two', 'SELECT a FROM t')")
+    assert time.monotonic() - began < 2
+    assert "Continue its process" in str(caught.value.diag.message_hint)
+    detail = "SELECT severity, detail FROM pgtrickle.health_check() WHERE check_name = 'worker_running'"
+    assert wait_until(lambda: db.execute(detail).fetchone()[0] == "ERROR", 5)
+    assert "hangs" in db.execute(detail).fetchone()[1]
+    process.send_signal(signal.SIGCONT)
+    assert wait_until(lambda: db.execute(detail).fetchone()[0] == "OK", 5)
+    db.execute("SELECT pgtrickle.create_stream_table('two', 'SELECT a FROM t')")
+
+
+def test_a_worker_in_a_long_refresh_still_answers(db, database, process):
+    db.execute("CREATE TABLE t (a int); INSERT INTO t VALUES (1)")
+    assert wait_until(lambda: running(db), 20)
+    query = "SELECT a, pg_sleep(4)::text AS slept FROM t"
+    db.execute(
+        "SELECT pgtrickle.create_stream_table('slow', %s, refresh_mode => 'FULL', initialize => false)", (query,)
+    )
+    waiting = "SELECT FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND usename = %s"
+    assert wait_until(lambda: db.execute(waiting, (WORKER_ROLE,)).rowcount == 1, 10)
+    assert wait_until(lambda: db.execute(waiting, (WORKER_ROLE,)).rowcount == 0 or _asked(db) < 1, 3)
+    db.execute("SELECT pgtrickle.create_stream_table('two', 'SELECT a FROM t')")
+    health = db.execute("SELECT severity FROM pgtrickle.health_check() WHERE check_name = 'worker_running'")
+    assert health.fetchone() == ("OK",)
+
+
+def _asked(db):
+    (quiet,) = db.execute("SELECT extract(epoch FROM pgtrickle_changes.worker_quiet_for())").fetchone()
+    return 0 if quiet is None else quiet
