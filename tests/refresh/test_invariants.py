@@ -7,10 +7,11 @@ from typing import Any
 
 import psycopg
 import pytest
-from hypothesis import Phase, assume, given, settings
+from hypothesis import assume, given, settings
 
 import pg_trickle
 from tests.refresh.workload.cases import Case, Commit, cases, script
+from tests.refresh.workload.randomness import afresh
 from tests.refresh.workload.runner import NoQuery, Runner
 from tests.refresh.workload.shrink import shrunk
 from tests.refresh.workload.tables import Table
@@ -113,7 +114,7 @@ HOW = {
 
 
 @pytest.mark.parametrize("how", HOW.values(), ids=HOW)
-@settings(max_examples=FEW, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+@afresh(FEW)
 @given(case=cases())
 def test_what_holds_between_refreshes(sessions, how: Callable[[Batches], None], case: Case):
     trouble = _trouble(sessions, case, how)

@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 import psycopg
 import pytest
-from hypothesis import Phase, assume, event, given, settings
+from hypothesis import assume, event, given, settings
 
-from tests.refresh.workload.cases import Case, cases, script
+from tests.conftest import Database
+from tests.refresh.workload.cases import Case, cases, pairs, script
+from tests.refresh.workload.queries import OPERATORS
+from tests.refresh.workload.randomness import afresh
 from tests.refresh.workload.runner import NoQuery, Runner
 from tests.refresh.workload.shrink import shrunk
-from tests.refresh.workload.types import PREPARATION
+from tests.refresh.workload.types import CITEXT, FOLDED, FOLDING, INT, PREPARATION, TEXT
 
 Connection = psycopg.Connection[tuple[Any, ...]]
+Sessions = tuple[Connection, Connection]
+Chain = tuple[str, ...]
 pytestmark = [pytest.mark.property, pytest.mark.slow]
 
 
-@pytest.fixture
-def sessions(database) -> tuple[Connection, Connection]:
+# Values that are equal by their collation alone are a server's own matter, and so have a share of the examples.
+FEW = max(10, settings().max_examples // 8)
+COLLATED = (INT, TEXT, FOLDED, FOLDED, CITEXT)
+
+
+def _sessions(database: Database) -> Sessions:
     """Two sessions, in which nobody waits long for the other."""
     one, other = database.connect(), database.connect()
     for statement in PREPARATION:
@@ -29,22 +39,46 @@ def sessions(database) -> tuple[Connection, Connection]:
     return one, other
 
 
-# Hypothesis finds cases; what makes one small is ours, because it knows what a step is.
-@settings(phases=[Phase.explicit, Phase.reuse, Phase.generate])
-@given(case=cases())
-def test_stream_tables_equal_their_queries(sessions, case: Case):
+def test_stream_tables_equal_their_queries(database, major):
+    sessions, visited = _sessions(database), Counter[Chain]()
+
+    @afresh()
+    @given(case=cases(moving=True, major=major))
+    def each(case: Case) -> None:
+        visited.update(judged(sessions, case))
+
+    each()
+    total = len(OPERATORS) ** 2
+    print(f"{len(visited)} pairs of operators, one on another, were visited ({total} can be):", visited.most_common())
+    assert len(visited) > min(settings().max_examples, total) / 2
+
+
+@pytest.mark.versions(icu=True)
+def test_stream_tables_equal_their_queries_where_a_collation_makes_texts_equal(database, major):
+    sessions = _sessions(database)
+    for statement in FOLDING:
+        sessions[0].execute(statement)
+
+    @afresh(FEW)
+    @given(case=cases(COLLATED, moving=True, major=major))
+    def each(case: Case) -> None:
+        judged(sessions, case)
+
+    each()
+
+
+def judged(sessions: Sessions, case: Case) -> set[Chain]:
+    """The operators that stood on one another in a case that went well; a small one that didn't, if it didn't."""
     trouble = carried_out(sessions, case, event)
     if trouble is None:
-        return
+        return pairs(case)
     assume(not isinstance(trouble, NoQuery))
     small = shrunk(case, lambda other: _kind(carried_out(sessions, other)) == _kind(trouble))
     final = carried_out(sessions, small)
     raise AssertionError(f"{final}\n\n{script(small)}\n") from final
 
 
-def carried_out(
-    sessions: tuple[Connection, Connection], case: Case, tell: Callable[[str], object] = len
-) -> Exception | None:
+def carried_out(sessions: Sessions, case: Case, tell: Callable[[str], object] = len) -> Exception | None:
     """What went wrong with a case, if anything did."""
     runner = Runner(*sessions, case)
     try:

@@ -7,9 +7,10 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from tests.refresh.workload.queries import Query, queries
+from tests.refresh.workload.queries import paths, queries
 from tests.refresh.workload.tables import Relation, Table, inserts, tables, values, writes
-from tests.refresh.workload.types import TYPES, Type
+from tests.refresh.workload.types import JSON_TABLE_SINCE, TYPES, Type
+from tests.refresh.workload.values import Query, chains
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,23 @@ class Close:
     outcome: str
 
 
+@dataclass(frozen=True)
+class View:
+    """A view, or a materialized one."""
+
+    name: str
+    query: Query
+    materialized: bool = False
+
+    @property
+    def relation(self) -> Relation:
+        return Relation(self.name, self.query.columns)
+
+    @property
+    def definition(self) -> str:
+        return f"CREATE {'MATERIALIZED ' if self.materialized else ''}VIEW {self.name} AS {self.query.sql}"
+
+
 Step = Commit | Refresh | Open | Close
 
 
@@ -54,10 +72,16 @@ class Case:
     """What to make, and what to do then."""
 
     tables: tuple[Table, ...]
-    views: tuple[tuple[str, Query], ...]
+    views: tuple[View, ...]
     streams: tuple[tuple[str, Query], ...]
     first: tuple[str, ...]
     steps: tuple[Step, ...]
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether a stream table may change by itself."""
+        queries = [*(one.query for one in self.views), *(query for _, query in self.streams)]
+        return any("now()" in one.sql or "CURRENT_TIMESTAMP" in one.sql for one in queries)
 
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
         """As Hypothesis is to show it: SQL to run."""
@@ -68,14 +92,20 @@ class Case:
 def script(case: Case) -> str:
     """The case as SQL to run by hand; the second session's statements begin with "--2"."""
     lines = [one.definition for one in case.tables]
-    lines += [f"CREATE VIEW {name} AS {query.sql}" for name, query in case.views]
     lines += list(case.first)
+    lines += [one.definition for one in case.views]
     lines += [
         f"SELECT pgtrickle.create_stream_table('{name}', $q${query.sql}$q$, NULL)" for name, query in case.streams
     ]
     for step in case.steps:
         lines += _lines(step)
     return ";\n".join(lines) + ";"
+
+
+def pairs(case: Case) -> set[tuple[str, ...]]:
+    """The operators that stand on one another in its queries."""
+    queries = [*(one.query for one in case.views), *(query for _, query in case.streams)]
+    return {pair for one in queries for pair in chains(one.built, 2)}
 
 
 def _lines(step: Step) -> list[str]:
@@ -95,29 +125,38 @@ def _lines(step: Step) -> list[str]:
 
 
 @st.composite
-def cases(draw: st.DrawFn, types: tuple[Type, ...] = TYPES) -> Case:
-    """Two or three tables, perhaps a view, up to three stream tables, and a few batches."""
-    made = tuple(draw(tables(name, types)) for name in draw(st.sampled_from([("r", "s"), ("r",), ("r", "s", "t")])))
+def cases(draw: st.DrawFn, types: tuple[Type, ...] = TYPES, moving: bool = False, major: int = 18) -> Case:
+    """Two or three tables, perhaps views, up to three stream tables, and a few batches.
+
+    ``moving``: also what differs from its query until it is refreshed though no table was written to: conditions on
+    the time, materialized views.
+    """
+    path = draw(paths)
+    names = draw(st.sampled_from([("r", "s"), ("r",), ("r", "s", "t")]))
+    at = moving and "timed" in path
+    made = tuple(draw(tables(name, types, at and name == "r")) for name in names)
     first = tuple(draw(inserts(one)) for one in made)
+    has_json_table = major >= JSON_TABLE_SINCE
     relations: tuple[Relation, ...] = made
-    views = []
-    if draw(st.integers(0, 3)) == 0:
-        query = draw(queries(relations, 1))
-        views.append(("v", query))
-        relations += (Relation("v", query.columns),)
+    views: list[View] = []
+    for name in draw(st.sampled_from([(), (), (), ("v",), ("v", "v2"), ("mv",) if moving else ("v",)])):
+        below = (views[-1].relation,) if views else relations
+        query = draw(queries(below, draw(paths)[: 1 if views else 2], has_json_table))
+        views.append(View(name, query, name == "mv"))
+        relations += (views[-1].relation,)
     streams: list[tuple[str, Query]] = []
-    for number in range(draw(st.sampled_from([1, 1, 2, 3]))):
-        name = f"st{number + 1}"
+    for number in range(draw(st.sampled_from([1, 1, 1, 2, 3]))):
         # What stands on another stream table had better read it.
         below = relations if not streams else (Relation(streams[-1][0], streams[-1][1].columns), *relations[:1])
-        query = draw(queries(below, 2 if not streams else 1))
-        streams.append((name, query))
-    return Case(made, tuple(views), tuple(streams), first, tuple(draw(_steps(made, [name for name, _ in streams]))))
+        query = draw(queries(below, draw(paths)[:2] if streams else path, has_json_table))
+        streams.append((f"st{number + 1}", query))
+    steps = draw(_steps(made, [name for name, _ in streams], [one.name for one in views if one.materialized]))
+    return Case(made, tuple(views), tuple(streams), first, tuple(steps))
 
 
 @st.composite
-def _steps(draw: st.DrawFn, made: tuple[Table, ...], streams: list[str]) -> list[Step]:
-    some = st.one_of([writes(one) for one in made])
+def _steps(draw: st.DrawFn, made: tuple[Table, ...], streams: list[str], stored: list[str]) -> list[Step]:
+    some = st.one_of([*(writes(one) for one in made), *(st.just(f"REFRESH MATERIALIZED VIEW {one}") for one in stored)])
     batch = st.lists(some, min_size=1, max_size=4).map(tuple)
     steps: list[Step] = []
     is_open = False

@@ -24,7 +24,7 @@ _ROWS = ("", " ROWS BETWEEN 1 PRECEDING AND 1 FOLLOWING", f" ROWS {_UNBOUNDED} E
 
 
 def _letters(values: list[Value]) -> str:
-    return ", ".join(f"({one.sql})::text" for one in values)
+    return ", ".join(one.type.text(one.sql) for one in values)
 
 
 @st.composite
@@ -70,18 +70,23 @@ def first(draw: st.DrawFn, shown: list[Value], values: list[Value]) -> Parts:
     direction = draw(st.sampled_from(["", " DESC", " NULLS FIRST", " DESC NULLS LAST"]))
     order = f"{_letters([*hidden, *shown])}{direction}"
     limit = f" LIMIT {draw(st.integers(0, 4))}"
-    keys = [one for one in values if one.type.comparable]
-    how = draw(st.sampled_from(["limit", "limit", "offset", "ties", "rest", "on", "on"]))
-    if how == "on" and keys:
-        key = draw(st.sampled_from(keys)).sql
-        some = draw(st.sampled_from(["", limit]))
-        return f"DISTINCT ON ({key}) ", shown, f" ORDER BY {key}{direction}, {order}{some}"
-    match how:
+    match draw(st.sampled_from(["limit", "limit", "offset", "ties", "rest"])):
         case "offset":
             return "", shown, f" ORDER BY {order}{limit} OFFSET {draw(st.integers(0, 2))}"
         case "ties":
-            return "", shown, f" ORDER BY ({shown[0].sql})::text{direction} FETCH FIRST 2 ROWS WITH TIES"
+            return "", shown, f" ORDER BY {shown[0].type.text(shown[0].sql)}{direction} FETCH FIRST 2 ROWS WITH TIES"
         case "rest":
             return "", shown, f" ORDER BY {order} OFFSET 2"
         case _:
             return "", shown, f" ORDER BY {order}{limit}"
+
+
+@st.composite
+def distinct_on(draw: st.DrawFn, shown: list[Value], values: list[Value]) -> Parts:
+    """The first row of each key."""
+    hidden = [draw(st.sampled_from(values))] if draw(st.integers(0, 2)) == 0 else []
+    direction = draw(st.sampled_from(["", " DESC", " NULLS FIRST", " DESC NULLS LAST"]))
+    key = draw(st.sampled_from([one for one in values if one.type.comparable])).sql
+    some = draw(st.sampled_from(["", "", f" LIMIT {draw(st.integers(0, 4))}"]))
+    order = f"{key}{direction}, {_letters([*hidden, *shown])}{direction}"
+    return f"DISTINCT ON ({key}) ", shown, f" ORDER BY {order}{some}"

@@ -61,28 +61,38 @@ def _inners(draw: st.DrawFn, outer: str, relations: tuple[Relation, ...]) -> Inn
 
 
 @st.composite
-def conditions(draw: st.DrawFn, columns: list[str], relations: tuple[Relation, ...]) -> str:
-    """A condition on integer columns, given as SQL, that a subquery over one of the relations decides."""
+def conditions(draw: st.DrawFn, columns: list[str], relations: tuple[Relation, ...], kind: str = "") -> str:
+    """A condition on integer columns, given as SQL, that a subquery over one of the relations decides.
+
+    ``kind``: exists, not exists or compared with subquery; else any of them.
+    """
     outer, second = draw(st.sampled_from(columns)), draw(st.sampled_from(columns))
     inner = draw(_inners(outer, relations))
     operator = draw(st.sampled_from(["=", "<>", "<", ">="]))
-    choices = [
-        f"EXISTS (SELECT 1 FROM {inner.text})",
-        f"NOT EXISTS (SELECT 1 FROM {inner.text})",
-        f"EXISTS (SELECT {inner.one} FROM {inner.text} GROUP BY {inner.one} HAVING count(*) > 1)",
-        f"{second} IN (SELECT {inner.one} FROM {inner.text})",
-        f"{second} NOT IN (SELECT {inner.one} FROM {inner.text})",
-        f"{second} IN (SELECT DISTINCT {inner.one} FROM {inner.text} UNION ALL SELECT {inner.other} FROM {inner.text})",
-        f"({second}, {outer}) IN (SELECT {inner.one}, {inner.other} FROM {inner.text})",
-        f"({second}, {outer}) NOT IN (SELECT {inner.one}, {inner.other} FROM {inner.text})",
-        f"{second} {operator} ANY (SELECT {inner.one} FROM {inner.text})",
-        f"{second} {operator} ALL (SELECT {inner.one} FROM {inner.text})",
-        f"NOT {second} {operator} ALL (SELECT {inner.one} FROM {inner.text})",
-        f"{second} {operator} (SELECT max({inner.one}) FROM {inner.text})",
-        f"(SELECT count(*) FROM {inner.text}) {operator} {second}",
-        f"(SELECT sum({inner.one}) FROM {inner.text} HAVING count(*) > 1) IS NULL",
-    ]
-    chosen = draw(st.sampled_from(choices))
+    choices = {
+        "exists": [
+            f"EXISTS (SELECT 1 FROM {inner.text})",
+            f"EXISTS (SELECT {inner.one} FROM {inner.text} GROUP BY {inner.one} HAVING count(*) > 1)",
+            f"{second} IN (SELECT {inner.one} FROM {inner.text})",
+            f"{second} IN (SELECT DISTINCT {inner.one} FROM {inner.text}"
+            f" UNION ALL SELECT {inner.other} FROM {inner.text})",
+            f"({second}, {outer}) IN (SELECT {inner.one}, {inner.other} FROM {inner.text})",
+        ],
+        "not exists": [
+            f"NOT EXISTS (SELECT 1 FROM {inner.text})",
+            f"{second} NOT IN (SELECT {inner.one} FROM {inner.text})",
+            f"({second}, {outer}) NOT IN (SELECT {inner.one}, {inner.other} FROM {inner.text})",
+        ],
+        "compared with subquery": [
+            f"{second} {operator} ANY (SELECT {inner.one} FROM {inner.text})",
+            f"{second} {operator} ALL (SELECT {inner.one} FROM {inner.text})",
+            f"NOT {second} {operator} ALL (SELECT {inner.one} FROM {inner.text})",
+            f"{second} {operator} (SELECT max({inner.one}) FROM {inner.text})",
+            f"(SELECT count(*) FROM {inner.text}) {operator} {second}",
+            f"(SELECT sum({inner.one}) FROM {inner.text} HAVING count(*) > 1) IS NULL",
+        ],
+    }
+    chosen = draw(st.sampled_from(choices.get(kind) or [one for some in choices.values() for one in some]))
     if draw(st.integers(0, 4)) == 0:
         return f"({chosen} OR {second} = 1)"
     return chosen

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from hypothesis import strategies as st
 
-from tests.refresh.workload.types import INT, TYPES, Type
+from tests.refresh.workload.types import INT, MOMENT, TYPES, Type
 
 
 def quoted(name: str) -> str:
@@ -89,8 +89,8 @@ NAMES = ("a", "b", "Name", "w", "xid", "seq", "select", 'we"ird', "__pgt_w", "n"
 
 
 @st.composite
-def tables(draw: st.DrawFn, name: str, types: tuple[Type, ...] = TYPES) -> Table:
-    """A table with an int column k and up to three others, perhaps with an id."""
+def tables(draw: st.DrawFn, name: str, types: tuple[Type, ...] = TYPES, moving: bool = False) -> Table:
+    """A table with an int column k and up to three others, perhaps with an id, and with one of the time."""
     key = draw(st.sampled_from(["id", "id", None, None, "k"]))
     others = draw(
         st.lists(
@@ -103,6 +103,7 @@ def tables(draw: st.DrawFn, name: str, types: tuple[Type, ...] = TYPES) -> Table
     columns = [Column("k", INT), *(Column(column, of) for column, of in others)]
     if key == "id":
         columns.insert(0, Column("id", INT))
+    columns += [Column("at", MOMENT)] if moving else []
     not_null = draw(st.sets(st.sampled_from([one.name for one in columns]), max_size=2))
     shape = draw(st.sampled_from(["plain", "plain", "plain", "partitioned", "inherited"]))
     return Table(name, tuple(columns), key, frozenset(not_null), shape)

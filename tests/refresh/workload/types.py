@@ -20,9 +20,21 @@ class Type:
     comparable: bool = True
     # Sums whose order doesn't matter, to the last digit.
     summable: bool = False
+    # A value is a distance from the moment at which it is written: what is compared with now() passes during a case.
+    moves: bool = False
 
     def literal(self, value: str) -> str:
+        if self.moves:
+            return f"clock_timestamp() + interval '{value}'"
         return f"'{value.replace(chr(39), chr(39) * 2)}'::{self.name}"
+
+    def text(self, expression: str) -> str:
+        """An expression of the type as a text that tells all values apart."""
+        return f'({expression})::text COLLATE "C"' if self.is_collated else f"({expression})::text"
+
+    @property
+    def is_collated(self) -> bool:
+        return "COLLATE" in self.name
 
 
 INT = Type("int", ("0", "1", "2", "3", "-1"), number=True, exact=True, summable=True)
@@ -47,6 +59,9 @@ BPCHAR = Type("char(3)", ("a", "ab", "", "b"))
 ENUM = Type("public.mood", ("sad", "ok", "happy"))
 DOMAIN = Type("public.small", ("0", "1", "2"))
 CITEXT = Type("public.citext", ("a", "A", "b"), loose=True)
+# Equal by a collation of ICU's, which not every build of PostgreSQL has.
+FOLDED = Type("text COLLATE public.folded", ("a", "A", "b"), loose=True)
+MOMENT = Type("timestamptz", ("-1 hour", "-20 ms", "15 ms", "40 ms", "120 ms", "1 hour"), moves=True)
 
 TYPES = (
     INT, BIGINT, NUMERIC, MONEY, FLOAT, TEXT, BOOL, DATE,
@@ -55,8 +70,10 @@ TYPES = (
 NUMBER = Type("numeric", (), number=True, exact=True, summable=True)
 COUNT = replace(BIGINT, values=("0", "1", "2", "3"))
 
+JSON_TABLE_SINCE = 17
 PREPARATION = (
     "CREATE TYPE public.mood AS ENUM ('sad', 'ok', 'happy')",
     "CREATE DOMAIN public.small AS int CHECK (VALUE < 100)",
     "CREATE EXTENSION citext SCHEMA public",
 )
+FOLDING = ("CREATE COLLATION public.folded (provider = icu, locale = 'und-u-ks-level2', deterministic = false)",)
