@@ -1,11 +1,11 @@
-"""The plan told to people: a tree of operators, each with the rule that maintains it."""
+"""The plan told to people: a tree of operators, each with the rule that maintains it and what that costs."""
 
 from __future__ import annotations
 
 import re
 from typing import Any
 
-from pg_trickle import explain_recomputed
+from pg_trickle import explain_cost, explain_recomputed
 from pg_trickle.algebra.aggregate import Aggregate, Call, Touched
 from pg_trickle.algebra.join import Join
 from pg_trickle.algebra.lateral import ITEM, ROW, Lateral
@@ -57,7 +57,13 @@ def _policies(request: CompileRequest) -> list[str]:
 
 def recomputing(refusal: UnsupportedQuery, undetermined: UnsupportedQuery | None) -> dict[str, Any]:
     """One line: the query is run again and compared; and whether its rows decide what comes out."""
-    line = {"depth": 0, "operator": "Query", "detail": refusal.construct, "rule": "recomputed and diffed"}
+    line = {
+        "depth": 0,
+        "operator": "Query",
+        "detail": refusal.construct,
+        "rule": "recomputed and diffed",
+        "cost": explain_cost.WHOLE_QUERY,
+    }
     notes = [f"{refusal.message}: {refusal.reason}"]
     if undetermined is not None:
         notes.append(f"its rows don't decide its result ({undetermined.construct}): a refresh may show others")
@@ -75,7 +81,8 @@ def _walk(plan: Plan, depth: int, stages: dict[str, AnyStage], lines: list[Line]
         _walk(plan.input, depth, stages, lines)
         return
     name, detail, rule = _described(plan)
-    lines.append({"depth": depth, "operator": name, "detail": shown(detail), "rule": rule})
+    cost = explain_cost.cost(plan)
+    lines.append({"depth": depth, "operator": name, "detail": shown(detail), "rule": rule, "cost": cost})
     for below in inputs(plan):
         _walk(below, depth + 1, stages, lines)
 
@@ -92,7 +99,7 @@ def shown(text: str) -> str:
 
 def _stage(stage: AnyStage, depth: int, stages: dict[str, AnyStage], lines: list[Line]) -> None:
     if isinstance(stage, Recomputed):
-        lines.append({"depth": depth, **explain_recomputed.line(stage, shown)})
+        lines.append({"depth": depth, **explain_recomputed.line(stage, shown), "cost": explain_cost.of_rows(stage)})
         for below in inputs(stage.operator):
             _walk(below, depth + 1, stages, lines)
         return
@@ -102,9 +109,16 @@ def _stage(stage: AnyStage, depth: int, stages: dict[str, AnyStage], lines: list
     grouped = ", ".join(keys.get(key, key) for key in aggregate.keys)
     detail = shown(f"by {grouped}" if grouped else "of all rows") + f", state {stage.state.name}"
     rule = "a row while its count is above 0" if name == "Distinct" else "stored counters, only touched groups"
-    lines.append({"depth": depth, "operator": name, "detail": detail, "rule": rule})
+    cost = explain_cost.of_counters(stage)
+    lines.append({"depth": depth, "operator": name, "detail": detail, "rule": rule, "cost": cost})
     lines.extend(
-        {"depth": depth + 1, "operator": "Call", "detail": shown(_call(call, keys)), "rule": call.rule.value}
+        {
+            "depth": depth + 1,
+            "operator": "Call",
+            "detail": shown(_call(call, keys)),
+            "rule": call.rule.value,
+            "cost": explain_cost.of_call(call),
+        }
         for call in aggregate.calls
     )
     below = aggregate.input

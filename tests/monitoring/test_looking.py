@@ -175,9 +175,34 @@ def test_the_explanation(shop, rows):
     told = json.loads(document)
     assert (told["configured_mode"], told["effective_mode"], told["reason"]) == ("AUTO", "DIFFERENTIAL", None)
     assert told["key"] == ["tenant_id", "customer_id"]
-    assert {"operator", "detail", "rule", "depth"} == set(told["tree"][0])
+    assert {"operator", "detail", "rule", "cost", "depth"} == set(told["tree"][0])
     with pytest.raises(psycopg.errors.InvalidParameterValue):
         rows(shop.superuser, "SELECT pgtrickle.explain_stream_table('order_summary', 'xml')")
+
+
+def test_the_explanation_tells_what_it_costs(shop, rows):
+    """Each operator by its rule, with the size of what it reads; the whole as it was measured."""
+    shop.superuser.execute("INSERT INTO orders SELECT g, 1, g, 5 FROM generate_series(1000, 1199) AS g; ANALYZE orders")
+    shop.create("top", "SELECT id, amount FROM orders ORDER BY amount DESC, id LIMIT 3", schedule=None)
+    shop.superuser.execute("UPDATE orders SET amount = amount + 1 WHERE id = 1000")
+    pg_trickle.refresh_stream_table(shop.superuser, "top")
+    ((document,),) = rows(shop.superuser, "SELECT pgtrickle.explain_stream_table('top', 'json')")
+    told = json.loads(document)
+    assert [(one["operator"], one["cost"]) for one in told["tree"]] == [
+        ("Top", "|Δ| and the stored rows; all rows below, sorted, when a stored one went"),
+        ("Scan", "|Δ| rows of its change buffer"),
+    ]
+    (source,) = told["sources"]
+    assert source["relation"] == "public.orders"
+    assert source["rows"] > 200
+    measured = {one["mode"]: one for one in told["measured"]}
+    assert measured["DIFFERENTIAL"]["refreshes"] == 1
+    assert measured["DIFFERENTIAL"]["rows_in"] == 2
+    assert measured["DIFFERENTIAL"]["ms"] > 0
+    ((text,),) = rows(shop.superuser, "SELECT pgtrickle.explain_stream_table('top')")
+    assert "]  costs |Δ| rows of its change buffer" in text
+    assert f"reads public.orders (about {source['rows']} rows)" in text
+    assert "measured, 1 of the last refreshes DIFFERENTIAL: " in text
 
 
 def test_the_explanation_of_a_recomputed_query_says_why(shop, rows):
@@ -194,6 +219,10 @@ def test_an_index_is_wished_for_until_it_is_there(shop, rows):
     shop.superuser.execute("CREATE TABLE tenants (id int PRIMARY KEY, name text)")
     shop.superuser.execute("GRANT SELECT ON tenants TO st_author")
     shop.create("named", "SELECT o.id, t.name FROM orders o JOIN tenants t ON t.id = o.tenant_id", schedule=None)
+    shop.superuser.execute("INSERT INTO orders SELECT g, 1, g, 5 FROM generate_series(1000, 1199) AS g; ANALYZE orders")
+    ((text,),) = rows(shop.superuser, "SELECT pgtrickle.explain_stream_table('named')")
+    assert "would like an index on public.orders (tenant_id)" in text
+    assert "without it a look-up reads about 2" in text
     query = "SELECT pgtrickle.explain_stream_table('named', 'json')::jsonb -> 'indexes'"
     ((wanted,),) = rows(shop.superuser, query)
     assert [(one["relation"], one["columns"]) for one in wanted] == [("public.orders", ["tenant_id"])]

@@ -100,7 +100,8 @@ def _with(draw: st.DrawFn, inside: Query, relations: tuple[Relation, ...], json_
             queries((common,), (draw(st.sampled_from(["join", "left join", "union all", "except"])),), json_table)
         )
     else:
-        outside = draw(queries((common, *relations), ("plain",), json_table))
+        others = tuple(one for one in relations if one.name != name)
+        outside = draw(queries((common, *others), ("plain",), json_table))
     built = Built("with", (inside.built,))
     return Query(f"WITH {quoted(name)} AS {how}({inside.sql}) {outside.sql}", outside.columns, built)
 

@@ -96,13 +96,26 @@ BEGIN
         'tree', coalesce(v_plan -> 'explain' -> 'tree', '[]'),
         'stages', coalesce((SELECT jsonb_agg(jsonb_build_object('table', s.item ->> 'name', 'key', s.item -> 'key', 'columns', s.item -> 'columns') ORDER BY s.place)
                               FROM jsonb_array_elements(v_plan -> 'states') WITH ORDINALITY AS s(item, place)), '[]'),
-        'indexes', coalesce((SELECT jsonb_agg(jsonb_build_object('relation', s.source_table, 'columns', x.item -> 'columns', 'why', x.item ->> 'why') ORDER BY x.place)
+        'indexes', coalesce((SELECT jsonb_agg(jsonb_build_object('relation', s.source_table, 'columns', x.item -> 'columns', 'why', x.item ->> 'why',
+                                                                'rows', nullif(greatest(c.reltuples, 0), 0)::bigint) ORDER BY x.place)
                                FROM jsonb_array_elements(v_plan -> 'indexes') WITH ORDINALITY AS x(item, place)
                                JOIN pgtrickle.visible_sources AS s ON s.pgt_id = v_table.pgt_id AND s.source_relid::text = x.item ->> 'relation'
+                               JOIN pg_class AS c ON c.oid = s.source_relid
                               -- An index that begins with the column will do.
                               WHERE NOT EXISTS (SELECT FROM pg_index AS i JOIN pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
                                                  WHERE i.indrelid = s.source_relid AND i.indisvalid AND i.indpred IS NULL
                                                    AND a.attname = x.item -> 'columns' ->> 0)), '[]'),
+        -- As the planner has it; of what was never analyzed it knows nothing.
+        'sources', coalesce((SELECT jsonb_agg(jsonb_build_object('relation', s.source_table, 'rows', nullif(greatest(c.reltuples, 0), 0)::bigint) ORDER BY s.source_table)
+                               FROM pgtrickle.visible_sources AS s JOIN pg_class AS c ON c.oid = s.source_relid WHERE s.pgt_id = v_table.pgt_id), '[]'),
+        'measured', coalesce((SELECT jsonb_agg(to_jsonb(m) ORDER BY m.mode)
+                                FROM (SELECT r.refresh_mode AS mode, count(*) AS refreshes, round(avg(r.rows_in))::bigint AS rows_in,
+                                             round(avg(r.rows_out))::bigint AS rows_out,
+                                             round(1000 * percentile_cont(0.5) WITHIN GROUP (ORDER BY extract(epoch FROM r.finished_at - r.started_at))::numeric, 1) AS ms
+                                        FROM (SELECT h.* FROM pgtrickle.pgt_refresh_history AS h
+                                               WHERE h.pgt_id = v_table.pgt_id AND h.success AND h.skipped_reason IS NULL
+                                               ORDER BY h.started_at DESC LIMIT 100) AS r
+                                       GROUP BY r.refresh_mode) AS m), '[]'),
         'notes', coalesce(v_plan -> 'explain' -> 'notes', '[]'));
     IF explain_stream_table.format = 'json' THEN
         RETURN jsonb_pretty(v_doc);
@@ -116,22 +129,28 @@ BEGIN
              ELSE '  written by content: its rows have no key' END,
         (SELECT string_agg(repeat('  ', 1 + CASE WHEN t.item ->> 'depth' ~ '^[0-9]{1,2}$' THEN (t.item ->> 'depth')::integer ELSE 0 END)
                            || (t.item ->> 'operator') || coalesce(': ' || nullif(t.item ->> 'detail', ''), '')
-                           || coalesce('  [' || nullif(t.item ->> 'rule', '') || ']', ''), E'\n' ORDER BY t.place)
+                           || coalesce('  [' || nullif(t.item ->> 'rule', '') || ']', '')
+                           || coalesce('  costs ' || nullif(t.item ->> 'cost', ''), ''), E'\n' ORDER BY t.place)
            FROM jsonb_array_elements(v_doc -> 'tree') WITH ORDINALITY AS t(item, place)),
         (SELECT string_agg(format('  state table pgtrickle_changes.%I, %s', s.item ->> 'table', coalesce('keyed by (' ||
                                   (SELECT string_agg(k.name, ', ' ORDER BY k.place) FROM jsonb_array_elements_text(nullif(s.item -> 'key', 'null'))
                                      WITH ORDINALITY AS k(name, place)) || ')', 'without a key')),
                            E'\n' ORDER BY s.place)
            FROM jsonb_array_elements(v_doc -> 'stages') WITH ORDINALITY AS s(item, place)),
-        (SELECT string_agg(format('  would like an index on %s (%s): %s', x.item ->> 'relation',
+        (SELECT '  reads ' || string_agg((s.item ->> 'relation') || coalesce(format(' (about %s rows)', s.item ->> 'rows'), ''), ', ' ORDER BY s.place)
+           FROM jsonb_array_elements(v_doc -> 'sources') WITH ORDINALITY AS s(item, place)),
+        (SELECT string_agg(format('  would like an index on %s (%s): %s%s', x.item ->> 'relation',
                                   (SELECT string_agg(quote_ident(k.name), ', ' ORDER BY k.place) FROM jsonb_array_elements_text(x.item -> 'columns') WITH ORDINALITY AS k(name, place)),
-                                  x.item ->> 'why'), E'\n' ORDER BY x.place)
+                                  x.item ->> 'why', coalesce(format('; without it a look-up reads about %s rows', x.item ->> 'rows'), '')), E'\n' ORDER BY x.place)
            FROM jsonb_array_elements(v_doc -> 'indexes') WITH ORDINALITY AS x(item, place)),
+        (SELECT string_agg(format('  measured, %s of the last refreshes %s: %s ms (median), %s rows read and %s written on average', m.item ->> 'refreshes', m.item ->> 'mode',
+                                  m.item ->> 'ms', coalesce(m.item ->> 'rows_in', 'no'), coalesce(m.item ->> 'rows_out', 'no')), E'\n' ORDER BY m.place)
+           FROM jsonb_array_elements(v_doc -> 'measured') WITH ORDINALITY AS m(item, place)),
         (SELECT string_agg('  ' || n.note, E'\n' ORDER BY n.place) FROM jsonb_array_elements_text(v_doc -> 'notes') WITH ORDINALITY AS n(note, place)));
 END
 $$;
 COMMENT ON FUNCTION pgtrickle.explain_stream_table(regclass, text) IS
-    'How a stream table is kept: its operators with the rule used for each, state tables, the indexes it would like, and the refresh mode with its reason; as text or json. For those who may SELECT from it';
+    'How a stream table is kept: its operators with the rule used for each and what that costs, state tables, the indexes it would like, what its last refreshes took, and the refresh mode with its reason; as text or json. For those who may SELECT from it';
 
 CREATE FUNCTION pgtrickle.explain_delta(name regclass) RETURNS TABLE (changed text, step integer, statement text)
     LANGUAGE plpgsql STABLE
