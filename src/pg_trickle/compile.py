@@ -116,7 +116,7 @@ def _is_ordered(request: CompileRequest) -> bool:
 
 def _compiled(request: CompileRequest) -> Plan:
     try:
-        check_functions(request.functions)
+        check_functions(request)
     except UnsupportedQuery as refusal:
         return _recomputing(request, refusal)
     try:
@@ -178,6 +178,7 @@ def _changes_by_itself(plan: Algebra) -> bool:
 
 
 def _recomputing(request: CompileRequest, refusal: UnsupportedQuery) -> Plan:
+    refusal.stands_near(request.query, 1)
     columns = tuple(
         (fact.name, Column(f"out_{place}", fact_type(fact))) for place, fact in enumerate(request.columns, 1)
     )
@@ -297,5 +298,6 @@ def _refusal_json(refusal: UnsupportedQuery) -> dict[str, Any]:
         "reason": refusal.reason,
         "hint": refusal.hint,
         "position": refusal.position,
+        "near": refusal.near,
         "only_full": refusal.only_full,
     }

@@ -4,6 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+EXCERPT = 60
+LEAD = 20
+
+
+def _excerpt(query: str, place: int) -> str:
+    """What a text says at a place, from the beginning of the line if that isn't far, else from some word before."""
+    line = query.rfind("\n", 0, place) + 1
+    start = line if place - line <= LEAD else query.find(" ", place - LEAD, place) + 1
+    return " ".join(query[start:].split())[:EXCERPT]
+
 
 class PgTrickleError(Exception):
     """A message with its SQLSTATE, an explanation and a way out.
@@ -63,6 +73,18 @@ class UnsupportedQuery(PgTrickleError):
         self.construct = construct
         self.reason = reason
         self.only_full = only_full
+        self.near: str | None = None
+
+    def stands_in(self, view: str, position: int | None) -> None:
+        """It was found in the text of a view, which the query names at a position."""
+        self.reason = self.detail = f"{self.reason} It stands in view {view}."
+        self.position = position
+
+    def stands_near(self, query: str, position: int | None) -> None:
+        """Keep what the query says there, or, where nothing nearer is known, at a position."""
+        self.position = self.position or position
+        if self.position is not None:
+            self.near = _excerpt(query, self.position - 1)
 
 
 class Undetermined(UnsupportedQuery):

@@ -64,7 +64,7 @@ def recomputing(refusal: UnsupportedQuery, undetermined: UnsupportedQuery | None
         "rule": "recomputed and diffed",
         "cost": explain_cost.WHOLE_QUERY,
     }
-    notes = [f"{refusal.message}: {refusal.reason}"]
+    notes = [f"{refusal.message}: {refusal.reason} It stands at: {refusal.near}"]
     if undetermined is not None:
         notes.append(f"its rows don't decide its result ({undetermined.construct}): a refresh may show others")
     return {"tree": [line], "notes": notes}

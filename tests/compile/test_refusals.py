@@ -84,6 +84,10 @@ def test_what_has_no_rule_is_refused_by_name(query, construct):
     assert plan.refusal.construct.startswith(construct)
     assert plan.refusal.reason
     assert plan.refusal.hint
+    # What stands where it is said to be.
+    assert plan.refusal.position is not None
+    assert plan.refusal.near
+    assert plan.refusal.near in " ".join(query.split())
     assert plan.differential == {}
 
 

@@ -460,3 +460,16 @@ def test_the_callers_parser_settings_do_not_matter(shop: Any, author: Connection
     shop.fresh("st")
     pg_trickle.create_or_replace_stream_table(author, "st", query, schedule="5m")
     pg_trickle.drop_stream_table(author, "st")
+
+
+def test_a_refusal_says_what_where_why_and_what_to_write_instead(db):
+    db.execute("CREATE TABLE t (id int)")
+    with pytest.raises(psycopg.errors.FeatureNotSupported) as caught:
+        pg_trickle.create_stream_table(db, "s", "SELECT id FROM t LIMIT 3", refresh_mode="DIFFERENTIAL")
+    told = caught.value.diag
+    assert told.message_primary == "LIMIT without ORDER BY can't be maintained incrementally"
+    why, where = (told.message_detail or "").splitlines()
+    assert why == "which rows come first is up to PostgreSQL, and another choice whenever it likes."
+    assert where.startswith("It stands at character ")
+    assert where.endswith(" of the query as PostgreSQL prints it: LIMIT 3")
+    assert told.message_hint == "Add an ORDER BY that says which rows are meant."

@@ -6,13 +6,14 @@ from postgast.pg_query_pb2 import AEXPR_OP, Node
 
 from pg_trickle.errors import UnsupportedQuery
 from pg_trickle.parse.scope import JSON_AGGREGATES, Context, Scope
-from pg_trickle.parse.timed import is_time
+from pg_trickle.parse.timed import HINT, is_time
 from pg_trickle.parse.tree import (
     column_reference,
     inner,
     is_faithful,
     is_risky,
     kind,
+    located,
     location,
     nodes,
     outside_subqueries,
@@ -39,8 +40,16 @@ _SPELLED = frozenset({
 })  # fmt: skip
 _STRICT = {(name,) for name in ("=", "<>", "<", ">", "<=", ">=", "+", "-", "*", "/", "%")}
 _REFUSED = {
-    "sqlvalue_function": ("session value", "it changes without any row changing."),
-    "a_star": ("whole-row reference", "a row value hides which columns it reads."),
+    "sqlvalue_function": (
+        "session value",
+        "it changes without any row changing.",
+        "Leave it out, and compare with it where you read the stream table.",
+    ),
+    "a_star": (
+        "whole-row reference",
+        "a row value hides which columns it reads.",
+        "Name the columns, or make the row by ROW(…) with a type.",
+    ),
 }
 
 
@@ -53,16 +62,19 @@ def check(node: Node, context: Context, *, timed: bool = False) -> None:
                 raise UnsupportedQuery(
                     "time outside a condition",
                     "every row would change at every moment; it may stand in WHERE, HAVING and the ON of inner joins.",
+                    hint=HINT,
                     position=location(part),
                 )
             continue
         if held in _REFUSED:
-            construct, reason = _REFUSED[held]
-            raise UnsupportedQuery(construct, reason, position=location(part))
+            construct, reason, hint = _REFUSED[held]
+            raise UnsupportedQuery(construct, reason, hint=hint, position=location(part))
         if held == "func_call":
             _check_call(part, context)
         elif held in JSON_AGGREGATES and inner(part).constructor.HasField("over"):  # type: ignore[attr-defined]
-            raise UnsupportedQuery("SQL/JSON aggregate as a window function", "no rule knows it.")
+            raise UnsupportedQuery(
+                "SQL/JSON aggregate as a window function", "no rule knows it.", position=location(part)
+            )
         elif held and held not in _PLAIN | _SPELLED:
             raise UnsupportedQuery(
                 f"{held.replace('_', ' ')}", "no rule knows this expression.", position=location(part)
@@ -83,6 +95,11 @@ def scalar(node: Node, scope: Scope, context: Context, *, timed: bool = False, i
 
     ``timed``: it is part of a condition that may read the time.
     """
+    with located(node):
+        return _located(node, scope, context, timed, is_aggregate)
+
+
+def _located(node: Node, scope: Scope, context: Context, timed: bool, is_aggregate: bool) -> Scalar:
     check(node, context, timed=timed)
     for part in outside_subqueries(node):
         if kind(part) == "sub_link":

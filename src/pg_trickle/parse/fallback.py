@@ -17,8 +17,9 @@ from pg_trickle.errors import Undetermined, UnsupportedQuery
 from pg_trickle.parse.query import ParseQuery, Query
 from pg_trickle.parse.relations import check_captured, check_visible, scan
 from pg_trickle.parse.scope import CommonTable, Context, Namer
-from pg_trickle.parse.tree import children, column_reference, kind, nodes, parse_select, printed_select
+from pg_trickle.parse.tree import children, column_reference, kind, location, nodes, parse_select, printed_select
 from pg_trickle.parse.types import fact_type
+from pg_trickle.parse.undecided import locked, sampled, unordered
 from pg_trickle.parse.volatility import reads_named_relations_alone
 from pg_trickle.scalar import UNKNOWN, Column, Type
 
@@ -42,7 +43,11 @@ def part(statement: SelectStmt, context: Context, refusal: UnsupportedQuery) -> 
 def recursion(name: str, common: CommonTable, context: Context, parse: ParseQuery) -> Query:
     """A recursive WITH query, recomputed; its columns have the types of the term that isn't recursive."""
     assert common.expression is not None
-    refusal = UnsupportedQuery("WITH RECURSIVE", "each row it finds may follow from any other, which no rule undoes.")
+    refusal = UnsupportedQuery(
+        "WITH RECURSIVE",
+        "each row it finds may follow from any other, which no rule undoes.",
+        position=location(common.statement),
+    )
     if common.outer is not None:
         # Inside a subquery it may refer to the query around.
         raise refusal
@@ -144,15 +149,15 @@ def undetermined(request: CompileRequest) -> Undetermined | None:
 def _check_decided(statement: SelectStmt) -> None:
     for message in _messages(statement):
         if isinstance(message, Node) and kind(message) == "range_table_sample":
-            raise Undetermined("TABLESAMPLE", "a sample isn't a function of the table's rows.")
+            raise sampled(message)
         if not isinstance(message, SelectStmt):
             continue
         if message.locking_clause:
-            raise Undetermined("FOR UPDATE", "a stream table can't lock its sources' rows.")
+            raise locked(message)
         limits = [getattr(message, name) for name in ("limit_count", "limit_offset") if message.HasField(name)]
         is_limited = any(not (kind(one) == "a_const" and one.a_const.isnull) for one in limits)
         if is_limited and not message.sort_clause:
-            raise Undetermined("LIMIT without ORDER BY", "which rows come first is up to PostgreSQL.")
+            raise unordered(message)
 
 
 def _messages(message: Message) -> Iterator[Message]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from postgast import pg_query_pb2 as kinds
-from postgast.pg_query_pb2 import JoinExpr, Node, RangeSubselect, RangeVar
+from postgast.pg_query_pb2 import JoinExpr, Node, RangeSubselect, RangeVar, SelectStmt
 from psycopg import sql
 
 from pg_trickle.algebra import linear
@@ -27,8 +27,9 @@ from pg_trickle.parse.relations import COMPARED, check_captured, check_visible, 
 from pg_trickle.parse.scope import Context, Entry, Scope
 from pg_trickle.parse.subqueries import Lowering
 from pg_trickle.parse.timed import reads_time
-from pg_trickle.parse.tree import conjuncts, has_subquery, kind, only, parse_select, strings
+from pg_trickle.parse.tree import conjuncts, has_subquery, kind, located, location, only, parse_select, strings
 from pg_trickle.parse.types import fact_type
+from pg_trickle.parse.undecided import sampled
 from pg_trickle.scalar import BOOL, UNKNOWN, Column, Scalar, column, composed, identifier
 
 Item = tuple[Plan, Scope]
@@ -38,7 +39,6 @@ _SUBSELECT = frozenset({"subquery", "alias", "lateral"})
 _JOIN = frozenset({"jointype", "is_natural", "larg", "rarg", "using_clause", "quals", "alias", "rtindex"})
 _REASONS = {
     "range_function": ("function in FROM", "its arguments read tables, which has no delta rule yet."),
-    "range_table_sample": ("TABLESAMPLE", "a sample isn't a function of the table's rows."),
     "range_table_func": ("XMLTABLE", "its arguments read tables, which has no delta rule yet."),
     "json_table": ("JSON_TABLE", "its arguments read tables, which has no delta rule yet."),
 }
@@ -65,6 +65,11 @@ def beside(plan: Plan, scope: Scope, node: Node, context: Context, parse: ParseQ
 
 def from_item(node: Node, context: Context, parse: ParseQuery, left: Item | None = None) -> Item:
     """One item of FROM and the names it brings; given what it refers to on its left, the plan of both."""
+    with located(node):
+        return _located_item(node, context, parse, left)
+
+
+def _located_item(node: Node, context: Context, parse: ParseQuery, left: Item | None) -> Item:
     if is_lateral(node):
         plan, scope = left or (Unit(), Scope())
         return lateral(node, plan, replace(scope, outer=context.outer), context)
@@ -75,6 +80,8 @@ def from_item(node: Node, context: Context, parse: ParseQuery, left: Item | None
             return _derived(node.range_subselect, context, parse, left)
         case "join_expr":
             return _join(node.join_expr, context, parse, left)
+        case "range_table_sample":
+            raise sampled(node)
         case other:
             construct, reason = _REASONS.get(other, (other.replace("_", " "), "it has no delta rule."))
             raise UnsupportedQuery(construct, reason)
@@ -95,8 +102,7 @@ def _range_var(named: RangeVar, context: Context, parse: ParseQuery) -> Item:
     check_visible(fact)
     if fact.kind == "view":
         assert fact.definition is not None
-        inside = Context(context.request, context.namer)
-        query = parse(parse_select(fact.definition), inside)
+        query = _viewed(fact, parse_select(fact.definition), named, context, parse)
         return query.plan, _scope(alias, query, aliases, tuple(column.name for column in fact.columns))
     if not named.inh and fact.kind in {"partitioned", "inherited"}:
         raise UnsupportedQuery(
@@ -108,6 +114,15 @@ def _range_var(named: RangeVar, context: Context, parse: ParseQuery) -> Item:
     table = scan(fact, context)
     query = Query(table, tuple((field.attribute, field.column) for field in table.fields))
     return table, _scope(alias, query, aliases)
+
+
+def _viewed(fact: RelationFact, definition: SelectStmt, named: RangeVar, context: Context, parse: ParseQuery) -> Query:
+    """A view's query.  Places in its text mean nothing in that of the query that names it."""
+    try:
+        return parse(definition, Context(context.request, context.namer))
+    except UnsupportedQuery as refusal:
+        refusal.stands_in(f"{fact.schema}.{fact.name}", named.location + 1 if named.location > 0 else None)
+        raise
 
 
 def _compared(fact: RelationFact, alias: str, aliases: tuple[str, ...], context: Context) -> Item:
@@ -167,7 +182,11 @@ def _join(join: JoinExpr, context: Context, parse: ParseQuery, around: Item | No
     conditions = conjuncts(join.quals) if join.HasField("quals") else ()
     if join.jointype != kinds.JOIN_INNER:
         if is_bound and any(map(has_subquery, conditions)):
-            raise UnsupportedQuery("subquery in the condition of a LATERAL join", "no rule knows its matches.")
+            raise UnsupportedQuery(
+                "subquery in the condition of a LATERAL join",
+                "no rule knows its matches.",
+                position=location(join.quals),
+            )
         left, right, conditions, lowered = _lowered(left, right, conditions, scope, context, parse)
         scope = replace(scope, lowered=lowered)
     apart = [
@@ -205,7 +224,9 @@ def _lowered(
                 sides[place], scope, part = lowering.plan, lowering.scope, value
                 break
         if has_subquery(part):
-            raise UnsupportedQuery("subquery about both sides of an outer join", "no rule knows its matches.")
+            raise UnsupportedQuery(
+                "subquery about both sides of an outer join", "no rule knows its matches.", position=location(part)
+            )
         made.append(part)
     return sides[1], sides[0], tuple(made), scope.lowered
 

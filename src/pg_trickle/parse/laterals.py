@@ -32,6 +32,7 @@ from pg_trickle.parse.tree import (
     strings,
 )
 from pg_trickle.parse.types import Types, declared, named
+from pg_trickle.parse.undecided import unordered
 from pg_trickle.scalar import INT4, INT8, TEXT, UNKNOWN, Column, Scalar, Type, column, composed
 
 _FUNCTIONS = frozenset({"range_function", "json_table", "range_table_func"})
@@ -113,12 +114,15 @@ def _check(node: Node) -> None:
     for part in nodes(node):
         if kind(part) == "sqlvalue_function" or is_time(part):
             raise UnsupportedQuery(
-                "time or session value", "it changes without any row changing.", position=location(part)
+                "time or session value",
+                "it changes without any row changing.",
+                hint="Leave it out, and compute with it where you read the stream table.",
+                position=location(part),
             )
     for statement in _statements(node):
         limited = statement.HasField("limit_count") or statement.HasField("limit_offset")
         if limited and not statement.sort_clause:
-            raise UnsupportedQuery("LIMIT without ORDER BY", "any row may be the first.")
+            raise unordered(statement)
 
 
 def _check_aggregates(node: Node, scope: Scope, context: Context) -> None:

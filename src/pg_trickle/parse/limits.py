@@ -21,11 +21,12 @@ from psycopg import sql
 from pg_trickle.algebra.linear import Item, Project
 from pg_trickle.algebra.order import DistinctOn, Order, TopK
 from pg_trickle.algebra.plan import Plan, names
-from pg_trickle.errors import Undetermined, UnsupportedQuery
+from pg_trickle.errors import UnsupportedQuery
 from pg_trickle.parse.expressions import scalar
 from pg_trickle.parse.query import Query
 from pg_trickle.parse.scope import Context, Expected, Scope
 from pg_trickle.parse.tree import kind, location, printed
+from pg_trickle.parse.undecided import unordered
 from pg_trickle.scalar import INT8, Scalar, column, composed
 from pg_trickle.uniqueness import keys
 
@@ -117,11 +118,7 @@ def _limited(statement: SelectStmt, plan: Plan, order: tuple[Order, ...], contex
     if limit is None and offset is None:
         return plan
     if not order and frozenset() not in keys(plan):
-        raise Undetermined(
-            "LIMIT without ORDER BY" if limit else "OFFSET without ORDER BY",
-            "which rows come first is up to PostgreSQL, and another choice whenever it likes.",
-            hint="Add an ORDER BY that says which rows are meant.",
-        )
+        raise unordered(statement)
     ties = statement.limit_option == LIMIT_OPTION_WITH_TIES
     if limit is None or offset is None:
         return TopK(plan, order, limit, offset, ties)

@@ -141,7 +141,11 @@ class Context:
             if fact.name == name and fact.schema == wanted:
                 return fact
         if not schema:
-            raise UnsupportedQuery(f'system catalog "{name}"', "no trigger can watch it.")
+            raise UnsupportedQuery(
+                f'system catalog "{name}"',
+                "no trigger can watch it.",
+                hint="Use refresh_mode => 'FULL' or 'AUTO', or join it where you read the stream table.",
+            )
         raise InvalidDefinition(f'relation "{wanted}.{name}" is not among the facts', sqlstate="42P01")
 
     def aggregates(self, node: Node) -> bool:

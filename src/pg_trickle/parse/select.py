@@ -25,6 +25,8 @@ from pg_trickle.parse.subqueries import Lowering
 from pg_trickle.parse.tree import (
     conjuncts,
     kind,
+    located,
+    location,
     nodes,
     only,
     outside_subqueries,
@@ -32,6 +34,7 @@ from pg_trickle.parse.tree import (
     printed,
     strings,
 )
+from pg_trickle.parse.undecided import locked
 from pg_trickle.parse.windows import is_windowed, windowed
 from pg_trickle.scalar import Column, Scalar
 
@@ -42,9 +45,6 @@ _SELECT = frozenset({
     "sort_clause", "with_clause", "window_clause", "limit_option", "op",
 })  # fmt: skip
 _VALUES = frozenset({"values_lists", "sort_clause", "limit_option", "op"})
-_CLAUSES = {
-    "locking_clause": ("FOR UPDATE", "a stream table can't lock its sources' rows."),
-}
 
 
 def parse(request: CompileRequest) -> Query:
@@ -56,14 +56,16 @@ def parse(request: CompileRequest) -> Query:
 
 
 def _query(statement: SelectStmt, context: Context, expected: Expected = None) -> Query:
+    with located(statement):
+        return _located_query(statement, context, expected)
+
+
+def _located_query(statement: SelectStmt, context: Context, expected: Expected) -> Query:
     context = replace(context, ctes=_common_tables(statement, context))
     if chooses_rows(statement):
         return chosen(statement, context, expected, _query)
-    for name, (construct, reason) in _CLAUSES.items():
-        value = getattr(statement, name)
-        present = statement.HasField(name) if isinstance(value, Node) else bool(value)
-        if present:
-            raise UnsupportedQuery(construct, reason)
+    if statement.locking_clause:
+        raise locked(statement)
     if statement.values_lists:
         only(statement, _VALUES, "VALUES")
         constant, scope = values(statement, context)
@@ -91,7 +93,7 @@ def _common_tables(statement: SelectStmt, context: Context) -> Mapping[str, Comm
     for node in statement.with_clause.ctes:
         common = node.common_table_expr
         if kind(common.ctequery) != "select_stmt":
-            raise UnsupportedQuery("data-modifying WITH", "a stream table only reads.")
+            raise UnsupportedQuery("data-modifying WITH", "a stream table only reads.", position=location(node))
         recursive = statement.with_clause.recursive and reads(common.ctequery.select_stmt, common.ctename)
         known[common.ctename] = CommonTable(
             common.ctequery.select_stmt,
@@ -126,7 +128,9 @@ def _check_order(statement: SelectStmt, context: Context) -> None:
     for node in statement.sort_clause:
         key = node.sort_by.node
         if returns_set(key, context) and printed(key) not in listed:
-            raise UnsupportedQuery("set-returning ORDER BY", "it makes rows that the select list doesn't show.")
+            raise UnsupportedQuery(
+                "set-returning ORDER BY", "it makes rows that the select list doesn't show.", position=location(key)
+            )
 
 
 def _without_sets(

@@ -25,7 +25,7 @@ from pg_trickle.parse.quantified import Conditions, Test
 from pg_trickle.parse.query import ParseQuery, Query
 from pg_trickle.parse.scope import LOWERED, Context, Scope
 from pg_trickle.parse.timed import reads_time, timed
-from pg_trickle.parse.tree import column_reference, kind, location, printed, rebuilt
+from pg_trickle.parse.tree import column_reference, kind, located, location, printed, rebuilt
 from pg_trickle.scalar import BOOL, UNKNOWN, Column, Scalar, column, composed
 
 Expression = Callable[[Node, Scope], Scalar]
@@ -48,7 +48,8 @@ class Lowering:
 
     def scalar(self, node: Node) -> Scalar:
         """An expression over the plan, once its subqueries are lowered."""
-        return self._scalar(self.value(node), self.scope)
+        with located(node):
+            return self._scalar(self.value(node), self.scope)
 
     def value(self, node: Node) -> Node:
         """The expression with a reference to a column in place of each subquery."""
@@ -56,6 +57,10 @@ class Lowering:
 
     def keep(self, node: Node) -> None:
         """Keep the rows that satisfy a condition."""
+        with located(node):
+            self._keep(node)
+
+    def _keep(self, node: Node) -> None:
         negated = kind(node) == "bool_expr" and node.bool_expr.boolop == kinds.NOT_EXPR
         inside = node.bool_expr.args[0] if negated else node
         found = self._tested(inside, negated) if kind(inside) == "sub_link" else None
@@ -96,7 +101,8 @@ class Lowering:
     def _value(self, part: Node) -> Node:
         text = printed(part)
         if text not in self.values:
-            self.values[text] = self._made(part)
+            with located(part):
+                self.values[text] = self._made(part)
         return self.values[text]
 
     def _made(self, part: Node) -> Node:

@@ -36,6 +36,7 @@ _VALUES = {
     kinds.SVFOP_LOCALTIMESTAMP_N: "timestamp",
 }
 _TIME = re.compile(r"\b(now|transaction_timestamp)\(\)|\b(CURRENT_(DATE|TIME)|LOCALTIME)", re.IGNORECASE)
+HINT = "Show the moment that you compare with, and subtract it from now() where you read the stream table."
 FUNCTIONS = frozenset({"now", "transaction_timestamp"})
 _STRICT = FUNCTIONS | {"date_trunc", "timezone"}
 _COMPARISONS = {"<", "<=", "=", ">=", ">", "<>"}
@@ -57,7 +58,7 @@ def check_timeless(plan: Plan) -> None:
     """Make sure that nothing in a plan but its conditions on time reads the time."""
     for node in distinct(plan):
         if not isinstance(node, TimedFilter) and any(map(_TIME.search, _texts(node))):
-            raise UnsupportedQuery("time outside a condition", "no rule maintains it here.")
+            raise UnsupportedQuery("time outside a condition", "no rule maintains it here.", hint=HINT)
 
 
 def _texts(value: object) -> Iterator[str]:

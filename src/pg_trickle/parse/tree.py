@@ -7,6 +7,7 @@ parentheses that the deparser leaves out: ``shielded`` puts them in.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import postgast
 from google.protobuf.descriptor import FieldDescriptor
@@ -237,9 +238,19 @@ def only(message: Message, allowed: frozenset[str], construct: str) -> None:
         raise UnsupportedQuery(f"{construct} with {extra[0].replace('_', ' ')}", "no rule consumes this clause.")
 
 
-def location(node: Node) -> int | None:
-    """Where the expression stands in the canonical query, counted from 1."""
-    found = [getattr(inner(part), "location", -1) for part in nodes(node) if kind(part)]
+@contextmanager
+def located(message: Message) -> Iterator[None]:
+    """Tell of a refusal where it came about, unless something inside could tell more closely."""
+    try:
+        yield
+    except UnsupportedQuery as refusal:
+        refusal.position = refusal.position or location(message)
+        raise
+
+
+def location(message: Message) -> int | None:
+    """Where the expression, or clause, stands in the canonical query, counted from 1."""
+    found = [getattr(inner(part), "location", -1) for part in nodes(message) if kind(part)]
     known = [place for place in found if place > 0]
     return min(known) + 1 if known else None
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from postgast.pg_query_pb2 import Node, SelectStmt
 
 from pg_trickle.catalog.model import CompileRequest, FunctionFact
 from pg_trickle.errors import UnsupportedQuery
 from pg_trickle.parse.timed import FUNCTIONS, is_time
-from pg_trickle.parse.tree import kind, nodes, parse_select
+from pg_trickle.parse.tree import kind, location, nodes, parse_select
 
 # Built-in STABLE functions that depend on settings alone, and those settings are pinned
 # to the stream table: TimeZone, DateStyle, IntervalStyle, locale (ALGEBRA.md §8, trap 16).
@@ -29,29 +27,54 @@ _TIMELY = frozenset({
 })  # fmt: skip
 
 
-def check_functions(functions: Iterable[FunctionFact]) -> None:
+def check_functions(request: CompileRequest) -> None:
     """Refuse a query whose functions make it depend on more than its rows; raises UnsupportedQuery."""
-    for fact in functions:
-        if fact.volatility == "volatile":
-            raise UnsupportedQuery(
-                f"volatile function {fact.name}()",
-                "it may return something else every time it is called.",
-                hint="Use refresh_mode => 'FULL', which computes it anew every time, or write the query without it.",
-                only_full=True,
-            )
-        if fact.volatility != "stable" or (fact.builtin and fact.name in FUNCTIONS):
-            # Where it may stand is said where expressions are read.
-            continue
-        if not fact.builtin:
-            raise UnsupportedQuery(
-                f"STABLE function {fact.schema}.{fact.name}()",
-                "it may read tables or settings, whose changes nobody captures.",
-                hint="Declare it IMMUTABLE if it computes its result from its arguments alone, or use FULL or AUTO.",
-            )
-        if fact.name in _TIMELY or fact.name.startswith("to_reg") or not fact.name.startswith(_PINNED_PREFIXES):
-            raise UnsupportedQuery(
-                f"{fact.name}()", "its result changes with time or session, without any row changing."
-            )
+    for fact in request.functions:
+        try:
+            _check(fact)
+        except UnsupportedQuery as refusal:
+            refusal.position = _place(parse_select(request.query), fact, request)
+            raise
+
+
+def _place(statement: SelectStmt, fact: FunctionFact, request: CompileRequest) -> int | None:
+    """Where a query calls a function, or names a view that does."""
+    for part in nodes(statement):
+        if kind(part) == "func_call" and part.func_call.funcname[-1].string.sval == fact.name:
+            return location(part)
+    for part in nodes(statement):
+        if kind(part) == "range_var":
+            named = (part.range_var.schemaname, part.range_var.relname)
+            views = (one.definition for one in request.relations if (one.schema, one.name) == named)
+            if any(text is not None and _place(parse_select(text), fact, request) for text in views):
+                return location(part)
+    return None
+
+
+def _check(fact: FunctionFact) -> None:
+    """Refuse a function whose result may change though no row does."""
+    if fact.volatility == "volatile":
+        raise UnsupportedQuery(
+            f"volatile function {fact.name}()",
+            "it may return something else every time it is called.",
+            hint="Use refresh_mode => 'FULL', which computes it anew every time, or write the query without it.",
+            only_full=True,
+        )
+    if fact.volatility != "stable" or (fact.builtin and fact.name in FUNCTIONS):
+        # Where it may stand is said where expressions are read.
+        return
+    if not fact.builtin:
+        raise UnsupportedQuery(
+            f"STABLE function {fact.schema}.{fact.name}()",
+            "it may read tables or settings, whose changes nobody captures.",
+            hint="Declare it IMMUTABLE if it computes its result from its arguments alone, or use FULL or AUTO.",
+        )
+    if fact.name in _TIMELY or fact.name.startswith("to_reg") or not fact.name.startswith(_PINNED_PREFIXES):
+        raise UnsupportedQuery(
+            f"{fact.name}()",
+            "its result changes with time or session, without any row changing.",
+            hint="Use refresh_mode => 'FULL' or 'AUTO', or compute with it where you read the stream table.",
+        )
 
 
 def is_determined_by_rows(request: CompileRequest) -> bool:
@@ -60,7 +83,7 @@ def is_determined_by_rows(request: CompileRequest) -> bool:
     Where it can't be watched otherwise, a query is recomputed whenever it is due.
     """
     try:
-        check_functions(request.functions)
+        check_functions(request)
         texts = [request.query, *(one.definition for one in request.relations if one.definition is not None)]
         return all(map(reads_named_relations_alone, map(parse_select, texts)))
     except UnsupportedQuery:

@@ -17,7 +17,7 @@ _OVER_GROUPS = (
     Value("sum(count(*)) OVER ()", NUMBER, True),
     Value("rank() OVER (ORDER BY count(*) DESC)", COUNT),
     Value("max(count(*)) OVER (PARTITION BY count(*) > 1)", COUNT),
-    Value("count(*) - lag(count(*), 1, 0) OVER (ORDER BY count(*))", COUNT),
+    Value("max(count(*)) OVER (ORDER BY count(*) RANGE BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)", COUNT),
 )
 
 

@@ -82,7 +82,9 @@ AS $$
 -- Raise what the compiler says against maintaining a query incrementally.
 BEGIN
     RAISE EXCEPTION '% can''t be maintained incrementally', coalesce(p_refusal ->> 'construct', 'the query')
-        USING ERRCODE = '0A000', DETAIL = coalesce(p_refusal ->> 'reason', ''),
+        USING ERRCODE = '0A000',
+              DETAIL = concat_ws(E'\n', coalesce(p_refusal ->> 'reason', ''),
+                  'It stands at character ' || (p_refusal ->> 'position') || ' of the query as PostgreSQL prints it: ' || (p_refusal ->> 'near')),
               HINT = coalesce(p_refusal ->> 'hint', 'Use refresh_mode => ''FULL'' or ''AUTO''.');
 END
 $$;

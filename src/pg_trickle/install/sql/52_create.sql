@@ -336,7 +336,7 @@ DECLARE
 BEGIN
     IF v_plan -> 'refusal' <> 'null' THEN
         v_checks := v_checks || jsonb_build_object('check_name', v_plan #>> '{refusal,construct}',
-            'result', v_plan #>> '{refusal,reason}', 'severity', 'WARN');
+            'result', concat_ws(' ', v_plan #>> '{refusal,reason}', 'It stands at: ' || (v_plan #>> '{refusal,near}')), 'severity', 'WARN');
     END IF;
     v_checks := v_checks || jsonb_build_object('check_name', 'key', 'severity', 'OK', 'result',
         coalesce((SELECT string_agg(k, ', ') FROM jsonb_array_elements_text(nullif(v_plan -> 'key', 'null')) AS k),

@@ -1,0 +1,40 @@
+"""What is refused whatever rules there are: the rows that a query reads don't decide what it gives."""
+
+from __future__ import annotations
+
+from google.protobuf.message import Message
+from postgast.pg_query_pb2 import SelectStmt
+
+from pg_trickle.errors import Undetermined
+from pg_trickle.parse.tree import location
+
+
+def sampled(item: Message) -> Undetermined:
+    """TABLESAMPLE in FROM."""
+    return Undetermined(
+        "TABLESAMPLE",
+        "a sample isn't a function of the table's rows.",
+        hint="Choose the rows by a condition on their columns, such as a hash of the key.",
+        position=location(item),
+    )
+
+
+def locked(statement: SelectStmt) -> Undetermined:
+    """FOR UPDATE and the like."""
+    return Undetermined(
+        "FOR UPDATE",
+        "a stream table can't lock its sources' rows.",
+        hint="Leave it out, and lock rows where you read the stream table.",
+        position=location(statement),
+    )
+
+
+def unordered(statement: SelectStmt) -> Undetermined:
+    """LIMIT or OFFSET of rows in no order."""
+    clause = "limit_count" if statement.HasField("limit_count") else "limit_offset"
+    return Undetermined(
+        "LIMIT without ORDER BY" if clause == "limit_count" else "OFFSET without ORDER BY",
+        "which rows come first is up to PostgreSQL, and another choice whenever it likes.",
+        hint="Add an ORDER BY that says which rows are meant.",
+        position=location(getattr(statement, clause)) or location(statement),
+    )
