@@ -35,7 +35,9 @@ PINNED = """EXISTS (SELECT FROM pg_catalog.unnest(p.proconfig) AS c
                      WHERE pg_catalog.replace(c, '"', '') = 'search_path=pg_catalog, pg_temp')"""
 # These hand a call to the engine, in the name and under the search path of the caller, and do nothing else.
 HANDS_OVER = """p.pronamespace = 'pgtrickle'::pg_catalog.regnamespace AND NOT p.prosecdef AND p.proconfig IS NULL
-                AND l.lanname = 'sql' AND p.prosrc ~ '^[^;]* INTO pgtrickle\\.gate [^;]*$'"""
+                AND (l.lanname = 'sql' AND p.prosrc ~ '^[^;]* INTO pgtrickle\\.gate [^;]*$'
+                     -- In read-only transactions another way.
+                     OR l.lanname = 'plpgsql' AND p.proname IN ('verify_stream_table', 'validate_query'))"""
 # Bound to dblink's library: they resolve no names.
 IN_C = "l.lanname = 'c'"
 

@@ -8,6 +8,7 @@ import typer
 
 from pg_trickle.cli.options import Dsn
 from pg_trickle.worker import process
+from pg_trickle.worker.exporter import LOOPBACK
 
 
 def worker(
@@ -15,6 +16,16 @@ def worker(
     no_schedule: Annotated[
         bool, typer.Option("--no-schedule", help="Compile for SQL callers, but refresh nothing.")
     ] = False,
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(
+            "--metrics-port",
+            help="Serve Prometheus metrics there; by default as pg_trickle.metrics_port says, if it does.",
+        ),
+    ] = None,
+    metrics_address: Annotated[
+        str, typer.Option("--metrics-address", help="The address to serve them on, to whoever can connect.")
+    ] = LOOPBACK,
 ) -> None:
     """Run the worker of a database until SIGTERM or Ctrl-C: it refreshes on schedule and compiles for SQL callers.
 
@@ -23,4 +34,4 @@ def worker(
 
     Example: pgtrickle worker --dsn "host=db dbname=shop user=pgtrickle_worker"
     """
-    process.run(dsn, schedule=not no_schedule)
+    process.run(dsn, schedule=not no_schedule, metrics_port=metrics_port, metrics_address=metrics_address)

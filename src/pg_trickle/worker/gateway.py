@@ -38,10 +38,13 @@ def queries() -> dict[str, bytes]:
     return {name.strip(): body.strip().encode() for name, _, body in (section.partition("\n") for section in sections)}
 
 
-def connect(dsn: str) -> Connection:
-    """A connection on which every statement is a transaction."""
+def connect(dsn: str, *, statement_seconds: int = 0) -> Connection:
+    """A connection on which every statement is a transaction, and takes no longer than that, if a limit is given."""
     connection = psycopg.connect(dsn, autocommit=True, row_factory=dict_row, **SESSION)  # type: ignore[arg-type]
     _configure(connection, "read committed")
+    if statement_seconds:
+        limit = ("statement_timeout", f"{statement_seconds}s")
+        connection.execute("SELECT pg_catalog.set_config(%s, %s, false)", limit)
     return connection
 
 
@@ -178,6 +181,7 @@ class Gateway:
             default_schedule_seconds=float(found["default_schedule_seconds"]),
             max_consecutive_errors=int(found["max_consecutive_errors"]),
             max_concurrent_refreshes=int(found["max_concurrent_refreshes"]),
+            metrics_port=int(found["metrics_port"]),
         )
 
     def pending(self, tables: Collection[int]) -> Pending:
@@ -228,6 +232,9 @@ class Gateway:
             plan=None if plan is None else Jsonb(plan),
             error=None if error is None else Jsonb(error),
         )
+
+    def metrics(self) -> Any:
+        return self._row("metrics")["metrics"]
 
     def housekeeping(self) -> Any:
         return self._row("housekeeping")["done"]

@@ -15,13 +15,17 @@ from typing import Protocol
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
+from pg_trickle.errors import InvalidDefinition
 from pg_trickle.worker import retry
 from pg_trickle.worker.compile_service import CompileService
+from pg_trickle.worker.exporter import Exporter
 from pg_trickle.worker.gateway import Gateway, Poll, connect, connect_pool
 from pg_trickle.worker.housekeeping import Housekeeper
 from pg_trickle.worker.log import logger
+from pg_trickle.worker.metrics import Metrics
 from pg_trickle.worker.refresher import Refresher
 from pg_trickle.worker.scheduler import Outcome, Run, Scheduler
+from pg_trickle.worker.tally import Tally
 
 # How long to wait between two looks, by how long nothing has happened: (quiet for, wait).
 PACES_SECONDS = ((1.0, 0.003), (10.0, 0.01), (float("inf"), 0.02))
@@ -71,8 +75,13 @@ class Worker:
     Stateless: what has to outlive it is in the database's tables.  A second worker waits until the first is gone.
     """
 
-    def __init__(self, dsn: str, *, schedule: bool = True, clock: Clock | None = None) -> None:
+    def __init__(
+        self, dsn: str, *, schedule: bool = True, clock: Clock | None = None, heeds_metrics_port: bool = True
+    ) -> None:
+        """``heeds_metrics_port``: serve metrics if pg_trickle.metrics_port says where."""
         self._dsn = dsn
+        self._heeds_metrics_port = heeds_metrics_port
+        self.metrics = Metrics(dsn, Tally(), lambda: self._active)
         self._schedule = schedule
         self._clock = clock or SystemClock()
         self._scheduler = Scheduler()
@@ -95,6 +104,7 @@ class Worker:
         self._wake.set()
         if self._thread.ident is not None:
             self._thread.join()
+        self.metrics.close()
 
     @property
     def is_active(self) -> bool:
@@ -138,6 +148,8 @@ class Worker:
             log.info("worker active", **_place(self._dsn), schedule=self._schedule)
             self._active = True
             stack.callback(self._set_inactive)
+            if self._heeds_metrics_port:
+                self._serve_metrics(gateway.settings().metrics_port, stack)
             service = CompileService(self._dsn)
             service.start()
             stack.callback(service.stop)
@@ -148,6 +160,18 @@ class Worker:
                     # The lock goes with the connection.
                     gateway.look(known_lsn=None, with_enabled=False)
                     self._clock.wait(self._stopping, STANDBY_SECONDS)
+
+    def _serve_metrics(self, port: int, stack: ExitStack) -> None:
+        """As the setting has it; a port that can't be had is no reason not to refresh."""
+        if port == 0:
+            return
+        try:
+            exporter = Exporter(self.metrics, port)
+        except InvalidDefinition as exc:
+            log.warning("metrics not served", port=port, error=exc.detail)
+            return
+        exporter.start()
+        stack.callback(exporter.stop)
 
     def _take_lock(self, gateway: Gateway) -> bool:
         """Become the one worker, however long that takes; False if stopped before."""
@@ -169,7 +193,7 @@ class Worker:
         housekeeper.start()
         stack.callback(housekeeper.stop)
         pool = stack.enter_context(connect_pool(self._dsn, most=MOST_THREADS))
-        refresher = Refresher(pool)
+        refresher = Refresher(pool, tally=self.metrics.tally)
         executor = ThreadPoolExecutor(MOST_THREADS, thread_name_prefix="pg_trickle refresh")
         stack.callback(self._wind_up, refresher, executor)
         self._scheduler.forget()

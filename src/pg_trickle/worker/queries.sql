@@ -50,3 +50,6 @@ SELECT pgtrickle_changes.worker_answer(%(request)s, %(plan)s, %(error)s)
 
 -- name: housekeeping
 SELECT pgtrickle_changes.worker_housekeeping() AS done
+
+-- name: metrics
+SELECT pgtrickle_changes.worker_metrics() AS metrics

@@ -15,6 +15,7 @@ from pg_trickle.worker.compiler_process import CompilerProcess, shared
 from pg_trickle.worker.gateway import Connection, Gateway, Result
 from pg_trickle.worker.log import logger
 from pg_trickle.worker.scheduler import Outcome, Run
+from pg_trickle.worker.tally import Tally
 
 # A plan that is stale again right after it was made: somebody alters the sources all the time.
 PLANS_A_RUN = 3
@@ -31,6 +32,7 @@ class Refresher:
     pool: ConnectionPool[Connection]
     compiler: CompilerProcess = field(default_factory=shared)
     stopping: threading.Event = field(default_factory=threading.Event)
+    tally: Tally = field(default_factory=Tally)
     _busy: set[Connection] = field(default_factory=set)
 
     @contextmanager
@@ -88,11 +90,11 @@ class Refresher:
 
     def _outcome(self, run: Run, result: Result) -> Outcome:
         log.debug("refreshed", table=result.id, mode=result.mode, rows_in=result.rows_in, rows_out=result.rows_out)
-        if result.stale_plan:
-            return Outcome.SKIPPED
         if result.sqlstate is not None:
             return self._failed(run, result.id, result.sqlstate, result.message or "")
-        return Outcome.SKIPPED if result.skipped else Outcome.REFRESHED
+        outcome = Outcome.SKIPPED if result.stale_plan or result.skipped else Outcome.REFRESHED
+        self.tally.note(result, outcome)
+        return outcome
 
     def _replan(self, run: Run, table: int) -> Outcome | None:
         """Compile a stream table's query again; an outcome if that failed."""
@@ -110,6 +112,11 @@ class Refresher:
         return None
 
     def _failed(self, run: Run, table: int, sqlstate: str, message: str) -> Outcome:
+        outcome = self._judged(run, table, sqlstate, message)
+        self.tally.note_failure(table, outcome)
+        return outcome
+
+    def _judged(self, run: Run, table: int, sqlstate: str, message: str) -> Outcome:
         """Retry what may pass by itself, a few times; record anything else as an error of this stream table."""
         if self.stopping.is_set() or (retry.is_transient(sqlstate) and run.failures[table] < retry.RETRIES):
             log.info("refresh to be retried", table=table, sqlstate=sqlstate, failures=run.failures[table] + 1)

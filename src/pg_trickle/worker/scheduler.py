@@ -26,6 +26,7 @@ class Settings:
     default_schedule_seconds: float = 1.0
     max_consecutive_errors: int = 3
     max_concurrent_refreshes: int = 4
+    metrics_port: int = 0
 
 
 class Outcome(Enum):

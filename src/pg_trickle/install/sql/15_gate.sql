@@ -2,9 +2,10 @@
 
 CREATE TABLE pgtrickle_changes.gate_actions (
     action   text         PRIMARY KEY,
-    function regprocedure NOT NULL
+    function regprocedure NOT NULL,
+    reads    boolean      NOT NULL DEFAULT false
 );
-COMMENT ON TABLE pgtrickle_changes.gate_actions IS 'What the gate does, and the API function whose EXECUTE privilege an action takes';
+COMMENT ON TABLE pgtrickle_changes.gate_actions IS 'What the gate does, and the API function whose EXECUTE privilege an action takes; reads: it writes nothing, and is let in by read_gate too';
 
 -- Where triggers don't fire, a call would do nothing and say nothing.  On a view PostgreSQL knows no ENABLE ALWAYS, so the call fails.
 CREATE DOMAIN pgtrickle_changes.replication_role AS text
@@ -31,26 +32,9 @@ CREATE FUNCTION pgtrickle_changes.pass_gate() RETURNS trigger
     SET transform_null_equals = off
     SET quote_all_identifiers = off
 AS $$
-DECLARE
-    v_function regprocedure;
-    v_session  text := pgtrickle_changes.session_state();
 BEGIN
-    SELECT a.function INTO v_function FROM pgtrickle_changes.gate_actions AS a WHERE a.action = NEW.action;
-    IF NOT FOUND THEN
-        RAISE EXCEPTION 'unknown action "%"', NEW.action USING ERRCODE = 'invalid_parameter_value';
-    END IF;
-    IF NOT has_function_privilege(NEW.caller, v_function, 'EXECUTE') THEN
-        RAISE EXCEPTION 'permission denied for function %', NEW.action
-            USING ERRCODE = 'insufficient_privilege',
-                  HINT = format('GRANT EXECUTE ON FUNCTION %s TO %I;', v_function, NEW.caller);
-    END IF;
-    IF jsonb_typeof(NEW.args) IS DISTINCT FROM 'object' THEN
-        RAISE EXCEPTION 'malformed arguments of %', NEW.action USING ERRCODE = 'invalid_parameter_value', DETAIL = 'They are no JSON object.';
-    END IF;
-    EXECUTE format('SELECT pgtrickle_changes.%I($1, $2)', 'do_' || NEW.action)
-       INTO NEW.result
-      USING NEW.caller, NEW.args || jsonb_build_object('search_path', NEW.search_path, 'schema', NEW.schema, 'schemas', NEW.schemas);
-    PERFORM pgtrickle_changes.check_session(v_session);
+    NEW.result := pgtrickle_changes.act(NEW.caller, NEW.action, NEW.args, jsonb_build_object(
+        'search_path', NEW.search_path, 'schema', NEW.schema, 'schemas', NEW.schemas));
     RETURN NEW;
 END
 $$;
@@ -58,6 +42,35 @@ COMMENT ON FUNCTION pgtrickle_changes.pass_gate() IS 'The engine''s side of the 
 
 CREATE TRIGGER pass_gate INSTEAD OF INSERT ON pgtrickle.gate
     FOR EACH ROW EXECUTE FUNCTION pgtrickle_changes.pass_gate();
+
+CREATE FUNCTION pgtrickle_changes.act(p_caller name, p_action text, p_args jsonb, p_names jsonb) RETURNS jsonb
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- Whoever calls this knows who p_caller is; p_names is what names mean to him.
+DECLARE
+    v_function regprocedure;
+    v_session  text := pgtrickle_changes.session_state();
+    v_result   jsonb;
+BEGIN
+    SELECT a.function INTO v_function FROM pgtrickle_changes.gate_actions AS a WHERE a.action = p_action;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'unknown action "%"', p_action USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    IF NOT has_function_privilege(p_caller, v_function, 'EXECUTE') THEN
+        RAISE EXCEPTION 'permission denied for function %', p_action
+            USING ERRCODE = 'insufficient_privilege',
+                  HINT = format('GRANT EXECUTE ON FUNCTION %s TO %I;', v_function, p_caller);
+    END IF;
+    IF jsonb_typeof(p_args) IS DISTINCT FROM 'object' THEN
+        RAISE EXCEPTION 'malformed arguments of %', p_action USING ERRCODE = 'invalid_parameter_value', DETAIL = 'They are no JSON object.';
+    END IF;
+    EXECUTE format('SELECT pgtrickle_changes.%I($1, $2)', 'do_' || p_action) INTO v_result USING p_caller, p_args || p_names;
+    PERFORM pgtrickle_changes.check_session(v_session);
+    RETURN v_result;
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.act IS 'Does what a call asks for: checks the caller''s privilege, then acts';
 
 -- What an owner's functions may not leave behind in a session that isn't his: what would later run, or be looked up, as somebody
 -- else.  REFRESH MATERIALIZED VIEW forbids the same.
@@ -275,6 +288,7 @@ BEGIN
         WHEN 'fuse_default_ceiling' THEN '0'
         WHEN 'float_aggregates' THEN 'exact'
         WHEN 'log_delta_sql' THEN 'off'
+        WHEN 'metrics_port' THEN '0'
     END);
 END
 $$;

@@ -195,6 +195,11 @@ BEGIN
                     WHERE c.oid = p_table.pgt_relid AND c.relrowsecurity AND c.relforcerowsecurity AND NOT o.rolsuper AND NOT o.rolbypassrls) THEN
         RETURN false;
     END IF;
+    IF current_setting('transaction_read_only')::boolean THEN
+        RAISE EXCEPTION 'stream table "%" hides rows from its own owner', p_table.pgt_name
+            USING ERRCODE = 'read_only_sql_transaction', DETAIL = 'Policies that he forces on himself are lifted meanwhile, which a read-only transaction can''t do.',
+                  HINT = 'Call it in a READ WRITE transaction, on the primary server.';
+    END IF;
     PERFORM pgtrickle_changes.command_as(p_table.owner_oid, format('ALTER TABLE %s NO FORCE ROW LEVEL SECURITY', p_table.pgt_relid::regclass));
     RETURN true;
 END

@@ -62,7 +62,8 @@ AS $$
     SELECT jsonb_build_object(
         'default_schedule_seconds', pgtrickle_changes.setting('default_schedule_seconds')::float8,
         'max_consecutive_errors', pgtrickle_changes.setting('max_consecutive_errors')::integer,
-        'max_concurrent_refreshes', pgtrickle_changes.setting('max_concurrent_refreshes')::integer)
+        'max_concurrent_refreshes', pgtrickle_changes.setting('max_concurrent_refreshes')::integer,
+        'metrics_port', pgtrickle_changes.setting('metrics_port')::integer)
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.worker_settings IS 'The settings by which the worker plans';
 

@@ -41,21 +41,27 @@ COMMENT ON FUNCTION pgtrickle_changes.do_change_buffer_sizes IS 'The gate''s cha
 
 CREATE FUNCTION pgtrickle.change_buffer_sizes()
     RETURNS TABLE (stream_table text, source_table text, source_oid oid, cdc_mode text, pending_rows bigint, buffer_bytes bigint)
-    LANGUAGE sql VOLATILE
+    LANGUAGE plpgsql VOLATILE
     SET search_path = pg_catalog, pg_temp
 AS $$
-    WITH answer AS (
-        INSERT INTO pgtrickle.gate (action, args) VALUES ('change_buffer_sizes', '{}') RETURNING result
-    )
-    SELECT i.name, s.source_table, s.source_relid, s.cdc_mode, r."rows", r.bytes
-      FROM answer AS a
-     CROSS JOIN LATERAL jsonb_to_recordset(a.result) AS r(pgt_id bigint, source oid, "rows" bigint, bytes bigint)
-      JOIN pgtrickle.stream_tables_info AS i USING (pgt_id)
-      JOIN pgtrickle.visible_sources AS s ON s.pgt_id = r.pgt_id AND s.source_relid = r.source
-     ORDER BY i.name, s.source_table
+DECLARE
+    v_answer jsonb;
+BEGIN
+    IF current_setting('transaction_read_only') = 'on' THEN
+        SELECT pgtrickle.read_gate('change_buffer_sizes', '{}', r.caller, r.names, r.seal) INTO v_answer FROM pgtrickle.reader AS r;
+    ELSE
+        INSERT INTO pgtrickle.gate (action, args) VALUES ('change_buffer_sizes', '{}') RETURNING result INTO v_answer;
+    END IF;
+    RETURN QUERY
+        SELECT i.name, s.source_table, s.source_relid, s.cdc_mode, r."rows", r.bytes
+          FROM jsonb_to_recordset(v_answer) AS r(pgt_id bigint, source oid, "rows" bigint, bytes bigint)
+          JOIN pgtrickle.stream_tables_info AS i USING (pgt_id)
+          JOIN pgtrickle.visible_sources AS s ON s.pgt_id = r.pgt_id AND s.source_relid = r.source
+         ORDER BY i.name, s.source_table;
+END
 $$;
 COMMENT ON FUNCTION pgtrickle.change_buffer_sizes() IS
-    'What each stream table still has to read of each source, counted exactly (NULL before it is first filled, which reads the sources themselves), and the size of the buffer, which stream tables of one owner share. Not in read-only transactions: the owner counts, so it passes the gate';
+    'What each stream table still has to read of each source, counted exactly (NULL before it is first filled, which reads the sources themselves), and the size of the buffer, which stream tables of one owner share. In read-only transactions and on standbys it takes EXECUTE on read_gate too';
 INSERT INTO pgtrickle_changes.gate_actions (action, function)
 VALUES ('change_buffer_sizes', 'pgtrickle.change_buffer_sizes()');
 
@@ -206,5 +212,5 @@ GRANT EXECUTE ON FUNCTION
     pgtrickle.get_refresh_history(regclass, integer), pgtrickle.refresh_timeline(integer), pgtrickle.list_sources(regclass),
     pgtrickle.dependency_tree(), pgtrickle.diamond_groups(), pgtrickle.pgt_scc_status(), pgtrickle.check_cdc_health(),
     pgtrickle.trigger_inventory(), pgtrickle.change_buffer_sizes(), pgtrickle.explain_stream_table(regclass, text),
-    pgtrickle.explain_delta(regclass), pgtrickle.explain_refresh_mode(regclass)
+    pgtrickle.explain_delta(regclass), pgtrickle.explain_refresh_mode(regclass), pgtrickle.read_gate(text, jsonb, name, jsonb, bytea)
     TO pg_monitor;

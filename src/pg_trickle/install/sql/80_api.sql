@@ -311,34 +311,47 @@ COMMENT ON FUNCTION pgtrickle.reinitialize_stream_table(text) IS
 
 CREATE FUNCTION pgtrickle.verify_stream_table(
     name text) RETURNS TABLE (missing bigint, extra bigint, ok boolean)
-    LANGUAGE sql VOLATILE
+    LANGUAGE plpgsql VOLATILE
 AS $$
-    WITH answer AS (
-        INSERT INTO pgtrickle.gate (action, args) VALUES ('verify_stream_table', pg_catalog.jsonb_build_object(
-            'name', verify_stream_table.name))
-        RETURNING result
-    )
-    SELECT v.missing, v.extra, v.missing OPERATOR(pg_catalog.=) 0 AND v.extra OPERATOR(pg_catalog.=) 0
-      FROM answer, pg_catalog.jsonb_to_record(answer.result) AS v(missing pg_catalog.int8, extra pg_catalog.int8)
+DECLARE
+    v_args   pg_catalog.jsonb := pg_catalog.jsonb_build_object('name', verify_stream_table.name);
+    v_answer pg_catalog.jsonb;
+BEGIN
+    IF pg_catalog.current_setting('transaction_read_only') OPERATOR(pg_catalog.=) 'on' THEN
+        SELECT pgtrickle.read_gate('verify_stream_table', v_args, r.caller, r.names, r.seal) INTO v_answer FROM pgtrickle.reader AS r;
+    ELSE
+        INSERT INTO pgtrickle.gate (action, args) VALUES ('verify_stream_table', v_args) RETURNING result INTO v_answer;
+    END IF;
+    RETURN QUERY
+        SELECT v.missing, v.extra, v.missing OPERATOR(pg_catalog.=) 0 AND v.extra OPERATOR(pg_catalog.=) 0
+          FROM pg_catalog.jsonb_to_record(v_answer) AS v(missing pg_catalog.int8, extra pg_catalog.int8);
+END
 $$;
 COMMENT ON FUNCTION pgtrickle.verify_stream_table(text) IS
-    'Compare a stream table with its query in one snapshot: rows it lacks, rows it has too many';
+    'Compare a stream table with its query in one snapshot: rows it lacks, rows it has too many. In read-only transactions and on standbys it takes EXECUTE on read_gate too';
 
 CREATE FUNCTION pgtrickle.validate_query(
     query text) RETURNS TABLE (check_name text, result text, severity text)
-    LANGUAGE sql VOLATILE
+    LANGUAGE plpgsql VOLATILE
 AS $$
-    WITH answer AS (
-        INSERT INTO pgtrickle.gate (action, args) VALUES ('validate_query', pg_catalog.jsonb_build_object(
-            'query', validate_query.query))
-        RETURNING result
-    )
-    SELECT v.check_name, v.result, v.severity
-      FROM answer, pg_catalog.jsonb_to_recordset(answer.result)
-        AS v(check_name pg_catalog.text, result pg_catalog.text, severity pg_catalog.text)
+DECLARE
+    v_answer pg_catalog.jsonb;
+BEGIN
+    IF pg_catalog.current_setting('transaction_read_only') OPERATOR(pg_catalog.=) 'on' THEN
+        RAISE EXCEPTION 'cannot validate a query in a read-only transaction'
+            USING ERRCODE = '25006', DETAIL = 'It is made a view of its caller''s for a moment, and asked of the worker.',
+                  HINT = 'Call it in a READ WRITE transaction, on the primary server; it leaves nothing behind.';
+    END IF;
+    INSERT INTO pgtrickle.gate (action, args) VALUES ('validate_query', pg_catalog.jsonb_build_object('query', validate_query.query))
+    RETURNING gate.result INTO v_answer;
+    RETURN QUERY
+        SELECT v.check_name, v.result, v.severity
+          FROM pg_catalog.jsonb_to_recordset(v_answer)
+            AS v(check_name pg_catalog.text, result pg_catalog.text, severity pg_catalog.text);
+END
 $$;
 COMMENT ON FUNCTION pgtrickle.validate_query(text) IS
-    'What would become of a query as a stream table; nothing is created. The first row tells the refresh mode';
+    'What would become of a query as a stream table; nothing is created. The first row tells the refresh mode. Not in read-only transactions';
 
 INSERT INTO pgtrickle_changes.gate_actions (action, function) VALUES
     ('create_stream_table', 'pgtrickle.create_stream_table(text, text, text, text, boolean, text, text, text, boolean)'),
@@ -354,3 +367,4 @@ INSERT INTO pgtrickle_changes.gate_actions (action, function) VALUES
     ('reinitialize_stream_table', 'pgtrickle.reinitialize_stream_table(text)'),
     ('verify_stream_table', 'pgtrickle.verify_stream_table(text)'),
     ('validate_query', 'pgtrickle.validate_query(text)');
+UPDATE pgtrickle_changes.gate_actions AS a SET reads = true WHERE a.action IN ('verify_stream_table', 'change_buffer_sizes');
