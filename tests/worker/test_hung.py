@@ -63,6 +63,19 @@ def test_a_worker_in_a_long_refresh_still_answers(db, database, process):
     assert health.fetchone() == ("OK",)
 
 
+def test_a_worker_that_compiles_for_long_is_not_taken_for_one_that_hangs(db, process):
+    """Nobody takes the request, while the worker goes on asking: the caller's patience is what ends it."""
+    db.execute("CREATE TABLE t (a int)")
+    assert wait_until(lambda: running(db), 20)
+    compiling = wait_until(lambda: db.execute("SELECT pgtrickle.validate_query('SELECT a FROM t')").rowcount > 0, 20)
+    assert compiling
+    began = time.monotonic()
+    with db.transaction():
+        asked_at = db.execute("SELECT clock_timestamp() - interval '1 hour'").fetchone()
+        while time.monotonic() - began < 4:
+            db.execute("SELECT pgtrickle_changes.demand_worker(%s)", asked_at)
+
+
 def _asked(db):
     (quiet,) = db.execute("SELECT extract(epoch FROM pgtrickle_changes.worker_quiet_for())").fetchone()
     return 0 if quiet is None else quiet

@@ -196,6 +196,8 @@ DECLARE
     v_quiet    interval;
 BEGIN
     IF clock_timestamp() - p_asked_at > v_patience THEN
+        -- What sessions do is read once in a transaction otherwise.
+        PERFORM pg_stat_clear_snapshot();
         -- What a suspended machine missed doesn't count.
         v_quiet := least(pgtrickle_changes.worker_quiet_for(), clock_timestamp() - p_asked_at);
         IF v_quiet > v_patience THEN
