@@ -22,6 +22,9 @@ class Identity(StrEnum):
     NONE = "none"
 
 
+_ONE_IMAGE = {"bool", "int2", "int4", "int8", "oid", "date", "timestamp", "timestamptz", "uuid"}
+
+
 @dataclass(frozen=True, slots=True)
 class Type:
     """A type as far as the algebra cares.
@@ -52,9 +55,24 @@ class Type:
         return self.scales if self.scale is None else frozenset((self.scale,))
 
     @property
+    def is_identity(self) -> bool:
+        """Whether equal values are identical: numbers are, when they all have the same decimals."""
+        return self.identity is Identity.EQUAL or (self.identity is Identity.SCALE and self.scale is not None)
+
+    @property
+    def has_one_image(self) -> bool:
+        """The same for certain, even where only ``by_value`` calls values identical: each has one representation."""
+        return self.name in _ONE_IMAGE or (self.name == "numeric" and self.scale is not None)
+
+    @property
+    def is_text(self) -> bool:
+        """Whether it is a string, with a collation."""
+        return self.name in {"text", "varchar", "bpchar", "name"}
+
+    @property
     def is_loose_text(self) -> bool:
         """Whether it is text of which equal values may differ."""
-        return self.name in {"text", "varchar", "bpchar", "name"} and self.identity is not Identity.EQUAL
+        return self.is_text and self.identity is not Identity.EQUAL
 
     @property
     def by_value(self) -> Type:

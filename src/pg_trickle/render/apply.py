@@ -39,9 +39,7 @@ class Target:
     def written(self) -> tuple[str, ...]:
         """What an update writes: all but the key, and of the key what may differ in equal values."""
         key = self.key or ()
-        return tuple(
-            name for name, column in self.columns if name not in key or column.type.identity is not Identity.EQUAL
-        )
+        return tuple(name for name, column in self.columns if name not in key or not column.type.is_identity)
 
     @property
     def keyed_by_hash(self) -> bool:
@@ -161,7 +159,7 @@ def _same_row(target: Target) -> sql.Composable:
         conditions.append(sql.SQL("{t} = {f}").format(t=row_hash(target.hashed, "t"), f=row_hash(target.hashed, "f")))
     for name, column in target.columns:
         conditions.append(matches([(column, name, name)], "t", "f"))
-        if column.type.identity in {Identity.SCALE, Identity.TEXT}:
+        if not column.type.is_identity and column.type.identity is not Identity.NONE:
             ours = identity_keys(column, sql.Identifier("t", name))[1]
             theirs = identity_keys(column, sql.Identifier("f", name))[1]
             conditions.append(sql.SQL("{t} IS NOT DISTINCT FROM {f}").format(t=ours, f=theirs))

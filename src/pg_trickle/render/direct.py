@@ -1,35 +1,38 @@
 """A stage straight onto the stream table.
 
-Every updated group is at most one old and one new row of the stream table (``store.is_direct``).  Both are
-computed side by side, so nothing needs to be netted or matched up again::
+Every updated group is at most one old and one new row of the stream table (``store.is_direct``).  Where both are
+needed they are computed side by side, so nothing has to be netted or matched up again::
 
-    e   for each updated group: the row that was shown (b) and the row to show (a)
+    e   for each updated group: where its row is, its key (b), the row to show (a), and what to do
 """
 
 from __future__ import annotations
 
 from psycopg import sql
 
+from pg_trickle.algebra.linear import Project
 from pg_trickle.algebra.plan import Plan
 from pg_trickle.algebra.source import Opaque, Scan
 from pg_trickle.render.apply import Target, located, upsert_action
-from pg_trickle.render.parts import WEIGHT, listed, names
+from pg_trickle.render.parts import WEIGHT, differ, every, listed, names
 from pg_trickle.render.select import CommonTables
-from pg_trickle.render.store import Store
+from pg_trickle.render.store import Store, passed
 from pg_trickle.stages import Role, Stage
 
 
 def apply_directly(final: Plan, store: Store, target: Target, common: CommonTables) -> sql.Composable:
     """Add the WITH queries that bring the stream table up to the stage's updates; the SELECT that counts."""
-    common.add("e", _images(final, store.stage, target, common))
+    common.add("e", _images(final, store, target, common))
     places = {name: place for place, name in enumerate(target.names, 1)}
+    located_there = located(target, "t", "e", {name: f"b_{places[name]}" for name in target.key or ()})
     hole = {
         "table": target.table,
         "columns": names(target.names),
         "after": names(f"a_{place}" for place in places.values()),
         "key": names(target.key or ()),
         "action": upsert_action(target),
-        "match": located(target, "t", "e", {name: f"b_{place}" for name, place in places.items()}),
+        # Where the stream table is the state, the row has been found already.
+        "match": located_there if store.target is None else every([sql.SQL("t.ctid = e.at"), located_there]),
         "assigned": listed(
             sql.SQL("{name} = e.{new}").format(name=sql.Identifier(name), new=sql.Identifier(f"a_{places[name]}"))
             for name in target.written
@@ -51,24 +54,53 @@ def apply_directly(final: Plan, store: Store, target: Target, common: CommonTabl
     return _counted(store, tuple(writing))
 
 
-def _images(final: Plan, stage: Stage, target: Target, common: CommonTables) -> sql.Composable:
-    """Both images of each updated group's row, and what is to be done: delete (x), insert (y), update (z), nothing."""
+def _images(final: Plan, store: Store, target: Target, common: CommonTables) -> sql.Composable:
+    """Each updated group's row, and what is to be done: delete (x), insert (y), update (z), nothing.
+
+    The row that was shown is computed too where it may have been hidden, or shown as it is now.
+    """
+    stage = store.stage
     shown = [column.name for _, column in target.columns]
+    compared = store.target is None and bool(target.written)
+    compares = compared or not _shows_all(final)
+    before = sql.SQL("b.{w} IS NOT NULL").format(w=WEIGHT) if compares else sql.SQL("u.known")
+    old = (
+        sql.SQL(" LEFT JOIN LATERAL ({old}) AS b ON TRUE").format(old=common.select(_over(final, stage, "o_")))
+        if compares
+        else sql.SQL("")
+    )
+    written = ((column, column.name, column.name) for name, column in target.columns if name in target.written)
+    # A row of nothing but keys comes and goes, and never changes.
+    moving = sql.SQL(" WHERE ({b}) <> (a.{w} IS NOT NULL)").format(b=before, w=WEIGHT)
     return sql.SQL(
-        "SELECT {before}, {after}, CASE WHEN a.{w} IS NULL THEN CASE WHEN b.{w} IS NOT NULL THEN 'x' END"
-        " WHEN b.{w} IS NULL THEN 'y' WHEN ROW({a})::record *<> ROW({b})::record THEN 'z' END AS act FROM {u} AS u"
-        " LEFT JOIN LATERAL ({old}) AS b ON TRUE LEFT JOIN LATERAL ({new}) AS a ON TRUE ORDER BY {keys}"
+        "SELECT u.at, {keys}, {after}, CASE WHEN a.{w} IS NULL THEN CASE WHEN {before} THEN 'x' END"
+        " WHEN NOT ({before}) THEN 'y' {changed} END AS act FROM {u} AS u"
+        " LEFT JOIN LATERAL ({new}) AS a ON TRUE{old}{moving}"
     ).format(
-        before=_numbered("b", shown),
+        keys=_keys(final, stage, target),
         after=_numbered("a", shown),
         w=WEIGHT,
-        a=names(shown, "a"),
-        b=names(shown, "b"),
+        before=before,
+        changed=sql.SQL("WHEN {d} THEN 'z'").format(d=differ(written, "a", "b")) if compared else sql.SQL("ELSE 'z'"),
         u=sql.Identifier(f"{stage.state.name}_u"),
-        old=common.select(_over(final, stage, "o_")),
         new=common.select(_over(final, stage, "")),
-        # The join above may have mixed them up.
-        keys=names(stage.key_names, "u"),
+        old=old,
+        moving=sql.SQL("") if target.written else moving,
+    )
+
+
+def _shows_all(final: Plan) -> bool:
+    """Whether every group that has rows is shown."""
+    return isinstance(final, Scan) or (isinstance(final, Project) and _shows_all(final.input))
+
+
+def _keys(final: Plan, stage: Stage, target: Target) -> sql.Composed:
+    """The key of the stream table, whichever image there is."""
+    origin = dict(passed(final, stage))
+    return listed(
+        sql.SQL("u.{key} AS {name}").format(key=sql.Identifier(origin[column.name]), name=sql.Identifier(f"b_{place}"))
+        for place, (name, column) in enumerate(target.columns, 1)
+        if name in (target.key or ())
     )
 
 

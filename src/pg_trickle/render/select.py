@@ -59,6 +59,8 @@ class CommonTables:
         self._deltas: dict[int, bool] = {}
         self._names: dict[int, sql.Identifier] = {}
         self._unnamed = 0
+        self.nets_changes = True
+        self.order: tuple[str, ...] = ()
         self.bodies: list[sql.Composable] = []
 
     def add(self, name: str, body: sql.Composable) -> sql.Identifier:
@@ -95,6 +97,33 @@ class CommonTables:
         )
         gate = self._gate(plan)
         return found if gate is None else sql.SQL("{found} WHERE {gate}").format(found=found, gate=gate)
+
+    def summed(self, plan: Plan) -> sql.Composable:
+        """The same for a reader that sums up by itself: netting the changes of a source before would be done twice."""
+        self.nets_changes = not self._is_from_one_source(plan)
+        body = self.select(plan)
+        self.nets_changes = True
+        return body
+
+    def seeking(self, plan: Plan, sought: tuple[str, ...]) -> sql.Composable:
+        """The same for a join that looks up what the columns hold: the changes of a source come in their order, for
+        neighbours in an index are often neighbours on disk, and in the cache.
+        """
+        self.order = sought if self._is_from_one_source(plan) else ()
+        body = self.select(plan)
+        self.order = ()
+        return body
+
+    def _is_from_one_source(self, plan: Plan) -> bool:
+        if self._is_shared(plan):
+            return False
+        match operator(plan):
+            case Filter(below) | Project(below):
+                return self._is_from_one_source(below)
+            case Changes(Source()):
+                return True
+            case _:
+                return False
 
     def _gate(self, plan: Plan) -> sql.Composable | None:
         """Whether a delta can hold anything, as far as that depends on which sources have changed."""
@@ -300,11 +329,16 @@ def _changes(table: Source | State, fields: tuple[Field, ...], common: CommonTab
         for field in fields
     ]
     interval = common.feed.rows(table, sql.Composed(captured))
+    if not common.nets_changes:
+        return interval
     # No row comes two thousand million times, and sums of integers are cheaper than sums of bigints.
-    return consolidated(tuple(field.column for field in fields), interval, INT)
+    order = tuple(name for name in common.order if name in {field.column.name for field in fields})
+    return consolidated(tuple(field.column for field in fields), interval, INT, order)
 
 
-def consolidated(columns: tuple[Column, ...], rows: sql.Composable, weight: sql.SQL = BIGINT) -> sql.Composable:
+def consolidated(
+    columns: tuple[Column, ...], rows: sql.Composable, weight: sql.SQL = BIGINT, order: tuple[str, ...] = ()
+) -> sql.Composable:
     """Each distinct row once, with the sum of its weights, zeros left out."""
     values = [(column, sql.Identifier(column.name)) for column in columns]
     keys = listed(key for column, value in values for key in identity_keys(column, value))
@@ -325,8 +359,8 @@ def consolidated(columns: tuple[Column, ...], rows: sql.Composable, weight: sql.
     if not columns:
         return sql.SQL("SELECT sum({w})::{type} AS {w} FROM ({rows}) AS c HAVING sum({w}) <> 0").format(**hole)
     return sql.SQL(
-        "SELECT {columns}sum({w})::{type} AS {w} FROM ({rows}) AS c GROUP BY {keys} HAVING sum({w}) <> 0"
-    ).format(**hole)
+        "SELECT {columns}sum({w})::{type} AS {w} FROM ({rows}) AS c GROUP BY {keys} HAVING sum({w}) <> 0{order}"
+    ).format(order=sql.SQL(" ORDER BY {names}").format(names=names(order)) if order else sql.SQL(""), **hole)
 
 
 def _opaque(text: str, schema: tuple[Column, ...]) -> sql.Composable:
@@ -348,10 +382,19 @@ def _join(left: Plan, right: Plan, on: tuple[Scalar, ...], common: CommonTables)
     return sql.SQL("SELECT {columns}{weight} FROM ({left}) AS l JOIN ({right}) AS r ON {condition}").format(
         columns=leading(names_of(left) + names_of(right)),
         weight=weight.format(w=WEIGHT),
-        left=common.select(left),
-        right=common.select(right),
+        left=common.seeking(left, _sought(left, right, on)),
+        right=common.seeking(right, _sought(right, left, on)),
         condition=conjunction(on),
     )
+
+
+def _sought(side: Plan, other: Plan, on: tuple[Scalar, ...]) -> tuple[str, ...]:
+    """The columns of one side whose values are looked up in a table; text takes longer to sort than that saves."""
+    if is_delta(other):
+        return ()
+    here = {one.name for one in side.columns if one.type.name is not None and not one.type.is_text}
+    pairs = (predicate.equates for predicate in on if predicate.equates)
+    return tuple(name for pair in pairs for name in pair if name in here)
 
 
 def _met(right: Plan, on: tuple[Scalar, ...], common: CommonTables) -> sql.Composable:
