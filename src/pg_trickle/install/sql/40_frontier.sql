@@ -39,31 +39,23 @@ AS $$
 -- The change rows that are new to a frontier: {source: [rows, truncated, some of them by this transaction, some of them by
 -- the transaction of the frontier]}.
 DECLARE
-    v_owner   oid;
-    v_any     text;
-    v_buffers jsonb;
+    v_owner oid;
+    v_query text;
 BEGIN
-    SELECT st.owner_oid, string_agg(format('EXISTS (SELECT FROM pgtrickle_changes.%I AS c WHERE %s)', k.buffer, n.is_new), ' OR '),
-           jsonb_object_agg(s.source_relid, jsonb_build_array(k.buffer, n.is_new))
-      INTO v_owner, v_any, v_buffers
+    SELECT st.owner_oid, 'SELECT pg_catalog.jsonb_object_agg(s.source, pg_catalog.jsonb_build_array(s.n, s.truncated, s.own, s.later)) FROM ('
+               || string_agg(format('SELECT %L AS source, pg_catalog.count(*) AS n, pg_catalog.bool_or(c.w = 0) AS truncated,'
+                                    ' coalesce(pg_catalog.bool_or(c.xid = pg_catalog.pg_current_xact_id_if_assigned()), false) AS own,'
+                                    ' coalesce(pg_catalog.bool_or(c.xid = $2), false) AS later'
+                                    ' FROM pgtrickle_changes.%I AS c WHERE %s', s.source_relid, k.buffer, n.is_new), ' UNION ALL ')
+               || ') AS s WHERE s.n > 0'
+      INTO v_owner, v_query
       FROM pgtrickle.pgt_stream_tables AS st
       JOIN pgtrickle.pgt_dependencies AS s ON s.pgt_id = st.pgt_id AND s.captured
       JOIN pgtrickle.pgt_captures AS k ON k.source_relid = s.source_relid AND k.owner_oid = st.owner_oid
      CROSS JOIN LATERAL pgtrickle_changes.new_rows(s.source_relid, '$1', '$2', '$3') AS n(is_new)
      WHERE st.pgt_id = p_id
      GROUP BY st.owner_oid;
-    -- Mostly there are none, and to know that takes half as long as to count them.
-    IF v_any IS NULL OR NOT pgtrickle_changes.run_as(v_owner, 'SELECT ' || v_any, p_frontier, p_xid, p_seqs)::boolean THEN
-        RETURN NULL;
-    END IF;
-    RETURN nullif(pgtrickle_changes.run_as(v_owner, (
-        SELECT 'SELECT pg_catalog.jsonb_object_agg(s.source, pg_catalog.jsonb_build_array(s.n, s.truncated, s.own, s.later)) FROM ('
-               || string_agg(format('SELECT %L AS source, pg_catalog.count(*) AS n, pg_catalog.bool_or(c.w = 0) AS truncated,'
-                                    ' coalesce(pg_catalog.bool_or(c.xid = pg_catalog.pg_current_xact_id_if_assigned()), false) AS own,'
-                                    ' coalesce(pg_catalog.bool_or(c.xid = $2), false) AS later'
-                                    ' FROM pgtrickle_changes.%I AS c WHERE %s', b.key, b.value ->> 0, b.value ->> 1), ' UNION ALL ')
-               || ') AS s WHERE s.n > 0'
-          FROM jsonb_each(v_buffers) AS b), p_frontier, p_xid, p_seqs), 'null');
+    RETURN CASE WHEN v_query IS NOT NULL THEN nullif(pgtrickle_changes.run_as(v_owner, v_query, p_frontier, p_xid, p_seqs), 'null') END;
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.pending IS 'How many change rows of each source are new to a frontier, and what kind of rows';
