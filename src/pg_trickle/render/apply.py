@@ -6,11 +6,21 @@ takes away.  Then something else has written to the table and it must be recompu
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from psycopg import sql
 
-from pg_trickle.render.parts import WEIGHT, assignments, every, identity_keys, listed, matches, names, row_hash
+from pg_trickle.render.parts import (
+    WEIGHT,
+    assignments,
+    every,
+    identity_keys,
+    index_order,
+    listed,
+    matches,
+    names,
+    row_hash,
+)
 from pg_trickle.render.select import CommonTables
 from pg_trickle.scalar import Column, Identity
 
@@ -72,8 +82,11 @@ def _by_key(target: Target, common: CommonTables, prefix: str) -> sql.Composable
     rows = sql.Identifier(f"{prefix}f")
     keys = common.add(
         f"{prefix}k",
-        sql.SQL("SELECT {key}, bool_or({w} > 0) AS __pgt_stays FROM {f} GROUP BY {key}").format(
-            key=names(target.key), w=WEIGHT, f=rows
+        sql.SQL("SELECT {key}, bool_or({w} > 0) AS __pgt_stays FROM {f} GROUP BY {key}{order}").format(
+            key=names(target.key),
+            w=WEIGHT,
+            f=rows,
+            order=index_order(replace(column, name=name) for name, column in target.columns if name in target.key),
         ),
     )
     common.add_writing(

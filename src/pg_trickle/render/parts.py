@@ -107,6 +107,17 @@ def identity_keys(of: Column, value: sql.Composable) -> tuple[sql.Composable, ..
             return (sql.SQL('{value}::text COLLATE "C"').format(value=value),)
 
 
+def index_order(columns: Iterable[Column]) -> sql.Composable:
+    """ORDER BY for what will be looked up in an index: neighbours there are often neighbours on disk, and in the cache.
+
+    Nothing where sorting takes longer than that saves.
+    """
+    keys = list(columns)
+    if not all(one.type.sorts_quickly for one in keys):
+        return sql.SQL("")
+    return sql.SQL(" ORDER BY {keys}").format(keys=names(one.name for one in keys))
+
+
 def differ(
     columns: Iterable[tuple[Column, str, str]], left: str | None = None, right: str | None = None
 ) -> sql.Composable:

@@ -389,10 +389,10 @@ def _join(left: Plan, right: Plan, on: tuple[Scalar, ...], common: CommonTables)
 
 
 def _sought(side: Plan, other: Plan, on: tuple[Scalar, ...]) -> tuple[str, ...]:
-    """The columns of one side whose values are looked up in a table; text takes longer to sort than that saves."""
+    """The columns of one side whose values are looked up in a table, and that are worth sorting."""
     if is_delta(other):
         return ()
-    here = {one.name for one in side.columns if one.type.name is not None and not one.type.is_text}
+    here = {one.name for one in side.columns if one.type.sorts_quickly}
     pairs = (predicate.equates for predicate in on if predicate.equates)
     return tuple(name for pair in pairs for name in pair if name in here)
 

@@ -15,7 +15,7 @@ from psycopg import sql
 
 from pg_trickle.algebra.linear import Consolidate, Item, Project
 from pg_trickle.algebra.plan import Plan
-from pg_trickle.render.parts import WEIGHT, assignments, differ, every, listed, matches, names, row_hash
+from pg_trickle.render.parts import WEIGHT, assignments, differ, every, index_order, listed, matches, names, row_hash
 from pg_trickle.render.select import CommonTables, relation, rows
 from pg_trickle.render.store import Store
 from pg_trickle.scalar import Column, column
@@ -162,7 +162,9 @@ def groups(stage: Stage, change: Plan, common: CommonTables) -> sql.Composable:
     grouping = (
         sql.SQL(" HAVING count(*) > 0")
         if stage.is_global
-        else sql.SQL(" GROUP BY {keys}{order}").format(keys=names(stage.aggregate.keys), order=_order(stage))
+        else sql.SQL(" GROUP BY {keys}{order}").format(
+            keys=names(stage.aggregate.keys), order=index_order(stage.key_columns)
+        )
     )
     # Bits that came and left again would be looked for in the whole group; extremes only if they were extreme.
     sums = all(one.follows or one.role in {Role.MIN, Role.MAX} for one in stage.rest)
@@ -170,16 +172,6 @@ def groups(stage: Stage, change: Plan, common: CommonTables) -> sql.Composable:
     return sql.SQL("SELECT {values} FROM ({change}) AS x{grouping}").format(
         values=listed([*keys, *values]), change=read(change), grouping=grouping
     )
-
-
-def _order(stage: Stage) -> sql.Composable:
-    """The order of the index that the groups will be looked up in: neighbours there are often neighbours on disk.
-
-    Text takes longer to sort than that saves.
-    """
-    if any(one.type.is_text for one in stage.key_columns):
-        return sql.SQL("")
-    return sql.SQL(" ORDER BY {keys}").format(keys=names(stage.key_names))
 
 
 _EXTREMES = {
