@@ -85,6 +85,51 @@ def test_transactions_that_commit_in_reverse_order(shop: Connection, database: A
         assert last(shop, "kept")[:3] == ("DIFFERENTIAL", 1, 1)
 
 
+def quiet(db: Connection, name: str) -> bool:
+    """Whether the next refresh will not even look into the buffers, if they are no further."""
+    row = db.execute(
+        "SELECT quiet_at IS NOT NULL FROM pgtrickle.pgt_stream_tables WHERE pgt_name = %s", (name,)
+    ).fetchone()
+    assert row is not None
+    return bool(row[0])
+
+
+def test_buffers_are_passed_by_only_when_nobody_is_under_way(
+    shop: Connection, database: Any, fresh: Callable[[], None]
+) -> None:
+    refresh = "SELECT pgtrickle.refresh_stream_table('kept')"
+    shop.execute("INSERT INTO t VALUES (101, 1, 101)")
+    shop.execute(refresh)
+    assert not quiet(shop, "kept")
+    shop.execute(refresh)
+    assert quiet(shop, "kept")
+
+    # Its number is drawn, and no snapshot lists it: it is the youngest transaction.
+    late = database.connect(autocommit=False)
+    late.execute("INSERT INTO t VALUES (102, 1, 102)")
+    shop.execute("INSERT INTO t VALUES (103, 1, 103)")
+    for _ in range(3):
+        shop.execute(refresh)
+        assert not quiet(shop, "kept")
+    late.commit()
+    shop.execute(refresh)
+    assert last(shop, "kept")[:2] == ("DIFFERENTIAL", 1)
+
+    # What a transaction's own number tells is how things were when it was assigned.
+    old, busy = (database.connect(autocommit=False) for _ in range(2))
+    old.execute("INSERT INTO t VALUES (104, 1, 1)")
+    busy.execute("INSERT INTO t VALUES (105, 1, 105)")
+    shop.execute(refresh)
+    old.execute(refresh)
+    old.execute("DELETE FROM t WHERE id = 104")
+    old.execute(refresh)
+    old.execute(refresh)
+    assert not quiet(old, "kept")
+    old.commit()
+    busy.commit()
+    fresh()
+
+
 def test_a_prepared_transaction_is_applied_when_it_commits(
     shop: Connection, database: Any, fresh: Callable[[], None]
 ) -> None:

@@ -50,7 +50,7 @@ COMMENT ON COLUMN pgtrickle.pgt_stream_tables.pgt_name IS 'The last known name; 
 COMMENT ON COLUMN pgtrickle.pgt_stream_tables.paused IS 'Suspended by pause_all, and to go on with resume_all';
 COMMENT ON COLUMN pgtrickle.pgt_stream_tables.frontier IS 'What the contents reflect: the transactions this snapshot sees, and no others (see also frontier_xid)';
 COMMENT ON COLUMN pgtrickle.pgt_stream_tables.frontier_xid IS 'The refreshing transaction itself: of its changes those up to frontier_seqs are in';
-COMMENT ON COLUMN pgtrickle.pgt_stream_tables.quiet_at IS 'How far the buffers were when nothing was under way: nothing is pending as long as they are no further';
+COMMENT ON COLUMN pgtrickle.pgt_stream_tables.quiet_at IS 'How far the buffers were when all was in and nobody was under way: nothing is pending as long as they are no further';
 COMMENT ON COLUMN pgtrickle.pgt_stream_tables.frontier_time IS 'What now() was for the contents: conditions on the time are maintained from there';
 COMMENT ON COLUMN pgtrickle.pgt_stream_tables.timed IS 'Whether the result changes without any captured change: conditions on now(), CURRENT_DATE …, materialized views, foreign tables';
 COMMENT ON COLUMN pgtrickle.pgt_stream_tables.settings IS 'Session settings of the creator that a query''s result may depend on (TimeZone, DateStyle …), applied at every refresh';

@@ -70,3 +70,21 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.is_watched IS 'Whether a change of any source is noticed, and nothing else changes the result';
+
+CREATE FUNCTION pgtrickle_changes.is_quiet(p_table pgtrickle.pgt_stream_tables, p_snapshot pg_snapshot, p_seqs jsonb) RETURNS boolean
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, pg_temp
+    SET plan_cache_mode = force_generic_plan
+AS $$
+-- Given that nothing is pending in the snapshot: will anything turn up that has its number already?  The buffers are where they were
+-- when the last refresh read them.  Whoever had drawn a number from them by then has a lower transaction id than this refresh
+-- (lock_stream_table tells if that was assigned since), and all with a lower one have ended.  A snapshot lists those that run below
+-- its xmax; at and above it everybody runs who has begun.
+DECLARE
+    v_own xid8 := pg_current_xact_id();
+BEGIN
+    RETURN p_table.quiet_at = 'null' AND p_table.frontier_seqs = p_seqs AND pg_snapshot_xmax(p_snapshot) >= v_own
+           AND NOT EXISTS (SELECT FROM pg_snapshot_xip(p_snapshot) AS running(xid) WHERE running.xid < v_own);
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.is_quiet IS 'Whether no change row can turn up as long as the buffers are no further; to be asked when nothing is pending';

@@ -19,15 +19,19 @@ AS $$
 -- One refresher at a time.  The catalog row is read under the lock; in REPEATABLE READ a row that somebody else's
 -- refresh has changed since the snapshot is a serialization failure, which it is.
 DECLARE
-    v_table pgtrickle.pgt_stream_tables;
+    v_table    pgtrickle.pgt_stream_tables;
+    v_is_first boolean;
 BEGIN
     PERFORM pg_advisory_xact_lock(1885762402, (p_id % 2147483647)::integer);
+    v_is_first := pg_current_xact_id_if_assigned() IS NULL;
     SELECT st.* INTO v_table FROM pgtrickle.pgt_stream_tables AS st WHERE st.pgt_id = p_id FOR NO KEY UPDATE;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'stream table % does not exist', p_id
             USING ERRCODE = 'undefined_table', DETAIL = 'It was dropped in the meantime.',
                   HINT = 'List the stream tables with SELECT * FROM pgtrickle.pgt_status().';
     END IF;
+    -- Now this transaction has a number, and one that was drawn after the last refresh was over: see is_quiet.
+    v_table.quiet_at := coalesce(v_table.quiet_at, CASE WHEN v_is_first THEN 'null'::jsonb END);
     RETURN v_table;
 END
 $$;

@@ -45,10 +45,8 @@ AS $$
 -- between two of its statements, the work is to be thrown away.
 DECLARE
     v_taken_at timestamptz := CASE WHEN p_one_snapshot THEN transaction_timestamp() ELSE clock_timestamp() END;
-    v_seqs     jsonb := pgtrickle_changes.high_water(p_table.pgt_id);
     v_snapshot pg_snapshot := pg_current_snapshot();
-    -- Whoever had drawn a number before this snapshot has ended, and is in it: up to v_seqs nothing will turn up any more.
-    v_quiet    boolean := NOT p_one_snapshot AND NOT EXISTS (SELECT FROM pg_snapshot_xip(v_snapshot));
+    v_seqs     jsonb := pgtrickle_changes.high_water(p_table.pgt_id);
     v_pending  jsonb;
     v_plan     jsonb;
     v_rows_in  bigint := 0;
@@ -66,7 +64,7 @@ BEGIN
     IF v_pending IS NULL AND v_reason IS NULL AND p_table.frontier IS NOT NULL AND NOT p_table.needs_reinit
        AND pgtrickle_changes.is_watched(p_table.pgt_id) THEN
         UPDATE pgtrickle.pgt_stream_tables AS st
-           SET quiet_at = CASE WHEN v_quiet OR st.quiet_at = v_seqs THEN v_seqs END,
+           SET quiet_at = CASE WHEN st.quiet_at = v_seqs OR pgtrickle_changes.is_quiet(p_table, v_snapshot, v_seqs) THEN v_seqs END,
                data_timestamp = v_taken_at, last_refresh_at = clock_timestamp(), consecutive_errors = 0, last_error_message = NULL,
                status = CASE WHEN st.status = 'ERROR' THEN 'ACTIVE' ELSE st.status END
          WHERE st.pgt_id = p_table.pgt_id;
@@ -94,7 +92,7 @@ BEGIN
     v_ms := 1000 * extract(epoch FROM clock_timestamp() - v_began_at);
 
     -- Is anything new already?  Then some statement may have seen it and another not.
-    IF NOT ((p_one_snapshot OR v_quiet) AND v_seqs = pgtrickle_changes.high_water(p_table.pgt_id))
+    IF (NOT p_one_snapshot OR v_seqs <> pgtrickle_changes.high_water(p_table.pgt_id))
        AND pgtrickle_changes.pending(p_table.pgt_id, v_snapshot, pg_current_xact_id(), v_seqs) IS NOT NULL THEN
         RAISE EXCEPTION 'a source changed while "%" was refreshed', p_table.pgt_name USING ERRCODE = 'TK001';
     END IF;
@@ -103,7 +101,7 @@ BEGIN
         CASE WHEN p_table.frontier IS NULL THEN pgtrickle_changes.pending(p_table.pgt_id, v_snapshot, NULL, v_seqs) ELSE v_pending END) END;
     UPDATE pgtrickle.pgt_stream_tables AS st
        SET frontier = v_snapshot, frontier_xid = pg_current_xact_id(), frontier_seqs = v_seqs, frontier_time = transaction_timestamp(),
-           quiet_at = CASE WHEN v_quiet THEN v_seqs END,
+           quiet_at = NULL,
            system_identifier = (SELECT c.system_identifier FROM pg_control_system() AS c),
            data_timestamp = v_taken_at, last_refresh_at = clock_timestamp(),
            is_populated = true, status = CASE WHEN st.status IN ('INITIALIZING', 'ERROR') THEN 'ACTIVE' ELSE st.status END,
