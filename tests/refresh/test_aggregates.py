@@ -173,3 +173,32 @@ def test_variances_and_sums_have_the_digits_that_postgresql_gives_them(
 def _add(db: Connection, numbers: list[int]) -> None:
     with db.cursor() as cursor:
         cursor.executemany("INSERT INTO v VALUES (%s, %s / 7.0)", [(number, number) for number in numbers])
+
+
+def test_extremes_that_come_and_go_between_refreshes(db: Connection, assert_fresh: Oracle) -> None:
+    """The changes below MIN and MAX aren't netted: a value that came and left again must not stay, nor one be lost."""
+    db.execute("CREATE TABLE t (id int PRIMARY KEY, k int NOT NULL, v int, u int)")
+    db.execute("INSERT INTO t SELECT n, n % 2, n, 0 FROM generate_series(1, 10) AS n")
+    for name, query in (
+        ("ends", "SELECT k, min(v) AS least, max(v) AS most, count(*) AS n, sum(u) AS total FROM t GROUP BY k"),
+        ("kept", "SELECT k, min(v) AS least FROM t WHERE v > 2 GROUP BY k"),
+        ("whole", "SELECT min(v) AS least, max(v) AS most FROM t"),
+    ):
+        pg_trickle.create_stream_table(db, name, query, schedule=None, refresh_mode="DIFFERENTIAL")
+    for batch in (
+        ["INSERT INTO t VALUES (20, 0, -5, 0), (21, 1, 99, 0)", "DELETE FROM t WHERE id IN (20, 21)"],
+        ["UPDATE t SET v = v - 100", "UPDATE t SET v = v + 100"],
+        ["DELETE FROM t WHERE v IN (1, 10)", "INSERT INTO t VALUES (1, 1, 1, 0), (10, 0, 10, 0)"],
+        [
+            "DELETE FROM t WHERE v IN (1, 10)",
+            "INSERT INTO t VALUES (22, 1, 0, 0)",
+            "UPDATE t SET v = NULL WHERE id = 22",
+        ],
+        ["UPDATE t SET u = u + 1"] * 5,
+        ["UPDATE t SET k = 1 - k, v = -v", "DELETE FROM t WHERE k = 0"],
+    ):
+        for statement in batch:
+            db.execute(statement)
+        for name in ("ends", "kept", "whole"):
+            db.execute("SELECT pgtrickle.refresh_stream_table(%s)", (name,))
+            assert_fresh(db, name)
