@@ -1,97 +1,167 @@
-"""What maintenance inside the writing statement costs the one who writes."""
+"""What maintenance inside the writing statement costs the one who writes: stream tables and pg_ivm, against nothing."""
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, LiteralString
 
 import psycopg
 from psycopg import sql
 
 import pg_trickle
+from bench import pg_ivm, pgbench
 from bench.measure import Cost, alternating, cost_of
-from bench.star import Size
+from pg_trickle.testing.server import EmbeddedServer
 
 Connection = psycopg.Connection[Any]
-Kinds = dict[str, dict[str, Cost]]
 
-VIEWS: dict[str, LiteralString] = {
-    "join": """SELECT o.id, c.region, p.category, o.qty, o.price FROM {table} AS o
-                 JOIN customers AS c ON c.id = o.customer_id JOIN products AS p ON p.id = o.product_id
-                WHERE o.qty > 2""",
-    "join and aggregate": """SELECT c.region, p.category, count(*) AS n, sum(o.qty * o.price) AS total,
-                                    avg(o.price) AS mean
-                               FROM {table} AS o JOIN customers AS c ON c.id = o.customer_id
-                               JOIN products AS p ON p.id = o.product_id GROUP BY c.region, p.category""",
-    "many groups": "SELECT customer_id, count(*) AS n, sum(id) AS total FROM {table} GROUP BY customer_id",
-    "averages": "SELECT customer_id, count(*) AS n, avg(price) AS mean FROM {table} GROUP BY customer_id",
-    "hot groups": "SELECT qty, count(*) AS n, sum(id) AS total FROM {table} GROUP BY qty",
-    "extremes": """SELECT customer_id, count(*) AS n, min(price) AS least, max(price) AS most
-                     FROM {table} GROUP BY customer_id""",
-    "projection": "SELECT id, qty * price AS value FROM {table} WHERE qty > 2",
-    "distinct": "SELECT DISTINCT customer_id, qty FROM {table}",
-}
-BARE = "bare"
+BARE, OURS, PG_IVM = "nothing", "stream table", "pg_ivm"
+CUSTOMERS, PRODUCTS = 10_000, 1_000
+CLIENTS = (1, 2, 8)
 
-BULK: dict[str, LiteralString] = {
-    "INSERT": """INSERT INTO {table} SELECT %(first)s + i, 1 + i %% %(customers)s, 1 + i %% %(products)s, 1 + i %% 10,
-                                       (i %% 1000) / 10.0, now() FROM generate_series(1, %(rows)s) AS i""",
-    "UPDATE": """UPDATE {table} SET qty = 11 - qty, price = price + 1
-                  WHERE id > %(first)s AND id <= %(first)s + %(rows)s""",
-    "DELETE": "DELETE FROM {table} WHERE id > %(first)s AND id <= %(first)s + %(rows)s",
-}
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """A query, and the columns that are unique in its result."""
+
+    title: str
+    key: str
+    query: LiteralString
+
+
+SHAPES = (
+    Shape(
+        "join, filtered",
+        "id",
+        """SELECT o.id, c.region, p.category, o.qty, o.price FROM {table} AS o
+             JOIN customers AS c ON c.id = o.customer_id JOIN products AS p ON p.id = o.product_id
+            WHERE o.qty > 2""",
+    ),
+    Shape(
+        "join, few groups: count, sum, avg",
+        "region, category",
+        """SELECT c.region, p.category, count(*) AS n, sum(o.qty * o.price) AS total, avg(o.price) AS mean
+             FROM {table} AS o JOIN customers AS c ON c.id = o.customer_id
+             JOIN products AS p ON p.id = o.product_id GROUP BY c.region, p.category""",
+    ),
+    Shape(
+        "many groups: count, sum",
+        "customer_id",
+        "SELECT customer_id, count(*) AS n, sum(qty) AS total FROM {table} GROUP BY customer_id",
+    ),
+    Shape("few groups: count, sum", "qty", "SELECT qty, count(*) AS n, sum(id) AS total FROM {table} GROUP BY qty"),
+    Shape(
+        "min, max by customer",
+        "customer_id",
+        "SELECT customer_id, min(price) AS least, max(price) AS most FROM {table} GROUP BY customer_id",
+    ),
+    Shape("DISTINCT", "customer_id, qty", "SELECT DISTINCT customer_id, qty FROM {table}"),
+    Shape("projection, filtered", "id", "SELECT id, qty * price AS value FROM {table} WHERE qty > 2"),
+)
+
+COPY: LiteralString = """
+INSERT INTO {table}
+SELECT id, 1 + customer_id %% %s, 1 + product_id %% %s, qty, price, ordered_at FROM orders WHERE id <= %s
+"""
 SINGLE: dict[str, LiteralString] = {
-    "INSERT": """INSERT INTO {table} VALUES (%(id)s, 1 + %(id)s %% 100, 1 + %(id)s %% 50, 1 + %(id)s %% 10,
-                                             %(id)s %% 100, '2026-01-01')""",
-    "UPDATE": "UPDATE {table} SET qty = 11 - qty, price = price + 1 WHERE id = %(id)s",
+    "INSERT": """INSERT INTO {table} VALUES (%(id)s, 1 + %(id)s %% 10000, 1 + %(id)s %% 1000, 1 + %(id)s %% 10,
+                                             %(id)s %% 1000, '2026-01-01')""",
+    "UPDATE": "UPDATE {table} SET qty = 11 - qty, price = 1000 - price WHERE id = %(id)s",
     "DELETE": "DELETE FROM {table} WHERE id = %(id)s",
 }
+BATCH: dict[str, LiteralString] = {
+    "INSERT": """INSERT INTO {table} SELECT i, 1 + i %% 10000, 1 + i %% 1000, 1 + i %% 10, i %% 1000, '2026-01-01'
+                   FROM generate_series(%(first)s, %(last)s) AS i""",
+    "UPDATE": "UPDATE {table} SET qty = 11 - qty, price = 1000 - price WHERE id BETWEEN %(first)s AND %(last)s",
+    "DELETE": "DELETE FROM {table} WHERE id BETWEEN %(first)s AND %(last)s",
+}
+# What each client of pgbench does, one statement a transaction; its rows are its own.
+SCRIPT = """\\set id 100000000 + :client_id * 10000000 + random(1, 9999999)
+\\set customer random(1, 10000)
+\\set product random(1, 1000)
+\\set qty random(1, 10)
+\\set price random(1, 1000)
+INSERT INTO {table} VALUES (:id, :customer, :product, :qty, :price, '2026-01-01') ON CONFLICT DO NOTHING;
+UPDATE {table} SET qty = 11 - qty, price = 1000 - price WHERE id = :id;
+DELETE FROM {table} WHERE id = :id;
+"""
+FIRST_SINGLE, FIRST_BATCH = 10_000_000, 20_000_000
 
 
-def prepare(conn: Connection, orders: int) -> dict[str, str]:
-    """A copy of the orders for each view, and one without; the table of each."""
-    tables = {name: f"orders_{place}" for place, name in enumerate((BARE, *VIEWS))}
-    for name, table in tables.items():
-        conn.execute(sql.SQL("CREATE TABLE {} (LIKE orders INCLUDING ALL)").format(sql.Identifier(table)))
-        conn.execute(
-            sql.SQL("INSERT INTO {} SELECT * FROM orders WHERE id <= %s").format(sql.Identifier(table)), (orders,)
-        )
-        if name != BARE:
-            query = sql.SQL(VIEWS[name]).format(table=sql.Identifier(table)).as_string(conn)
-            pg_trickle.create_stream_table(conn, f"view_{table}", query, refresh_mode="IMMEDIATE")
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How much to measure."""
+
+    rows: int
+    batch: int
+    singles: int
+    repetitions: int
+    seconds: int
+
+
+@dataclass(slots=True)
+class Result:
+    """For each shape, kind of statement and contender what it cost; for each number of clients, statements a second."""
+
+    single: dict[str, dict[str, dict[str, Cost]]] = field(default_factory=dict)
+    batch: dict[str, dict[str, dict[str, Cost]]] = field(default_factory=dict)
+    rates: dict[str, dict[int, dict[str, float]]] = field(default_factory=dict)
+
+
+def immediate(
+    server: EmbeddedServer, conn: Connection, effort: Effort, report: Callable[[str], None], shapes: tuple[Shape, ...]
+) -> Result:
+    """Measure every shape on tables of its own; pg_ivm as well where it can be had."""
+    result = Result()
+    contenders = (BARE, OURS, PG_IVM) if pg_ivm.is_available(conn) else (BARE, OURS)
+    for shape in shapes:
+        tables = {name: _prepared(conn, shape, name, effort) for name in contenders}
+        result.single[shape.title] = {kind: _singles(conn, tables, kind, effort) for kind in SINGLE}
+        result.batch[shape.title] = {kind: _batches(conn, tables, kind, effort) for kind in BATCH}
+        result.rates[shape.title] = {clients: _rates(server, conn, tables, clients, effort) for clients in CLIENTS}
+        for kind, costs in result.single[shape.title].items():
+            report(f"{shape.title}, {kind}: {(costs[OURS] / costs[BARE]).cpu:.2f}x")
+        _drop(conn, tables)
+    return result
+
+
+def _prepared(conn: Connection, shape: Shape, contender: str, effort: Effort) -> str:
+    """A copy of some of the orders, and what maintains the shape's query over it."""
+    table = f"orders_{contender.replace(' ', '_')}"
+    name = sql.Identifier(table)
+    conn.execute(sql.SQL("CREATE TABLE {} (LIKE orders INCLUDING ALL)").format(name))
+    conn.execute(sql.SQL(COPY).format(table=name), (CUSTOMERS, PRODUCTS, effort.rows))
+    query = sql.SQL(shape.query).format(table=name).as_string(conn)
+    if contender == OURS:
+        pg_trickle.create_stream_table(conn, f"view_{table}", query, refresh_mode="IMMEDIATE")
+    elif contender == PG_IVM:
+        pg_ivm.create(conn, f"view_{table}", query, shape.key)
     conn.execute("VACUUM ANALYZE")
-    return tables
+    return table
 
 
-def immediate(conn: Connection, size: Size, *, rows: int, singles: int, repetitions: int) -> tuple[Kinds, Kinds]:
-    """Single-row statements (the cost of one) and statements of many rows, for each kind and view, and bare."""
-    tables = prepare(conn, size.orders)
-    single, bulk = {}, {}
-    for kind, text in SINGLE.items():
-        numbers = {name: iter(range(10_000_001, 10_000_001 + (repetitions + 1) * singles)) for name in tables}
-        single[kind] = _measured(
-            tables,
-            repetitions,
-            lambda name, text=text, numbers=numbers: _one_by_one(conn, tables[name], text, numbers[name], singles),
-        )
-    for kind, text in BULK.items():
-        firsts = {name: iter(range(20_000_000, 20_000_000 + (repetitions + 1) * rows, rows)) for name in tables}
-        bulk[kind] = _measured(
-            tables,
-            repetitions,
-            lambda name, text=text, firsts=firsts: _at_once(conn, tables[name], text, next(firsts[name]), rows, size),
-        )
-    return single, bulk
+def _drop(conn: Connection, tables: dict[str, str]) -> None:
+    for contender, table in tables.items():
+        if contender == OURS:
+            pg_trickle.drop_stream_table(conn, f"view_{table}")
+        elif contender == PG_IVM:
+            conn.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier(f"view_{table}")))
+        conn.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier(table)))
 
 
-def _measured(tables: dict[str, str], repetitions: int, run: Callable[[str], Cost]) -> dict[str, Cost]:
-    for name in tables:
-        run(name)
-    return alternating(repetitions, lambda: None, {name: lambda name=name: run(name) for name in tables})
+def _singles(conn: Connection, tables: dict[str, str], kind: str, effort: Effort) -> dict[str, Cost]:
+    """The cost of one of a series of prepared statements, each a transaction."""
+    numbers = {name: iter(range(FIRST_SINGLE, FIRST_BATCH)) for name in tables}
+    return _measured(
+        tables, effort.repetitions, lambda name: _one_by_one(conn, tables[name], kind, numbers[name], effort.singles)
+    )
 
 
-def _one_by_one(conn: Connection, table: str, text: str, numbers: Iterator[int], singles: int) -> Cost:
-    statement = sql.SQL(text).format(table=sql.Identifier(table)).as_string(conn)
+def _one_by_one(conn: Connection, table: str, kind: str, numbers: Iterator[int], singles: int) -> Cost:
+    statement = sql.SQL(SINGLE[kind]).format(table=sql.Identifier(table)).as_string(conn)
 
     def work() -> None:
         for _ in range(singles):
@@ -101,7 +171,33 @@ def _one_by_one(conn: Connection, table: str, text: str, numbers: Iterator[int],
     return Cost(cost.wall / singles, cost.cpu / singles)
 
 
-def _at_once(conn: Connection, table: str, text: str, first: int, rows: int, size: Size) -> Cost:
-    statement = sql.SQL(text).format(table=sql.Identifier(table))
-    parameters = {"first": first, "rows": rows, "customers": size.customers, "products": size.products}
-    return cost_of(conn, lambda: conn.execute(statement, parameters))
+def _batches(conn: Connection, tables: dict[str, str], kind: str, effort: Effort) -> dict[str, Cost]:
+    firsts = {name: iter(range(FIRST_BATCH, 100_000_000, effort.batch)) for name in tables}
+
+    def run(name: str) -> Cost:
+        first = next(firsts[name])
+        statement = sql.SQL(BATCH[kind]).format(table=sql.Identifier(tables[name]))
+        return cost_of(conn, lambda: conn.execute(statement, {"first": first, "last": first + effort.batch - 1}))
+
+    return _measured(tables, effort.repetitions, run)
+
+
+def _measured(tables: dict[str, str], repetitions: int, run: Callable[[str], Cost]) -> dict[str, Cost]:
+    """Once to warm up, then in turns."""
+    for name in tables:
+        run(name)
+    return alternating(repetitions, lambda: None, {name: lambda name=name: run(name) for name in tables})
+
+
+def _rates(
+    server: EmbeddedServer, conn: Connection, tables: dict[str, str], clients: int, effort: Effort
+) -> dict[str, float]:
+    """Statements a second of so many clients at once."""
+    rates = {}
+    with tempfile.TemporaryDirectory() as directory:
+        script = Path(directory) / "writes.sql"
+        for name, table in tables.items():
+            script.write_text(SCRIPT.format(table=table))
+            conn.execute("VACUUM ANALYZE")
+            rates[name] = pgbench.transactions_a_second(server, str(conn.info.dbname), script, clients, effort.seconds)
+    return rates

@@ -182,6 +182,31 @@ def test_an_altered_function_never_runs_as_the_writer(author: Connection, db: Co
     assert one(db, "SELECT count(*) FROM loot") == 0
 
 
+def test_what_functions_are_compared_with_is_out_of_reach_and_does_nothing(author: Connection, db: Connection) -> None:
+    original = one(
+        db,
+        """SELECT format('pgtrickle_changes.maintain_%s_%s_ins_original()', pgt_id, 'orders'::regclass::oid)
+             FROM pgtrickle.pgt_stream_tables WHERE pgt_name = 'totals'""",
+    )
+    author.execute("CREATE TABLE bait AS TABLE orders WITH NO DATA")
+    attach = f"""CREATE TRIGGER t AFTER INSERT ON bait REFERENCING NEW TABLE AS __pgt_new
+                    FOR EACH STATEMENT EXECUTE FUNCTION {original}"""
+    for forbidden in (f"ALTER FUNCTION {original} SECURITY INVOKER", attach):
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            author.execute(forbidden.encode())
+    db.execute(attach.encode())
+    author.execute("INSERT INTO bait SELECT 200, 1, 5")
+    check(db)
+
+
+def test_spelling_definitions_otherwise_switches_nothing_off(author: Connection, db: Connection) -> None:
+    del author
+    db.execute("SET quote_all_identifiers = on")
+    db.execute("CREATE TEMPORARY TABLE trigger (x int)")
+    db.execute("INSERT INTO orders VALUES (100, 1, 5)")
+    check(db)
+
+
 def test_a_changed_function_is_noticed(author: Connection, db: Connection) -> None:
     author.execute("CREATE FUNCTION twice(n numeric) RETURNS numeric LANGUAGE sql IMMUTABLE RETURN n * 2")
     pg_trickle.create_stream_table(

@@ -74,22 +74,24 @@ END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.immediate_trigger IS 'The name of a trigger that maintains a stream table, by event';
 
-CREATE FUNCTION pgtrickle_changes.immediate_guard(p_function oid) RETURNS text
+CREATE FUNCTION pgtrickle_changes.immediate_guard(p_function oid, p_original oid) RETURNS text
     LANGUAGE plpgsql STABLE STRICT
     SET search_path = pg_catalog, pg_temp
-    SET quote_all_identifiers = off
 AS $$
--- Like capture_guard, and with a hash for which nobody can make two texts: here the owner's query is a part of them.
+-- Like capture_guard, but by comparing with a second function, the engine's, that nobody else can alter: no hash of so long a text
+-- is as cheap, and both are spelled the same whatever the writer has set.
 DECLARE
-    v_plain  text := pg_get_functiondef(p_function);
-    v_quoted text;
+    v_guard text := format('pg_catalog.pg_get_functiondef(%L) OPERATOR(pg_catalog.=) pg_catalog.replace(pg_catalog.pg_get_functiondef(%L), %L, %L)',
+        p_function, p_original, (SELECT p.proname FROM pg_proc AS p WHERE p.oid = p_original), (SELECT p.proname FROM pg_proc AS p WHERE p.oid = p_function));
+    v_holds boolean;
 BEGIN
-    PERFORM set_config('quote_all_identifiers', 'on', true);
-    v_quoted := pg_get_functiondef(p_function);
-    RETURN format('pg_catalog.sha256(pg_catalog.convert_to(pg_catalog.pg_get_functiondef(%s::pg_catalog.oid), ''UTF8'')) OPERATOR(pg_catalog.=) ANY (%L::pg_catalog.bytea[])',
-        p_function, (SELECT array_agg(sha256(convert_to(t.text, 'UTF8')))
-                       FROM unnest(ARRAY[v_plain, regexp_replace(v_plain, E'\n RETURNS trigger\n', E'\n RETURNS pg_catalog.trigger\n'),
-                                         v_quoted, regexp_replace(v_quoted, E'\n RETURNS "trigger"\n', E'\n RETURNS "pg_catalog"."trigger"\n')]) AS t(text)));
+    EXECUTE 'SELECT ' || v_guard INTO v_holds;
+    IF v_holds IS NOT TRUE THEN
+        RAISE EXCEPTION 'the query can''t be maintained in refresh mode IMMEDIATE'
+            USING ERRCODE = 'feature_not_supported', DETAIL = format('It contains the name of the engine''s own function "%s".', p_original::regproc),
+                  HINT = 'Use AUTO: with schedule ''calculated'' changes show within milliseconds of their commit.';
+    END IF;
+    RETURN v_guard;
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.immediate_guard IS 'The WHEN of a maintaining trigger: its function is the one that the engine made';
@@ -139,56 +141,95 @@ END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.immediate_count IS 'How many rows of a source a statement changed, as an SQL expression';
 
+CREATE FUNCTION pgtrickle_changes.immediate_may(p_table pgtrickle.pgt_stream_tables, p_columns boolean) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- What the owner must be allowed still: transition tables show every row, and PostgreSQL checks no privilege on them.
+BEGIN
+    RETURN concat_ws(' AND ',
+        (SELECT string_agg(format('pg_catalog.has_schema_privilege(%s::pg_catalog.oid, ''USAGE'')', n.oid), ' AND ' ORDER BY n.oid)
+           FROM (SELECT DISTINCT c.relnamespace AS oid FROM pg_class AS c WHERE c.oid = ANY (pgtrickle_changes.immediate_sources(p_table.pgt_id))) AS n),
+        (SELECT string_agg(format('(pg_catalog.has_table_privilege(%s::pg_catalog.oid, ''SELECT'')%s)', c.oid, CASE WHEN p_columns THEN
+                    (SELECT ' OR ' || string_agg(format('pg_catalog.has_column_privilege(%s::pg_catalog.oid, %s::pg_catalog.int2, ''SELECT'')',
+                                                        c.oid, r.attnum), ' AND ')
+                       FROM pgtrickle_changes.read_columns(c.oid, d.columns_used) AS r) END), ' AND ' ORDER BY c.oid)
+           FROM pgtrickle.pgt_dependencies AS d JOIN pg_class AS c ON c.oid = d.source_relid
+          WHERE d.pgt_id = p_table.pgt_id AND c.oid = ANY (pgtrickle_changes.immediate_sources(p_table.pgt_id))));
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.immediate_may IS 'Whether the owner may read the sources, as an expression; by whole tables, or by the columns that are read';
+
+CREATE FUNCTION pgtrickle_changes.immediate_hidden(p_table pgtrickle.pgt_stream_tables) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- What is forced on the owner of the stream table itself would hide its rows from the maintenance.
+BEGIN
+    RETURN (SELECT string_agg(format('(%s) IS NOT TRUE', pgtrickle_changes.policies_hold(s.oid, p_table.owner_oid)), ' OR ' ORDER BY s.oid)
+              FROM unnest(pgtrickle_changes.immediate_sources(p_table.pgt_id)) AS s(oid))
+           || format(' OR pg_catalog.row_security_active(%s::pg_catalog.oid)', p_table.pgt_relid::oid);
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.immediate_hidden IS 'Whether row-level security shows the owner other rows than when the stream table was made, as an expression';
+
+CREATE FUNCTION pgtrickle_changes.immediate_trapped(p_table pgtrickle.pgt_stream_tables) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF current_setting('server_version_num')::integer >= 180000 THEN
+        RETURN 'false';
+    END IF;
+    -- There a deferred trigger runs as whoever commits.
+    RETURN format('EXISTS (SELECT FROM pg_catalog.pg_trigger AS t WHERE t.tgrelid OPERATOR(pg_catalog.=) ANY (%L::pg_catalog.oid[]) AND t.tgdeferrable AND NOT t.tgisinternal)',
+        ARRAY(SELECT c.oid FROM pg_class AS c WHERE c.oid = p_table.pgt_relid
+              UNION SELECT c.oid FROM pg_class AS c JOIN pgtrickle.pgt_plans AS p ON p.pgt_id = p_table.pgt_id
+               CROSS JOIN LATERAL jsonb_array_elements((p.plan -> 'states') || (p.plan -> 'deltas')) AS t(item)
+              WHERE c.relnamespace = 'pgtrickle_changes'::regnamespace AND c.relname = t.item ->> 'name'));
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.immediate_trapped IS 'Whether a trigger of the owner''s could run as somebody else, as an expression';
+
 CREATE FUNCTION pgtrickle_changes.immediate_checks(p_table pgtrickle.pgt_stream_tables) RETURNS text
     LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, pg_temp
 AS $$
--- What the owner must be allowed still, and what must not apply to him, at the head of every maintenance.  Transition tables show
--- every row, and PostgreSQL checks no privilege on them.
+-- At the head of every maintenance, as short as it can be: each statement compares this text, and why not is told elsewhere.
 DECLARE
-    v_may    text;
-    v_hidden text;
-    v_traps  text;
+    v_trapped text := nullif(pgtrickle_changes.immediate_trapped(p_table), 'false');
 BEGIN
-    SELECT string_agg(format('pg_catalog.has_schema_privilege(%s::pg_catalog.oid, ''USAGE'') AND (pg_catalog.has_table_privilege(%s::pg_catalog.oid, ''SELECT'')%s)',
-                             c.relnamespace, c.oid,
-                             (SELECT ' OR ' || string_agg(format('pg_catalog.has_column_privilege(%s::pg_catalog.oid, %s::pg_catalog.int2, ''SELECT'')',
-                                                                 c.oid, r.attnum), ' AND ')
-                                FROM pgtrickle_changes.read_columns(c.oid, d.columns_used) AS r)), ' AND ' ORDER BY c.oid),
-           string_agg(format('(%s) IS NOT TRUE', pgtrickle_changes.policies_hold(c.oid, p_table.owner_oid)), ' OR ' ORDER BY c.oid)
-      INTO v_may, v_hidden
-      -- What is forced on the owner of the stream table itself would hide its rows from the maintenance.
-      FROM pgtrickle.pgt_dependencies AS d JOIN pg_class AS c ON c.oid = d.source_relid
-     WHERE d.pgt_id = p_table.pgt_id AND c.oid = ANY (pgtrickle_changes.immediate_sources(p_table.pgt_id));
-    IF current_setting('server_version_num')::integer < 180000 THEN
-        -- There a deferred trigger runs as whoever commits.
-        v_traps := format($q$
-    IF EXISTS (SELECT FROM pg_catalog.pg_trigger AS t WHERE t.tgrelid OPERATOR(pg_catalog.=) ANY (%L::pg_catalog.oid[]) AND t.tgdeferrable AND NOT t.tgisinternal) THEN
-        RAISE EXCEPTION USING ERRCODE = '55000', MESSAGE = %L,
-            DETAIL = 'A deferred trigger would run as whoever writes the source.', HINT = %L;
-    END IF;$q$, ARRAY(SELECT c.oid FROM pg_class AS c WHERE c.oid = p_table.pgt_relid
-                      UNION SELECT c.oid FROM pg_class AS c JOIN pgtrickle.pgt_plans AS p ON p.pgt_id = p_table.pgt_id
-                       CROSS JOIN LATERAL jsonb_array_elements((p.plan -> 'states') || (p.plan -> 'deltas')) AS t(item)
-                      WHERE c.relnamespace = 'pgtrickle_changes'::regnamespace AND c.relname = t.item ->> 'name'),
-            format('stream table "%s" has a deferrable trigger', p_table.pgt_name), pgtrickle_changes.immediate_hint(p_table));
-    END IF;
-    RETURN format($q$
-    IF NOT (%s) THEN
-        RAISE EXCEPTION USING ERRCODE = '42501', MESSAGE = %L, DETAIL = %L, HINT = %L;
-    END IF;
-    IF %s THEN
-        RAISE EXCEPTION USING ERRCODE = '55000', MESSAGE = %L, DETAIL = %L, HINT = %L;
-    END IF;%s$q$, v_may, format('permission denied to maintain stream table "%s"', p_table.pgt_name),
-        format('Role "%s", who owns it, may not read a source, or a column of it, that its query uses.', pg_get_userbyid(p_table.owner_oid)),
-        pgtrickle_changes.immediate_hint(p_table),
-        format('%s OR pg_catalog.row_security_active(%s::pg_catalog.oid)', v_hidden, p_table.pgt_relid::oid),
-        format('stream table "%s" has to be made anew', p_table.pgt_name),
-        format('Row-level security of a source, or of the stream table itself, shows other rows to role "%s", who owns it, than when it was made.',
-               pg_get_userbyid(p_table.owner_oid)),
-        pgtrickle_changes.immediate_hint(p_table), coalesce(v_traps, ''));
+    RETURN format(E'\n    IF %s THEN\n        PERFORM pgtrickle_changes.maintain_%s_check();\n    END IF;\n',
+        concat_ws(' OR ', format('NOT (%s)', pgtrickle_changes.immediate_may(p_table, false)), pgtrickle_changes.immediate_hidden(p_table), v_trapped),
+        p_table.pgt_id);
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.immediate_checks IS 'What every maintenance has to check first, as PL/pgSQL';
+
+CREATE FUNCTION pgtrickle_changes.immediate_check(p_table pgtrickle.pgt_stream_tables) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN format($q$
+    IF NOT (%1$s) THEN
+        RAISE EXCEPTION USING ERRCODE = '42501', MESSAGE = %2$L, DETAIL = %3$L, HINT = %9$L;
+    END IF;
+    IF %4$s THEN
+        RAISE EXCEPTION USING ERRCODE = '55000', MESSAGE = %5$L, DETAIL = %6$L, HINT = %9$L;
+    END IF;
+    IF %7$s THEN
+        RAISE EXCEPTION USING ERRCODE = '55000', MESSAGE = %8$L, DETAIL = 'A deferred trigger would run as whoever writes the source.', HINT = %9$L;
+    END IF;$q$, pgtrickle_changes.immediate_may(p_table, true), format('permission denied to maintain stream table "%s"', p_table.pgt_name),
+        format('Role "%s", who owns it, may not read a source, or a column of it, that its query uses.', pg_get_userbyid(p_table.owner_oid)),
+        pgtrickle_changes.immediate_hidden(p_table), format('stream table "%s" has to be made anew', p_table.pgt_name),
+        format('Row-level security of a source, or of the stream table itself, shows other rows to role "%s", who owns it, than when it was made.',
+               pg_get_userbyid(p_table.owner_oid)),
+        pgtrickle_changes.immediate_trapped(p_table), format('stream table "%s" has a deferrable trigger', p_table.pgt_name),
+        pgtrickle_changes.immediate_hint(p_table));
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.immediate_check IS 'Says what a maintenance may not go on for, as PL/pgSQL';
 
 CREATE FUNCTION pgtrickle_changes.immediate_hint(p_table pgtrickle.pgt_stream_tables) RETURNS text
     LANGUAGE plpgsql STABLE
@@ -237,9 +278,11 @@ CREATE FUNCTION pgtrickle_changes.immediate_turn(p_id bigint) RETURNS text
     SET search_path = pg_catalog, pg_temp
 AS $$
 -- One transaction at a time from here on; the next statement's snapshot sees what the former ones did.  An update, so that a
--- transaction whose snapshot is older fails with 40001.
+-- transaction whose snapshot is older fails with 40001.  Once a transaction: of a row updated a thousand times it would read a
+-- thousand versions.
 BEGIN
-    RETURN format('UPDATE pgtrickle_changes.turn_%s AS t SET taken = true', p_id);
+    RETURN format('UPDATE pgtrickle_changes.turn_%s AS t SET holder = pg_catalog.pg_current_xact_id()'
+                  ' WHERE t.holder OPERATOR(pg_catalog.<>) pg_catalog.pg_current_xact_id()', p_id);
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.immediate_turn IS 'The statement by which one transaction at a time maintains a stream table';
@@ -255,12 +298,12 @@ END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.immediate_texts IS 'The statements of a program on a delta';
 
-CREATE FUNCTION pgtrickle_changes.immediate_program(p_texts text[], p_name text, p_by_rows boolean, p_warning text, p_rest text) RETURNS text
+CREATE FUNCTION pgtrickle_changes.immediate_program(p_texts text[], p_name text, p_by_rows boolean, p_rest text) RETURNS text
     LANGUAGE plpgsql IMMUTABLE
     SET search_path = pg_catalog, pg_temp
 AS $$
 -- A program's statements as they stand, with plans that the session keeps; and for more than a few hundred rows planned for their
--- number.  A plan made for one row can take hours over a hundred thousand.  Those texts are elsewhere: the trigger's WHEN hashes
+-- number.  A plan made for one row can take hours over a hundred thousand.  Those texts are elsewhere: the trigger's WHEN compares
 -- all of this.
 DECLARE
     v_result text := E'        IF __pgt_rows OPERATOR(pg_catalog.>) 200 THEN\n            __pgt_texts := pgtrickle_changes.' || p_name || E'_texts();\n        END IF;\n';
@@ -269,8 +312,7 @@ BEGIN
         v_result := v_result || format(E'        IF __pgt_rows OPERATOR(pg_catalog.<=) 200 THEN\n            %s INTO __pgt_wrote;\n'
                                        '        ELSE\n            EXECUTE __pgt_texts[%s] INTO __pgt_wrote;\n        END IF;\n', p_texts[v_place], v_place);
         IF NOT p_by_rows THEN
-            v_result := v_result || E'        IF __pgt_wrote IS NULL THEN\n            ' || p_warning || E'\n            ' || p_rest
-                        || E'\n            RETURN NULL;\n        END IF;\n';
+            v_result := v_result || E'        IF __pgt_wrote IS NULL THEN\n            ' || p_rest || E'\n            RETURN NULL;\n        END IF;\n';
         ELSIF v_place < cardinality(p_texts) THEN
             v_result := v_result || E'        IF __pgt_wrote OPERATOR(pg_catalog.=) 0 THEN\n            RETURN NULL;\n        END IF;\n';
         ELSE
@@ -283,6 +325,29 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.immediate_program IS 'A program as PL/pgSQL';
+
+CREATE FUNCTION pgtrickle_changes.immediate_note(p_id bigint, p_what "char") RETURNS text
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN format('INSERT INTO pgtrickle_changes.under_way_%s (xid, what) VALUES (pg_catalog.pg_current_xact_id(), %L);', p_id, p_what);
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.immediate_note IS 'The statement that notes what is under way';
+
+CREATE FUNCTION pgtrickle_changes.immediate_hold(p_id bigint, p_source oid, p_columns text[], p_delta text) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN format('WITH h AS (INSERT INTO pgtrickle_changes.held_%1$s_%2$s (%3$sw, xid) SELECT d.*, pg_catalog.pg_current_xact_id() FROM (%4$s) AS d)'
+                  ' INSERT INTO pgtrickle_changes.under_way_%1$s (xid, what) VALUES (pg_catalog.pg_current_xact_id(), ''h'')', p_id, p_source,
+        (SELECT coalesce(string_agg(format('%I, ', c.buffer_column), '' ORDER BY c.attnum), '') FROM pgtrickle_changes.read_columns(p_source, p_columns) AS c),
+        p_delta);
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.immediate_hold IS 'The statement that holds a change back, and notes that';
 
 CREATE FUNCTION pgtrickle_changes.immediate_after(p_table pgtrickle.pgt_stream_tables, p_source oid, p_columns text[], p_event text, p_plan jsonb) RETURNS text
     LANGUAGE plpgsql STABLE
@@ -300,13 +365,10 @@ DECLARE
         ELSE CASE WHEN v_by_rows THEN '' ELSE '        ' || pgtrickle_changes.immediate_turn(v_id) || E';\n' END
              || pgtrickle_changes.immediate_program(
                     pgtrickle_changes.immediate_texts(p_plan #> ARRAY['programs', 'immediate', 'sources', p_source::text], v_delta),
-                    format('maintain_%s_%s_%s', v_id, p_source, p_event), v_by_rows,
-                    pgtrickle_changes.immediate_warning(p_table), format(v_rest, 'true')) END;
-    v_note    text := format('INSERT INTO pgtrickle_changes.under_way_%s (xid, what) VALUES (pg_catalog.pg_current_xact_id(), %%L);', v_id);
-    v_hold    text := CASE WHEN p_event = 'trunc' THEN format(v_note, 't') ELSE format(
-        'INSERT INTO pgtrickle_changes.held_%s_%s (%sw, xid) SELECT d.*, pg_catalog.pg_current_xact_id() FROM (%s) AS d; %s', v_id, p_source,
-        (SELECT coalesce(string_agg(format('%I, ', c.buffer_column), '' ORDER BY c.attnum), '') FROM pgtrickle_changes.read_columns(p_source, p_columns) AS c),
-        v_delta, format(v_note, 'h')) END;
+                    format('maintain_%s_%s_%s', v_id, p_source, p_event), v_by_rows, format(v_rest, 'NULL')) END;
+    v_hold    text := CASE WHEN p_event = 'trunc' THEN pgtrickle_changes.immediate_note(v_id, 't') ELSE format(
+        'EXECUTE (pgtrickle_changes.maintain_%s_%s_%s_texts())[%s];', v_id, p_source, p_event,
+        1 + jsonb_array_length(p_plan #> ARRAY['programs', 'immediate', 'sources', p_source::text])) END;
 BEGIN
     IF v_by_rows THEN
         RETURN '    __pgt_rows := ' || v_count || E';\n    IF __pgt_rows OPERATOR(pg_catalog.>) 0 THEN' || v_checks || E'\n' || v_work || '    END IF;';
@@ -340,7 +402,7 @@ CREATE FUNCTION pgtrickle_changes.immediate_rest(p_table pgtrickle.pgt_stream_ta
     LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, pg_temp
 AS $$
--- Works off what was held back; or recomputes, when a source was truncated, or when the stream table turns out not to hold what it should.
+-- Works off what was held back; or recomputes, when a source was truncated, or (NULL) the stream table turned out not to hold what it should.
 DECLARE
     v_id     bigint := p_table.pgt_id;
     v_clear  text := '';
@@ -361,11 +423,15 @@ BEGIN
         v_clear := v_clear || format(E'    DELETE FROM pgtrickle_changes.held_%s_%s AS h WHERE h.xid OPERATOR(pg_catalog.=) pg_catalog.pg_current_xact_id();\n', v_id, v_source);
     END LOOP;
     RETURN format($q$
+    IF p_full IS NULL THEN
+        %3$s
+        p_full := true;
+    END IF;
     p_full := p_full OR EXISTS (SELECT FROM pgtrickle_changes.under_way_%1$s AS u
                                  WHERE u.xid OPERATOR(pg_catalog.=) pg_catalog.pg_current_xact_id() AND u.what OPERATOR(pg_catalog.=) 't'::"char");
     DELETE FROM pgtrickle_changes.under_way_%1$s AS u WHERE u.xid OPERATOR(pg_catalog.=) pg_catalog.pg_current_xact_id();
     %2$s;
-$q$, v_id, pgtrickle_changes.immediate_turn(v_id)) || v_held || E'    IF p_full THEN\n' || v_full || E'    END IF;\n' || v_clear;
+$q$, v_id, pgtrickle_changes.immediate_turn(v_id), pgtrickle_changes.immediate_warning(p_table)) || v_held || E'    IF p_full THEN\n' || v_full || E'    END IF;\n' || v_clear;
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.immediate_rest IS 'What works off held changes, or recomputes, as PL/pgSQL';

@@ -4,7 +4,22 @@ CREATE FUNCTION pgtrickle_changes.make_owned_function(p_table pgtrickle.pgt_stre
     LANGUAGE plpgsql VOLATILE
     SET search_path = pg_catalog, pg_temp
 AS $$
--- A generated function: the owner's, for nobody else, under the settings of his runner and those of the stream table.
+-- A generated function: the owner's, for nobody else.
+DECLARE
+    v_function regprocedure := pgtrickle_changes.make_generated_function(p_table, p_name, p_arguments, p_returns, p_body);
+BEGIN
+    EXECUTE format('ALTER FUNCTION %s OWNER TO %I', v_function, pg_get_userbyid(p_table.owner_oid));
+    PERFORM pgtrickle_changes.close_function(v_function);
+    RETURN v_function;
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.make_owned_function IS 'Makes a generated function that runs as the stream table''s owner, for nobody else';
+
+CREATE FUNCTION pgtrickle_changes.make_generated_function(p_table pgtrickle.pgt_stream_tables, p_name text, p_arguments text, p_returns text, p_body text) RETURNS regprocedure
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- Under the settings of the owner's runner and those of the stream table.
 DECLARE
     v_settings text;
     v_function regprocedure;
@@ -21,13 +36,26 @@ BEGIN
     EXECUTE format('CREATE FUNCTION pgtrickle_changes.%I(%s) RETURNS %s LANGUAGE plpgsql VOLATILE SECURITY DEFINER'
                    ' SET search_path = pg_catalog, pg_temp%s AS %L', p_name, p_arguments, p_returns, v_settings, p_body);
     v_function := to_regprocedure(format('pgtrickle_changes.%I(%s)', p_name, replace(p_arguments, 'p_full ', '')));
-    EXECUTE format('ALTER FUNCTION %s OWNER TO %I', v_function, pg_get_userbyid(p_table.owner_oid));
     EXECUTE format('COMMENT ON FUNCTION %s IS %L', v_function, format('pg_trickle: maintains stream table %s', p_table.pgt_id));
     PERFORM pgtrickle_changes.close_function(v_function);
     RETURN v_function;
 END
 $$;
-COMMENT ON FUNCTION pgtrickle_changes.make_owned_function IS 'Makes a generated function that runs as the stream table''s owner, for nobody else';
+COMMENT ON FUNCTION pgtrickle_changes.make_generated_function IS 'Makes a generated function, the engine''s for now and closed to everybody else';
+
+CREATE FUNCTION pgtrickle_changes.make_guarded_function(p_table pgtrickle.pgt_stream_tables, p_name text, p_body text) RETURNS text
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- The original stays the engine's, and is never called: it is what the owner's function has to be equal to.
+DECLARE
+    v_function regprocedure := pgtrickle_changes.make_owned_function(p_table, p_name, '', 'trigger', p_body);
+    v_original regprocedure := pgtrickle_changes.make_generated_function(p_table, p_name || '_original', '', 'trigger', p_body);
+BEGIN
+    RETURN pgtrickle_changes.immediate_guard(v_function, v_original);
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.make_guarded_function IS 'Makes a trigger function that runs as the stream table''s owner; the condition under which it is what was made';
 
 CREATE FUNCTION pgtrickle_changes.make_immediate_tables(p_table pgtrickle.pgt_stream_tables) RETURNS void
     LANGUAGE plpgsql VOLATILE
@@ -39,8 +67,8 @@ DECLARE
     v_id     bigint := p_table.pgt_id;
     v_source record;
 BEGIN
-    EXECUTE format('CREATE TABLE pgtrickle_changes.turn_%s (taken boolean NOT NULL) WITH (fillfactor = 10)', v_id);
-    EXECUTE format('INSERT INTO pgtrickle_changes.turn_%s VALUES (true)', v_id);
+    EXECUTE format('CREATE TABLE pgtrickle_changes.turn_%s (holder xid8 NOT NULL) WITH (fillfactor = 10)', v_id);
+    EXECUTE format('INSERT INTO pgtrickle_changes.turn_%s VALUES (''0'')', v_id);
     PERFORM pgtrickle_changes.hand_over(p_table, format('pgtrickle_changes.turn_%s', v_id), 'Who maintains stream table');
     EXECUTE format('CREATE UNLOGGED TABLE pgtrickle_changes.under_way_%s (xid xid8 NOT NULL, what "char" NOT NULL)'
                    ' WITH (autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_scale_factor = 0)', v_id);
@@ -74,16 +102,20 @@ DECLARE
     v_plan     jsonb := (SELECT p.plan FROM pgtrickle.pgt_plans AS p WHERE p.pgt_id = p_table.pgt_id);
     v_event    record;
     v_source   record;
-    v_function regprocedure;
+    v_begin    text;
+    v_guard    text;
+    v_name     text;
+    v_delta    text;
     v_trigger  name;
 BEGIN
     PERFORM pgtrickle_changes.refuse_immediate(v_plan);
     PERFORM pgtrickle_changes.make_immediate_tables(p_table);
     PERFORM pgtrickle_changes.make_owned_function(p_table, format('maintain_%s_rest', v_id), 'p_full boolean', 'boolean',
         pgtrickle_changes.immediate_body(p_table, pgtrickle_changes.immediate_rest(p_table, v_plan)));
-    PERFORM pgtrickle_changes.make_owned_function(p_table, format('maintain_%s_begin', v_id), '', 'trigger',
-        pgtrickle_changes.immediate_body(p_table, format(
-            '    INSERT INTO pgtrickle_changes.under_way_%s (xid, what) VALUES (pg_catalog.pg_current_xact_id(), ''o'');', v_id)));
+    PERFORM pgtrickle_changes.make_owned_function(p_table, format('maintain_%s_check', v_id), '', 'boolean',
+        pgtrickle_changes.immediate_body(p_table, pgtrickle_changes.immediate_check(p_table)));
+    v_begin := pgtrickle_changes.make_guarded_function(p_table, format('maintain_%s_begin', v_id),
+        pgtrickle_changes.immediate_body(p_table, '    ' || pgtrickle_changes.immediate_note(v_id, 'o')));
     FOR v_source IN
         SELECT d.source_relid AS oid, d.columns_used FROM pgtrickle.pgt_dependencies AS d
          WHERE d.pgt_id = v_id AND d.source_relid = ANY (pgtrickle_changes.immediate_sources(v_id)) ORDER BY d.source_relid
@@ -96,20 +128,21 @@ BEGIN
                                   ('trunc', 'AFTER TRUNCATE', '')) AS e(name, at, rows)
         LOOP
             CONTINUE WHEN v_event.name = 'begin' AND (v_plan #>> '{programs,immediate,by_rows}')::boolean;
+            v_name := CASE WHEN v_event.name = 'begin' THEN format('maintain_%s_begin', v_id)
+                           ELSE format('maintain_%s_%s_%s', v_id, v_source.oid, v_event.name) END;
             IF v_event.name IN ('ins', 'upd', 'del') THEN
-                PERFORM pgtrickle_changes.make_owned_function(p_table, format('maintain_%s_%s_%s_texts', v_id, v_source.oid, v_event.name), '', 'text[]',
+                v_delta := pgtrickle_changes.immediate_delta(v_source.oid, p_table.owner_oid, v_source.columns_used, v_event.name);
+                PERFORM pgtrickle_changes.make_owned_function(p_table, v_name || '_texts', '', 'text[]',
                     format(E'\nBEGIN\n    RETURN %L::pg_catalog.text[];\nEND\n', pgtrickle_changes.immediate_texts(
-                        v_plan #> ARRAY['programs', 'immediate', 'sources', v_source.oid::text],
-                        pgtrickle_changes.immediate_delta(v_source.oid, p_table.owner_oid, v_source.columns_used, v_event.name))));
+                        v_plan #> ARRAY['programs', 'immediate', 'sources', v_source.oid::text], v_delta)
+                        || pgtrickle_changes.immediate_hold(v_id, v_source.oid, v_source.columns_used, v_delta)));
             END IF;
-            v_function := CASE WHEN v_event.name = 'begin' THEN to_regprocedure(format('pgtrickle_changes.maintain_%s_begin()', v_id))
-                ELSE pgtrickle_changes.make_owned_function(p_table, format('maintain_%s_%s_%s', v_id, v_source.oid, v_event.name), '', 'trigger',
-                    pgtrickle_changes.immediate_body(p_table,
-                        pgtrickle_changes.immediate_after(p_table, v_source.oid, v_source.columns_used, v_event.name, v_plan))) END;
+            v_guard := CASE WHEN v_event.name = 'begin' THEN v_begin ELSE pgtrickle_changes.make_guarded_function(p_table, v_name,
+                pgtrickle_changes.immediate_body(p_table,
+                    pgtrickle_changes.immediate_after(p_table, v_source.oid, v_source.columns_used, v_event.name, v_plan))) END;
             v_trigger := pgtrickle_changes.immediate_trigger(v_id, v_event.name);
-            EXECUTE format('CREATE TRIGGER %I %s ON %s %s FOR EACH STATEMENT WHEN (%s) EXECUTE FUNCTION %s',
-                v_trigger, v_event.at, v_source.oid::regclass, v_event.rows,
-                pgtrickle_changes.immediate_guard(v_function), v_function);
+            EXECUTE format('CREATE TRIGGER %I %s ON %s %s FOR EACH STATEMENT WHEN (%s) EXECUTE FUNCTION pgtrickle_changes.%I()',
+                v_trigger, v_event.at, v_source.oid::regclass, v_event.rows, v_guard, v_name);
             EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER %I', v_source.oid::regclass, v_trigger);
         END LOOP;
     END LOOP;
