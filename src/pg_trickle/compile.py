@@ -278,6 +278,7 @@ def _state_json(stage: AnyStage) -> dict[str, Any]:
             "key": stage.unique and list(stage.unique),
             "content_index": content and list(content),
             "lookup": lookup and list(lookup),
+            "sought": list(stage.sought),
             "not_null": [],
             "nonnegative": [],
         }
@@ -286,6 +287,7 @@ def _state_json(stage: AnyStage) -> dict[str, Any]:
         "key": list(stage.key_names),
         "content_index": None,
         "lookup": None,
+        "sought": [],
         "not_null": counted,
         "nonnegative": ["n"],
     }

@@ -16,6 +16,7 @@ from pg_trickle.algebra.order import DistinctOn, TopK
 from pg_trickle.algebra.outer_join import FullJoin, LeftJoin
 from pg_trickle.algebra.plan import Plan, inputs
 from pg_trickle.algebra.recompute import Recompute
+from pg_trickle.algebra.recursion import Found, Recursion
 from pg_trickle.algebra.source import Changes, Empty, Opaque, Scan, Source, State, Unit, Unwatched
 from pg_trickle.algebra.timed import Elapsed, TimedFilter
 from pg_trickle.algebra.window import Window
@@ -179,7 +180,9 @@ def _described(plan: Plan) -> tuple[str, str, str]:
             return "Aggregate", ", ".join(keys), "recomputed for the touched groups"
         case Unit():
             return "Constant", "", "never changes"
-        case Window() | DistinctOn() | TopK() | Recompute():
+        case Found():
+            return "Recursive reference", "", "the rows found before"
+        case Window() | DistinctOn() | TopK() | Recompute() | Recursion():
             raise AssertionError("told with its stage")
         case Empty() | Unwatched() | Negate() | Consolidate() | Touched() | Flipped() | Elapsed() | Opaque():
             return type(plan).__name__, "", ""

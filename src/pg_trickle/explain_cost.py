@@ -16,6 +16,7 @@ from pg_trickle.algebra.order import DistinctOn, TopK
 from pg_trickle.algebra.outer_join import FullJoin, LeftJoin
 from pg_trickle.algebra.plan import Plan
 from pg_trickle.algebra.recompute import Recompute
+from pg_trickle.algebra.recursion import Found, Recursion
 from pg_trickle.algebra.source import Changes, Empty, Opaque, Scan, Unit, Unwatched
 from pg_trickle.algebra.timed import Elapsed, TimedFilter
 from pg_trickle.algebra.window import Window
@@ -57,7 +58,9 @@ def cost(plan: Plan) -> str:
             return "the rows of the touched groups"
         case Unit() | Empty():
             return _NOTHING
-        case Window() | DistinctOn() | TopK() | Recompute():
+        case Found():
+            return "the rows that came last"
+        case Window() | DistinctOn() | TopK() | Recompute() | Recursion():
             raise AssertionError("told with its stage")
         case Unwatched() | Touched() | Flipped() | Elapsed() | Opaque():
             return _ROWS
@@ -100,6 +103,8 @@ def of_rows(stage: Recomputed) -> str:
             return f"{_ROWS} and the stored rows; all rows below, sorted, when a stored one went"
         case TopK():
             return "all rows below, sorted, whenever one changed"
+        case Recursion():
+            return "what follows from the rows that came; twice what follows from those that went, at most all rows"
         case Recompute(Unwatched()):
             return "all of its rows, at each refresh"
         case Recompute():

@@ -7,12 +7,20 @@ from typing import Any
 
 from pg_trickle.algebra.order import DistinctOn, Order, TopK
 from pg_trickle.algebra.recompute import Recompute
+from pg_trickle.algebra.recursion import Recursion
 from pg_trickle.algebra.source import Scan, Source, Unwatched
 from pg_trickle.algebra.window import Window
 from pg_trickle.recomputed import Recomputed
 
-NAMES = {Window: "window", DistinctOn: "choice of first rows", TopK: "choice of first rows", Recompute: "query"}
+NAMES = {
+    Window: "window",
+    DistinctOn: "choice of first rows",
+    TopK: "choice of first rows",
+    Recompute: "query",
+    Recursion: "recursion",
+}
 _EVERYTHING = "recomputed and diffed: only rows that differ are written"
+_SEMI_NAIVE = "semi-naive: what came is followed; what lost a way is taken out with what follows, and derived again"
 _FIRST = (
     "Where the ORDER BY leaves open which of several rows come first, any of them may be shown, as in the query itself."
 )
@@ -45,6 +53,8 @@ def _described(stage: Recomputed) -> tuple[str, str, str]:
             return "Compare", text, "read as a whole at each refresh; what differs from the last time is its change"
         case Recompute():
             return "Query", "", _EVERYTHING
+        case Recursion():
+            return "Recursion", "a set of rows" if stage.operator.is_set else "a row for each way", _SEMI_NAIVE
 
 
 def _ordered(order: tuple[Order, ...]) -> str:

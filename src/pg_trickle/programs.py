@@ -5,21 +5,24 @@ A program is a list of SQL statements, run in order in one snapshot (docs/intern
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from psycopg import sql
 
 from pg_trickle.algebra.linear import Consolidate
 from pg_trickle.algebra.plan import Plan, distinct
+from pg_trickle.algebra.recursion import Recursion
 from pg_trickle.algebra.source import Changes, Empty, Field, Opaque, Scan, Source, State
 from pg_trickle.recomputed import Recomputed
-from pg_trickle.render import recomputed
+from pg_trickle.render import recomputed, recursion
 from pg_trickle.render.apply import Target, apply, insert_all, renamed
 from pg_trickle.render.direct import apply_directly
 from pg_trickle.render.feed import BUFFERS, SIFTED, Feed
 from pg_trickle.render.parts import CHANGES_SCHEMA, WEIGHT
 from pg_trickle.render.parts import names as name_list
 from pg_trickle.render.recomputed import Rows, rows_in, state_rows
+from pg_trickle.render.recursion import Recursive
 from pg_trickle.render.select import CommonTables, consolidated, relation
 from pg_trickle.render.stage import add_delta, add_stage, fresh, grouped_delta, insert_fresh, needs_rows_below
 from pg_trickle.render.store import Store, is_direct, store_in
@@ -45,6 +48,9 @@ class Definition:
         """The last stage's state in the stream table, if that shows all of it."""
         last = self.stages[-1] if self.stages else None
         if isinstance(last, Recomputed):
+            if isinstance(last.operator, Recursion):
+                # What is taken out for a while would be missed there.
+                return None
             return rows_in(self.target, self.final, last)
         return store_in(self.target, self.final, self.stages)
 
@@ -201,7 +207,7 @@ def differential(
     for stage in definition.stages:
         change = specialised(stage.below.delta(), is_changed)
         if not isinstance(change, Empty):
-            parts.append(_stage_part(stage, change))
+            parts.extend(_stage_parts(stage, change))
             made.add(stage.state)
     last = specialised(definition.final.delta(), is_changed)
     if not isinstance(last, Empty):
@@ -210,21 +216,36 @@ def differential(
     return _statements(definition, parts, feed or (SIFTED if changed is None else BUFFERS))
 
 
-def _stage_part(stage: AnyStage, change: Plan) -> _Part:
-    if isinstance(stage, Recomputed):
+def _stage_parts(stage: AnyStage, change: Plan) -> Iterator[_Part]:
+    if isinstance(stage, Recomputed) and isinstance(stage.operator, Recursion):
+        lost = Recursive(stage, stage.operator).change(change)
+        reads = (lost, stage.below, Recursive(stage, stage.operator).stored)
+        yield _Part(stage, lost, reads, is_first=True)
+        yield _Part(stage, lost, reads)
+    elif isinstance(stage, Recomputed):
         netted = recomputed.netted(stage, change)
-        return _Part(stage, netted, (netted, stage.below))
-    narrow = grouped_delta(stage, change)
-    return _Part(stage, narrow, (narrow, stage.below) if needs_rows_below(stage) else (narrow,))
+        yield _Part(stage, netted, (netted, stage.below))
+    else:
+        narrow = grouped_delta(stage, change)
+        yield _Part(stage, narrow, (narrow, stage.below) if needs_rows_below(stage) else (narrow,))
 
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """A stage's statement or the final one: its delta, and every plan that it reads."""
+    """A stage's statement or the final one: its delta, and every plan that it reads.
+
+    ``is_first``: of a stage's two statements the one that writes, but doesn't make the stage's delta yet.
+    """
 
     stage: AnyStage | None
     change: Plan
     reads: tuple[Plan, ...]
+    is_first: bool = False
+
+    @property
+    def made(self) -> AnyStage | None:
+        """The stage whose delta comes of the statement."""
+        return None if self.is_first else self.stage
 
 
 def _statements(definition: Definition, parts: list[_Part], feed: Feed) -> tuple[Program, frozenset[State]]:
@@ -238,7 +259,7 @@ def _statements(definition: Definition, parts: list[_Part], feed: Feed) -> tuple
     travelling = _travelling(groups)
     statements = [_statement(definition, group, travelling, feed) for group in groups]
     cleared = [_cleared(state, feed) for state in sorted(travelling, key=lambda state: state.name)]
-    return (*statements, *cleared), travelling
+    return (*statements, *cleared), travelling | {part.stage.state for part in parts if part.stage and part.is_first}
 
 
 def _cleared(state: State, feed: Feed) -> str:
@@ -254,16 +275,19 @@ def _travelling(groups: list[list[_Part]]) -> frozenset[State]:
     for group in groups:
         for part in group:
             found.update(state for state in earlier if any(_changes(plan, state) for plan in part.reads))
-        earlier.update(part.stage.state for part in group if part.stage)
+        earlier.update(part.made.state for part in group if part.made)
     return frozenset(found)
 
 
 def _statement(definition: Definition, group: list[_Part], travelling: frozenset[State], feed: Feed) -> str:
-    stages = {part.stage.state: part.stage for part in group if part.stage}
+    stages = {part.made.state: part.made for part in group if part.made}
     common = CommonTables(tuple(plan for part in group for plan in part.reads), frozenset(stages), feed)
     direct = _direct_stage(definition, group)
     for part in group:
-        if isinstance(part.stage, Recomputed):
+        if isinstance(part.stage, Recomputed) and isinstance(part.stage.operator, Recursion):
+            add = recursion.add_taken_out if part.is_first else recursion.add_derived
+            add(Recursive(part.stage, part.stage.operator), part.change, common)
+        elif isinstance(part.stage, Recomputed):
             recomputed.add_recomputed(definition.rows(part.stage), part.change, common)
         elif part.stage is not None:
             add_stage(definition.store(part.stage), part.change, common)

@@ -15,12 +15,13 @@ from dataclasses import dataclass, replace
 from pg_trickle.algebra.order import DistinctOn, TopK
 from pg_trickle.algebra.plan import Plan
 from pg_trickle.algebra.recompute import Recompute
+from pg_trickle.algebra.recursion import Recursion, sought
 from pg_trickle.algebra.source import Field, Scan, State
 from pg_trickle.algebra.window import Window
 from pg_trickle.scalar import Column, Identity
 from pg_trickle.uniqueness import keys as unique_keys
 
-RecomputedOperator = Window | DistinctOn | TopK | Recompute
+RecomputedOperator = Window | DistinctOn | TopK | Recompute | Recursion
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,7 @@ class Recomputed:
     @property
     def below(self) -> Plan:
         """What the stage is maintained from."""
-        return self.operator.input
+        return self.operator.derived if isinstance(self.operator, Recursion) else self.operator.input
 
     @property
     def column_names(self) -> tuple[str, ...]:
@@ -52,6 +53,15 @@ class Recomputed:
         names = tuple(name for name, column in self.columns if column.name in self.touched)
         hashable = all(column.type.hashable for _, column in self.columns if column.name in self.touched)
         return names if names and hashable and set(names) != set(self.unique or ()) else None
+
+    @property
+    def sought(self) -> tuple[str, ...]:
+        """The state's columns, each by itself, by which a recursion's step finds stored rows."""
+        if not isinstance(self.operator, Recursion):
+            return ()
+        wanted = set(sought(self.operator.step, self.operator.name))
+        pairs = zip(self.column_names, self.operator.found.columns, strict=True)
+        return tuple(name for name, one in pairs if one.name in wanted and one.type.name and one.type.hashable)
 
 
 def recomputed(operator: RecomputedOperator, state: State) -> tuple[Recomputed, Plan]:
@@ -88,4 +98,5 @@ def _is_certain(column: Column) -> bool:
 
 def restricted(stage: Recomputed, rows: Plan) -> Plan:
     """The operator over other rows than those below."""
+    assert not isinstance(stage.operator, Recursion)
     return replace(stage.operator, input=rows)

@@ -70,9 +70,19 @@ class Type:
         return self.name == "numeric" or self.name in _ONE_IMAGE
 
     @property
+    def is_textual(self) -> bool:
+        """Whether it is text: of which kind equal values are depends on the collation."""
+        return self.name in {"text", "varchar", "bpchar", "name"}
+
+    @property
     def is_loose_text(self) -> bool:
         """Whether it is text of which equal values may differ."""
-        return self.name in {"text", "varchar", "bpchar", "name"} and self.identity is not Identity.EQUAL
+        return self.is_textual and self.identity is not Identity.EQUAL
+
+    @property
+    def is_narrow(self) -> bool:
+        """Whether no value is too wide for an index."""
+        return self.name in _NARROW
 
     @property
     def by_value(self) -> Type:
@@ -80,11 +90,19 @@ class Type:
         return self if self.identity is Identity.NONE else replace(self, identity=Identity.EQUAL)
 
     @property
+    def of_any_scale(self) -> Type:
+        """The type where nothing is known of decimals."""
+        return self if self.is_integer else replace(self, scale=None, scales=frozenset())
+
+    @property
     def grouped(self) -> Type:
         """The type of what a query groups by: whatever it is, PostgreSQL has found equality for it."""
         return replace(self, identity=Identity.TEXT) if self.identity is Identity.NONE else self
 
 
+_NARROW = frozenset(
+    {"bool", "int2", "int4", "int8", "oid", "float4", "float8", "date", "time", "timestamp", "timestamptz", "uuid"}
+)
 UNKNOWN = Type(None, Identity.NONE, hashable=False)
 BOOL = Type("bool", Identity.EQUAL)
 INT4 = Type("int4", Identity.EQUAL, 0)

@@ -19,6 +19,7 @@ from pg_trickle.algebra.linear import Item, Project
 from pg_trickle.algebra.order import DistinctOn, TopK
 from pg_trickle.algebra.plan import Plan
 from pg_trickle.algebra.recompute import Recompute
+from pg_trickle.algebra.recursion import Recursion
 from pg_trickle.algebra.source import Field, Scan, State
 from pg_trickle.algebra.window import Window
 from pg_trickle.recomputed import Recomputed, recomputed
@@ -175,7 +176,7 @@ def cut(plan: Plan, identifier: int) -> tuple[tuple[AnyStage, ...], Plan]:
 
     def descend(part: Plan) -> Plan:
         below = part.over(descend)
-        if not isinstance(below, Aggregate | Window | DistinctOn | TopK | Recompute):
+        if not isinstance(below, Aggregate | Window | DistinctOn | TopK | Recompute | Recursion):
             return below
         state = State(f"state_{identifier}_{len(stages) + 1}")
         stage, output = _stage(below, state) if isinstance(below, Aggregate) else recomputed(below, state)

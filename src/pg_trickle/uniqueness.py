@@ -17,6 +17,7 @@ from pg_trickle.algebra.order import DistinctOn, TopK
 from pg_trickle.algebra.outer_join import FullJoin, LeftJoin
 from pg_trickle.algebra.plan import Plan
 from pg_trickle.algebra.recompute import Recompute
+from pg_trickle.algebra.recursion import Found, Recursion
 from pg_trickle.algebra.source import Changes, Empty, Opaque, Scan, Unit, Unwatched
 from pg_trickle.algebra.timed import Elapsed, TimedFilter
 from pg_trickle.algebra.window import Window
@@ -77,7 +78,11 @@ def _keys(plan: Plan) -> set[Key]:
             return set() if ordinal is None else {key | {ordinal} for key in keys(below)}
         case Aggregate(_, grouped, _):
             return {frozenset(grouped)}
-        case UnionAll() | Negate() | Changes() | Empty() | Opaque() | Flipped() | Elapsed() | Recompute():
+        case Recursion(base) as recursion:
+            # Of what can be indexed: a key is stored under an index.
+            is_keyed = recursion.is_set and all(one.type.is_narrow for one in base.columns)
+            return {frozenset(one.name for one in base.columns)} if is_keyed else set()
+        case UnionAll() | Negate() | Changes() | Empty() | Opaque() | Flipped() | Elapsed() | Recompute() | Found():
             return set()
 
 
@@ -123,5 +128,5 @@ def is_net(plan: Plan) -> bool:
             return False
         case Scan() | Unit() | UnionAll() | Lateral() | Aggregate() | Touched() | Opaque():
             return False
-        case Window() | DistinctOn() | TopK() | Recompute():
+        case Window() | DistinctOn() | TopK() | Recompute() | Recursion() | Found():
             return False

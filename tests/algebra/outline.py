@@ -11,6 +11,7 @@ from pg_trickle.algebra.order import DistinctOn, Order, TopK
 from pg_trickle.algebra.outer_join import FullJoin, LeftJoin
 from pg_trickle.algebra.plan import Plan, inputs, names
 from pg_trickle.algebra.recompute import Recompute
+from pg_trickle.algebra.recursion import Found, Recursion
 from pg_trickle.algebra.source import Changes, Opaque, Scan, Source
 from pg_trickle.algebra.timed import Elapsed, TimedFilter
 from pg_trickle.algebra.window import Window
@@ -59,6 +60,10 @@ def _detail(plan: Plan) -> str:
             return f" order {_ordered(order)}{''.join(parts)}{' with ties' if ties else ''}"
         case Recompute(_, text, _):
             return f" {text}"
+        case Recursion(_, _, name, is_set):
+            return f" {name} by UNION{'' if is_set else ' ALL'}"
+        case Found(name, schema):
+            return f" {name} ({', '.join(one.name for one in schema)})"
         case Touched(_, _, keys):
             return f" by ({', '.join(keys)})"
         case Opaque(text, _):

@@ -7,7 +7,7 @@ write title and query and run ``pytest tests/compile/test_corpus.py --rewrite``;
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from pg_trickle.algebra.plan import Plan
@@ -101,7 +101,7 @@ def _understood(made: CompileRequest) -> Plan:
 
 def _stored(stage: AnyStage) -> str:
     if isinstance(stage, Recomputed):
-        return outline(replace(stage.operator, input=Unit())).partition("\n")[0]
+        return outline(stage.operator.over(lambda _: Unit())).partition("\n")[0]
     keys = ", ".join(stage.aggregate.keys) or "nothing"
     return f"by {keys}: {', '.join(f'{one.name} {one.role.name.lower()}' for one in stage.rest)}"
 

@@ -60,7 +60,7 @@ REFUSED = {
     f"SELECT o.id FROM {ORDERS} ORDER BY (generate_series(1, o.id))": "set-returning ORDER BY",
     f"SELECT j.customer_id FROM {ORDERS} JOIN public.visits v USING (customer_id) AS j": "join with join using alias",
     f"SELECT o.id FROM {ORDERS} TABLESAMPLE system (10)": "TABLESAMPLE",
-    "WITH RECURSIVE w AS (SELECT 1 AS n UNION ALL SELECT w.n + 1 FROM w) SELECT w.n FROM w": "WITH RECURSIVE",
+    "WITH RECURSIVE w AS (SELECT 1.0 AS n UNION SELECT w.n + 1 FROM w) SELECT w.n FROM w": "WITH RECURSIVE",
     f"SELECT o.* FROM (SELECT o AS whole FROM {ORDERS}) o": "whole-row reference",
     f"SELECT o.id, random() AS r FROM {ORDERS}": "volatile function random()",
     f"SELECT o.id, now() AS at FROM {ORDERS}": "time outside a condition",
@@ -108,7 +108,7 @@ def test_what_no_rows_decide_is_not_even_recomputed_when_they_change(query):
 
 
 def test_only_the_part_without_a_rule_is_recomputed():
-    recursion = "SELECT 1 AS id UNION SELECT o.id FROM w JOIN public.orders o ON o.customer_id = w.id"
+    recursion = "SELECT 1 AS id UNION ALL SELECT DISTINCT o.id FROM w JOIN public.orders o ON o.customer_id = w.id"
     counted = "SELECT c.name, count(*) AS n FROM w JOIN public.customers c USING (id) GROUP BY c.name"
     plan = compile_query(request(f"WITH RECURSIVE w AS ({recursion}) {counted}"))
     assert [line["operator"] for line in plan.explain["tree"]][:2] == ["Aggregate", "Call"]

@@ -1,37 +1,45 @@
 -- a recursive query that is joined and counted
 WITH RECURSIVE w AS (SELECT 1 AS id UNION SELECT o.id FROM w JOIN public.orders o ON o.customer_id = w.id) SELECT c.name, count(*) AS n FROM w JOIN public.customers c USING (id) GROUP BY c.name;
 --| key: name
---| captured: customers (id, name); orders (id, customer_id, amount, placed, paid)
---| state_9_1: Recompute WITH RECURSIVE w AS (SELECT 1 AS id UNION SELECT o.id FROM w JOIN public.orders o ON o.customer_id = w.id) SELECT id FROM w
---|   Project
---|     Scan public.orders (id__3, customer_id__1, amount__1, placed__1, paid__1)
+--| captured: customers (id, name); orders (id, customer_id)
+--| state_9_1: Recursion w__1 by UNION
+--|   UnionAll
+--|     Project id__4=1
+--|       Unit ()
+--|     Project id__3
+--|       Join customer_id__1 = id__2
+--|         Found w__1 (id__2)
+--|         Scan public.orders (id__3, customer_id__1)
 --| when orders changed:
---|   Project
---|     Changes public.orders (id__3, customer_id__1, amount__1, placed__1, paid__1)
+--|   Project id__4="id__3"
+--|     Project id__3
+--|       Join customer_id__1 = id__2
+--|         Found w__1 (id__2)
+--|         Changes public.orders (id__3, customer_id__1)
 --| state_9_2: by name__1: n rows
 --|   Project name__1
---|     Join "id__2" = "id__4"
---|       Scan state_9_1 (id__2)
---|       Scan public.customers (id__4, name__1)
+--|     Join "id__4" = "id__5"
+--|       Scan state_9_1 (id__4)
+--|       Scan public.customers (id__5, name__1)
 --| when customers changed:
 --|   Project name__1
 --|     UnionAll
 --|       UnionAll
---|         Join "id__2" = "id__4"
---|           Changes state_9_1 (id__2)
---|           Scan public.customers (id__4, name__1)
---|         Join "id__2" = "id__4"
---|           Scan state_9_1 (id__2)
---|           Changes public.customers (id__4, name__1)
+--|         Join "id__4" = "id__5"
+--|           Changes state_9_1 (id__4)
+--|           Scan public.customers (id__5, name__1)
+--|         Join "id__4" = "id__5"
+--|           Scan state_9_1 (id__4)
+--|           Changes public.customers (id__5, name__1)
 --|       Negate
---|         Join "id__2" = "id__4"
---|           Changes state_9_1 (id__2)
---|           Changes public.customers (id__4, name__1)
+--|         Join "id__4" = "id__5"
+--|           Changes state_9_1 (id__4)
+--|           Changes public.customers (id__5, name__1)
 --| when orders changed:
 --|   Project name__1
---|     Join "id__2" = "id__4"
---|       Changes state_9_1 (id__2)
---|       Scan public.customers (id__4, name__1)
+--|     Join "id__4" = "id__5"
+--|       Changes state_9_1 (id__4)
+--|       Scan public.customers (id__5, name__1)
 --| final:
 --|   Project name__1="state_9_2_k1", count__1="state_9_2_n"
 --|     Scan state_9_2 (state_9_2_k1, state_9_2_n)
@@ -51,3 +59,94 @@ WITH RECURSIVE w AS (SELECT o.id FROM public.orders o UNION ALL SELECT o.id FROM
 --|     Scan public.orders (id__1, customer_id__1, amount__1, placed__1, paid__1)
 --| final:
 --|   Scan state_9_1 (refused__1)
+
+-- a tree
+WITH RECURSIVE w (id, depth) AS (SELECT o.id, 1 FROM public.orders o WHERE o.customer_id IS NULL UNION ALL SELECT o.id, w.depth + 1 FROM public.orders o JOIN w ON o.customer_id = w.id) SELECT w.id, w.depth FROM w WHERE w.depth < 5;
+--| key: none
+--| captured: orders (id, customer_id)
+--| state_9_1: Recursion w__1 by UNION ALL
+--|   UnionAll
+--|     Project id__6="id__1", depth__3=1
+--|       Filter customer_id__1 IS NULL
+--|         Scan public.orders (id__1, customer_id__1)
+--|     Project id__5, column__3=depth__2 + 1
+--|       Join customer_id__3 = id__4
+--|         Scan public.orders (id__5, customer_id__3)
+--|         Found w__1 (id__4, depth__2)
+--| final:
+--|   Filter depth__3 < 5
+--|     Scan state_9_1 (id__6, depth__3)
+
+-- a term that reads several tables, and whether a row is there
+WITH RECURSIVE w AS (SELECT o.id FROM public.orders o UNION SELECT o.id FROM w JOIN public.orders o ON o.customer_id = w.id JOIN public.customers c ON c.id = w.id WHERE NOT EXISTS (SELECT FROM public.customers x WHERE x.id = o.id)) SELECT w.id FROM w;
+--| key: id
+--| captured: customers (id); orders (id, customer_id)
+--| state_9_1: Recursion w__1 by UNION
+--|   UnionAll
+--|     Project id__6="id__1"
+--|       Scan public.orders (id__1)
+--|     Project id__3
+--|       Filter NOT "exists__1"
+--|         Mark exists__1: id__5 = id__3
+--|           Project id__3
+--|             Join customer_id__2 = id__2
+--|               Join id__4 = id__2
+--|                 Found w__1 (id__2)
+--|                 Scan public.customers (id__4)
+--|               Scan public.orders (id__3, customer_id__2)
+--|           Scan public.customers (id__5)
+--| when customers changed:
+--|   Project id__6="id__3"
+--|     Project id__3
+--|       UnionAll
+--|         UnionAll
+--|           Filter NOT "exists__1"
+--|             Mark exists__1: id__5 = id__3
+--|               Project id__3
+--|                 Join customer_id__2 = id__2
+--|                   Join id__4 = id__2
+--|                     Found w__1 (id__2)
+--|                     Changes public.customers (id__4)
+--|                   Scan public.orders (id__3, customer_id__2)
+--|               Scan public.customers (id__5)
+--|           Filter NOT "exists__1"
+--|             Flipped exists__1: id__5 = id__3
+--|               Project id__3
+--|                 Join customer_id__2 = id__2
+--|                   Join id__4 = id__2
+--|                     Found w__1 (id__2)
+--|                     Scan public.customers (id__4)
+--|                   Scan public.orders (id__3, customer_id__2)
+--|               Scan public.customers (id__5)
+--|               Changes public.customers (id__5)
+--|         Negate
+--|           Filter NOT "exists__1"
+--|             Flipped exists__1: id__5 = id__3
+--|               Project id__3
+--|                 Join customer_id__2 = id__2
+--|                   Join id__4 = id__2
+--|                     Found w__1 (id__2)
+--|                     Changes public.customers (id__4)
+--|                   Scan public.orders (id__3, customer_id__2)
+--|               Scan public.customers (id__5)
+--|               Changes public.customers (id__5)
+--| when orders changed:
+--|   UnionAll
+--|     Project id__6="id__1"
+--|       Changes public.orders (id__1)
+--|     Project id__3
+--|       Filter NOT "exists__1"
+--|         Mark exists__1: id__5 = id__3
+--|           Project id__3
+--|             Join customer_id__2 = id__2
+--|               Join id__4 = id__2
+--|                 Found w__1 (id__2)
+--|                 Scan public.customers (id__4)
+--|               Changes public.orders (id__3, customer_id__2)
+--|           Scan public.customers (id__5)
+--| final:
+--|   Scan state_9_1 (id__6)
+--| when customers changed:
+--|   Changes state_9_1 (id__6)
+--| when orders changed:
+--|   Changes state_9_1 (id__6)

@@ -257,6 +257,12 @@ WITH RECURSIVE reach (a, b) AS (SELECT a, b FROM edges UNION SELECT r.a, e.b FRO
 -- WITH RECURSIVE, UNION ALL
 WITH RECURSIVE path (a, b, steps) AS (SELECT a, b, 1 FROM edges UNION ALL SELECT p.a, e.b, p.steps + 1 FROM path AS p JOIN edges AS e ON e.a = p.b WHERE p.steps < 3) SELECT a, b, steps FROM path
 
+-- WITH RECURSIVE, SEARCH and CYCLE
+WITH RECURSIVE path (a, b) AS (SELECT a, b FROM edges UNION ALL SELECT e.a, e.b FROM path AS p JOIN edges AS e ON e.a = p.b) SEARCH BREADTH FIRST BY a SET place CYCLE b SET again USING way SELECT a, b, again FROM path
+
+-- WITH RECURSIVE, read twice
+WITH RECURSIVE reach (b) AS (SELECT b FROM edges WHERE a = 1 UNION SELECT e.b FROM reach AS r JOIN edges AS e ON e.a = r.b) SELECT x.b, y.b AS c FROM reach AS x JOIN reach AS y ON x.b < y.b
+
 # Expressions
 
 -- CASE, COALESCE, NULLIF, GREATEST

@@ -17,7 +17,7 @@ from pg_trickle.errors import Undetermined, UnsupportedQuery
 from pg_trickle.parse.query import ParseQuery, Query
 from pg_trickle.parse.relations import check_captured, check_visible, scan
 from pg_trickle.parse.scope import CommonTable, Context, Namer
-from pg_trickle.parse.tree import children, column_reference, kind, location, nodes, parse_select, printed_select
+from pg_trickle.parse.tree import children, column_reference, kind, nodes, parse_select, printed_select
 from pg_trickle.parse.types import fact_type
 from pg_trickle.parse.undecided import locked, sampled, unordered
 from pg_trickle.parse.volatility import reads_named_relations_alone
@@ -40,24 +40,12 @@ def part(statement: SelectStmt, context: Context, refusal: UnsupportedQuery) -> 
     return _part(statement, [(name, UNKNOWN) for name in _names(statement)], context, refusal)
 
 
-def recursion(name: str, common: CommonTable, context: Context, parse: ParseQuery) -> Query:
+def recursion(name: str, common: CommonTable, context: Context, parse: ParseQuery, refusal: UnsupportedQuery) -> Query:
     """A recursive WITH query, recomputed; its columns have the types of the term that isn't recursive."""
-    assert common.expression is not None
-    refusal = UnsupportedQuery(
-        "WITH RECURSIVE",
-        "each row it finds may follow from any other, which no rule undoes.",
-        position=location(common.statement),
-    )
-    if common.outer is not None:
-        # Inside a subquery it may refer to the query around.
-        raise refusal
-    if common.expression.HasField("search_clause") or common.expression.HasField("cycle_clause"):
-        # Their columns are rows without a type, which no state can store; the query around shows something else.
-        raise refusal
     first = common.statement.larg
     inside = replace(context, ctes=common.ctes, outer=None)
     try:
-        types = [replace(column.type, scale=None, scales=frozenset()) for _, column in parse(first, inside).outputs]
+        types = [column.type.of_any_scale for _, column in parse(first, inside).outputs]
     except UnsupportedQuery:
         types = [UNKNOWN for _ in _names(first)]
     names = list(_names(common.statement))
@@ -194,8 +182,11 @@ def _need(
     for name in sorted(name for name in known if reads(statement, name)):
         if name in inside or needed.get(name, known[name]) is not known[name]:
             raise refusal
+        common = known[name]
+        if common.found is not None:
+            # By itself the text of a recursive term would read all rows at each step, not those found last.
+            raise refusal
         if name not in needed:
-            common = known[name]
             around = {other: one for other, one in common.ctes.items() if not (common.is_recursive and other == name)}
             _need(common.statement, around, needed, refusal)
             needed[name] = common

@@ -20,9 +20,9 @@ from pg_trickle.catalog.model import RelationFact
 from pg_trickle.errors import UnsupportedQuery
 from pg_trickle.parse.attached import Attachment
 from pg_trickle.parse.expressions import equated, scalar
-from pg_trickle.parse.fallback import recursion
 from pg_trickle.parse.laterals import is_lateral, lateral, refers
 from pg_trickle.parse.query import ParseQuery, Query
+from pg_trickle.parse.recursion import recursion
 from pg_trickle.parse.relations import COMPARED, check_captured, check_visible, scan
 from pg_trickle.parse.scope import Context, Entry, Scope
 from pg_trickle.parse.subqueries import Lowering
@@ -92,7 +92,9 @@ def _range_var(named: RangeVar, context: Context, parse: ParseQuery) -> Item:
     aliases = strings(list(named.alias.colnames))
     if not named.schemaname and named.relname in context.ctes:
         common = context.ctes[named.relname]
-        if common.is_recursive:
+        if common.found is not None:
+            query = Query(common.found, tuple(zip(common.aliases, common.found.columns, strict=True)))
+        elif common.is_recursive:
             query = recursion(named.relname, common, context, parse)
         else:
             query = parse(common.statement, replace(context, ctes=common.ctes, outer=common.outer))

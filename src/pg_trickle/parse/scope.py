@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from postgast.pg_query_pb2 import CommonTableExpr, Node, SelectStmt
 
+from pg_trickle.algebra.recursion import Found
 from pg_trickle.catalog.model import ColumnFact, CompileRequest, FunctionFact, RelationFact
 from pg_trickle.errors import InvalidDefinition, UnsupportedQuery
 from pg_trickle.parse.tree import kind, strings
@@ -166,7 +167,10 @@ class Context:
 
 @dataclass(frozen=True, slots=True)
 class CommonTable:
-    """A WITH query: its statement, its column aliases, the WITH queries it may use, and the whole as it stands."""
+    """A WITH query: its statement, its column aliases, the WITH queries it may use, and the whole as it stands.
+
+    Inside a recursive term its own name means the rows ``found`` before.
+    """
 
     statement: SelectStmt
     aliases: tuple[str, ...]
@@ -174,6 +178,7 @@ class CommonTable:
     outer: Scope | None = None
     expression: CommonTableExpr | None = None
     is_recursive: bool = False
+    found: Found | None = None
 
 
 Expected = tuple[ColumnFact, ...] | None

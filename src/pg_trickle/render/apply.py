@@ -142,12 +142,13 @@ def counted(expected: sql.Composable, prefix: str) -> sql.Composable:
 
 def _by_content(target: Target, common: CommonTables, prefix: str) -> sql.Composable:
     rows = sql.Identifier(f"{prefix}f")
+    own = {name: name for name in target.names}
     gone = common.add(
         f"{prefix}v",
         sql.SQL(
             "SELECT c.ctid FROM {f} AS f CROSS JOIN LATERAL"
             " (SELECT t.ctid FROM {table} AS t WHERE {match} LIMIT -f.{w}) AS c WHERE f.{w} < 0"
-        ).format(f=rows, table=target.table, match=_same_row(target), w=WEIGHT),
+        ).format(f=rows, table=target.table, match=same_row(target, "t", "f", own), w=WEIGHT),
     )
     common.add_writing(
         f"{prefix}x",
@@ -166,16 +167,18 @@ def _by_content(target: Target, common: CommonTables, prefix: str) -> sql.Compos
     return counted(expected, prefix)
 
 
-def _same_row(target: Target) -> sql.Composable:
+def same_row(target: Target, table: str, rows: str, columns: dict[str, str]) -> sql.Composable:
+    """Which rows of the target are identical to others, by an index if there is one; ``columns`` names the others'."""
     conditions: list[sql.Composable] = []
     if target.hashed:
-        conditions.append(sql.SQL("{t} = {f}").format(t=row_hash(target.hashed, "t"), f=row_hash(target.hashed, "f")))
+        theirs = row_hash((columns[name] for name in target.hashed), rows)
+        conditions.append(sql.SQL("{t} = {f}").format(t=row_hash(target.hashed, table), f=theirs))
     for name, column in target.columns:
-        conditions.append(matches([(column, name, name)], "t", "f"))
+        conditions.append(matches([(column, name, columns[name])], table, rows))
         if not column.type.is_identity and column.type.identity is not Identity.NONE:
-            ours = identity_keys(column, sql.Identifier("t", name))[1]
-            theirs = identity_keys(column, sql.Identifier("f", name))[1]
-            conditions.append(sql.SQL("{t} IS NOT DISTINCT FROM {f}").format(t=ours, f=theirs))
+            one = identity_keys(column, sql.Identifier(table, name))[1]
+            other = identity_keys(column, sql.Identifier(rows, columns[name]))[1]
+            conditions.append(sql.SQL("{t} IS NOT DISTINCT FROM {f}").format(t=one, f=other))
     return every(conditions)
 
 

@@ -20,6 +20,7 @@ from pg_trickle.algebra.linear import Consolidate, Filter, Project
 from pg_trickle.algebra.order import TopK
 from pg_trickle.algebra.plan import Plan
 from pg_trickle.algebra.recompute import Recompute
+from pg_trickle.algebra.recursion import Recursion
 from pg_trickle.algebra.source import Opaque, Scan
 from pg_trickle.recomputed import Recomputed, restricted
 from pg_trickle.render import first
@@ -160,7 +161,7 @@ def _scalar(text: sql.Composable) -> Scalar:
 def _only_if(condition: Scalar, stage: Recomputed) -> Plan:
     """The operator over all rows, or nothing; the planner evaluates the condition first."""
     operator = stage.operator
-    if isinstance(operator, Recompute):
+    if isinstance(operator, Recompute | Recursion):
         return Filter(operator, (condition,))
     return replace(operator, input=Filter(operator.input, (condition,)))
 

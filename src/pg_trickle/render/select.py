@@ -17,6 +17,7 @@ from pg_trickle.algebra.outer_join import FullJoin, LeftJoin
 from pg_trickle.algebra.plan import Plan, distinct, inputs
 from pg_trickle.algebra.plan import names as names_of
 from pg_trickle.algebra.recompute import Recompute
+from pg_trickle.algebra.recursion import Found, Recursion
 from pg_trickle.algebra.source import Changes, Empty, Field, Opaque, Scan, Source, State, Unit, Unwatched
 from pg_trickle.algebra.timed import Elapsed, Timed, TimedFilter
 from pg_trickle.algebra.window import Window
@@ -33,6 +34,7 @@ from pg_trickle.render.parts import (
     names,
     touching,
 )
+from pg_trickle.render.recursive import recursive
 from pg_trickle.render.turned import turned
 from pg_trickle.rewrite.specialise import specialised
 from pg_trickle.scalar import Column, Identity, Scalar
@@ -158,7 +160,7 @@ def _is_delta(plan: Plan, known: dict[int, bool]) -> bool:
     match operator(plan):
         case Changes() | Empty() | Touched() | Flipped() | Elapsed():
             return True
-        case Scan() | Unit() | Opaque() | Recompute() | Unwatched():
+        case Scan() | Unit() | Opaque() | Recompute() | Recursion() | Found() | Unwatched():
             return False
         case Join(left, right, _):
             return is_delta(left, known) or is_delta(right, known)
@@ -175,9 +177,9 @@ def _is_delta(plan: Plan, known: dict[int, bool]) -> bool:
 def is_bag(plan: Plan) -> bool:
     """Whether every row certainly weighs +1, so that SQL's own bags denote the plan."""
     match operator(plan):
-        case Scan() | Unit() | Unwatched() | Empty() | Opaque() | FullJoin():
+        case Scan() | Unit() | Unwatched() | Empty() | Opaque() | FullJoin() | Found():
             return True
-        case Aggregate() | Window() | DistinctOn() | TopK() | Recompute():
+        case Aggregate() | Window() | DistinctOn() | TopK() | Recompute() | Recursion():
             return True
         case Changes() | Negate() | Flipped() | Elapsed():
             return False
@@ -198,6 +200,13 @@ def _body(plan: Plan, common: CommonTables) -> sql.Composable:
             )
         case Changes(table, fields):
             return _changes(table, fields, common)
+        case Found(name, schema):
+            return sql.SQL("SELECT {columns}1::bigint AS {w} FROM {found}").format(
+                columns=leading(column.name for column in schema), w=WEIGHT, found=sql.Identifier(name)
+            )
+        case Recursion(base, step) as recursion:
+            assert all(map(is_bag, (base, step))), "the new state has no negative weights"
+            return recursive(recursion, common.select(base), common.select(step))
         case Unit() | Unwatched():
             return sql.SQL("SELECT 1::bigint AS {w}").format(w=WEIGHT)
         case Empty():

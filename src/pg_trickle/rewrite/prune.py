@@ -14,6 +14,7 @@ from pg_trickle.algebra.order import DistinctOn, TopK
 from pg_trickle.algebra.outer_join import FullJoin, LeftJoin
 from pg_trickle.algebra.plan import Plan, names
 from pg_trickle.algebra.recompute import Recompute
+from pg_trickle.algebra.recursion import Found, Recursion
 from pg_trickle.algebra.source import Changes, Empty, Opaque, Scan, Unit, Unwatched
 from pg_trickle.algebra.timed import Elapsed, TimedFilter
 from pg_trickle.algebra.window import Window
@@ -61,7 +62,12 @@ def pruned(plan: Plan, needed: frozenset[str]) -> Plan:
             return _distinct_on(first, needed)
         case TopK(below, order) as top:
             return replace(top, input=pruned(below, needed | {one.column for one in order}))
+        case Recursion(base, step) as recursion:
+            # Whatever nobody reads above may be what tells rows apart, or leads to others.
+            return replace(recursion, base=_kept(base, list(base.columns)), step=_kept(step, list(step.columns)))
         case Changes() | Unit() | Unwatched() | Empty() | Opaque() | Touched() | Flipped() | Elapsed() | Recompute():
+            return plan
+        case Found():
             return plan
 
 

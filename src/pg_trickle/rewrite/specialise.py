@@ -15,6 +15,7 @@ from pg_trickle.algebra.order import DistinctOn, TopK
 from pg_trickle.algebra.outer_join import FullJoin, LeftJoin
 from pg_trickle.algebra.plan import Plan, names
 from pg_trickle.algebra.recompute import Recompute
+from pg_trickle.algebra.recursion import Found, Recursion
 from pg_trickle.algebra.source import Changes, Empty, Opaque, Scan, Source, State, Unit, Unwatched
 from pg_trickle.algebra.timed import Elapsed, TimedFilter
 from pg_trickle.algebra.window import Window
@@ -42,7 +43,7 @@ def _simplified(plan: Plan, descend: Callable[[Plan], Plan], changed: Changed) -
     match operator(plan):
         case Changes(table, _):
             return plan if changed(table) else Empty(plan.columns)
-        case Scan() | Unit() | Unwatched() | Empty() | Opaque() | Recompute():
+        case Scan() | Unit() | Unwatched() | Empty() | Opaque() | Recompute() | Recursion() | Found():
             return plan
         case Filter(below, predicates):
             return _filtered(descend(below), predicates)

@@ -243,13 +243,14 @@ CREATE FUNCTION pgtrickle_changes.make_states(p_table pgtrickle.pgt_stream_table
     SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    v_state   jsonb;
-    v_delta   jsonb;
-    v_hashed  jsonb;
-    v_name    text;
-    v_columns text;
-    v_checks  text;
-    v_column  name;
+    v_state     jsonb;
+    v_delta     jsonb;
+    v_hashed    jsonb;
+    v_name      text;
+    v_columns   text;
+    v_checks    text;
+    v_column    name;
+    v_is_narrow boolean;
 BEGIN
     FOR v_state IN SELECT s FROM jsonb_array_elements(p_plan -> 'states') AS s LOOP
         v_name := pgtrickle_changes.generated_name(v_state ->> 'name', 'state', p_table.pgt_id);
@@ -266,6 +267,18 @@ BEGIN
         END IF;
         FOR v_hashed IN SELECT h FROM unnest(ARRAY[v_state -> 'content_index', v_state -> 'lookup']) AS h WHERE jsonb_array_length(nullif(h, 'null')) > 0 LOOP
             EXECUTE format('CREATE INDEX ON %s (pg_catalog.hash_record_extended(ROW(%s), 0))', v_name, pgtrickle_changes.quoted_list(v_hashed));
+        END LOOP;
+        -- A btree holds equal values together, but none that is wider than a third of its page.
+        FOR v_column, v_is_narrow IN
+            SELECT a.attname, a.attlen > 0
+              FROM jsonb_array_elements_text(coalesce(v_state -> 'sought', '[]')) AS c(name)
+              JOIN pg_attribute AS a ON a.attrelid = v_name::regclass AND a.attname = c.name
+        LOOP
+            IF v_is_narrow THEN
+                EXECUTE format('CREATE INDEX ON %s (%I)', v_name, v_column);
+            ELSE
+                EXECUTE format('CREATE INDEX ON %s USING hash (%I)', v_name, v_column);
+            END IF;
         END LOOP;
         PERFORM pgtrickle_changes.hand_over(p_table, v_name, 'A state of stream table');
     END LOOP;
