@@ -66,6 +66,35 @@ def test_what_nothing_connects_is_multiplied_in_the_end():
     assert order(plan) == ["orders", "customers", "visits"]
 
 
+def shape(plan: Plan) -> str:
+    """The tables as they are joined."""
+    if isinstance(plan, Join):
+        return f"({shape(plan.left)} {shape(plan.right)})"
+    return plan.table.name if isinstance(plan, Scan) and isinstance(plan.table, Source) else shape(inputs(plan)[0])
+
+
+@pytest.mark.parametrize(
+    ("condition", "expected"),
+    [
+        ("c.name = 'x'", "(items (orders customers))"),
+        ("c.name = 'x' AND i.line = 3", "(items (orders customers))"),
+        ("o.paid AND i.line = 3", "((items orders) customers)"),
+        ("(c.name = 'x' AND o.paid) OR (c.name = 'y' AND i.line = 2)", "(items (orders customers))"),
+    ],
+)
+def test_what_is_looked_up_and_filtered_is_joined_to_what_looks_it_up(condition: str, expected: str):
+    query = f"SELECT i.line {FROM} WHERE o.customer_id = c.id AND i.order_id = o.id AND ({condition})"
+    assert shape(rewritten(query)) == expected
+
+
+def test_rows_that_look_up_each_other_are_joined_once():
+    query = """
+        SELECT a.id FROM public.customers a, public.customers b, public.customers c
+         WHERE a.id = b.id AND b.id = c.id AND a.name = 'x' AND b.name = 'y' AND c.name = 'z'
+        """
+    assert shape(rewritten(query)) == "((customers customers) customers)"
+
+
 def test_columns_stay_in_their_places():
     joined = f"SELECT c.id, i.line, o.id {FROM} WHERE o.customer_id = c.id AND i.order_id = o.id"
     plan = rewritten(f"{joined} UNION ALL SELECT o.id, o.customer_id, o.id FROM public.orders o")
@@ -97,6 +126,24 @@ def test_a_join_condition_in_every_arm_joins():
     (join,) = [node for node in distinct(plan) if isinstance(node, Join)]
     assert join.on[0].equates
     assert filters(plan) == ["items: line__1 = 1 OR line__1 = 2", 'orders: "paid__1"']
+
+
+@pytest.mark.parametrize(
+    ("condition", "expected"),
+    [
+        ("(i.line = 1 AND o.amount = 2) OR (i.line = 2 AND o.amount = 1)",
+         ["items: line__1 = 1 OR line__1 = 2", "orders: amount__1 = 2 OR amount__1 = 1"]),
+        ("(i.line = 1 AND o.amount = 2 AND i.product > 3) OR i.line = 2",
+         ["items: (line__1 = 1 AND product__1 > 3) OR line__1 = 2"]),
+        ("i.line = 1 OR o.amount = 1", []),
+        ("(i.line = 1 AND o.amount > i.line) OR (o.amount > 3 AND i.line > o.amount)", []),
+        ("(i.line = 1 AND o.paid) OR i.line IN (SELECT c.id FROM public.customers c)", []),
+        ("NOT ((i.line = 1 AND o.amount = 2) OR (i.line = 2 AND o.amount = 1))", []),
+    ],
+)  # fmt: skip
+def test_what_all_arms_demand_of_one_table_is_asked_there(condition: str, expected: list[str]):
+    query = f"SELECT i.line FROM public.items i, public.orders o WHERE i.order_id = o.id AND ({condition})"
+    assert filters(rewritten(query)) == expected
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,13 @@ from typing import Any
 
 import psycopg
 import pytest
+from postgast.pg_query_pb2 import AND_EXPR
 from psycopg import sql
 
 import pg_trickle
 from pg_trickle import programs
 from pg_trickle.algebra.join import Join
-from pg_trickle.parse import tree
+from pg_trickle.parse import implied, tree
 from pg_trickle.render import feed, parts, stage
 from pg_trickle.rewrite import reorder
 from pg_trickle.testing.oracle import differences
@@ -28,6 +29,11 @@ JOINED = (
 )
 NAMES = "SELECT c.region FROM customers AS c JOIN orders AS o ON o.customer_id = c.id"
 ARMS = "SELECT id FROM orders WHERE (amount > 15 AND id < 3) OR (amount > 15 AND id > 5)"
+
+TABLES = (
+    "SELECT o.id, l.qty FROM orders AS o JOIN lines AS l ON l.order_id = o.id"
+    " WHERE (o.amount > 15 AND l.qty > 1) OR (o.amount <= 15 AND l.qty < 3)"
+)
 
 
 @pytest.fixture
@@ -51,7 +57,7 @@ def is_noticed(conn: Connection, query: str) -> bool:
     return differences(conn, "st") != [] or reason != (None,)
 
 
-@pytest.mark.parametrize("query", [GROUPED, EXTREMES, JOINED, NAMES, ARMS])
+@pytest.mark.parametrize("query", [GROUPED, EXTREMES, JOINED, NAMES, ARMS, TABLES])
 def test_unbroken_it_is_right(tables, query):
     assert not is_noticed(tables, query)
 
@@ -73,6 +79,8 @@ BREAKS = {
         JOINED, _replaced(reorder, "_joined", lambda whole: lambda plans, on: _loose(whole(plans, on)))),
     "an OR of which only the common part is left": (
         ARMS, _replaced(tree, "_factored", lambda whole: lambda node: whole(node)[:1])),
+    "an OR that demands of one table what only one arm does": (
+        TABLES, _replaced(implied, "combined", lambda whole: lambda _, nodes: whole(AND_EXPR, nodes))),
     "a gate that shuts out what has changed": (
         NAMES, _replaced(feed.Buffers, "gate", lambda _: lambda self, sources: sql.SQL("FALSE"))),
 }  # fmt: skip

@@ -20,6 +20,7 @@ from pg_trickle.catalog.model import RelationFact
 from pg_trickle.errors import UnsupportedQuery
 from pg_trickle.parse.attached import Attachment
 from pg_trickle.parse.expressions import equated, scalar
+from pg_trickle.parse.implied import with_implied
 from pg_trickle.parse.laterals import is_lateral, lateral, refers
 from pg_trickle.parse.query import ParseQuery, Query
 from pg_trickle.parse.recursion import recursion
@@ -181,7 +182,7 @@ def _join(join: JoinExpr, context: Context, parse: ParseQuery, around: Item | No
     is_bound = refers(join.rarg, visible) or (join.jointype == kinds.JOIN_LEFT and is_lateral(join.rarg))
     right, right_scope = from_item(join.rarg, context, parse, (left, visible) if is_bound else None)
     scope = replace(left_scope + right_scope, outer=context.outer)
-    conditions = conjuncts(join.quals) if join.HasField("quals") else ()
+    conditions = with_implied(conjuncts(join.quals)) if join.HasField("quals") else ()
     if join.jointype != kinds.JOIN_INNER:
         if is_bound and any(map(has_subquery, conditions)):
             raise UnsupportedQuery(

@@ -16,6 +16,7 @@ from pg_trickle.parse.expressions import returns_set
 from pg_trickle.parse.fallback import reads
 from pg_trickle.parse.from_clause import from_clause
 from pg_trickle.parse.grouped import grouped
+from pg_trickle.parse.implied import with_implied
 from pg_trickle.parse.laterals import sets, values
 from pg_trickle.parse.limits import chooses_rows, chosen
 from pg_trickle.parse.query import Query
@@ -149,7 +150,8 @@ def _unwindowed(statement: SelectStmt, context: Context, *, by_value: bool) -> t
     """The plan before the outputs are computed, and the outputs over it; ``by_value``: nothing reads them any more."""
     plan, scope = from_clause(list(statement.from_clause), context, _nested)
     lowering = Lowering(plan, replace(scope, outer=context.outer), context, _nested)
-    for part in conjuncts(statement.where_clause) if statement.HasField("where_clause") else ():
+    conditions = conjuncts(statement.where_clause) if statement.HasField("where_clause") else ()
+    for part in with_implied(conditions):
         lowering.keep(part)
     listed = [node.res_target.val for node in statement.target_list]
     if _is_grouped(statement, context):

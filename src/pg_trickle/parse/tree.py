@@ -213,11 +213,12 @@ def _factored(node: Node) -> tuple[Node, ...]:
     if not common:
         return (node,)
     rests = [[part for text, part in arm.items() if text not in common] for arm in arms]
-    rest = (_combined(OR_EXPR, [_combined(AND_EXPR, parts) for parts in rests]),) if all(rests) else ()
+    rest = (combined(OR_EXPR, [combined(AND_EXPR, parts) for parts in rests]),) if all(rests) else ()
     return (*common.values(), *rest)
 
 
-def _combined(operator: BoolExprType, parts: list[Node]) -> Node:
+def combined(operator: BoolExprType, parts: list[Node]) -> Node:
+    """The parts joined by AND or OR."""
     if len(parts) == 1:
         return parts[0]
     made = Node()

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pg_trickle.algebra.join import Join
 from pg_trickle.algebra.linear import Filter, Item, Project
 from pg_trickle.algebra.plan import Plan, names
+from pg_trickle.algebra.timed import TimedFilter
 from pg_trickle.scalar import Scalar, column
 from pg_trickle.uniqueness import keys
 
@@ -14,16 +15,21 @@ from pg_trickle.uniqueness import keys
 def reordered(plan: Plan) -> Plan:
     """The plan with the inputs of its inner joins in a better order: ``L ⋈ R = R ⋈ L``, and ⋈ is associative.
 
-    The delta of ``R1 ⋈ … ⋈ Rn`` holds the delta of each of its beginnings, so each of them should be a small
-    change of few rows: begin with what is filtered, go on with what the chosen ones determine, and take what no
-    condition connects to them last.  The server plans each term by itself, so more isn't decided here.
+    The delta of a join holds the deltas of the joins inside it, so each of them should be a small change of few rows.
+    What is looked up by its key and filtered joins what it is looked up for first, so that a change of either that
+    the filter throws away goes no further.  Of what that leaves: begin with what is filtered, go on with what the
+    chosen ones determine, and take what no condition connects to them last.  The server plans each term by itself, so
+    more isn't decided here.
     """
     if not isinstance(plan, Join):
         return plan.over(reordered)
-    inputs, predicates = _flattened(plan)
-    if len(inputs) < 3:
+    plans, predicates = _flattened(plan)
+    if len(plans) < 3:
         return plan.over(reordered)
-    joined = _joined(_ordered([reordered(one) for one in inputs], predicates), predicates)
+    inputs = [_Input.of(reordered(one), place) for place, one in enumerate(plans)]
+    clusters = _with_lookups(inputs, predicates)
+    rest = tuple(one for one in predicates if not one.columns or not any(one.columns <= c.columns for c in clusters))
+    joined = _joined(_ordered(clusters, rest), rest)
     if names(joined) == names(plan):
         return joined
     return Project(joined, tuple(Item(one, column(one)) for one in plan.columns))
@@ -39,28 +45,64 @@ def _flattened(plan: Plan) -> tuple[list[Plan], tuple[Scalar, ...]]:
 
 @dataclass(frozen=True, slots=True)
 class _Input:
-    """One input: where it stood, its columns, and whether a predicate is on it alone."""
+    """One input, or several joined: where it stood, its columns, and whether a predicate is on it alone."""
 
     plan: Plan
     place: int
     columns: frozenset[str]
     is_filtered: bool
 
+    @classmethod
+    def of(cls, plan: Plan, place: int) -> _Input:
+        return cls(plan, place, frozenset(names(plan)), _is_filtered(plan))
+
     def rank(self, there: frozenset[str], predicates: tuple[Scalar, ...]) -> tuple[bool, bool, bool, int]:
         """How well it goes with what is there; the least is best."""
-        mine = {name for one in predicates for name in _mine(one, there, self.columns)}
-        determined = any(key <= mine for key in keys(self.plan))
-        return not mine, not self.is_filtered, not determined, self.place
+        mine = self._equated(there, predicates)
+        return not mine, not self.is_filtered, not self._is_determined(mine), self.place
+
+    def is_lookup(self, other: _Input, predicates: tuple[Scalar, ...]) -> bool:
+        """Whether it is filtered, and a row of the other one finds at most one of it."""
+        return self.is_filtered and self is not other and self._is_determined(self._equated(other.columns, predicates))
+
+    def _equated(self, there: frozenset[str], predicates: tuple[Scalar, ...]) -> frozenset[str]:
+        """The own columns that conditions equate with something that is there."""
+        pairs = [frozenset(one.equates) for one in predicates if one.equates]
+        return frozenset(name for pair in pairs if pair & there for name in pair & self.columns)
+
+    def _is_determined(self, equated: frozenset[str]) -> bool:
+        return any(key <= equated for key in keys(self.plan))
 
 
-def _mine(predicate: Scalar, there: frozenset[str], columns: frozenset[str]) -> frozenset[str]:
-    """The input's columns that a condition equates with something that is there."""
-    pair = frozenset(predicate.equates or ())
-    return pair & columns if pair & there and pair & columns else frozenset()
+def _is_filtered(plan: Plan) -> bool:
+    match plan:
+        case Filter() | TimedFilter():
+            return True
+        case Project(below):
+            return _is_filtered(below)
+        case Join(left, right):
+            return _is_filtered(left) or _is_filtered(right)
+        case _:
+            return False
 
 
-def _ordered(plans: list[Plan], predicates: tuple[Scalar, ...]) -> list[Plan]:
-    rest = [_Input(plan, place, frozenset(names(plan)), isinstance(plan, Filter)) for place, plan in enumerate(plans)]
+def _with_lookups(inputs: list[_Input], predicates: tuple[Scalar, ...]) -> list[_Input]:
+    """The inputs, each joined with the filtered rows that it looks up, which are joined with what they look up."""
+    found = [(one, other) for one in inputs for other in inputs if other.is_lookup(one, predicates)]
+    if not found:
+        return inputs
+    looking = [one for one, _ in found]
+    # Where rows look up each other, either may be first.
+    one, other = min(found, key=lambda pair: (pair[1] in looking, pair[0].place, pair[1].place))
+    columns = one.columns | other.columns
+    on = tuple(p for p in predicates if p.columns <= columns and not any(p.columns <= x.columns for x in (one, other)))
+    together = _Input(Join(one.plan, other.plan, on), one.place, columns, is_filtered=True)
+    rest = [each for each in inputs if each is not one and each is not other]
+    return _with_lookups([*rest, together], predicates)
+
+
+def _ordered(inputs: list[_Input], predicates: tuple[Scalar, ...]) -> list[Plan]:
+    rest = list(inputs)
     chosen: list[Plan] = []
     there: frozenset[str] = frozenset()
     while rest:
