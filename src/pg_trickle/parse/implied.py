@@ -1,8 +1,8 @@
 """Conditions that follow from an OR: what each of its arms demands of one and the same table.
 
 Where ``(a.x = 1 AND b.x = 2) OR (a.x = 2 AND b.x = 1)`` is true, so is ``a.x = 1 OR a.x = 2``, which can be asked
-before the tables are joined.  PostgreSQL finds the same when it reads tables; here it is found for changes as well, and for
-the order of joins.
+before the tables are joined.  PostgreSQL finds the same when it reads tables; here it is found for changes as
+well, and for the order of joins.
 """
 
 from __future__ import annotations
