@@ -209,10 +209,10 @@ def _want(plan: Plan, found: dict[tuple[int, str], Line]) -> None:
     if isinstance(plan, Join | LeftJoin | FullJoin | Mark):
         scans = {field.column.name: (scan.table, field) for scan in _scans(plan) for field in scan.fields}
         for predicate in plan.on:
-            for name in predicate.equates or ():
+            for name in predicate.equates or _moved(plan, predicate):
                 table, field = scans.get(name, (None, None))
                 if isinstance(table, Source) and field is not None:
-                    why = f"join condition {shown(predicate.text)}"
+                    why = f"{'join condition' if predicate.equates else 'comparison'} {shown(predicate.text)}"
                     line = {"relation": table.oid, "columns": [field.attribute], "why": why}
                     found.setdefault((table.oid, field.attribute), line)
     if isinstance(plan, TimedFilter) and plan.condition.near is not None:
@@ -223,6 +223,14 @@ def _want(plan: Plan, found: dict[tuple[int, str], Line]) -> None:
                 found.setdefault((table.oid, field.attribute), line)
     for below in inputs(plan):
         _want(below, found)
+
+
+def _moved(plan: Plan, predicate: Scalar) -> tuple[str, ...]:
+    """What rows are found by when the value moves that all are compared with."""
+    if not isinstance(plan, Mark) or any(one.equates for one in plan.on):
+        return ()
+    mine = {one.name for one in plan.left.columns}
+    return tuple(name for name in predicate.compares or () if name in mine)
 
 
 def _scans(plan: Plan) -> list[Scan]:

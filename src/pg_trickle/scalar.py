@@ -126,7 +126,8 @@ class Scalar:
     """An expression over the columns of a plan.
 
     ``text`` was printed by a parser's deparser or composed from quoted parts; ``equates``
-    names the two columns when the expression is ``a = b``; one that ``returns_set`` makes any number of rows
+    names the two columns when the expression is ``a = b``, ``compares`` when it is any of PostgreSQL's own comparisons,
+    ``a < b`` or the like; one that ``returns_set`` makes any number of rows
     of one, and has its place in a select list or GROUP BY alone.  A NULL in any ``strict`` column makes it NULL.
     """
 
@@ -135,6 +136,7 @@ class Scalar:
     type: Type
     not_null: bool = False
     equates: tuple[str, str] | None = None
+    compares: tuple[str, str] | None = None
     returns_set: bool = False
     strict: frozenset[str] = frozenset()
 

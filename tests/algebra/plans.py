@@ -22,6 +22,8 @@ from pg_trickle.algebra.window import Window
 from pg_trickle.scalar import BOOL, INT4, INT8, NUMERIC, TEXT, UNKNOWN, Column, Scalar, Type, column, composed
 from tests.algebra.sources import scan
 
+COMPARISONS = tuple(sql.SQL(text) for text in ("{} = {}", "{} <> {}", "{} < {}", "{} > {}", "{} <= {}", "{} >= {}"))
+
 
 def named(plan: Plan, name: str) -> Column:
     return next(one for one in plan.columns if one.name == name)
@@ -32,6 +34,8 @@ def predicate(template: sql.SQL, *columns: str, equates: bool = False, strict: b
     text = template.format(*map(sql.Identifier, columns))
     made = composed(text, frozenset(columns), BOOL)
     made = replace(made, strict=made.columns) if strict else made
+    if template in COMPARISONS:
+        made = replace(made, compares=(columns[0], columns[1]))
     return replace(made, equates=(columns[0], columns[1])) if equates else made
 
 
@@ -207,6 +211,19 @@ PLANS: dict[str, Plan] = {
     "mark by two columns": Mark(R, S, (equal("r_a", "s_a"), equal("r_x", "s_x")), mark("m")),
     "mark by the same column twice": Mark(R, S, (equal("r_a", "s_a"), equal("r_b", "s_a")), mark("m")),
     "mark with any condition": Mark(R, S, (predicate(sql.SQL("{} < {}"), "r_a", "s_b"),), mark("m")),
+    "mark by a comparison": Mark(
+        R, S, (predicate(sql.SQL("{} >= {}"), "r_x", "s_x"), predicate(sql.SQL("{} < 3"), "s_b")), mark("m")
+    ),
+    "mark by a comparison, turned round": Mark(
+        R, S, (predicate(sql.SQL("{} < {}"), "s_x", "r_b"), predicate(sql.SQL("{} > 0"), "r_a")), mark("m")
+    ),
+    "mark by what is unequal": Mark(R, S, (predicate(sql.SQL("{} <> {}"), "r_a", "s_a"),), mark("m")),
+    "mark by a comparison with one row": Mark(
+        R,
+        Aggregate(S, (), (call("mean", sql.SQL("avg({})"), NUMERIC, "s_x"),)),
+        (predicate(sql.SQL("{} > {}"), "r_x", "mean"),),
+        mark("m"),
+    ),
     "mark with an equality and any condition": Mark(
         R, S, (equal("r_a", "s_a"), predicate(sql.SQL("{} < {}"), "r_b", "s_b")), mark("m")
     ),

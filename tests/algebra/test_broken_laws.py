@@ -142,6 +142,12 @@ def test_a_match_that_was_there_all_along_is_noticed_when_taken_for_new(conn, mo
     assert is_noticed(conn, PLANS[plan])
 
 
+@pytest.mark.parametrize("ends", [("0", "0"), ("-Infinity", "0"), ("0", "NaN")])
+def test_matches_beyond_all_that_came_or_went_are_noticed(conn, monkeypatch, ends):
+    monkeypatch.setitem(turned.ENDS, "numeric", ends)
+    assert is_noticed(conn, PLANS["mark by a comparison"])
+
+
 def test_a_left_join_that_pads_nothing_is_noticed(conn, monkeypatch):
     monkeypatch.setattr(LeftJoin, "delta", lambda self: Join(self.left, self.right, self.on).delta())
     assert is_noticed(conn, PLANS["left join on true"])

@@ -39,6 +39,7 @@ _SPELLED = frozenset({
     *JSON_AGGREGATES,
 })  # fmt: skip
 _STRICT = {(name,) for name in ("=", "<>", "<", ">", "<=", ">=", "+", "-", "*", "/", "%")}
+_COMPARISONS = {(name,) for name in ("=", "<>", "<", ">", "<=", ">=")}
 _REFUSED = {
     "sqlvalue_function": (
         "session value",
@@ -164,6 +165,7 @@ def _scalar(node: Node, resolve: Resolve, context: Context) -> Scalar:
         type=types.of(node),
         not_null=types.not_null(node),
         equates=_equates(node, used),
+        compares=_compares(node, used),
         returns_set=returns_set(node, context),
         strict=_strict(node, resolve),
     )
@@ -195,10 +197,17 @@ def _spelled(node: Node) -> str:
     return "SQL/JSON or XML" if any(kind(part) in _SPELLED for part in nodes(node)) else "nested"
 
 
-def _equates(node: Node, used: list[Column]) -> tuple[str, str] | None:
-    if kind(node) != "a_expr" or node.a_expr.kind != AEXPR_OP or strings(list(node.a_expr.name)) != ("=",):
+def _compares(node: Node, used: list[Column]) -> tuple[str, str] | None:
+    if kind(node) != "a_expr" or node.a_expr.kind != AEXPR_OP or strings(list(node.a_expr.name)) not in _COMPARISONS:
         return None
     if not all(kind(side) == "column_ref" for side in (node.a_expr.lexpr, node.a_expr.rexpr)):
+        return None
+    left, right = used
+    return left.name, right.name
+
+
+def _equates(node: Node, used: list[Column]) -> tuple[str, str] | None:
+    if _compares(node, used) is None or strings(list(node.a_expr.name)) != ("=",):
         return None
     left, right = used
     return equated(left, right)

@@ -1,7 +1,8 @@
 """The rows whose mark a change turned (``Flipped``), found from the change.
 
 What equalities tie to the change is looked up by key: which keys turned doesn't depend on the rows that have them.
-Any other condition is judged row by row: of the rows that have the key or, where there is none, of all.
+Any other condition is judged row by row: of the rows that have the key or, where there is none, of all; but where
+that is a single comparison, of those between the least and the greatest value that came or went.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from psycopg import sql
 from pg_trickle.algebra.mark import Flipped
 from pg_trickle.algebra.plan import names as names_of
 from pg_trickle.render.parts import WEIGHT, conjunction, every, leading, names
-from pg_trickle.scalar import Scalar
+from pg_trickle.scalar import Column, Scalar
 
 Add = Callable[[sql.Composable], sql.Identifier]
 
@@ -34,7 +35,7 @@ def turned(
     }
     split = _split(plan)
     if split.mixed:
-        return _by_row(split, hole, add) if split.pairs else _one_by_one(hole, add)
+        return _by_row(split, hole, add) if split.pairs else _one_by_one(plan, split, hole, add)
     rest = tuple(one for one in plan.on if one not in split.right)
     return _by_key(split, hole | {"on": conjunction(rest)})
 
@@ -79,9 +80,10 @@ def _by_key(split: _Split, hole: dict[str, sql.Composable]) -> sql.Composable:
     ).format(**hole, keys=leading(keys), where=conjunction(split.right), grouping=grouping, same=same)
 
 
-def _one_by_one(hole: dict[str, sql.Composable], add: Add) -> sql.Composable:
+def _one_by_one(plan: Flipped, split: _Split, hole: dict[str, sql.Composable], add: Add) -> sql.Composable:
     """No key leads from the change to rows: each is judged by all of it, in one pass."""
     changed = add(sql.SQL("SELECT * FROM ({change}) AS c").format(**hole))
+    hole |= {"rows": _near(plan, split, hole["rows"], changed, add)}
     return sql.SQL(
         "SELECT {columns}(t.__pgt_d > 0) = (v.__pgt_s > 0) AS {mark}, t.{w}::bigint * v.__pgt_s AS {w} FROM"
         " (SELECT {columns}x.{w}, d.__pgt_d FROM ({rows}) AS x CROSS JOIN LATERAL"
@@ -89,6 +91,65 @@ def _one_by_one(hole: dict[str, sql.Composable], add: Add) -> sql.Composable:
         " CROSS JOIN (VALUES (1), (-1)) AS v(__pgt_s)"
         " WHERE NOT EXISTS (SELECT FROM ({right}) AS r WHERE {on} OFFSET greatest(t.__pgt_d, 0))"
     ).format(**hole, changed=changed)
+
+
+# What no value of a type comes before, and what none comes after.
+ENDS = {
+    **dict.fromkeys(("numeric", "float4", "float8"), ("-Infinity", "NaN")),
+    **dict.fromkeys(("date", "timestamp", "timestamptz"), ("-infinity", "infinity")),
+    "int2": ("-32768", "32767"),
+    "int4": ("-2147483648", "2147483647"),
+    "int8": ("-9223372036854775808", "9223372036854775807"),
+}
+
+
+def _compared(plan: Flipped, split: _Split) -> tuple[Column, Column] | None:
+    """The columns, left and right, of the only condition that ties both sides, if it is a comparison of such values."""
+    if len(split.mixed) != 1 or split.pairs or split.mixed[0].compares is None:
+        return None
+    left, right = ({one.name: one for one in side.columns} for side in (plan.input, plan.right))
+    first, second = split.mixed[0].compares
+    if first in right:
+        first, second = second, first
+    if first not in left or second not in right:
+        return None
+    mine, theirs = left[first], right[second]
+    return (mine, theirs) if {mine.type.name, theirs.type.name} <= ENDS.keys() else None
+
+
+def _near(plan: Flipped, split: _Split, rows: sql.Composable, changed: sql.Identifier, add: Add) -> sql.Composable:
+    """The rows that the change may turn.
+
+    A value before all that came or went, or behind them all, compares alike with each of them: as many matches came as
+    went, unless more values came than went.  Then the range has no ends.
+    """
+    sides = _compared(plan, split)
+    if sides is None:
+        return rows
+    mine, theirs = sides
+    lowest, highest = ENDS[theirs.type.name or ""]
+    hole = {
+        "v": sql.Identifier(theirs.name),
+        "x": sql.Identifier("x", mine.name),
+        "w": WEIGHT,
+        "type": sql.Identifier("pg_catalog", theirs.type.name or ""),
+        "lowest": sql.Literal(lowest),
+        "highest": sql.Literal(highest),
+        "changed": changed,
+        "where": conjunction(split.right),
+        "rows": rows,
+    }
+    template = sql.SQL(
+        "SELECT CASE WHEN __pgt_even THEN __pgt_low ELSE {lowest}::{type} END AS __pgt_low,"
+        " CASE WHEN __pgt_even THEN __pgt_high ELSE {highest}::{type} END AS __pgt_high"
+        " FROM (SELECT coalesce(sum({w}) FILTER (WHERE {v} IS NOT NULL), 0) = 0 AS __pgt_even,"
+        " min({v}) AS __pgt_low, max({v}) AS __pgt_high FROM {changed} AS c WHERE {where}) AS b"
+    )
+    ends = add(template.format(**hole))
+    return sql.SQL(
+        "SELECT * FROM ({rows}) AS x"
+        " WHERE {x} BETWEEN (SELECT __pgt_low FROM {ends}) AND (SELECT __pgt_high FROM {ends})"
+    ).format(**hole, ends=ends)
 
 
 def _by_row(split: _Split, hole: dict[str, sql.Composable], add: Add) -> sql.Composable:
