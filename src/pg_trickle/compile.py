@@ -9,6 +9,7 @@ Pure: no connection, no clock, no global.  Equal requests give equal plans.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -42,6 +43,7 @@ from pg_trickle.stages import AnyStage, cut
 from pg_trickle.uniqueness import keys
 
 FORMAT = 1
+_FEW = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +150,8 @@ def _incremental(request: CompileRequest, query: Query) -> Plan:
     sources = {**_unread(request), **programs.sources(definition)}
     singles = {str(oid): frozenset((oid,)) for oid in sources}
     timed = any(map(_changes_by_itself, (final, *(stage.below for stage in stages))))
-    wanted = {**singles, **({"*": None} if len(singles) != 1 else {}), **({"": frozenset[int]()} if timed else {})}
+    several = {} if len(singles) == 1 else {**_usual(request, sources), "*": None}
+    wanted = {**singles, **several, **({"": frozenset[int]()} if timed else {})}
     made = {name: programs.differential(definition, changed) for name, changed in wanted.items()}
     return Plan(
         id=request.id,
@@ -170,6 +173,15 @@ def _incremental(request: CompileRequest, query: Query) -> Plan:
         indexes=explain.wanted_indexes(request, stages, final),
         immediate=None if timed else immediate(definition, sources, request),
     )
+
+
+def _usual(request: CompileRequest, sources: Iterable[int]) -> dict[str, frozenset[int]]:
+    """All sources but tables of a few rows, which seldom change: then nothing is printed or planned for those."""
+    rows = {one.oid: one.rows for one in request.relations}
+    larger = frozenset(oid for oid in sources if rows[oid] > _FEW)
+    if len(larger) < 2 or larger == frozenset(sources):
+        return {}
+    return {",".join(str(oid) for oid in sorted(larger)): larger}
 
 
 def _changes_by_itself(plan: Algebra) -> bool:

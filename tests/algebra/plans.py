@@ -138,6 +138,13 @@ def number(n: int) -> Scalar:
     return composed(sql.Literal(n), frozenset(), INT8)
 
 
+# Groups of r, and rows that ask for some of them by a key, once for r itself.
+ASKING = Filter(Aggregate(S, ("s_a",), (counted("asked"),)), (predicate(sql.SQL("{} > 1"), "asked"),))
+ASKED = Join(
+    Join(R, ASKING, (equal("r_a", "s_a"),)),
+    projected(Aggregate(T, ("t_a",), (summed("sum", named(T, "t_b")),)), ("g_a", "t_a"), ("g_sum", "sum")),
+    (equal("s_a", "g_a"), predicate(sql.SQL("{} < {}"), "r_b", "g_sum")),
+)
 LESS = predicate(sql.SQL("{} < {}"), "t_a", "total")
 MORE = ordered("more", sql.SQL("sum(r_b) OVER (PARTITION BY r_b)"), INT8)
 
@@ -233,6 +240,7 @@ PLANS: dict[str, Plan] = {
     "mark by a join": Mark(scan("s", "u"), R_T, (equal("u_a", "t_b"),), mark("m")),
     "mark of a join": Mark(R_S, T, (equal("s_b", "t_b"),), mark("m")),
     "mark by an aggregate": Mark(R, WIDE, (equal("r_a", "s_a"), equal("r_b", "m")), mark("met")),
+    "mark of rows that are looked up": Mark(TOTALS, S, (equal("r_a", "s_a"), SIDES[1]), mark("met")),
     "mark of an aggregate": Mark(TOTALS, S, (equal("n", "s_a"),), mark("met")),
     "semi-join": semi_join(R, S, (equal("r_a", "s_a"),), mark("m")),
     "anti-join": anti_join(R, S, (equal("r_a", "s_a"),), mark("m")),

@@ -23,10 +23,11 @@ from pg_trickle.algebra.states import old
 from pg_trickle.algebra.timed import Elapsed, TimedFilter
 from pg_trickle.algebra.window import Window
 from pg_trickle.render import parts, select, turned
-from pg_trickle.rewrite import prune, pushdown, strengthen
+from pg_trickle.rewrite import prune, pushdown, restrict, strengthen
+from pg_trickle.rewrite.passes import optimised
 from pg_trickle.rewrite.strengthen import strengthened
 from pg_trickle.scalar import Column
-from tests.algebra.plans import PLANS, R, equal, predicate, projected
+from tests.algebra.plans import ASKED, PLANS, R, equal, predicate, projected
 from tests.algebra.sources import Contents, contents, fill, net_change, prepare, scan, zset
 
 pytestmark = pytest.mark.property
@@ -140,6 +141,12 @@ def test_a_match_that_was_there_all_along_is_noticed_when_taken_for_new(conn, mo
 
     monkeypatch.setattr(select, "turned", careless)
     assert is_noticed(conn, PLANS[plan])
+
+
+def test_rows_left_out_of_groups_that_are_asked_for_are_noticed(conn, monkeypatch):
+    monkeypatch.setattr(restrict, "equal", lambda mine, theirs: equal("t_b", theirs.name))
+    fewer = optimised(ASKED)
+    assert _exists(conn, LOOKING, lambda _: zset(conn, fewer) != zset(conn, ASKED))
 
 
 @pytest.mark.parametrize("ends", [("0", "0"), ("-Infinity", "0"), ("0", "NaN")])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from pg_trickle.algebra.aggregate import Aggregate
 from pg_trickle.algebra.join import Join
 from pg_trickle.algebra.linear import Filter
 from pg_trickle.algebra.mark import Mark
@@ -144,6 +145,25 @@ def test_a_join_condition_in_every_arm_joins():
 def test_what_all_arms_demand_of_one_table_is_asked_there(condition: str, expected: list[str]):
     query = f"SELECT i.line FROM public.items i, public.orders o WHERE i.order_id = o.id AND ({condition})"
     assert filters(rewritten(query)) == expected
+
+
+@pytest.mark.parametrize(
+    ("condition", "is_restricted"),
+    [
+        ("c.name = 'x' AND o.customer_id = c.id", True),
+        # Nothing is filtered; or nothing else reads the customer's orders; or not by their customer.
+        ("o.customer_id = c.id", False),
+        ("c.name = 'x'", False),
+        ("c.name = 'x' AND o.id = c.id", False),
+    ],
+)
+def test_groups_are_restricted_to_those_that_are_asked_for(condition: str, is_restricted: bool):
+    query = f"""
+        SELECT o.id FROM public.orders o, public.customers c
+         WHERE {condition} AND o.amount < (SELECT avg(p.amount) FROM public.orders p WHERE p.customer_id = c.id)
+        """
+    aggregates = [node for node in distinct(rewritten(query)) if isinstance(node, Aggregate)]
+    assert [any(isinstance(part, Join) for part in distinct(one.input)) for one in aggregates] == [is_restricted]
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from pg_trickle.algebra.mark import Flipped
 from pg_trickle.algebra.plan import names as names_of
 from pg_trickle.render.parts import WEIGHT, conjunction, every, leading, names
 from pg_trickle.scalar import Column, Scalar
+from pg_trickle.uniqueness import is_looked_up
 
 Add = Callable[[sql.Composable], sql.Identifier]
 
@@ -37,7 +38,8 @@ def turned(
     if split.mixed:
         return _by_row(split, hole, add) if split.pairs else _one_by_one(plan, split, hole, add)
     rest = tuple(one for one in plan.on if one not in split.right)
-    return _by_key(split, hole | {"on": conjunction(rest)})
+    hole["on"] = conjunction(rest)
+    return _by_key(split, hole, is_looked_up(plan.input, plan.on))
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,17 +69,28 @@ def _split(plan: Flipped) -> _Split:
     return _Split(tuple(pairs), tuple(right), tuple(mixed))
 
 
-def _by_key(split: _Split, hole: dict[str, sql.Composable]) -> sql.Composable:
+def _by_key(split: _Split, hole: dict[str, sql.Composable], is_lookup: bool) -> sql.Composable:
+    """Of each key that turned its rows; where those are one at most, it is looked up first, and may be filtered out."""
     keys = tuple(dict.fromkeys(other for _, other in split.pairs))
     grouping = sql.SQL(" GROUP BY {keys}").format(keys=names(keys)) if keys else sql.SQL("")
     same = every(sql.SQL("{r} = {k}").format(r=sql.Identifier("r", key), k=sql.Identifier("k", key)) for key in keys)
+    hole |= {"keys": leading(keys), "where": conjunction(split.right), "grouping": grouping, "same": same}
+    changed = sql.SQL(
+        "SELECT {keys}sum({w}) AS __pgt_d FROM ({change}) AS c WHERE {where}{grouping} HAVING sum({w}) <> 0"
+    ).format(**hole)
+    if is_lookup:
+        return sql.SQL(
+            "SELECT {columns}(k.__pgt_d > 0) = (v.__pgt_s > 0) AS {mark}, k.{w}::bigint * v.__pgt_s AS {w} FROM"
+            " (SELECT {columns}{keys}x.{w}, k.__pgt_d FROM ({changed}) AS k JOIN ({rows}) AS x ON {on} OFFSET 0) AS k"
+            " CROSS JOIN (VALUES (1), (-1)) AS v(__pgt_s)"
+            " WHERE NOT EXISTS (SELECT FROM ({right}) AS r WHERE {same} AND {where} OFFSET greatest(k.__pgt_d, 0))"
+        ).format(**hole, changed=changed)
     return sql.SQL(
         "SELECT {columns}(k.__pgt_d > 0) = (v.__pgt_s > 0) AS {mark}, x.{w}::bigint * v.__pgt_s AS {w} FROM"
-        " (SELECT {keys}k.__pgt_d FROM (SELECT {keys}sum({w}) AS __pgt_d FROM ({change}) AS c WHERE {where}{grouping}"
-        " HAVING sum({w}) <> 0) AS k"
+        " (SELECT {keys}k.__pgt_d FROM ({changed}) AS k"
         " WHERE NOT EXISTS (SELECT FROM ({right}) AS r WHERE {same} AND {where} OFFSET greatest(k.__pgt_d, 0))) AS k"
         " JOIN ({rows}) AS x ON {on} CROSS JOIN (VALUES (1), (-1)) AS v(__pgt_s)"
-    ).format(**hole, keys=leading(keys), where=conjunction(split.right), grouping=grouping, same=same)
+    ).format(**hole, changed=changed)
 
 
 def _one_by_one(plan: Flipped, split: _Split, hole: dict[str, sql.Composable], add: Add) -> sql.Composable:

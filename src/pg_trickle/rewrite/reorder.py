@@ -8,6 +8,7 @@ from pg_trickle.algebra.join import Join
 from pg_trickle.algebra.linear import Filter, Item, Project
 from pg_trickle.algebra.plan import Plan, names
 from pg_trickle.algebra.timed import TimedFilter
+from pg_trickle.rewrite.restrict import restricted
 from pg_trickle.scalar import Scalar, column
 from pg_trickle.uniqueness import keys
 
@@ -26,7 +27,7 @@ def reordered(plan: Plan) -> Plan:
     plans, predicates = _flattened(plan)
     if len(plans) < 3:
         return plan.over(reordered)
-    inputs = [_Input.of(reordered(one), place) for place, one in enumerate(plans)]
+    inputs = [_Input.of(reordered(one), place) for place, one in enumerate(restricted(plans, predicates))]
     clusters = _with_lookups(inputs, predicates)
     rest = tuple(one for one in predicates if not one.columns or not any(one.columns <= c.columns for c in clusters))
     joined = _joined(_ordered(clusters, rest), rest)

@@ -1,0 +1,36 @@
+"""For which sets of changed sources there is a program of its own."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from pg_trickle.compile import compile as compile_query
+from tests.compile.requests import request
+
+QUERY = """
+    SELECT i.line, c.name FROM public.items i, public.orders o, public.customers c
+     WHERE i.order_id = o.id AND o.customer_id = c.id
+    """
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        ({"items": 1000, "orders": 500, "customers": 5}, {"items", "orders"}),
+        ({"items": 1000, "orders": 500, "customers": 101}, None),
+        ({"items": 1000}, None),
+        ({}, None),
+    ],
+)
+def test_changes_of_all_but_the_smallest_tables_have_one(rows: dict[str, int], expected: set[str] | None):
+    asked = request(QUERY)
+    relations = tuple(replace(one, rows=rows.get(one.name, 0)) for one in asked.relations)
+    oids = {one.name: one.oid for one in relations}
+    programs = compile_query(replace(asked, relations=relations)).differential
+    several = [name for name in programs if "," in name]
+    assert several == ([",".join(str(oid) for oid in sorted(oids[one] for one in expected))] if expected else [])
+    assert "*" in programs
+    if expected:
+        assert f"changes_{oids['customers']}" not in " ".join(programs[several[0]])
