@@ -223,6 +223,7 @@ def test_a07_a_member_of_pgtrickle_admin_can_not_touch_what_is_not_his(
     place: Place, author: Connection, stopped: Stopped
 ) -> None:
     pg_trickle.create_stream_table(author, "st", TOTALS)
+    author.execute("SELECT pgtrickle.snapshot_stream_table('st', 'public.kept')")
     place.run("pgtrickle_admin", "pgtrickle_admin")
     admin = place.role("member")
     place.superuser.execute("GRANT pgtrickle_admin TO member")
@@ -235,8 +236,10 @@ def test_a07_a_member_of_pgtrickle_admin_can_not_touch_what_is_not_his(
     assert len(named) >= 10
     for function, argument, of in named:
         value = "{public.st}" if of == "text[]" else "public.st"
-        rest = ", changes => '{}'" if "bulk_alter" in function else ""
-        denied(admin, f"SELECT {function}({argument} => '{value}'{rest})")
+        rest = {"bulk_alter": ", changes => '{}'", "restore_from": ", snapshot => 'public.kept'"}
+        more = next((words for part, words in rest.items() if part in function), "")
+        denied(admin, f"SELECT {function}({argument} => '{value}'{more})")
+    denied(admin, "SELECT pgtrickle.drop_snapshot('public.kept')", "TABLE public.kept")
     assert place.superuser.execute("SELECT * FROM pgtrickle.pgt_stream_tables").fetchall() == before
 
 

@@ -37,7 +37,9 @@ PINNED = """EXISTS (SELECT FROM pg_catalog.unnest(p.proconfig) AS c
 HANDS_OVER = """p.pronamespace = 'pgtrickle'::pg_catalog.regnamespace AND NOT p.prosecdef AND p.proconfig IS NULL
                 AND (l.lanname = 'sql' AND p.prosrc ~ '^[^;]* INTO pgtrickle\\.gate [^;]*$'
                      -- In read-only transactions another way.
-                     OR l.lanname = 'plpgsql' AND p.proname IN ('verify_stream_table', 'validate_query'))"""
+                     OR l.lanname = 'plpgsql' AND p.proname IN ('verify_stream_table', 'validate_query')
+                     -- It calls nothing but what does.
+                     OR p.proname = 'write_and_refresh')"""
 # Bound to dblink's library: they resolve no names.
 IN_C = "l.lanname = 'c'"
 
