@@ -133,6 +133,7 @@ def alter_stream_table(
     cdc_mode: str | None = None,
     append_only: bool | None = None,
     tier: str | None = None,
+    fuse_ceiling: int | None = None,
 ) -> None:
     """Change a stream table; what is None stays as it is."""
     arguments = {
@@ -146,6 +147,7 @@ def alter_stream_table(
         "cdc_mode": cdc_mode,
         "append_only": append_only,
         "tier": tier,
+        "fuse_ceiling": fuse_ceiling,
     }
     with conn.transaction():
         if query is None:

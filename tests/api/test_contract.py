@@ -24,7 +24,7 @@ CREATE = (
 ALTER = (
     "name text, query text DEFAULT NULL::text, schedule text DEFAULT NULL::text, refresh_mode text DEFAULT NULL::text, "
     f"status text DEFAULT NULL::text, {OPTIONS}, append_only boolean DEFAULT NULL::boolean, "
-    "tier text DEFAULT NULL::text"
+    "tier text DEFAULT NULL::text, fuse_ceiling bigint DEFAULT NULL::bigint"
 )
 CALLS = {
     "create_stream_table": CREATE,

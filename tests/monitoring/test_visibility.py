@@ -119,6 +119,7 @@ def test_the_application_role_gets_rows_from_its_three_functions(application, ro
         "slot_lag",
         "capture_integrity",
         "bridge",
+        "fuse",
     ]
 
 

@@ -166,8 +166,9 @@ def test_an_exported_definition_makes_it_anew(source: Connection, worker: Any, a
     before = source.execute('SELECT * FROM "Odd one"."S T" ORDER BY 1, 2').fetchall()
     (script,) = source.execute(export).fetchone() or ("",)
     pg_trickle.drop_stream_table(source, '"Odd one"."S T"')
-    source.execute('RESET "TimeZone"; SET search_path = pg_catalog; SET quote_all_identifiers = on')
+    source.execute('RESET "TimeZone"; SET search_path = pg_catalog')
     source.execute(script.encode())
+    source.execute("SET quote_all_identifiers = on")
     assert source.execute(export).fetchone() == (script,)
     source.execute("RESET search_path; SET \"TimeZone\" = 'Europe/Berlin'")
     assert source.execute('SELECT * FROM "Odd one"."S T" ORDER BY 1, 2').fetchall() == before

@@ -34,6 +34,10 @@ def alter(
     cdc_mode: CdcMode = None,
     append_only: Annotated[bool | None, typer.Option(help="A promise: the sources only see INSERTs.")] = None,
     tier: Annotated[str | None, typer.Option(help="hot, warm, cold or frozen.")] = None,
+    fuse_ceiling: Annotated[
+        int | None,
+        typer.Option(help="Pending changes above which it isn't refreshed; 0: no fuse, -1: as the setting says."),
+    ] = None,
     dsn: Dsn = "",
 ) -> None:
     """Change a stream table: what isn't given stays as it is.
@@ -54,5 +58,6 @@ def alter(
             cdc_mode=cdc_mode,
             append_only=append_only,
             tier=tier,
+            fuse_ceiling=fuse_ceiling,
         )
     output.line(f"altered {name}")

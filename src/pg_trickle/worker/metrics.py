@@ -31,6 +31,7 @@ OF_STREAM_TABLES = (
     ("pgtrickle_stream_table_populated", "Whether it was ever filled.", "populated"),
     ("pgtrickle_stream_table_needs_reinit", "Whether its next refresh computes it afresh.", "needs_reinit"),
     ("pgtrickle_stream_table_behind_schedule", "Whether it is staler than its schedule allows.", "stale"),
+    ("pgtrickle_stream_table_fuse_blown", "Whether its fuse has blown.", "fuse_blown"),
     ("pgtrickle_staleness_seconds", "The age of the moment that it reflects.", "staleness"),
     ("pgtrickle_last_refresh_timestamp_seconds", "When it was last refreshed (Unix time).", "last_refresh"),
     ("pgtrickle_consecutive_errors", "How many of its refreshes have failed in a row.", "errors"),

@@ -20,6 +20,11 @@ CREATE TABLE pgtrickle.pgt_stream_tables (
     needs_reinit           boolean     NOT NULL DEFAULT false,
     reinit_reason          text,
     tier                   text        NOT NULL DEFAULT 'hot' CHECK (tier IN ('hot', 'warm', 'cold', 'frozen')),
+    fuse_ceiling           bigint      CHECK (fuse_ceiling >= 0),
+    fuse_blown_at          timestamptz,
+    fuse_reason            text,
+    fuse_pass              boolean     NOT NULL DEFAULT false,
+    changes_skipped_at     timestamptz,
     diamond_consistency    text        NOT NULL DEFAULT 'atomic' CHECK (diamond_consistency IN ('atomic', 'none')),
     diamond_schedule_policy text       NOT NULL DEFAULT 'fastest' CHECK (diamond_schedule_policy IN ('fastest', 'slowest')),
     cdc_mode               text        NOT NULL DEFAULT 'auto' CHECK (cdc_mode IN ('auto', 'trigger', 'wal')),
@@ -48,6 +53,9 @@ CREATE TABLE pgtrickle.pgt_stream_tables (
 COMMENT ON TABLE pgtrickle.pgt_stream_tables IS 'The stream tables: definition, state and how far each has got';
 COMMENT ON COLUMN pgtrickle.pgt_stream_tables.pgt_name IS 'The last known name; not unique: tables dropped or renamed by hand are followed later, and pgt_relid tells which it is';
 COMMENT ON COLUMN pgtrickle.pgt_stream_tables.paused IS 'Suspended by pause_all, and to go on with resume_all';
+COMMENT ON COLUMN pgtrickle.pgt_stream_tables.fuse_ceiling IS 'With more pending changes than this a refresh blows the fuse instead; 0: never; NULL: as pg_trickle.fuse_default_ceiling says';
+COMMENT ON COLUMN pgtrickle.pgt_stream_tables.fuse_pass IS 'Its owner has let the next refresh through, however many changes it reads';
+COMMENT ON COLUMN pgtrickle.pgt_stream_tables.changes_skipped_at IS 'When changes were thrown away with reset_fuse: since then, and until it is computed afresh, it is not its query';
 COMMENT ON COLUMN pgtrickle.pgt_stream_tables.frontier IS 'What the contents reflect: the transactions this snapshot sees, and no others (see also frontier_xid)';
 COMMENT ON COLUMN pgtrickle.pgt_stream_tables.frontier_xid IS 'The refreshing transaction itself: of its changes those up to frontier_seqs are in';
 COMMENT ON COLUMN pgtrickle.pgt_stream_tables.quiet_at IS 'How far the buffers were when all was in and nobody was under way: nothing is pending as long as they are no further';

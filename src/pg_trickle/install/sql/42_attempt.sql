@@ -57,6 +57,7 @@ DECLARE
     v_began_at timestamptz := clock_timestamp();
     v_ms       float8;
     v_again    text;
+    v_fuse     text;
 BEGIN
     IF p_table.frontier IS NOT NULL AND p_table.quiet_at IS DISTINCT FROM v_seqs THEN
         v_pending := pgtrickle_changes.pending(p_table.pgt_id, p_table.frontier, p_table.frontier_xid, p_table.frontier_seqs);
@@ -74,6 +75,12 @@ BEGIN
 
     SELECT p.plan INTO STRICT v_plan FROM pgtrickle.pgt_plans AS p WHERE p.pgt_id = p_table.pgt_id;
     SELECT coalesce(sum((s.value ->> 0)::bigint), 0) INTO v_rows_in FROM jsonb_each(v_pending) AS s;
+    IF v_reason IS NULL AND v_rows_in > 0 THEN
+        v_fuse := pgtrickle_changes.fuse_verdict(p_table, v_rows_in);
+        IF v_fuse IS NOT NULL THEN
+            RETURN jsonb_build_object('mode', p_table.effective_refresh_mode, 'rows_in', 0, 'rows_out', 0, 'changed', false, 'fuse', v_fuse);
+        END IF;
+    END IF;
     v_reason := coalesce(v_reason, pgtrickle_changes.recompute_reason(p_table, v_plan, v_pending, v_rows_in));
     IF v_reason IS NULL THEN
         v_program := coalesce(
@@ -106,7 +113,8 @@ BEGIN
            data_timestamp = v_taken_at, last_refresh_at = clock_timestamp(),
            is_populated = true, status = CASE WHEN st.status IN ('INITIALIZING', 'ERROR') THEN 'ACTIVE' ELSE st.status END,
            needs_reinit = v_again IS NOT NULL, reinit_reason = v_again,
-           consecutive_errors = 0, last_error_message = NULL,
+           consecutive_errors = 0, last_error_message = NULL, fuse_pass = false,
+           changes_skipped_at = CASE WHEN v_mode = 'FULL' THEN NULL ELSE st.changes_skipped_at END,
            full_ms = CASE WHEN v_mode = 'FULL' THEN coalesce(0.5 * st.full_ms, 0.5 * v_ms) + 0.5 * v_ms ELSE st.full_ms END,
            -- A fixed cost spread over few rows says nothing about many.  What was judged too dear gets another chance with time.
            differential_ms_per_row = CASE

@@ -185,6 +185,10 @@ DECLARE
     v_table pgtrickle.pgt_stream_tables := p_prepared.st;
 BEGIN
     PERFORM pgtrickle_changes.restore_row_security(v_table, p_prepared.forced);
+    IF p_result ? 'fuse' THEN
+        PERFORM pgtrickle_changes.blow_fuse(v_table, p_result ->> 'fuse', p_initiated_by, p_started_at);
+        RETURN;
+    END IF;
     IF p_prepared.doubt IS NOT NULL THEN
         UPDATE pgtrickle.pgt_stream_tables AS st SET needs_reinit = true, reinit_reason = p_prepared.doubt WHERE st.pgt_id = v_table.pgt_id;
     END IF;

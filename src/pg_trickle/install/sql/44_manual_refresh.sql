@@ -82,6 +82,9 @@ BEGIN
         IF v_table.status = 'SUSPENDED' THEN
             -- Upstream, that is somebody's decision: what it holds is what there is to read.
             CONTINUE WHEN v_id <> p_id;
+            IF v_table.fuse_blown_at IS NOT NULL THEN
+                PERFORM pgtrickle_changes.refuse_by_fuse(v_table, v_table.fuse_reason);
+            END IF;
             RAISE EXCEPTION 'stream table "%" is suspended', v_table.pgt_name
                 USING ERRCODE = 'object_not_in_prerequisite_state',
                       DETAIL = coalesce('Its last error: ' || v_table.last_error_message, 'It was suspended by hand.'),

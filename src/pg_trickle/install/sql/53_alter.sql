@@ -14,9 +14,14 @@ DECLARE
     v_policy      text := pgtrickle_changes.checked_choice('diamond_schedule_policy', p_args ->> 'diamond_schedule_policy', '{fastest,slowest}');
     v_schedule    text := pgtrickle_changes.checked_schedule(p_args ->> 'schedule');
     v_seconds     float8 := pgtrickle_changes.schedule_seconds(v_schedule);
+    v_ceiling     bigint := (p_args ->> 'fuse_ceiling')::bigint;
     v_former      text := v_table.refresh_mode;
     v_scheduled   boolean := v_schedule IS NOT NULL OR p_args ? 'schedule_given';
 BEGIN
+    IF v_ceiling < -1 THEN
+        RAISE EXCEPTION 'invalid fuse_ceiling: %', v_ceiling
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'A number of changes; 0 for no fuse, -1 for what pg_trickle.fuse_default_ceiling says.';
+    END IF;
     v_table := pgtrickle_changes.with_current_name(pgtrickle_changes.lock_stream_table(v_table.pgt_id));
     UPDATE pgtrickle.pgt_stream_tables AS st
        SET schedule = CASE WHEN v_scheduled THEN v_schedule ELSE st.schedule END,
@@ -26,7 +31,8 @@ BEGIN
            diamond_schedule_policy = coalesce(v_policy, st.diamond_schedule_policy),
            cdc_mode = coalesce(v_cdc_mode, st.cdc_mode),
            append_only = coalesce((p_args ->> 'append_only')::boolean, st.append_only),
-           tier = coalesce(v_tier, st.tier)
+           tier = coalesce(v_tier, st.tier),
+           fuse_ceiling = CASE WHEN v_ceiling IS NULL THEN st.fuse_ceiling ELSE nullif(v_ceiling, -1) END
      WHERE st.pgt_id = v_table.pgt_id
     RETURNING st.* INTO v_table;
     IF p_args ->> 'query' IS NOT NULL THEN
@@ -187,6 +193,8 @@ CREATE FUNCTION pgtrickle_changes.resume(p_id bigint) RETURNS void
     SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
+    PERFORM pgtrickle_changes.refuse_by_fuse(st, st.fuse_reason)
+       FROM pgtrickle.pgt_stream_tables AS st WHERE st.pgt_id = p_id AND st.fuse_blown_at IS NOT NULL;
     UPDATE pgtrickle.pgt_stream_tables AS st
        SET status = CASE WHEN st.is_populated THEN 'ACTIVE' ELSE 'INITIALIZING' END, consecutive_errors = 0, paused = false
      WHERE st.pgt_id = p_id;

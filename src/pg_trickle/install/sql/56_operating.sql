@@ -189,7 +189,7 @@ CREATE FUNCTION pgtrickle_changes.do_bulk_alter_stream_tables(p_caller name, p_a
 AS $$
 DECLARE
     v_changes jsonb := pgtrickle_changes.checked_keys(p_args -> 'changes',
-        '{schedule,refresh_mode,status,diamond_consistency,diamond_schedule_policy,cdc_mode,append_only,tier}');
+        '{schedule,refresh_mode,status,diamond_consistency,diamond_schedule_policy,cdc_mode,append_only,tier,fuse_ceiling}');
     v_names   text[] := ARRAY(SELECT n.value FROM jsonb_array_elements_text(p_args -> 'names') AS n);
     v_name    text;
 BEGIN

@@ -190,6 +190,7 @@ BEGIN
         ELSE
             BEGIN
                 v_result := pgtrickle_changes.refresh(v_id, p_initiated_by) - 'skipped';
+                v_result := v_result || CASE WHEN v_result ? 'fuse' THEN jsonb_build_object('skipped', v_result -> 'fuse') ELSE '{}' END;
                 -- At the end of the transaction owners' code would run as the worker.
                 PERFORM pgtrickle_changes.check_session(v_session);
                 IF (v_result ->> 'stale_plan')::boolean THEN
@@ -323,7 +324,7 @@ BEGIN
                                  LIMIT 5000)
             -- What found nothing to do every second tells nothing after a day, and would be nearly all there is.
             OR h.refresh_id IN (SELECT o.refresh_id FROM pgtrickle.pgt_refresh_history AS o
-                                 WHERE o.skipped_reason IS NOT NULL AND o.started_at < now() - interval '1 day'
+                                 WHERE o.skipped_reason IS NOT NULL AND NOT starts_with(o.skipped_reason, 'fuse') AND o.started_at < now() - interval '1 day'
                                  LIMIT 5000)
         RETURNING 1)
     SELECT count(*) INTO v_history FROM gone;

@@ -66,6 +66,7 @@ CREATE VIEW pgtrickle_changes.status AS
            st.owner_oid, pg_get_userbyid(st.owner_oid) AS owner, st.status, st.refresh_mode, st.effective_refresh_mode, st.downgrade_reason,
            st.schedule, st.tier, st.diamond_consistency, st.diamond_schedule_policy, st.is_populated, st.needs_reinit, st.reinit_reason, st.consecutive_errors,
            st.last_error_at, st.last_error_message, t.data_timestamp, st.last_refresh_at, st.created_at, st.defining_query, st.full_ms,
+           st.fuse_blown_at, st.fuse_reason, st.changes_skipped_at,
            now() - t.data_timestamp AS staleness,
            -- Has a promise been broken?  Without a time table of its own it is looked after by a worker as soon as there are changes.
            st.schedule IS NOT NULL AND st.tier <> 'frozen' AND CASE

@@ -117,6 +117,9 @@ CREATE VIEW pgtrickle.visible_health WITH (security_barrier) AS
           FROM captures AS k JOIN pg_class AS c ON c.oid = k.source_relid JOIN pg_namespace AS n ON n.oid = c.relnamespace
          WHERE k.problem IS NOT NULL
         UNION ALL
+        SELECT 'fuse', CASE WHEN s.is_visible THEN format('%s (%s)', s.name, coalesce(s.fuse_reason, 'changes were skipped: it is not its query')) END
+          FROM seen AS s WHERE s.fuse_blown_at IS NOT NULL OR s.changes_skipped_at IS NOT NULL
+        UNION ALL
         SELECT 'capture_integrity', CASE WHEN s.is_visible THEN format('%s: triggers that maintain it were dropped or disabled', s.name) END
           FROM seen AS s JOIN pgtrickle_changes.immediate AS i USING (pgt_id)
          WHERE (SELECT count(*) FROM pg_trigger AS t WHERE t.tgname = ANY (i.triggers) AND t.tgenabled = 'A') <> i.number
@@ -154,7 +157,8 @@ CREATE VIEW pgtrickle.visible_health WITH (security_barrier) AS
                    (5, 'consecutive_errors', 'WARN', 'the last refresh of every stream table went well', 'whose last refresh failed'),
                    (6, 'buffer_growth', 'WARN', 'the change buffers are small', 'change buffers with more rows than pg_trickle.buffer_alert_threshold'),
                    (8, 'capture_integrity', 'ERROR', 'all capture triggers are present, enabled and unaltered',
-                    'captures broken, to be repaired by the next refresh')
+                    'captures broken, to be repaired by the next refresh'),
+                   (10, 'fuse', 'ERROR', 'no fuse is blown', 'held back by their fuse, or without changes that were skipped')
            ) AS c(place, check_name, severity, fine, trouble)
       LEFT JOIN found AS f USING (check_name)
     UNION ALL

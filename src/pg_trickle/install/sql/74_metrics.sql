@@ -10,7 +10,7 @@ AS $$
                        'id', s.pgt_id, 'schema', s.pgt_schema, 'name', s.pgt_name, 'active', (s.status = 'ACTIVE')::integer,
                        'populated', s.is_populated::integer, 'needs_reinit', s.needs_reinit::integer, 'stale', s.stale::integer,
                        'staleness', extract(epoch FROM s.staleness), 'last_refresh', extract(epoch FROM s.last_refresh_at),
-                       'errors', s.consecutive_errors) ORDER BY s.pgt_id), '[]')
+                       'errors', s.consecutive_errors, 'fuse_blown', (s.fuse_blown_at IS NOT NULL)::integer) ORDER BY s.pgt_id), '[]')
               FROM pgtrickle_changes.status AS s),
         'captures', (
             SELECT coalesce(jsonb_agg(jsonb_build_object(

@@ -2,7 +2,7 @@
 
 CREATE VIEW pgtrickle.visible_definitions WITH (security_barrier) AS
     SELECT s.pgt_relid, s.name, rtrim(pg_get_viewdef(st.definition_view), '; ') AS query, st.settings, st.schedule, st.refresh_mode,
-           st.diamond_consistency, st.diamond_schedule_policy, st.cdc_mode, st.append_only, st.tier
+           st.diamond_consistency, st.diamond_schedule_policy, st.cdc_mode, st.append_only, st.tier, st.fuse_ceiling
       FROM pgtrickle.pgt_stream_tables AS st
       JOIN pgtrickle_changes.status AS s USING (pgt_id)
       JOIN pgtrickle_changes.visibility AS v USING (pgt_id)
@@ -39,8 +39,9 @@ BEGIN
             format('refresh_mode => %L', v_table.refresh_mode), format('diamond_consistency => %L', v_table.diamond_consistency),
             format('diamond_schedule_policy => %L', v_table.diamond_schedule_policy), format('cdc_mode => %L', v_table.cdc_mode),
             format('append_only => %s', v_table.append_only::text))),
-        CASE WHEN v_table.tier <> 'hot'
-             THEN format(E'SELECT pgtrickle.alter_stream_table(\n    name => %L,\n    tier => %L);', v_table.name, v_table.tier) END);
+        CASE WHEN v_table.tier <> 'hot' OR v_table.fuse_ceiling IS NOT NULL
+             THEN format(E'SELECT pgtrickle.alter_stream_table(\n    %s);', concat_ws(E',\n    ', format('name => %L', v_table.name),
+                  format('tier => %L', v_table.tier), 'fuse_ceiling => ' || v_table.fuse_ceiling)) END);
 END
 $$;
 COMMENT ON FUNCTION pgtrickle.export_definition(regclass) IS

@@ -100,7 +100,8 @@ CREATE FUNCTION pgtrickle.alter_stream_table(
     diamond_schedule_policy text DEFAULT NULL,
     cdc_mode text DEFAULT NULL,
     append_only boolean DEFAULT NULL,
-    tier text DEFAULT NULL) RETURNS void
+    tier text DEFAULT NULL,
+    fuse_ceiling bigint DEFAULT NULL) RETURNS void
     LANGUAGE sql VOLATILE
 AS $$
     INSERT INTO pgtrickle.gate (action, args) VALUES ('alter_stream_table', pg_catalog.jsonb_build_object(
@@ -113,11 +114,12 @@ AS $$
         'diamond_schedule_policy', alter_stream_table.diamond_schedule_policy,
         'cdc_mode', alter_stream_table.cdc_mode,
         'append_only', alter_stream_table.append_only,
-        'tier', alter_stream_table.tier))
+        'tier', alter_stream_table.tier,
+        'fuse_ceiling', alter_stream_table.fuse_ceiling))
     RETURNING result
 $$;
-COMMENT ON FUNCTION pgtrickle.alter_stream_table(text, text, text, text, text, text, text, text, boolean, text) IS
-    'Change a stream table; what is NULL stays as it is. A new query keeps the table, its grants, policies and indexes. tier: hot, warm, cold, frozen';
+COMMENT ON FUNCTION pgtrickle.alter_stream_table(text, text, text, text, text, text, text, text, boolean, text, bigint) IS
+    'Change a stream table; what is NULL stays as it is. A new query keeps the table, its grants, policies and indexes. tier: hot, warm, cold, frozen; fuse_ceiling: with more pending changes it is not refreshed but suspended, until reset_fuse (0: no fuse, -1: as pg_trickle.fuse_default_ceiling says)';
 
 CREATE FUNCTION pgtrickle.create_stream_table_with_plan(
     name text,
@@ -217,6 +219,7 @@ CREATE FUNCTION pgtrickle.alter_stream_table_with_plan(
     cdc_mode text DEFAULT NULL,
     append_only boolean DEFAULT NULL,
     tier text DEFAULT NULL,
+    fuse_ceiling bigint DEFAULT NULL,
     plan jsonb DEFAULT NULL) RETURNS void
     LANGUAGE sql VOLATILE
 AS $$
@@ -231,10 +234,11 @@ AS $$
         'cdc_mode', alter_stream_table_with_plan.cdc_mode,
         'append_only', alter_stream_table_with_plan.append_only,
         'tier', alter_stream_table_with_plan.tier,
+        'fuse_ceiling', alter_stream_table_with_plan.fuse_ceiling,
         'plan', alter_stream_table_with_plan.plan))
     RETURNING result
 $$;
-COMMENT ON FUNCTION pgtrickle.alter_stream_table_with_plan(text, text, text, text, text, text, text, text, boolean, text, jsonb) IS
+COMMENT ON FUNCTION pgtrickle.alter_stream_table_with_plan(text, text, text, text, text, text, text, text, boolean, text, bigint, jsonb) IS
     'alter_stream_table with a plan that the caller compiled for the request of compile_request: needs no worker';
 
 CREATE FUNCTION pgtrickle.compile_request(
@@ -357,7 +361,7 @@ INSERT INTO pgtrickle_changes.gate_actions (action, function) VALUES
     ('create_stream_table', 'pgtrickle.create_stream_table(text, text, text, text, boolean, text, text, text, boolean)'),
     ('create_stream_table_if_not_exists', 'pgtrickle.create_stream_table_if_not_exists(text, text, text, text, boolean, text, text, text, boolean)'),
     ('create_or_replace_stream_table', 'pgtrickle.create_or_replace_stream_table(text, text, text, text, boolean, text, text, text, boolean)'),
-    ('alter_stream_table', 'pgtrickle.alter_stream_table(text, text, text, text, text, text, text, text, boolean, text)'),
+    ('alter_stream_table', 'pgtrickle.alter_stream_table(text, text, text, text, text, text, text, text, boolean, text, bigint)'),
     ('compile_request', 'pgtrickle.compile_request(text, text, boolean)'),
     ('drop_stream_table', 'pgtrickle.drop_stream_table(text, boolean)'),
     ('refresh_stream_table', 'pgtrickle.refresh_stream_table(text)'),

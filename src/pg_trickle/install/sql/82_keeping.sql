@@ -1,4 +1,4 @@
--- The SQL API, third part: snapshots, and writing together with refreshing.  As in 80_api.sql, these only hand the call to the gate.
+-- The SQL API, third part: snapshots, the fuse, and writing together with refreshing.  As in 80_api.sql, these only hand the call to the gate.
 
 CREATE FUNCTION pgtrickle.snapshot_stream_table(
     name text,
@@ -43,6 +43,19 @@ $$;
 COMMENT ON FUNCTION pgtrickle.drop_snapshot(text) IS
     'Drop a snapshot';
 
+CREATE FUNCTION pgtrickle.reset_fuse(
+    name text,
+    action text DEFAULT 'apply') RETURNS void
+    LANGUAGE sql VOLATILE
+AS $$
+    INSERT INTO pgtrickle.gate (action, args) VALUES ('reset_fuse', pg_catalog.jsonb_build_object(
+        'name', reset_fuse.name,
+        'action', reset_fuse.action))
+    RETURNING result
+$$;
+COMMENT ON FUNCTION pgtrickle.reset_fuse(text, text) IS
+    'Let a stream table go on whose fuse has blown. apply: the next refresh reads all pending changes; reinitialize: it computes afresh; skip_changes: they are thrown away, and the table is not its query until it is reinitialized, which health_check() and fuse_status() say';
+
 CREATE FUNCTION pgtrickle.write_and_refresh(
     sql text,
     stream_table_name text) RETURNS void
@@ -60,4 +73,5 @@ COMMENT ON FUNCTION pgtrickle.write_and_refresh(text, text) IS
 INSERT INTO pgtrickle_changes.gate_actions (action, function) VALUES
     ('snapshot_stream_table', 'pgtrickle.snapshot_stream_table(text, text)'),
     ('restore_from_snapshot', 'pgtrickle.restore_from_snapshot(text, text)'),
-    ('drop_snapshot', 'pgtrickle.drop_snapshot(text)');
+    ('drop_snapshot', 'pgtrickle.drop_snapshot(text)'),
+    ('reset_fuse', 'pgtrickle.reset_fuse(text, text)');
