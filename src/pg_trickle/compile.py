@@ -68,6 +68,7 @@ class Plan:
     explain: dict[str, Any] = field(default_factory=dict)
     indexes: tuple[dict[str, Any], ...] = ()
     immediate: Immediate | None = None
+    immediate_refusal: str | None = None
     is_ordered: bool = False
     undetermined: UnsupportedQuery | None = None
 
@@ -94,6 +95,7 @@ class Plan:
                 **({} if self.immediate is None else {"immediate": self.immediate.to_json()}),
             },
             "indexes": list(self.indexes),
+            "immediate_refusal": self.immediate_refusal,
             "is_ordered": self.is_ordered,
             "undetermined": self.undetermined and _refusal_json(self.undetermined),
             "explain": self.explain,
@@ -152,6 +154,7 @@ def _incremental(request: CompileRequest, query: Query) -> Plan:
     timed = any(map(_changes_by_itself, (final, *(stage.below for stage in stages))))
     several = {} if len(singles) == 1 else {**_usual(request, sources), "*": None}
     wanted = {**singles, **several, **({"": frozenset[int]()} if timed else {})}
+    refused = _policies_read(request)
     made = {name: programs.differential(definition, changed) for name, changed in wanted.items()}
     return Plan(
         id=request.id,
@@ -171,7 +174,8 @@ def _incremental(request: CompileRequest, query: Query) -> Plan:
         timed=timed,
         explain=explain.incremental(request, stages, final, definition.stored),
         indexes=explain.wanted_indexes(request, stages, final),
-        immediate=None if timed else immediate(definition, sources, request),
+        immediate=None if timed or refused else immediate(definition, sources, request),
+        immediate_refusal=refused,
     )
 
 
@@ -182,6 +186,15 @@ def _usual(request: CompileRequest, sources: Iterable[int]) -> dict[str, frozens
     if len(larger) < 2 or larger == frozenset(sources):
         return {}
     return {",".join(str(oid) for oid in sorted(larger)): larger}
+
+
+def _policies_read(request: CompileRequest) -> str | None:
+    """Why no statement can maintain the query: what the owner may see of a source changes with other tables."""
+    for one in request.relations:
+        if one.policy_tables:
+            tables = ", ".join(one.policy_tables)
+            return f"Policies of {one.schema}.{one.name} read {tables}: what they show changes with that."
+    return None
 
 
 def _changes_by_itself(plan: Algebra) -> bool:

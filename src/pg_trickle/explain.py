@@ -49,10 +49,14 @@ def incremental(
 
 def _policies(request: CompileRequest) -> list[str]:
     """Which rows of its sources the owner is shown by row-level security."""
+    protected = [one for one in request.relations if one.policy is not None]
     return [
         f"Of {one.schema}.{one.name} its policies show the owner the rows with {one.policy}; no others are captured."
-        for one in request.relations
-        if one.policy is not None
+        for one in protected
+    ] + [
+        f"What they show depends on {', '.join(one.policy_tables)}: a change there makes the next refresh recompute."
+        for one in protected
+        if one.policy_tables
     ]
 
 

@@ -81,6 +81,7 @@ def table(oid: int, name: str, text: str, *keys: tuple[str, ...], kind: str = "t
         rows=0,
         definition=None,
         policy=None,
+        policy_tables=(),
         opaque=None,
         used=tuple(one.name for one in columns(text)),
     )

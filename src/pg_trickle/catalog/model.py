@@ -58,6 +58,7 @@ class RelationFact:
     rows: float
     definition: str | None
     policy: str | None
+    policy_tables: tuple[str, ...]
     opaque: str | None
 
     @classmethod
@@ -74,6 +75,7 @@ class RelationFact:
             rows=data["rows"] or 0,
             definition=data["definition"],
             policy=data.get("policy"),
+            policy_tables=tuple(table["name"] for table in data.get("policy_tables", ())),
             opaque=data["opaque"],
         )
 

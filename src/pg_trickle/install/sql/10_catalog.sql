@@ -35,6 +35,7 @@ CREATE TABLE pgtrickle.pgt_stream_tables (
     frontier_seqs          jsonb       NOT NULL DEFAULT '{}',
     quiet_at               jsonb,
     frontier_time          timestamptz,
+    unsettled              xid8[]      NOT NULL DEFAULT '{}',
     timed                  boolean     NOT NULL DEFAULT false,
     system_identifier      bigint,
     fingerprint            text,
@@ -60,6 +61,7 @@ COMMENT ON COLUMN pgtrickle.pgt_stream_tables.frontier IS 'What the contents ref
 COMMENT ON COLUMN pgtrickle.pgt_stream_tables.frontier_xid IS 'The refreshing transaction itself: of its changes those up to frontier_seqs are in';
 COMMENT ON COLUMN pgtrickle.pgt_stream_tables.quiet_at IS 'How far the buffers were when all was in and nobody was under way: nothing is pending as long as they are no further';
 COMMENT ON COLUMN pgtrickle.pgt_stream_tables.frontier_time IS 'What now() was for the contents: conditions on the time are maintained from there';
+COMMENT ON COLUMN pgtrickle.pgt_stream_tables.unsettled IS 'Transactions that were writing sources at the frontier, and may have judged rows by what policies read before: when one has committed, the next refresh recomputes';
 COMMENT ON COLUMN pgtrickle.pgt_stream_tables.timed IS 'Whether the result changes without any captured change: conditions on now(), CURRENT_DATE …, materialized views, foreign tables';
 COMMENT ON COLUMN pgtrickle.pgt_stream_tables.settings IS 'Session settings of the creator that a query''s result may depend on (TimeZone, DateStyle …), applied at every refresh';
 COMMENT ON COLUMN pgtrickle.pgt_stream_tables.column_numbers IS 'Which columns of the table (attnum) hold those of the query, in the query''s order: what was renamed is known by it';
@@ -71,9 +73,11 @@ CREATE TABLE pgtrickle.pgt_dependencies (
     source_kind  text    NOT NULL,
     columns_used text[]  NOT NULL,
     captured     boolean NOT NULL,
+    decides_rows boolean NOT NULL DEFAULT false,
     PRIMARY KEY (pgt_id, source_relid)
 );
 COMMENT ON TABLE pgtrickle.pgt_dependencies IS 'What each stream table reads: a row a source (for views the tables below them)';
+COMMENT ON COLUMN pgtrickle.pgt_dependencies.decides_rows IS 'Policies of a source read it to tell which rows they show: when it changes, the next refresh recomputes';
 
 CREATE TABLE pgtrickle.pgt_plans (
     pgt_id       bigint NOT NULL PRIMARY KEY REFERENCES pgtrickle.pgt_stream_tables ON DELETE CASCADE,
@@ -93,6 +97,7 @@ CREATE TABLE pgtrickle.pgt_captures (
     columns      text[]  NOT NULL,
     attnums      smallint[] NOT NULL,
     filter       text,
+    policies     text    NOT NULL,
     stamp        text    NOT NULL,
     since        xid8    NOT NULL,
     cleaned_at   timestamptz,
@@ -101,6 +106,7 @@ CREATE TABLE pgtrickle.pgt_captures (
 COMMENT ON TABLE pgtrickle.pgt_captures IS 'The change buffers: one per source and owner';
 COMMENT ON COLUMN pgtrickle.pgt_captures.stamp IS 'Versions of the triggers, functions and buffer as the engine made them; a difference means: changes may be missing';
 COMMENT ON COLUMN pgtrickle.pgt_captures.filter IS 'Which rows the policies of the source show to the owner: no others are captured; NULL: all';
+COMMENT ON COLUMN pgtrickle.pgt_captures.policies IS 'The condition, as SQL, that policies are those that the filter was made from';
 COMMENT ON COLUMN pgtrickle.pgt_captures.cleaned_at IS 'When consumed rows were last removed: a snapshot older than that may not begin to read the buffer';
 COMMENT ON COLUMN pgtrickle.pgt_captures.since IS 'The transaction that made or repaired the capture: a snapshot that does not see it may lack changes';
 

@@ -104,6 +104,7 @@ BEGIN
                    'definition', CASE WHEN o.kind = 'view' AND o.reason IS NULL THEN pgtrickle_changes.canonical_text(c.oid) END,
                    'policy', CASE WHEN o.reason IS NULL AND pgtrickle_changes.row_security_applies(p_owner, c.oid)
                                   THEN (SELECT f.predicate FROM pgtrickle_changes.policy_filter(p_owner, c.oid) AS f) END,
+                   'policy_tables', CASE WHEN o.reason IS NULL THEN pgtrickle_changes.policy_table_facts(p_owner, c.oid) ELSE '[]' END,
                    'opaque', o.reason) ORDER BY c.oid), '[]')
           FROM (SELECT r.relid, r.columns, pgtrickle_changes.relation_kind(r.relid) AS kind,
                        pgtrickle_changes.opaque_reason(p_owner, r.relid, r.columns, r.below_view, r.below_foreign_view) AS reason
@@ -115,6 +116,21 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.relation_facts IS 'The relations of a view as a compile request lists them';
+
+CREATE FUNCTION pgtrickle_changes.policy_table_facts(p_owner oid, p_relation oid) RETURNS jsonb
+    LANGUAGE plpgsql STABLE STRICT
+    SET search_path = pg_catalog, pg_temp
+    SET plan_cache_mode = force_generic_plan
+AS $$
+BEGIN
+    RETURN (
+        SELECT coalesce(jsonb_agg(jsonb_build_object('oid', t.relid::bigint, 'name', t.relid::regclass::text, 'columns', to_jsonb(t.columns),
+                   'policy', CASE WHEN pgtrickle_changes.row_security_applies(p_owner, t.relid)
+                                  THEN (SELECT f.predicate FROM pgtrickle_changes.policy_filter(p_owner, t.relid) AS f) END) ORDER BY t.relid), '[]')
+          FROM pgtrickle_changes.policy_tables(p_owner, p_relation) AS t);
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.policy_table_facts IS 'The tables that the policies of a relation read, as a compile request lists them';
 
 CREATE FUNCTION pgtrickle_changes.function_facts(p_view oid) RETURNS jsonb
     LANGUAGE plpgsql STABLE STRICT

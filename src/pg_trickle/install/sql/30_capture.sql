@@ -115,46 +115,6 @@ AS $$
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.read_columns IS 'Columns of a source, and how a change buffer stores them';
 
-CREATE FUNCTION pgtrickle_changes.capture_filter(p_source oid, p_owner oid, OUT predicate text, OUT columns smallint[], OUT version text, OUT may_fail boolean)
-    LANGUAGE plpgsql STABLE
-    SET search_path = pg_catalog, pg_temp
-AS $$
-BEGIN
-    columns := '{}';
-    may_fail := false;
-    IF pgtrickle_changes.row_security_applies(p_owner, p_source) THEN
-        -- No row at all, where a row alone can't tell: the plan doesn't have it captured, then.
-        SELECT CASE WHEN f.reason IS NULL THEN f.predicate ELSE 'false' END, f.columns, f.version, f.may_fail INTO predicate, columns, version, may_fail
-          FROM pgtrickle_changes.policy_filter(p_owner, p_source) AS f;
-    END IF;
-END
-$$;
-COMMENT ON FUNCTION pgtrickle_changes.capture_filter IS 'Which changed rows the owner may see, where policies decide; NULL where they don''t';
-
-CREATE FUNCTION pgtrickle_changes.policies_hold(p_source oid, p_owner oid) RETURNS text
-    LANGUAGE plpgsql STABLE
-    SET search_path = pg_catalog, pg_temp
-AS $$
--- The condition, as SQL, that what the owner may see of the source is decided by the policies of now, or by none if there are none.
--- Who owns the source may lift its policies, and a refresh does while it writes to a stream table.
-DECLARE
-    v_version text := (SELECT f.version FROM pgtrickle_changes.capture_filter(p_source, p_owner) AS f);
-BEGIN
-    IF v_version IS NULL THEN
-        RETURN format('NOT pg_catalog.row_security_active(%s::pg_catalog.oid)', p_source);
-    END IF;
-    RETURN format(
-        '(SELECT s.relrowsecurity FROM pg_catalog.pg_class AS s WHERE s.oid OPERATOR(pg_catalog.=) %1$s::pg_catalog.oid)'
-        ' AND (SELECT coalesce(pg_catalog.string_agg(pg_catalog.concat_ws('' '', p.oid, p.xmin), '','' ORDER BY p.oid), '''')'
-        ' FROM pg_catalog.pg_policy AS p WHERE p.polrelid OPERATOR(pg_catalog.=) %1$s::pg_catalog.oid'
-        ' AND (p.polcmd OPERATOR(pg_catalog.=) ''r'' OR p.polcmd OPERATOR(pg_catalog.=) ''*'')'
-        ' AND EXISTS (SELECT FROM pg_catalog.unnest(p.polroles) AS r(id)'
-        ' WHERE r.id OPERATOR(pg_catalog.=) 0::pg_catalog.oid OR pg_catalog.pg_has_role(r.id, ''USAGE'')))'
-        ' OPERATOR(pg_catalog.=) %2$L', p_source, v_version);
-END
-$$;
-COMMENT ON FUNCTION pgtrickle_changes.policies_hold IS 'The condition, as SQL, that the owner sees of the source what he saw when it was last looked at';
-
 CREATE FUNCTION pgtrickle_changes.capture_state(p_source oid, p_owner oid, p_buffer name) RETURNS text
     LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, pg_temp

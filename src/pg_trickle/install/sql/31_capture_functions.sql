@@ -20,7 +20,8 @@ DECLARE
     v_marker    text;
     v_next      text;
     v_filter    record := pgtrickle_changes.capture_filter(p_source, p_owner);
-    v_where     text := coalesce(' WHERE ' || v_filter.predicate, '');
+    v_old       text := pgtrickle_changes.capture_images(p_source, '__pgt_old', v_filter.predicate);
+    v_new       text := pgtrickle_changes.capture_images(p_source, '__pgt_new', v_filter.predicate);
     v_trial     text := '';
 BEGIN
     SELECT count(*),
@@ -52,13 +53,15 @@ BEGIN
     ELSIF p_mode = 'row' THEN
         v_change := format('INSERT INTO pgtrickle_changes.%I (xid, seq, w%s) OVERRIDING SYSTEM VALUE ', p_buffer, v_columns);
         IF p_event IN ('del', 'upd') THEN
-            v_change := v_change || format('SELECT %s, -1::pg_catalog.int2%s FROM (SELECT OLD.*) AS r%s', v_next, v_images, v_where);
+            v_change := v_change || format('SELECT %s, -1::pg_catalog.int2%s FROM (SELECT OLD.*) AS r%s', v_next, v_images,
+                                           CASE WHEN v_filter.predicate IS NOT NULL THEN ' WHERE __pgt.v_old' ELSE '' END);
         END IF;
         IF p_event = 'upd' THEN
             v_change := v_change || ' UNION ALL ';
         END IF;
         IF p_event IN ('ins', 'upd') THEN
-            v_change := v_change || format('SELECT %s, 1::pg_catalog.int2%s FROM (SELECT NEW.*) AS r%s', v_next, v_images, v_where);
+            v_change := v_change || format('SELECT %s, 1::pg_catalog.int2%s FROM (SELECT NEW.*) AS r%s', v_next, v_images,
+                                           CASE WHEN v_filter.predicate IS NOT NULL THEN ' WHERE __pgt.v_new' ELSE '' END);
         END IF;
     ELSE
         v_change := format('INSERT INTO pgtrickle_changes.%I (xid, seq, w%s) OVERRIDING SYSTEM VALUE ', p_buffer, v_columns);
@@ -67,28 +70,27 @@ BEGIN
             v_change := v_change || format(
                 'SELECT %1$s, CASE WHEN g.n OPERATOR(pg_catalog.>) 0 THEN 1 ELSE -1 END::pg_catalog.int2%2$s'
                 ' FROM (SELECT pg_catalog.sum(x.n) AS n, pg_catalog.generate_series(1::pg_catalog.int8, pg_catalog.abs(pg_catalog.sum(x.n)))%3$s'
-                ' FROM (SELECT -1 AS n%4$s FROM __pgt_old AS r%6$s UNION ALL SELECT 1 AS n%4$s FROM __pgt_new AS r%6$s) AS x'
+                ' FROM (SELECT -1 AS n%4$s FROM %6$s AS r UNION ALL SELECT 1 AS n%4$s FROM %7$s AS r) AS x'
                 ' GROUP BY %5$s HAVING pg_catalog.sum(x.n) OPERATOR(pg_catalog.<>) 0) AS g',
                 v_next,
                 (SELECT string_agg(format(', g.c%s', c.attnum), '' ORDER BY c.attnum)
                    FROM pgtrickle_changes.capture_columns(p_source, p_owner) AS c),
-                v_outputs, v_numbered, coalesce(v_keys, '()'), v_where);
+                v_outputs, v_numbered, coalesce(v_keys, '()'), v_old, v_new);
         ELSE
-            v_change := v_change || format('SELECT %s, %s::pg_catalog.int2%s FROM %I AS r%s',
-                v_next, CASE p_event WHEN 'del' THEN '-1' ELSE '1' END, v_images, v_rows, v_where);
+            v_change := v_change || format('SELECT %s, %s::pg_catalog.int2%s FROM %s AS r',
+                v_next, CASE p_event WHEN 'del' THEN '-1' ELSE '1' END, v_images, CASE p_event WHEN 'del' THEN v_old ELSE v_new END);
         END IF;
     END IF;
     IF p_mode = 'statement' AND p_event <> 'trunc' AND v_intact <> 'NULL' THEN
         v_intact := format('(SELECT CASE WHEN EXISTS (SELECT FROM %I) THEN %s END)', v_rows, v_intact);
     END IF;
-    IF v_filter.may_fail AND p_event <> 'trunc' THEN
-        -- A policy may raise an error at rows that the owner would never have come across.  Without a write inside, the
-        -- subtransaction takes no transaction id.
-        v_trial := (SELECT format(E'    IF v_intact THEN\n        BEGIN\n            PERFORM %s;\n        EXCEPTION WHEN OTHERS THEN\n'
-                                  '            v_intact := false;\n        END;\n    END IF;\n',
-                                  string_agg(format('(SELECT pg_catalog.count(*) FROM %s AS r%s)', i.image, v_where), ', '))
-                      FROM (SELECT CASE WHEN p_mode = 'row' THEN format('(SELECT %s.*)', w.word) ELSE '__pgt_' || lower(w.word) END AS image
-                              FROM unnest(CASE p_event WHEN 'ins' THEN '{NEW}' WHEN 'del' THEN '{OLD}' ELSE '{OLD,NEW}' END::text[]) AS w(word)) AS i);
+    IF v_filter.predicate IS NOT NULL AND p_event <> 'trunc' THEN
+        v_trial := pgtrickle_changes.capture_trial(p_source, v_filter.predicate, v_filter.may_fail, p_event, p_mode);
+    END IF;
+    IF v_filter.has_subquery AND p_mode = 'statement' AND p_event <> 'trunc' THEN
+        -- What it reads may have changed after a trial.
+        v_trial := '';
+        v_change := format(E'BEGIN\n            %s;\n        EXCEPTION WHEN OTHERS THEN\n            %s;\n        END', v_change, v_marker);
     END IF;
 
     RETURN format(E'\n'
@@ -97,6 +99,7 @@ BEGIN
         'DECLARE\n'
         '    v_intact pg_catalog.bool;\n'
         '    v_seq    pg_catalog.int8;\n'
+        '%11$s'
         'BEGIN\n'
         '    IF current_user OPERATOR(pg_catalog.<>) pg_catalog.pg_get_userbyid(%1$s::pg_catalog.oid)\n'
         '       OR NOT pg_catalog.has_schema_privilege(%6$s::pg_catalog.oid, ''USAGE'')\n'
@@ -126,10 +129,50 @@ BEGIN
         p_owner, format('pgtrickle_changes.%I', p_buffer), v_intact, v_change, v_marker,
         'pgtrickle_changes'::regnamespace::oid, v_trial,
         -- Policies name the row's columns without more ado.
-        CASE WHEN v_where <> '' THEN E'#variable_conflict use_column\n' ELSE '' END, v_sequence::text, p_source);
+        CASE WHEN v_filter.predicate IS NOT NULL THEN E'#variable_conflict use_column\n' ELSE '' END, v_sequence::text, p_source,
+        CASE WHEN v_filter.predicate IS NOT NULL AND p_mode = 'row' THEN E'    v_old    pg_catalog.bool;\n    v_new    pg_catalog.bool;\n' ELSE '' END);
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.capture_body IS 'The body of a capture function';
+
+CREATE FUNCTION pgtrickle_changes.capture_images(p_source oid, p_rows text, p_predicate text) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- The subqueries of policies call the row by its table's name.
+BEGIN
+    RETURN CASE WHEN p_predicate IS NULL THEN p_rows
+                ELSE (SELECT format('(SELECT %1$I.* FROM %2$s AS %1$I WHERE %3$s)', c.relname, p_rows, p_predicate) FROM pg_class AS c WHERE c.oid = p_source) END;
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.capture_images IS 'The changed rows that the owner may see, as SQL';
+
+CREATE FUNCTION pgtrickle_changes.capture_trial(p_source oid, p_predicate text, p_may_fail boolean, p_event text, p_mode text) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- A policy may raise an error at rows that the owner would never have come across.  Without a write inside, the subtransaction takes no
+-- transaction id.
+DECLARE
+    v_images CONSTANT text[] := CASE p_event WHEN 'ins' THEN '{new}'::text[] WHEN 'del' THEN '{old}'::text[] ELSE '{old,new}'::text[] END;
+    v_asked  text;
+BEGIN
+    IF p_mode = 'row' THEN
+        SELECT format('SELECT %s INTO %s', string_agg(format('EXISTS %s', pgtrickle_changes.capture_images(p_source, format('(SELECT %s.*)', upper(i.name)), p_predicate)), ', '),
+                      string_agg('v_' || i.name, ', ')) INTO v_asked FROM unnest(v_images) AS i(name);
+    ELSIF p_may_fail THEN
+        SELECT 'PERFORM ' || string_agg(format('(SELECT pg_catalog.count(*) FROM %s AS r)', pgtrickle_changes.capture_images(p_source, '__pgt_' || i.name, p_predicate)), ', ')
+          INTO v_asked FROM unnest(v_images) AS i(name);
+    END IF;
+    IF v_asked IS NULL THEN
+        RETURN '';
+    END IF;
+    RETURN format(CASE WHEN p_may_fail
+                       THEN E'    IF v_intact THEN\n        BEGIN\n            %s;\n        EXCEPTION WHEN OTHERS THEN\n            v_intact := false;\n        END;\n    END IF;\n'
+                       ELSE E'    IF v_intact THEN\n        %s;\n    END IF;\n' END, v_asked);
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.capture_trial IS 'How a capture function asks policies of changed rows, if that may fail or is done row by row';
 
 CREATE FUNCTION pgtrickle_changes.capture_guard(p_function oid) RETURNS text
     LANGUAGE plpgsql STABLE STRICT

@@ -27,6 +27,7 @@ DECLARE
     v_drift   text;
     v_buffer  name;
     v_filter  text;
+    v_holds   text;
 BEGIN
     SELECT format('%I.%I', n.nspname, c.relname) INTO v_source
       FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
@@ -44,10 +45,11 @@ BEGIN
           FROM pgtrickle_changes.capture_columns(p_source, p_owner) AS c;
         v_mode := pgtrickle_changes.capture_mode(p_source);
         v_filter := (SELECT f.predicate FROM pgtrickle_changes.capture_filter(p_source, p_owner) AS f);
+        v_holds := pgtrickle_changes.policies_hold(p_source, p_owner);
         SELECT c.* INTO v_capture FROM pgtrickle.pgt_captures AS c WHERE c.source_relid = p_source AND c.owner_oid = p_owner;
         v_drift := CASE WHEN FOUND THEN pgtrickle_changes.capture_drift(p_source, p_owner) END;
         IF v_drift IS NULL AND v_capture.columns = v_columns AND v_capture.attnums = v_attnums AND v_capture.trigger_mode = v_mode
-           AND v_capture.filter IS NOT DISTINCT FROM v_filter THEN
+           AND v_capture.filter IS NOT DISTINCT FROM v_filter AND v_capture.policies = v_holds THEN
             RETURN;
         END IF;
         -- Waits for running writers and keeps new ones out: what is read afterwards and what is captured from now on
@@ -62,7 +64,7 @@ BEGIN
        AND NOT EXISTS (SELECT FROM pg_class AS c WHERE c.relname = v_buffer AND c.relnamespace = 'pgtrickle_changes'::regnamespace AND c.relowner = p_owner) THEN
         PERFORM pgtrickle_changes.captured_meanwhile(p_source);
     END IF;
-    IF v_capture.filter IS DISTINCT FROM v_filter AND v_capture.source_relid IS NOT NULL THEN
+    IF v_capture.filter IS DISTINCT FROM v_filter AND v_capture.source_relid IS NOT NULL OR v_capture.policies <> v_holds THEN
         v_drift := coalesce(v_drift, 'its row-level security was changed');
     END IF;
     IF v_drift IS NOT NULL AND to_regclass(format('pgtrickle_changes.%I', v_buffer)) IS NOT NULL THEN
@@ -74,14 +76,14 @@ BEGIN
     PERFORM pgtrickle_changes.sync_triggers(p_source, p_owner, v_buffer, v_mode);
 
     INSERT INTO pgtrickle.pgt_captures AS c
-           (source_relid, owner_oid, buffer, buffer_relid, sequence_relid, trigger_mode, columns, attnums, filter, stamp, since)
+           (source_relid, owner_oid, buffer, buffer_relid, sequence_relid, trigger_mode, columns, attnums, filter, policies, stamp, since)
     VALUES (p_source, p_owner, v_buffer, format('pgtrickle_changes.%I', v_buffer)::regclass,
-            pg_get_serial_sequence(format('pgtrickle_changes.%I', v_buffer), 'seq')::regclass, v_mode, v_columns, v_attnums, v_filter,
+            pg_get_serial_sequence(format('pgtrickle_changes.%I', v_buffer), 'seq')::regclass, v_mode, v_columns, v_attnums, v_filter, v_holds,
             pgtrickle_changes.capture_stamp(p_source, v_buffer, v_attnums), pg_current_xact_id())
         ON CONFLICT (source_relid, owner_oid) DO UPDATE
        SET buffer = excluded.buffer, buffer_relid = excluded.buffer_relid,
            sequence_relid = excluded.sequence_relid, trigger_mode = excluded.trigger_mode,
-           columns = excluded.columns, attnums = excluded.attnums, filter = excluded.filter, stamp = excluded.stamp, since = excluded.since;
+           columns = excluded.columns, attnums = excluded.attnums, filter = excluded.filter, policies = excluded.policies, stamp = excluded.stamp, since = excluded.since;
 
     -- Whoever reads what was not captured so far has to start afresh.
     UPDATE pgtrickle.pgt_stream_tables AS st
@@ -229,8 +231,13 @@ BEGIN
     FOR v_i IN 1..4 LOOP
         v_function := format('pgtrickle_changes.%I', v_functions[v_i]);
         EXECUTE format('CREATE OR REPLACE FUNCTION %s() RETURNS trigger LANGUAGE plpgsql VOLATILE SECURITY DEFINER'
-            ' SET search_path = pg_catalog, pg_temp SET lock_timeout = ''1s''%s AS %L',
+            ' SET search_path = pg_catalog, pg_temp SET lock_timeout = ''1s''%s%s AS %L',
             v_function,
+            -- The texts of policies are compared, and evaluated as for their owner.
+            CASE WHEN (SELECT f.has_subquery FROM pgtrickle_changes.capture_filter(p_source, p_owner) AS f)
+                 THEN $q$ SET row_security = on SET quote_all_identifiers = off SET "TimeZone" = 'UTC' SET "DateStyle" = 'ISO, MDY'$q$
+                      || $q$ SET "IntervalStyle" = 'postgres' SET extra_float_digits = 1 SET bytea_output = 'hex' SET lc_monetary = 'C'$q$
+                 ELSE '' END,
             -- Rows of types without an equality of their own are told apart by their text.
             CASE WHEN v_events[v_i] = 'upd' AND p_mode = 'statement'
                   AND EXISTS (SELECT FROM pgtrickle_changes.capture_columns(p_source, p_owner) AS c WHERE c.identity = 'text')

@@ -88,3 +88,45 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.is_quiet IS 'Whether no change row can turn up as long as the buffers are no further; to be asked when nothing is pending';
+
+-- Who had judged rows by policies before what these read was changed, and commits after the refresh that followed the change, judged them
+-- by what doesn't hold any more; and of rows that were hidden then there is no trace.  So a recomputation notes who is writing the sources,
+-- and when one of these has committed, the next refresh recomputes once more.
+
+CREATE FUNCTION pgtrickle_changes.writers_under_way(p_id bigint, p_snapshot pg_snapshot) RETURNS xid8[]
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- Of the transactions that were running in a snapshot: those that have written a captured source, to judge by their locks, which they hold to
+-- their end, and those that have ended since.  Who hasn't written one yet will see what this snapshot sees.
+DECLARE
+    v_relations oid[];
+    v_holding   xid[];
+BEGIN
+    IF NOT EXISTS (SELECT FROM pgtrickle.pgt_dependencies AS d WHERE d.pgt_id = p_id AND d.decides_rows) THEN
+        RETURN '{}'::xid8[];
+    END IF;
+    v_relations := ARRAY(SELECT b.relid FROM pgtrickle.pgt_dependencies AS d CROSS JOIN LATERAL pgtrickle_changes.relations_below(d.source_relid) AS b
+                          WHERE d.pgt_id = p_id AND d.captured);
+    -- The locks first: who has ended before they are read has a status.
+    v_holding := ARRAY(
+        WITH l AS MATERIALIZED (SELECT k.* FROM pg_locks AS k WHERE k.granted AND k.locktype IN ('relation', 'transactionid'))
+        SELECT t.transactionid FROM l AS r JOIN l AS t ON t.virtualtransaction = r.virtualtransaction AND t.locktype = 'transactionid' AND t.mode = 'ExclusiveLock'
+         WHERE r.locktype = 'relation' AND r.relation = ANY (v_relations) AND r.mode NOT IN ('AccessShareLock', 'RowShareLock')
+           AND r.database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database()));
+    RETURN ARRAY(SELECT x.id FROM pg_snapshot_xip(p_snapshot) AS x(id)
+                  WHERE x.id <> pg_current_xact_id() AND (x.id::xid = ANY (v_holding) OR pg_xact_status(x.id) IS DISTINCT FROM 'in progress'));
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.writers_under_way IS 'The transactions that may have judged rows of a source by policies, and that a snapshot doesn''t see';
+
+CREATE FUNCTION pgtrickle_changes.any_committed(p_transactions xid8[], p_snapshot pg_snapshot) RETURNS boolean
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN EXISTS (SELECT FROM unnest(p_transactions) AS x(id)
+                    WHERE pg_visible_in_snapshot(x.id, p_snapshot) AND pg_xact_status(x.id) IS DISTINCT FROM 'aborted');
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.any_committed IS 'Whether any of some transactions has committed and can be seen in a snapshot';

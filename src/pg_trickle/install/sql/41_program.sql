@@ -48,7 +48,7 @@ DECLARE
     v_denied record;
     v_owner  name := pg_get_userbyid(p_table.owner_oid);
 BEGIN
-    SELECT n.nspname, c.relname, has_schema_privilege(p_table.owner_oid, n.oid, 'USAGE') AS schema_ok
+    SELECT n.nspname, c.relname, has_schema_privilege(p_table.owner_oid, n.oid, 'USAGE') AS schema_ok, s.decides_rows
       INTO v_denied
       FROM pgtrickle.pgt_dependencies AS s
       JOIN pg_class AS c ON c.oid = s.source_relid
@@ -60,8 +60,11 @@ BEGIN
                         AND NOT EXISTS (SELECT FROM pg_attribute AS a
                                          WHERE a.attrelid = c.oid AND a.attname = ANY (s.columns_used) AND NOT a.attisdropped
                                            AND NOT has_column_privilege(p_table.owner_oid, c.oid, a.attnum, 'SELECT'))))
-     LIMIT 1;
-    IF FOUND THEN
+     ORDER BY s.decides_rows LIMIT 1;
+    IF v_denied.decides_rows THEN
+        -- Only where its policies still read it.
+        PERFORM pgtrickle_changes.check_readable(p_table.owner_oid, p_table.definition_view);
+    ELSIF FOUND THEN
         RAISE EXCEPTION 'permission denied for table "%"', v_denied.relname
             USING ERRCODE = 'insufficient_privilege',
                   DETAIL = CASE WHEN v_denied.schema_ok

@@ -15,6 +15,8 @@ BEGIN
         RETURN coalesce(p_table.reinit_reason, 'asked to start afresh');
     ELSIF p_table.effective_refresh_mode <> 'DIFFERENTIAL' OR NOT (p_plan ->> 'incremental')::boolean THEN
         RETURN '';
+    ELSIF EXISTS (SELECT FROM pgtrickle.pgt_dependencies AS d WHERE d.pgt_id = p_table.pgt_id AND d.decides_rows AND p_pending ? d.source_relid::text) THEN
+        RETURN 'what policies of its sources read was changed';
     ELSIF EXISTS (SELECT FROM jsonb_each(p_pending) AS s WHERE (s.value ->> 1)::boolean) THEN
         RETURN 'a source was truncated or its columns were renamed';
     ELSIF EXISTS (SELECT FROM jsonb_each(p_pending) AS s
@@ -58,11 +60,12 @@ DECLARE
     v_ms       float8;
     v_again    text;
     v_fuse     text;
+    v_settled  boolean := p_table.unsettled <> '{}' AND pgtrickle_changes.any_committed(p_table.unsettled, v_snapshot);
 BEGIN
     IF p_table.frontier IS NOT NULL AND p_table.quiet_at IS DISTINCT FROM v_seqs THEN
         v_pending := pgtrickle_changes.pending(p_table.pgt_id, p_table.frontier, p_table.frontier_xid, p_table.frontier_seqs);
     END IF;
-    IF v_pending IS NULL AND v_reason IS NULL AND p_table.frontier IS NOT NULL AND NOT p_table.needs_reinit
+    IF v_pending IS NULL AND v_reason IS NULL AND p_table.frontier IS NOT NULL AND NOT p_table.needs_reinit AND NOT v_settled
        AND pgtrickle_changes.is_watched(p_table.pgt_id) THEN
         UPDATE pgtrickle.pgt_stream_tables AS st
            SET quiet_at = CASE WHEN st.quiet_at = v_seqs OR pgtrickle_changes.is_quiet(p_table, v_snapshot, v_seqs) THEN v_seqs END,
@@ -81,7 +84,8 @@ BEGIN
             RETURN jsonb_build_object('mode', p_table.effective_refresh_mode, 'rows_in', 0, 'rows_out', 0, 'changed', false, 'fuse', v_fuse);
         END IF;
     END IF;
-    v_reason := coalesce(v_reason, pgtrickle_changes.recompute_reason(p_table, v_plan, v_pending, v_rows_in));
+    v_reason := coalesce(v_reason, pgtrickle_changes.recompute_reason(p_table, v_plan, v_pending, v_rows_in),
+                         CASE WHEN v_settled THEN 'a transaction had written a source before what its policies read was changed' END);
     IF v_reason IS NULL THEN
         v_program := coalesce(
             v_plan #> ARRAY['programs', 'differential', (SELECT coalesce(string_agg(k, ',' ORDER BY k::bigint), '') FROM jsonb_object_keys(v_pending) AS k)],
@@ -107,7 +111,9 @@ BEGIN
     v_again := CASE WHEN p_one_snapshot THEN pgtrickle_changes.doubt(p_table, v_snapshot, v_mode,
         CASE WHEN p_table.frontier IS NULL THEN pgtrickle_changes.pending(p_table.pgt_id, v_snapshot, NULL, v_seqs) ELSE v_pending END) END;
     UPDATE pgtrickle.pgt_stream_tables AS st
-       SET frontier = v_snapshot, frontier_xid = pg_current_xact_id(), frontier_seqs = v_seqs, frontier_time = transaction_timestamp(),
+       SET unsettled = CASE WHEN v_mode = 'FULL' THEN pgtrickle_changes.writers_under_way(p_table.pgt_id, v_snapshot)
+                            ELSE ARRAY(SELECT x.id FROM unnest(st.unsettled) AS x(id) WHERE NOT pg_visible_in_snapshot(x.id, v_snapshot)) END,
+           frontier = v_snapshot, frontier_xid = pg_current_xact_id(), frontier_seqs = v_seqs, frontier_time = transaction_timestamp(),
            quiet_at = NULL,
            system_identifier = (SELECT c.system_identifier FROM pg_control_system() AS c),
            data_timestamp = v_taken_at, last_refresh_at = clock_timestamp(),

@@ -88,6 +88,10 @@ BEGIN
         END IF;
         -- A policy or a function may have changed what the query returns although no source did.
         UPDATE pgtrickle.pgt_stream_tables AS st SET fingerprint = v_fingerprint WHERE st.pgt_id = p_id;
+        -- What decides which rows the captures take may have changed with them.
+        PERFORM pgtrickle_changes.sync_capture(d.source_relid, v_table.owner_oid)
+           FROM (SELECT s.source_relid FROM pgtrickle.pgt_dependencies AS s WHERE s.pgt_id = p_id AND s.captured ORDER BY s.source_relid) AS d;
+        SELECT st.needs_reinit, st.reinit_reason INTO v_table.needs_reinit, v_table.reinit_reason FROM pgtrickle.pgt_stream_tables AS st WHERE st.pgt_id = p_id;
         IF split_part(v_fingerprint, '/', 2) IS DISTINCT FROM split_part(v_table.fingerprint, '/', 2) THEN
             v_reason := coalesce(v_reason, 'definitions that the query rests on were changed');
         END IF;

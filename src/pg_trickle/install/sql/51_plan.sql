@@ -172,7 +172,9 @@ BEGIN
        SET effective_refresh_mode = pgtrickle_changes.effective_mode(st.refresh_mode, p_plan),
            downgrade_reason = pgtrickle_changes.downgrade_reason(st.refresh_mode, p_plan),
            timed = coalesce((p_plan ->> 'timed')::boolean, false),
-           watched_relations = ARRAY[st.definition_view, st.pgt_relid] || v_relations,
+           watched_relations = ARRAY[st.definition_view, st.pgt_relid] || v_relations || ARRAY(
+               SELECT DISTINCT t.relid FROM unnest(v_relations) AS r(relid)
+                CROSS JOIN LATERAL pgtrickle_changes.policy_tables(st.owner_oid, r.relid) AS t WHERE t.relid <> ALL (v_relations) ORDER BY 1),
            column_numbers = pgtrickle_changes.column_numbers(st.pgt_relid, st.definition_view),
            watched_functions = ARRAY(SELECT (f ->> 'oid')::oid FROM jsonb_array_elements(p_request -> 'functions') AS f
                                       WHERE NOT (f ->> 'builtin')::boolean ORDER BY 1)
@@ -234,9 +236,33 @@ BEGIN
      CROSS JOIN LATERAL (SELECT pgtrickle_changes.relation_kind(c.relid) AS kind) AS k
      WHERE k.kind <> 'view' AND c.relid >= 16384
         ON CONFLICT DO NOTHING;
+    -- And what policies of its sources read to tell which rows they show.
+    INSERT INTO pgtrickle.pgt_dependencies AS d (pgt_id, source_relid, source_kind, columns_used, captured, decides_rows)
+    SELECT p_table.pgt_id, t.relid, pgtrickle_changes.relation_kind(t.relid),
+           ARRAY(SELECT DISTINCT a.attname::text FROM pg_attribute AS a WHERE a.attrelid = t.relid AND a.attnum = ANY (t.columns) ORDER BY 1), true, true
+      FROM pgtrickle_changes.deciding_tables(p_table.pgt_id) AS t
+        ON CONFLICT (pgt_id, source_relid) DO UPDATE
+       SET decides_rows = true, columns_used = ARRAY(SELECT DISTINCT u.name FROM unnest(d.columns_used || excluded.columns_used) AS u(name) ORDER BY 1);
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.set_dependencies IS 'Notes what a stream table reads, and which of it is captured';
+
+CREATE FUNCTION pgtrickle_changes.deciding_tables(p_id bigint) RETURNS TABLE (relid oid, columns smallint[])
+    LANGUAGE plpgsql STABLE STRICT
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN QUERY
+        SELECT t.relid, array_agg(DISTINCT u.attnum) FILTER (WHERE u.attnum IS NOT NULL)
+          FROM pgtrickle.pgt_dependencies AS d
+          JOIN pgtrickle.pgt_stream_tables AS st USING (pgt_id)
+         CROSS JOIN LATERAL pgtrickle_changes.policy_tables(st.owner_oid, d.source_relid) AS t
+          LEFT JOIN LATERAL unnest(t.columns) AS u(attnum) ON true
+         WHERE d.pgt_id = p_id AND d.captured
+         GROUP BY t.relid;
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.deciding_tables IS 'The tables by which policies tell what a stream table''s owner sees of its captured sources, and their columns';
 
 CREATE FUNCTION pgtrickle_changes.make_states(p_table pgtrickle.pgt_stream_tables, p_plan jsonb) RETURNS void
     LANGUAGE plpgsql VOLATILE

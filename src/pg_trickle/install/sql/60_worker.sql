@@ -125,6 +125,7 @@ DECLARE
 BEGIN
     FOR v_item IN
         SELECT st.pgt_id, st.owner_oid, st.frontier, st.frontier_xid, st.frontier_seqs,
+               st.unsettled <> '{}' AND pgtrickle_changes.any_committed(st.unsettled, pg_current_snapshot()) AS settled,
                'SELECT pg_catalog.to_jsonb(' || string_agg(format('(SELECT true FROM pgtrickle_changes.%I AS c WHERE %s'
                                               ' ORDER BY c.xid LIMIT 1) IS NOT NULL', k.buffer,
                                               pgtrickle_changes.new_rows(s.source_relid, '$1', '$2', '$3')), ' OR ') || ')' AS statement
@@ -142,7 +143,7 @@ BEGIN
             -- An owner has broken his buffer or his runner: the refresh repairs it or says what is wrong.
             v_changed := true;
         END;
-        IF v_changed THEN
+        IF v_changed OR v_item.settled THEN
             v_pending := v_pending || v_item.pgt_id;
         END IF;
     END LOOP;
