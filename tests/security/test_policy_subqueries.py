@@ -494,6 +494,11 @@ LEVELS = st.sampled_from(["READ COMMITTED", "READ COMMITTED", "REPEATABLE READ",
 FEW = max(10, settings().max_examples // 10)
 
 
+@pytest.fixture
+def people(tenants: Place) -> dict[str, Connection]:
+    return {"author": tenants.as_("st_author")} | {name: tenants.as_("postgres") for name in "abc"}
+
+
 def turn(conn: Connection, statement: str, level: str) -> None:
     """A statement of a session, in a transaction; what a client has to expect rolls it back."""
     if conn.info.transaction_status == psycopg.pq.TransactionStatus.IDLE:
@@ -516,6 +521,7 @@ def turn(conn: Connection, statement: str, level: str) -> None:
 )  # fmt: skip
 def test_a13_any_sessions_and_any_memberships(
     tenants: Place,
+    people: dict[str, Connection],
     trigger_mode: str,
     policies: list[str],
     levels: tuple[str, ...],
@@ -523,11 +529,7 @@ def test_a13_any_sessions_and_any_memberships(
     play: list[tuple[str, str]],
 ) -> None:
     """After every refresh the stream table is what its owner sees."""
-    author, superuser = tenants.as_("st_author"), tenants.superuser
-    sessions = {
-        name: (tenants.as_("postgres"), level, base)
-        for base, (name, level) in enumerate(zip("abc", levels, strict=True), 1)
-    }
+    author, superuser = people["author"], tenants.superuser
     superuser.execute(
         "INSERT INTO pgtrickle.pgt_settings VALUES ('cdc_trigger_mode', %s) ON CONFLICT DO NOTHING", (trigger_mode,)
     )
@@ -542,15 +544,15 @@ def test_a13_any_sessions_and_any_memberships(
                     pg_trickle.refresh_stream_table(author, "st")
                 assert_fresh(author, "st")
             else:
-                conn, level, base = sessions[who]
-                turn(conn, what.format(base=base), level)
-        for conn, _, _ in sessions.values():
-            conn.execute("COMMIT")
+                place = "abc".index(who)
+                turn(people[who], what.format(base=place + 1), levels[place])
+        for name in "abc":
+            turn(people[name], "COMMIT", "READ COMMITTED")
         pg_trickle.refresh_stream_table(author, "st")
         assert_fresh(author, "st")
     finally:
-        for conn, _, _ in sessions.values():
-            conn.close()
+        for conn in people.values():
+            conn.rollback()
         superuser.execute("SELECT pgtrickle.drop_stream_table('st') FROM pgtrickle.pgt_stream_tables")
         for (policy,) in superuser.execute("SELECT policyname FROM pg_policies WHERE tablename = 'orders'").fetchall():
             superuser.execute(f"DROP POLICY {policy} ON orders".encode())
@@ -558,4 +560,3 @@ def test_a13_any_sessions_and_any_memberships(
             """TRUNCATE memberships, orders; INSERT INTO memberships VALUES (1, 'st_author'), (2, 'somebody');
                INSERT INTO orders SELECT i, 1 + i % 3, i % 7, i, NULL FROM generate_series(1, 30) AS i"""
         )
-        author.close()
