@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import psycopg
 import pytest
 
 import pg_trickle
@@ -147,7 +146,7 @@ def test_errors_and_reinitialization_are_counted(shop, rows):
 
 
 def test_looking_needs_no_right_to_write(shop, rows):
-    """All but the exact count works on a standby and in read-only transactions."""
+    """It works in read-only transactions."""
     conn = shop.as_("app_reader")
     conn.execute("SET default_transaction_read_only = on")
     for call in (
@@ -162,7 +161,6 @@ def test_looking_needs_no_right_to_write(shop, rows):
         "list_sources('order_summary')",
         "explain_delta('order_summary')",
         "explain_stream_table('order_summary')",
+        "change_buffer_sizes()",
     ):
         rows(conn, f"SELECT * FROM pgtrickle.{call}")
-    with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
-        rows(conn, "SELECT * FROM pgtrickle.change_buffer_sizes()")

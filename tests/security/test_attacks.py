@@ -239,7 +239,14 @@ def test_a07_a_member_of_pgtrickle_admin_can_not_touch_what_is_not_his(
         rest = {"bulk_alter": ", changes => '{}'", "restore_from": ", snapshot => 'public.kept'"}
         more = next((words for part, words in rest.items() if part in function), "")
         denied(admin, f"SELECT {function}({argument} => '{value}'{more})")
-    denied(admin, "SELECT pgtrickle.drop_snapshot('public.kept')")
+    denied(
+        admin,
+        "SELECT pgtrickle.drop_snapshot('public.kept')",
+        "SELECT pgtrickle.subscribe('public.st', 'mine')",
+        "SELECT pgtrickle.unsubscribe('public.st', 'mine')",
+        "SELECT pgtrickle.drain()",
+        "SELECT pgtrickle.undrain()",
+    )
     assert place.superuser.execute("SELECT * FROM pgtrickle.pgt_stream_tables").fetchall() == before
 
 

@@ -200,9 +200,12 @@ BEGIN
         CASE WHEN v_table.refresh_mode = 'IMMEDIATE' AND p_initiated_by = 'SCHEDULER' THEN 'IMMEDIATE-fallback' ELSE p_initiated_by END,
         p_started_at, (p_result ->> 'rows_in')::bigint, (p_result ->> 'rows_out')::bigint, p_result ->> 'skipped', p_result ->> 'reason',
         (p_result ->> 'data_timestamp')::timestamptz);
+    IF (p_result ->> 'changed')::boolean THEN
+        PERFORM pgtrickle_changes.notify_subscribers(v_table, p_result, p_initiated_by);
+    END IF;
 END
 $$;
-COMMENT ON FUNCTION pgtrickle_changes.finish_refresh IS 'Puts back what was lifted for a refresh, and writes it down';
+COMMENT ON FUNCTION pgtrickle_changes.finish_refresh IS 'Puts back what was lifted for a refresh, writes it down and tells of it';
 
 CREATE FUNCTION pgtrickle_changes.refresh(p_id bigint, p_initiated_by text, p_force_full boolean DEFAULT false) RETURNS jsonb
     LANGUAGE plpgsql VOLATILE

@@ -79,7 +79,7 @@ DECLARE
     v_dropped oid[] := '{}'::oid[];
 BEGIN
     wal_lsn := CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_insert_lsn() END;
-    enabled := CASE WHEN p_with_enabled THEN pgtrickle_changes.setting('enabled')::boolean END;
+    enabled := CASE WHEN p_with_enabled THEN pgtrickle_changes.setting('enabled')::boolean AND (SELECT s.last_value = 1 FROM pgtrickle_changes.drain_switch AS s) END;
     -- A refresh that went well changes none of this, or what it repaired.
     SELECT coalesce(bit_xor(hashtextextended(concat_ws('|', st.pgt_id, st.pgt_schema, st.pgt_name, st.schedule, st.schedule_seconds,
                st.status, st.tier, st.refresh_mode, st.is_populated, st.needs_reinit, st.definition_view, st.timed), 0)), 0)
@@ -173,6 +173,9 @@ BEGIN
         RAISE EXCEPTION 'the worker refreshes in REPEATABLE READ'
             USING ERRCODE = 'invalid_transaction_state', DETAIL = 'The stream tables of a group have to show the same moment.',
                   HINT = 'BEGIN ISOLATION LEVEL REPEATABLE READ first.';
+    END IF;
+    IF NOT pgtrickle_changes.enter_refresh() THEN
+        RETURN (SELECT jsonb_agg(jsonb_build_object('pgt_id', u.id, 'skipped', 'drained', 'stale_plan', false)) FROM unnest(p_ids) AS u(id));
     END IF;
     FOREACH v_id IN ARRAY p_ids LOOP
         v_began_at := clock_timestamp();

@@ -127,7 +127,7 @@ CREATE VIEW pgtrickle.visible_health WITH (security_barrier) AS
         SELECT p.check_name, count(*) AS n, count(p.what) AS named, string_agg(p.what, ', ' ORDER BY p.what) AS names
           FROM problems AS p GROUP BY p.check_name
     ), worker AS (
-        SELECT count(*) FILTER (WHERE w.is_worker) > 0 AS is_running,
+        SELECT count(*) FILTER (WHERE w.is_worker) > 0 AS is_running, (SELECT d.is_draining FROM pgtrickle.drain_status AS d) AS is_draining,
                round(extract(epoch FROM max(w.quiet_for) FILTER (WHERE w.is_worker AND w.quiet_for > interval '3 s'))) AS hung_for,
                string_agg(format('role "%s", process %s', w.role, w.pid), ', ') FILTER (WHERE w.is_worker) AS who,
                string_agg(format('role "%s", process %s', w.role, w.pid), ', ') FILTER (WHERE NOT w.is_worker) AS impostor
@@ -139,11 +139,11 @@ CREATE VIEW pgtrickle.visible_health WITH (security_barrier) AS
     )
     SELECT 1 AS place, 'worker_running' AS check_name,
            CASE WHEN w.hung_for IS NOT NULL THEN 'ERROR'
-                WHEN w.is_running THEN 'OK'
+                WHEN w.is_running THEN CASE WHEN w.is_draining THEN 'WARN' ELSE 'OK' END
                 WHEN EXISTS (SELECT FROM seen AS s WHERE s.schedule IS NOT NULL AND s.status IN ('ACTIVE', 'INITIALIZING')) THEN 'ERROR'
                 ELSE 'WARN' END AS severity,
            CASE WHEN w.hung_for IS NOT NULL THEN format('it hangs: connected as %s, it has asked nothing for %s s', w.who, w.hung_for)
-                WHEN w.is_running THEN format('connected as %s', w.who)
+                WHEN w.is_running THEN format('connected as %s', w.who) || CASE WHEN w.is_draining THEN ', but drained: it refreshes nothing until undrain()' ELSE '' END
                 ELSE 'no worker is connected: nothing refreshes by itself; start one with: pgtrickle worker --dsn ...'
                      || coalesce(' (its lock is held by ' || w.impostor || ', who is no worker)', '') END AS detail
       FROM worker AS w

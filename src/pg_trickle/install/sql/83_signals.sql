@@ -1,0 +1,55 @@
+-- The SQL API, fourth part: being told of refreshes, and stopping them all.  As in 80_api.sql, these only hand the call to the gate.
+
+CREATE FUNCTION pgtrickle.subscribe(
+    stream_table text,
+    channel text) RETURNS void
+    LANGUAGE sql VOLATILE
+AS $$
+    INSERT INTO pgtrickle.gate (action, args) VALUES ('subscribe', pg_catalog.jsonb_build_object(
+        'name', subscribe.stream_table,
+        'channel', subscribe.channel))
+    RETURNING result
+$$;
+COMMENT ON FUNCTION pgtrickle.subscribe(text, text) IS
+    'Have a NOTIFY sent on a channel whenever a refresh has changed a stream table: a JSON object with its name, mode and numbers of rows, no values. Not for what IMMEDIATE mode does in a writer''s statement';
+
+CREATE FUNCTION pgtrickle.unsubscribe(
+    stream_table text,
+    channel text) RETURNS void
+    LANGUAGE sql VOLATILE
+AS $$
+    INSERT INTO pgtrickle.gate (action, args) VALUES ('unsubscribe', pg_catalog.jsonb_build_object(
+        'name', unsubscribe.stream_table,
+        'channel', unsubscribe.channel))
+    RETURNING result
+$$;
+COMMENT ON FUNCTION pgtrickle.unsubscribe(text, text) IS
+    'End a subscription';
+
+CREATE FUNCTION pgtrickle.drain(
+    timeout_s integer DEFAULT 60) RETURNS boolean
+    LANGUAGE sql VOLATILE
+AS $$
+    WITH answer AS (
+        INSERT INTO pgtrickle.gate (action, args) VALUES ('drain', pg_catalog.jsonb_build_object(
+            'timeout_s', drain.timeout_s))
+        RETURNING result
+    )
+    SELECT (answer.result OPERATOR(pg_catalog.#>>) '{}')::pg_catalog.bool FROM answer
+$$;
+COMMENT ON FUNCTION pgtrickle.drain(integer) IS
+    'Let the worker begin no refresh until undrain(), and wait for those under way; whether they have ended in that time. It holds at once, and whatever becomes of the transaction (superusers only)';
+
+CREATE FUNCTION pgtrickle.undrain() RETURNS void
+    LANGUAGE sql VOLATILE
+AS $$
+    INSERT INTO pgtrickle.gate (action, args) VALUES ('undrain', '{}') RETURNING result
+$$;
+COMMENT ON FUNCTION pgtrickle.undrain() IS
+    'Let the worker refresh again (superusers only)';
+
+INSERT INTO pgtrickle_changes.gate_actions (action, function) VALUES
+    ('subscribe', 'pgtrickle.subscribe(text, text)'),
+    ('unsubscribe', 'pgtrickle.unsubscribe(text, text)'),
+    ('drain', 'pgtrickle.drain(integer)'),
+    ('undrain', 'pgtrickle.undrain()');
