@@ -7,14 +7,15 @@ import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bench import capture, latency, refresh, tpch
+from bench import capture, immediate, latency, pg_ivm, refresh, tpch
 from bench.environment import DATABASE, SETTINGS, machine, measured_server
 from bench.report import Figures, markdown
 from bench.star import Connection, Size, grow, load
+from pg_trickle.testing.binaries import NEWEST
 from pg_trickle.testing.server import EmbeddedServer
 
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
-PARTS = ("refresh", "idle", "capture", "latency", "tpch")
+PARTS = ("refresh", "idle", "capture", "immediate", "latency", "tpch")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +29,19 @@ class Effort:
     singles: int
     samples: int
     scale: float
+    immediate: immediate.Effort
 
 
-FULL = Effort(Size(1_000_000), repetitions=5, idles=200, bulk_rows=100_000, singles=1000, samples=200, scale=1)
+FULL = Effort(
+    Size(1_000_000),
+    repetitions=5,
+    idles=200,
+    bulk_rows=100_000,
+    singles=1000,
+    samples=200,
+    scale=1,
+    immediate=immediate.Effort(rows=50_000, batch=10_000, singles=200, repetitions=3, seconds=3),
+)
 QUICK = Effort(
     Size(2_000, customers=200, products=50),
     repetitions=1,
@@ -39,6 +50,7 @@ QUICK = Effort(
     singles=10,
     samples=2,
     scale=0.01,
+    immediate=immediate.Effort(rows=500, batch=50, singles=3, repetitions=1, seconds=1),
 )
 
 
@@ -55,7 +67,11 @@ def main(arguments: list[str] | None = None) -> int:
     # Both sizes shall be in memory, as the smaller one is anyhow.
     settings = {**SETTINGS, "shared_buffers": "4GB"} if options.large and not options.quick else SETTINGS
     figures = Figures(effort.size, effort.repetitions, machine(), settings=settings)
+    if options.with_pg_ivm:
+        settings = {**settings, **pg_ivm.settings(options.with_pg_ivm, NEWEST)}
     with measured_server(settings) as server:
+        with server.connect(DATABASE) as conn:
+            pg_ivm.install(conn, options.with_pg_ivm, NEWEST)
         _measure(server, effort, options.only or PARTS, options.large, figures)
     page = markdown(figures)
     whole = not (options.quick or options.only or options.orders or options.scale)
@@ -77,6 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--large", type=int, metavar="ORDERS", help="small deltas again at so many orders (10,000,000: minutes)")
     add("--scale", type=float, help="TPC-H's scale factor (1); prints the page")
     add("--repetitions", type=int, help="measurements of each refresh, of which the median counts")
+    add("--with-pg-ivm", type=Path, metavar="DIR", help="where Debian's package of pg_ivm is unpacked (dpkg-deb -x)")
     add("--output", type=Path, help="where to write the page (docs/benchmarks.md)")
     return parser
 
@@ -115,6 +132,8 @@ def _star(server: EmbeddedServer, effort: Effort, parts: tuple[str, ...], large:
             _idle(conn, effort, figures)
         if "capture" in parts:
             _capture(conn, effort, figures)
+        if "immediate" in parts:
+            figures.immediate = immediate.immediate(server, conn, effort.immediate, _report), effort.immediate
         if "latency" in parts:
             with latency.running_worker(server, DATABASE):
                 _latency(conn, other, effort, figures)

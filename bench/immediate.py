@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, LiteralString
 
@@ -89,6 +91,9 @@ UPDATE {table} SET qty = 11 - qty, price = 1000 - price WHERE id = :id;
 DELETE FROM {table} WHERE id = :id;
 """
 FIRST_SINGLE, FIRST_BATCH = 10_000_000, 20_000_000
+# Nobody waits longer for a batch.
+PATIENCE_SECONDS = 10
+ENDLESS = Cost(math.inf, math.inf)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +117,11 @@ class Result:
 
 
 def immediate(
-    server: EmbeddedServer, conn: Connection, effort: Effort, report: Callable[[str], None], shapes: tuple[Shape, ...]
+    server: EmbeddedServer,
+    conn: Connection,
+    effort: Effort,
+    report: Callable[[str], None],
+    shapes: tuple[Shape, ...] = SHAPES,
 ) -> Result:
     """Measure every shape on tables of its own; pg_ivm as well where it can be had."""
     result = Result()
@@ -120,7 +129,7 @@ def immediate(
     for shape in shapes:
         tables = {name: _prepared(conn, shape, name, effort) for name in contenders}
         result.single[shape.title] = {kind: _singles(conn, tables, kind, effort) for kind in SINGLE}
-        result.batch[shape.title] = {kind: _batches(conn, tables, kind, effort) for kind in BATCH}
+        result.batch[shape.title] = _batches(conn, tables, effort)
         result.rates[shape.title] = {clients: _rates(server, conn, tables, clients, effort) for clients in CLIENTS}
         for kind, costs in result.single[shape.title].items():
             report(f"{shape.title}, {kind}: {(costs[OURS] / costs[BARE]).cpu:.2f}x")
@@ -171,22 +180,36 @@ def _one_by_one(conn: Connection, table: str, kind: str, numbers: Iterator[int],
     return Cost(cost.wall / singles, cost.cpu / singles)
 
 
-def _batches(conn: Connection, tables: dict[str, str], kind: str, effort: Effort) -> dict[str, Cost]:
-    firsts = {name: iter(range(FIRST_BATCH, 100_000_000, effort.batch)) for name in tables}
+def _batches(conn: Connection, tables: dict[str, str], effort: Effort) -> dict[str, dict[str, Cost]]:
+    """Statements of many rows each; whose first one takes too long isn't asked for more."""
+    costs: dict[str, dict[str, Cost]] = {}
+    left = dict(tables)
+    for kind in BATCH:
+        firsts = {name: iter(range(FIRST_BATCH, 100_000_000, effort.batch)) for name in left}
+        runs = {name: partial(_at_once, conn, left[name], kind, firsts[name], effort.batch) for name in left}
+        left = {name: table for name, table in left.items() if runs[name]() != ENDLESS}
+        measured = alternating(effort.repetitions, lambda: None, {name: runs[name] for name in left})
+        costs[kind] = {name: measured.get(name, ENDLESS) for name in tables}
+    return costs
 
-    def run(name: str) -> Cost:
-        first = next(firsts[name])
-        statement = sql.SQL(BATCH[kind]).format(table=sql.Identifier(tables[name]))
-        return cost_of(conn, lambda: conn.execute(statement, {"first": first, "last": first + effort.batch - 1}))
 
-    return _measured(tables, effort.repetitions, run)
+def _at_once(conn: Connection, table: str, kind: str, firsts: Iterator[int], rows: int) -> Cost:
+    first = next(firsts)
+    statement = sql.SQL(BATCH[kind]).format(table=sql.Identifier(table))
+    conn.execute("SELECT set_config('statement_timeout', %s, false)", (f"{PATIENCE_SECONDS}s",))
+    try:
+        return cost_of(conn, lambda: conn.execute(statement, {"first": first, "last": first + rows - 1}))
+    except psycopg.errors.QueryCanceled:
+        return ENDLESS
+    finally:
+        conn.execute("RESET statement_timeout")
 
 
 def _measured(tables: dict[str, str], repetitions: int, run: Callable[[str], Cost]) -> dict[str, Cost]:
     """Once to warm up, then in turns."""
     for name in tables:
         run(name)
-    return alternating(repetitions, lambda: None, {name: lambda name=name: run(name) for name in tables})
+    return alternating(repetitions, lambda: None, {name: partial(run, name) for name in tables})
 
 
 def _rates(

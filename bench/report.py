@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from bench import immediate, immediate_report
 from bench.measure import Cost, Spread
 from bench.refresh import DELTA_ROWS, Idle, Result
 from bench.star import VIEWS, Size
@@ -30,6 +31,7 @@ class Figures:
     single: dict[str, dict[str, Cost]] = field(default_factory=dict)
     latency: Spread | None = None
     chain: Spread | None = None
+    immediate: tuple[immediate.Result, immediate.Effort] | None = None
     tpch: list[QueryResult] = field(default_factory=list)
     scale: float = 0
 
@@ -45,6 +47,8 @@ def markdown(figures: Figures) -> str:
         parts.append(_idle(figures.idle))
     if figures.bulk:
         parts.append(_capture(figures))
+    if figures.immediate:
+        parts.append(immediate_report.section(*figures.immediate, _table))
     if figures.latency and figures.chain:
         parts.append(_latency(figures.latency, figures.chain))
     if figures.tpch:

@@ -20,6 +20,7 @@ def test_a_quick_run_writes_the_whole_page(tmp_path: Path):
         "Cost follows the change",
         "Nothing to do",
         "Capture",
+        "IMMEDIATE",
         "From commit to visible",
         "TPC-H",
         "Where",

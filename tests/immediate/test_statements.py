@@ -157,6 +157,54 @@ def test_a_failing_statement_leaves_no_note_behind(shop: Shop) -> None:
     shop.run("INSERT INTO orders VALUES (800, 1, 1, 'after')", "COMMIT")
 
 
+def test_a_session_that_forgets_where_its_notes_end_looks_at_all(shop: Shop) -> None:
+    shop.conn.execute("BEGIN")
+    shop.run("INSERT INTO orders VALUES (800, 1, 1, 'x')", "DISCARD SEQUENCES", "DELETE FROM customers WHERE id = 2")
+    shop.conn.execute(
+        """CREATE FUNCTION forget() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+               EXECUTE 'DISCARD SEQUENCES'; INSERT INTO customers VALUES (90, 'inner'); RETURN NULL; END $$;
+           CREATE TRIGGER forget AFTER INSERT ON orders FOR EACH ROW EXECUTE FUNCTION forget()"""
+    )
+    shop.run("INSERT INTO orders VALUES (801, 2 + 1, 1, 'y')", "COMMIT")
+
+
+def test_a_statement_undone_within_another_counts_for_nothing(shop: Shop) -> None:
+    """Before it, in it and after it others are worked off in time, though what the session remembers isn't undone."""
+    shop.conn.execute(
+        """CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+               BEGIN
+                   INSERT INTO customers VALUES (91, 'undone');
+                   UPDATE orders SET amount = amount / (customer_id - 2) WHERE id < 10;
+               EXCEPTION WHEN division_by_zero THEN UPDATE customers SET region = 'done' WHERE id = NEW.customer_id;
+               END;
+               RETURN NULL; END $$;
+           CREATE TRIGGER fail AFTER INSERT ON orders FOR EACH ROW WHEN (NEW.note = 'fail') EXECUTE FUNCTION fail();
+           BEGIN"""
+    )
+    shop.run(
+        "INSERT INTO orders VALUES (800, 1, 1, 'x')",
+        "INSERT INTO orders VALUES (801, 3, 1, 'fail'), (802, 4, 1, 'fail')",
+        "INSERT INTO orders VALUES (803, 3, 1, 'x')",
+        "COMMIT",
+    )
+
+
+def test_a_transaction_of_many_statements_reads_no_more_for_the_last_one(shop: Shop) -> None:
+    """Of notes, and of who has the turn."""
+    del shop.names[:]
+    reads = """SELECT sum(pg_stat_get_xact_blocks_fetched(oid))::int FROM pg_class
+                WHERE relname ~ '^(turn|under_way)_[0-9]+' AND relkind IN ('r', 'i')"""
+    shop.conn.execute("BEGIN")
+    costs = []
+    for _ in range(2):
+        shop.conn.execute(
+            "DO $$ BEGIN FOR i IN 1..300 LOOP UPDATE orders SET amount = amount + 1 WHERE id = 1; END LOOP; END $$"
+        )
+        costs.append(shop.one(reads))
+    shop.conn.execute("COMMIT")
+    assert costs[1] < 2.5 * costs[0]
+
+
 def test_between_statements_nothing_is_under_way(shop: Shop) -> None:
     shop.run(*SEVERAL[:5])
     tables = shop.conn.execute(

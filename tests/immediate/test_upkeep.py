@@ -199,6 +199,18 @@ def test_what_functions_are_compared_with_is_out_of_reach_and_does_nothing(autho
     check(db)
 
 
+@pytest.mark.parametrize("sequence", ["closed_{id}", "under_way_{id}_number_seq"])
+def test_nobody_else_hides_what_is_under_way(author: Connection, database: Any, db: Connection, sequence: str) -> None:
+    del author
+    number = one(db, "SELECT pgt_id FROM pgtrickle.pgt_stream_tables WHERE pgt_name = 'regions'")
+    database.make_role("writer")
+    db.execute("GRANT USAGE ON SCHEMA pgtrickle_changes TO writer")
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        database.connect("writer").execute(
+            f"SELECT setval('pgtrickle_changes.{sequence.format(id=number)}', 1000000)".encode()
+        )
+
+
 def test_spelling_definitions_otherwise_switches_nothing_off(author: Connection, db: Connection) -> None:
     del author
     db.execute("SET quote_all_identifiers = on")

@@ -266,7 +266,8 @@ BEGIN
         '        RETURN NULL;\n'
         '    END IF;\n',
         (SELECT string_agg(format(E'    %s pg_catalog.%s;\n', v.name, v.type), '' ORDER BY v.name)
-           FROM (VALUES ('__pgt_rows', 'int8'), ('__pgt_open', 'int8'), ('__pgt_held', 'bool'), ('__pgt_wrote', 'int8'), ('__pgt_texts', 'text[]')) AS v(name, type)
+           FROM (VALUES ('__pgt_rows', 'int8'), ('__pgt_open', 'int8'), ('__pgt_held', 'bool'), ('__pgt_wrote', 'int8'), ('__pgt_texts', 'text[]'),
+                        ('__pgt_closed', 'int8'), ('__pgt_last', 'int8')) AS v(name, type)
           WHERE position(v.name IN p_checked) > 0),
         p_table.owner_oid) || p_checked || E'\n    RETURN NULL;\nEND\n';
 END
@@ -336,6 +337,33 @@ END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.immediate_note IS 'The statement that notes what is under way';
 
+CREATE FUNCTION pgtrickle_changes.immediate_take_back(p_id bigint) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- Counts the notes, and takes one back.  A transaction's thousandth statement must not read what the former ones left in the index:
+-- what this session last set "closed" to, which nobody else can set, is the last number of which all notes are known to be gone.
+-- The block reads only; it gets no transaction id.
+BEGIN
+    RETURN format($q$
+    BEGIN
+        __pgt_closed := pg_catalog.currval('pgtrickle_changes.closed_%1$s'::pg_catalog.regclass);
+    EXCEPTION WHEN object_not_in_prerequisite_state THEN
+        __pgt_closed := 0;
+    END;
+    SELECT pg_catalog.count(*) FILTER (WHERE u.what OPERATOR(pg_catalog.=) 'o'::"char"), pg_catalog.bool_or(u.what OPERATOR(pg_catalog.<>) 'o'::"char"),
+           pg_catalog.max(u.number) FILTER (WHERE u.what OPERATOR(pg_catalog.=) 'o'::"char")
+      INTO __pgt_open, __pgt_held, __pgt_last FROM pgtrickle_changes.under_way_%1$s AS u
+     WHERE u.xid OPERATOR(pg_catalog.=) pg_catalog.pg_current_xact_id() AND u.number OPERATOR(pg_catalog.>) __pgt_closed;
+    DELETE FROM pgtrickle_changes.under_way_%1$s AS u
+     WHERE u.xid OPERATOR(pg_catalog.=) pg_catalog.pg_current_xact_id() AND u.number OPERATOR(pg_catalog.=) __pgt_last;
+    IF __pgt_open OPERATOR(pg_catalog.=) 1 AND NOT __pgt_held THEN
+        PERFORM pg_catalog.setval('pgtrickle_changes.closed_%1$s'::pg_catalog.regclass, __pgt_last);
+    END IF;$q$, p_id);
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.immediate_take_back IS 'How a statement that is at its end takes its note back and counts the others, as PL/pgSQL';
+
 CREATE FUNCTION pgtrickle_changes.immediate_hold(p_id bigint, p_source oid, p_columns text[], p_delta text) RETURNS text
     LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, pg_temp
@@ -373,15 +401,7 @@ BEGIN
     IF v_by_rows THEN
         RETURN '    __pgt_rows := ' || v_count || E';\n    IF __pgt_rows OPERATOR(pg_catalog.>) 0 THEN' || v_checks || E'\n' || v_work || '    END IF;';
     END IF;
-    RETURN format($q$
-    WITH mine AS MATERIALIZED (
-        SELECT u.ctid AS place, u.what FROM pgtrickle_changes.under_way_%s AS u WHERE u.xid OPERATOR(pg_catalog.=) pg_catalog.pg_current_xact_id()),
-    gone AS (
-        DELETE FROM pgtrickle_changes.under_way_%1$s AS u
-         WHERE u.ctid OPERATOR(pg_catalog.=) (SELECT m.place FROM mine AS m WHERE m.what OPERATOR(pg_catalog.=) 'o'::"char" LIMIT 1))
-    SELECT pg_catalog.count(*) FILTER (WHERE m.what OPERATOR(pg_catalog.=) 'o'::"char"), pg_catalog.bool_or(m.what OPERATOR(pg_catalog.<>) 'o'::"char")
-      INTO __pgt_open, __pgt_held FROM mine AS m;
-    __pgt_rows := $q$, v_id) || v_count || $q$;
+    RETURN pgtrickle_changes.immediate_take_back(v_id) || E'\n    __pgt_rows := ' || v_count || $q$;
     IF (__pgt_open OPERATOR(pg_catalog.>) 1 OR __pgt_held) AND __pgt_rows OPERATOR(pg_catalog.>) 0 THEN
         $q$ || v_hold || $q$
         __pgt_held := true;

@@ -62,7 +62,7 @@ CREATE FUNCTION pgtrickle_changes.make_immediate_tables(p_table pgtrickle.pgt_st
     SET search_path = pg_catalog, pg_temp
 AS $$
 -- turn: whose row is updated by who maintains.  under_way: a row for each statement under way and each change held back, and held:
--- those changes; both are empty between statements, so a crash may empty them.
+-- those changes; both are empty between statements, so a crash may empty them.  closed: a number for each session.
 DECLARE
     v_id     bigint := p_table.pgt_id;
     v_source record;
@@ -70,10 +70,15 @@ BEGIN
     EXECUTE format('CREATE TABLE pgtrickle_changes.turn_%s (holder xid8 NOT NULL) WITH (fillfactor = 10)', v_id);
     EXECUTE format('INSERT INTO pgtrickle_changes.turn_%s VALUES (''0'')', v_id);
     PERFORM pgtrickle_changes.hand_over(p_table, format('pgtrickle_changes.turn_%s', v_id), 'Who maintains stream table');
-    EXECUTE format('CREATE UNLOGGED TABLE pgtrickle_changes.under_way_%s (xid xid8 NOT NULL, what "char" NOT NULL)'
+    EXECUTE format('CREATE UNLOGGED TABLE pgtrickle_changes.under_way_%s (xid xid8 NOT NULL, what "char" NOT NULL, number bigint GENERATED ALWAYS AS IDENTITY)'
                    ' WITH (autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_scale_factor = 0)', v_id);
-    EXECUTE format('CREATE INDEX ON pgtrickle_changes.under_way_%s (xid)', v_id);
+    EXECUTE format('CREATE INDEX ON pgtrickle_changes.under_way_%s (xid, number)', v_id);
+    EXECUTE format('CREATE UNLOGGED SEQUENCE pgtrickle_changes.closed_%s OWNED BY pgtrickle_changes.under_way_%1$s.number', v_id);
+    EXECUTE format('COMMENT ON SEQUENCE pgtrickle_changes.closed_%s IS %L', v_id, 'Up to where a session''s notes are gone, for stream table ' || v_id);
     PERFORM pgtrickle_changes.hand_over(p_table, format('pgtrickle_changes.under_way_%s', v_id), 'Statements that write sources of stream table');
+    -- Who could set the one back or the other forward would hide a statement that is under way.
+    PERFORM pgtrickle_changes.revoke_strangers(format('pgtrickle_changes.closed_%s', v_id)::regclass);
+    PERFORM pgtrickle_changes.revoke_strangers(pg_get_serial_sequence(format('pgtrickle_changes.under_way_%s', v_id), 'number')::regclass);
     FOR v_source IN
         SELECT d.source_relid AS oid, d.columns_used FROM pgtrickle.pgt_dependencies AS d
          WHERE d.pgt_id = v_id AND d.source_relid = ANY (pgtrickle_changes.immediate_sources(v_id))
