@@ -136,8 +136,8 @@ def test_turning_the_match_of_rows_that_came_is_noticed(conn, monkeypatch, plan)
 def test_a_match_that_was_there_all_along_is_noticed_when_taken_for_new(conn, monkeypatch, plan):
     whole = turned.turned
 
-    def careless(flipped, rows, right, change, add):
-        return whole(flipped, rows, sql.SQL("{right} LIMIT 0").format(right=right), change, add)
+    def careless(flipped, rows, right, *rest, are_few):
+        return whole(flipped, rows, sql.SQL("{right} LIMIT 0").format(right=right), *rest, are_few=are_few)
 
     monkeypatch.setattr(select, "turned", careless)
     assert is_noticed(conn, PLANS[plan])

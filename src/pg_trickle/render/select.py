@@ -270,7 +270,12 @@ def _body(plan: Plan, common: CommonTables) -> sql.Composable:
         case Flipped(below, right, change) as flipped:
             assert is_bag(right), "the new state has no negative weights"
             return turned(
-                flipped, common.select(below), common.select(right), common.select(change), common.add_unnamed
+                flipped,
+                common.select(below),
+                common.select(right),
+                common.select(change),
+                common.add_unnamed,
+                are_few=is_delta(below),
             )
         case Lateral() as lateral:
             return _lateral(lateral, common)

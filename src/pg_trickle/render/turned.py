@@ -22,9 +22,12 @@ Add = Callable[[sql.Composable], sql.Identifier]
 
 
 def turned(
-    plan: Flipped, rows: sql.Composable, right: sql.Composable, change: sql.Composable, add: Add
+    plan: Flipped, rows: sql.Composable, right: sql.Composable, change: sql.Composable, add: Add, *, are_few: bool
 ) -> sql.Composable:
-    """The SELECT of a row as it is now and, negated, as it was; ``add`` makes a WITH query."""
+    """The SELECT of a row as it is now and, negated, as it was; ``add`` makes a WITH query.
+
+    ``are_few``: the rows are a change themselves.
+    """
     hole = {
         "columns": leading(names_of(plan.input)),
         "mark": sql.Identifier(plan.column.name),
@@ -39,7 +42,7 @@ def turned(
         return _by_row(split, hole, add) if split.pairs else _one_by_one(plan, split, hole, add)
     rest = tuple(one for one in plan.on if one not in split.right)
     hole["on"] = conjunction(rest)
-    return _by_key(split, hole, is_looked_up(plan.input, plan.on))
+    return _by_key(split, hole, rows_first=are_few or is_looked_up(plan.input, plan.on))
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +72,8 @@ def _split(plan: Flipped) -> _Split:
     return _Split(tuple(pairs), tuple(right), tuple(mixed))
 
 
-def _by_key(split: _Split, hole: dict[str, sql.Composable], is_lookup: bool) -> sql.Composable:
-    """Of each key that turned its rows; where those are one at most, it is looked up first, and may be filtered out."""
+def _by_key(split: _Split, hole: dict[str, sql.Composable], *, rows_first: bool) -> sql.Composable:
+    """Of each key that turned its rows; or, where they are fewer, of the rows with a key those whose key turned."""
     keys = tuple(dict.fromkeys(other for _, other in split.pairs))
     grouping = sql.SQL(" GROUP BY {keys}").format(keys=names(keys)) if keys else sql.SQL("")
     same = every(sql.SQL("{r} = {k}").format(r=sql.Identifier("r", key), k=sql.Identifier("k", key)) for key in keys)
@@ -78,7 +81,7 @@ def _by_key(split: _Split, hole: dict[str, sql.Composable], is_lookup: bool) -> 
     changed = sql.SQL(
         "SELECT {keys}sum({w}) AS __pgt_d FROM ({change}) AS c WHERE {where}{grouping} HAVING sum({w}) <> 0"
     ).format(**hole)
-    if is_lookup:
+    if rows_first:
         return sql.SQL(
             "SELECT {columns}(k.__pgt_d > 0) = (v.__pgt_s > 0) AS {mark}, k.{w}::bigint * v.__pgt_s AS {w} FROM"
             " (SELECT {columns}{keys}x.{w}, k.__pgt_d FROM ({changed}) AS k JOIN ({rows}) AS x ON {on} OFFSET 0) AS k"
