@@ -40,6 +40,7 @@ from pg_trickle.rewrite.collapse import collapsed
 from pg_trickle.rewrite.passes import optimised
 from pg_trickle.scalar import UNKNOWN, Column, Scalar, column, composed
 from pg_trickle.stages import AnyStage, cut
+from pg_trickle.ties import ties
 from pg_trickle.uniqueness import keys
 
 FORMAT = 1
@@ -71,6 +72,7 @@ class Plan:
     immediate_refusal: str | None = None
     is_ordered: bool = False
     undetermined: UnsupportedQuery | None = None
+    ties: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The plan as the engine reads it."""
@@ -97,6 +99,7 @@ class Plan:
             "indexes": list(self.indexes),
             "immediate_refusal": self.immediate_refusal,
             "is_ordered": self.is_ordered,
+            "ties": list(self.ties),
             "undetermined": self.undetermined and _refusal_json(self.undetermined),
             "explain": self.explain,
         }
@@ -155,6 +158,7 @@ def _incremental(request: CompileRequest, query: Query) -> Plan:
     several = {} if len(singles) == 1 else {**_usual(request, sources), "*": None}
     wanted = {**singles, **several, **({"": frozenset[int]()} if timed else {})}
     refused = _policies_read(request)
+    open_orders = ties(stages, explain.shown)
     made = {name: programs.differential(definition, changed) for name, changed in wanted.items()}
     return Plan(
         id=request.id,
@@ -172,7 +176,8 @@ def _incremental(request: CompileRequest, query: Query) -> Plan:
         verify=programs.verify(definition),
         differential={name: program for name, (program, _) in made.items()},
         timed=timed,
-        explain=explain.incremental(request, stages, final, definition.stored),
+        explain=explain.incremental(request, stages, final, definition.stored, open_orders),
+        ties=open_orders,
         indexes=explain.wanted_indexes(request, stages, final),
         immediate=None if timed or refused else immediate(definition, sources, request),
         immediate_refusal=refused,

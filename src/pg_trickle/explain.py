@@ -33,9 +33,13 @@ _OWN = "The stream table shows all that the {what} has to remember: there is no 
 
 
 def incremental(
-    request: CompileRequest, stages: tuple[AnyStage, ...], final: Plan, stored: tuple[AnyStage, ...]
+    request: CompileRequest,
+    stages: tuple[AnyStage, ...],
+    final: Plan,
+    stored: tuple[AnyStage, ...],
+    open_orders: tuple[str, ...],
 ) -> dict[str, Any]:
-    """The tree of the final plan with each stage's tree below the scan of its state."""
+    """The tree of the final plan with each stage's tree below the scan of its state; ``open_orders``: see ties.py."""
     by_state = {stage.state.name: stage for stage in stages}
     lines: list[Line] = []
     _walk(final, 0, by_state, lines)
@@ -44,7 +48,7 @@ def incremental(
         if stage not in stored:
             what = explain_recomputed.NAMES[type(stage.operator)] if isinstance(stage, Recomputed) else "aggregation"
             notes.append(_OWN.format(what=what))
-    return {"tree": lines, "notes": notes + _policies(request)}
+    return {"tree": lines, "notes": [*notes, *open_orders, *_policies(request)]}
 
 
 def _policies(request: CompileRequest) -> list[str]:

@@ -21,9 +21,6 @@ NAMES = {
 }
 _EVERYTHING = "recomputed and diffed: only rows that differ are written"
 _SEMI_NAIVE = "semi-naive: what came is followed; what lost a way is taken out with what follows, and derived again"
-_FIRST = (
-    "Where the ORDER BY leaves open which of several rows come first, any of them may be shown, as in the query itself."
-)
 
 
 def line(stage: Recomputed, shown: Callable[[str], str]) -> dict[str, Any]:
@@ -69,8 +66,6 @@ def notes(stage: Recomputed) -> Iterator[str]:
                 "Its windows share no PARTITION BY column: each refresh computes them for all rows again,"
                 " and writes the rows that differ."
             )
-        case DistinctOn() | TopK():
-            yield _FIRST
         case Recompute(Unwatched(), _, _, reason):
             yield reason
         case Recompute(_, _, _, reason):

@@ -473,3 +473,20 @@ def test_a_refusal_says_what_where_why_and_what_to_write_instead(db):
     assert where.startswith("It stands at character ")
     assert where.endswith(" of the query as PostgreSQL prints it: LIMIT 3")
     assert told.message_hint == "Add an ORDER BY that says which rows are meant."
+
+
+def test_a_difference_that_a_tie_may_be_is_told_as_one(db, assert_fresh):
+    """Of rows that tie at the limit another is shown than the query would: verifying counts it, and says what it is."""
+    db.execute("CREATE TABLE t (id int PRIMARY KEY, a int); INSERT INTO t VALUES (1, 1), (2, 1)")
+    pg_trickle.create_stream_table(db, "s", "SELECT id, a FROM t ORDER BY a LIMIT 1", refresh_mode="DIFFERENTIAL")
+    notices: list[str] = []
+    db.add_notice_handler(lambda one: notices.append(f"{one.message_primary}\n{one.message_detail}"))
+    assert pg_trickle.verify_stream_table(db, "s").ok
+    assert notices == []
+    db.execute("UPDATE s SET id = 3 - id")
+    assert tuple(pg_trickle.verify_stream_table(db, "s")) == (1, 1, False)
+    first, detail = notices[-1].split("\n")
+    assert first.endswith("a difference need not be a mistake")
+    assert detail.startswith("LIMIT by a leaves rows undecided")
+    with pytest.raises(AssertionError, match="LIMIT by a leaves rows undecided"):
+        assert_fresh(db, "s")

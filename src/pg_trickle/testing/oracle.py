@@ -36,6 +36,15 @@ _DIFFERENCES: LiteralString = """
 """
 
 
+_TIES: LiteralString = """
+    SELECT t.note
+      FROM pgtrickle.pgt_stream_tables AS s
+      JOIN pgtrickle.pgt_plans AS p USING (pgt_id)
+     CROSS JOIN LATERAL pg_catalog.jsonb_array_elements_text(p.plan -> 'ties') AS t(note)
+     WHERE s.pgt_relid = pg_catalog.to_regclass(%s)::pg_catalog.oid
+"""
+
+
 def differences(conn: psycopg.Connection[Any], name: str) -> list[Difference]:
     """The rows that a stream table has too often or too seldom: row, copies it has, copies its query gives."""
     found = conn.execute(_DEFINITION, (name,)).fetchone()
@@ -57,7 +66,8 @@ def assert_fresh(conn: psycopg.Connection[Any], name: str) -> None:
     wrong = differences(conn, name)
     if wrong:
         lines = (f"  {line}: {have} in the table, {want} in the query" for line, have, want in wrong)
-        raise AssertionError(f"stream table {name} differs from its query\n" + "\n".join(lines))
+        notes = (f"  {note}" for (note,) in conn.execute(_TIES, (name,)))
+        raise AssertionError(f"stream table {name} differs from its query\n" + "\n".join([*lines, *notes]))
     verdict = conn.execute("SELECT missing, extra, ok FROM pgtrickle.verify_stream_table(%s)", (name,)).fetchone()
     if verdict != (0, 0, True):
         raise AssertionError(f"stream table {name} is right, but verify_stream_table says {verdict}")

@@ -1,0 +1,44 @@
+"""Of an order that leaves rows undecided a plan says so, and of no other."""
+
+from __future__ import annotations
+
+import pytest
+
+from pg_trickle.compile import compile as compile_query
+from tests.compile.requests import request
+
+OPEN = {
+    "SELECT o.id, o.amount FROM public.orders o ORDER BY o.amount LIMIT 3": "LIMIT by amount",
+    "SELECT v.page FROM public.visits v ORDER BY v.seconds LIMIT 3": "LIMIT by",
+    "SELECT o.id FROM public.orders o ORDER BY o.amount OFFSET 2 FETCH FIRST 2 ROWS WITH TIES": "LIMIT by",
+    "SELECT DISTINCT ON (o.paid) o.paid, o.id FROM public.orders o ORDER BY o.paid, o.amount": "DISTINCT ON by paid",
+    "SELECT DISTINCT ON (o.paid) o.paid, o.id FROM public.orders o": "DISTINCT ON in no order",
+    "SELECT o.id, row_number() OVER (ORDER BY o.amount) AS n FROM public.orders o": "A window by amount",
+    "SELECT o.id, row_number() OVER (PARTITION BY o.paid) AS n FROM public.orders o": "A window in no order",
+    "SELECT o.id, sum(o.id) OVER (ORDER BY o.amount ROWS 1 PRECEDING) AS n FROM public.orders o": "A window by amount",
+    "SELECT o.paid, array_agg(o.id) AS a FROM public.orders o GROUP BY o.paid": "array_agg(id) has no ORDER BY",
+}
+DECIDED = (
+    "SELECT o.id, o.amount FROM public.orders o ORDER BY o.amount, o.id LIMIT 3",
+    "SELECT o.amount FROM public.orders o ORDER BY o.amount FETCH FIRST 2 ROWS WITH TIES",
+    "SELECT v.seconds FROM public.visits v ORDER BY v.seconds LIMIT 3",
+    "SELECT DISTINCT ON (o.paid) o.paid, o.id FROM public.orders o ORDER BY o.paid, o.amount, o.id",
+    "SELECT DISTINCT ON (o.id) o.paid, o.id FROM public.orders o ORDER BY o.id",
+    "SELECT o.id, row_number() OVER (PARTITION BY o.paid ORDER BY o.amount, o.id) AS n FROM public.orders o",
+    "SELECT o.id, rank() OVER (ORDER BY o.amount) AS n, sum(o.id) OVER (ORDER BY o.amount) AS s FROM public.orders o",
+    "SELECT o.paid, array_agg(o.id ORDER BY o.id) AS a, max(o.id) AS m FROM public.orders o GROUP BY o.paid",
+    "SELECT c.name, count(*) AS n FROM public.orders o JOIN public.customers c ON c.id = o.customer_id GROUP BY c.name",
+)
+
+
+@pytest.mark.parametrize(("query", "told"), OPEN.items(), ids=range(len(OPEN)))
+def test_an_order_that_leaves_rows_undecided_is_told(query, told):
+    plan = compile_query(request(query))
+    (note,) = plan.ties
+    assert note.startswith(told)
+    assert note in plan.explain["notes"]
+
+
+@pytest.mark.parametrize("query", DECIDED, ids=range(len(DECIDED)))
+def test_an_order_that_contains_a_key_is_not(query):
+    assert compile_query(request(query)).ties == ()
