@@ -245,7 +245,7 @@ SELECT v.page, count(DISTINCT v.customer_id) AS visitors, sum(v.seconds) AS tota
 --| captured: visits (customer_id, page, seconds)
 --| state_9_1: by distinct__1, distinct__2: n rows
 --|   Project distinct__1="page__1", distinct__2="customer_id__1"
---|     Filter "customer_id__1" IS NOT NULL
+--|     Filter "customer_id__1" IS DISTINCT FROM NULL
 --|       Scan public.visits (customer_id__1, page__1)
 --| state_9_2: by page__1: n rows, c1 count, c2 count, s1 sum, c3 count
 --|   UnionAll

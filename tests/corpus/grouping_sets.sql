@@ -26,7 +26,7 @@ SELECT c.region, c.id, count(*) AS n, GROUPING(c.id) AS g FROM public.customers 
 --|       Project region__1, id__1
 --|         Scan public.customers (id__1, region__1)
 --| final:
---|   Project region__1, id__1_or_all__1, count__1, grouping__1=1 * ("id__1_or_all__1" IS NULL)::pg_catalog.int4
+--|   Project region__1, id__1_or_all__1, count__1, grouping__1=1 * ("id__1_or_all__1" IS NOT DISTINCT FROM NULL)::pg_catalog.int4
 --|     Project region__1="state_9_1_k1", id__1_or_all__1="state_9_1_k2", count__1="state_9_1_n"
 --|       Scan state_9_1 (state_9_1_h, state_9_1_k1, state_9_1_k2, state_9_1_n)
 

@@ -59,14 +59,14 @@ SELECT v.page FROM public.visits v WHERE NOT (v.customer_id IN (SELECT w.seconds
 --|     Filter NOT "met__3"
 --|       Mark met__3: TRUE
 --|         Filter NOT "met__2"
---|           Mark met__2: customer_id__1 IS NULL
+--|           Mark met__2: customer_id__1 IS NOT DISTINCT FROM NULL
 --|             Filter NOT "met__1"
 --|               Mark met__1: customer_id__1 = seconds__2
 --|                 Scan public.visits (customer_id__1, page__1)
 --|                 Scan public.visits (seconds__2)
 --|             Scan public.visits ()
 --|         Project
---|           Filter seconds__2 IS NULL
+--|           Filter seconds__2 IS NOT DISTINCT FROM NULL
 --|             Scan public.visits (seconds__2)
 
 -- IN as a value has three of them
@@ -75,7 +75,7 @@ SELECT v.page, v.customer_id IN (SELECT o.id FROM public.orders o) AS known FROM
 --| captured: orders (id); visits (customer_id, page)
 --| final:
 --|   Project page__1, known__1=CASE WHEN met__1 THEN true WHEN met__1 OR met__2 THEN NULL ELSE false END
---|     Mark met__2: customer_id__1 IS NULL
+--|     Mark met__2: customer_id__1 IS NOT DISTINCT FROM NULL
 --|       Mark met__1: customer_id__1 = id__1
 --|         Scan public.visits (customer_id__1, page__1)
 --|         Scan public.orders (id__1)
@@ -84,20 +84,20 @@ SELECT v.page, v.customer_id IN (SELECT o.id FROM public.orders o) AS known FROM
 --|   Project page__1, known__1=CASE WHEN met__1 THEN true WHEN met__1 OR met__2 THEN NULL ELSE false END
 --|     UnionAll
 --|       UnionAll
---|         Mark met__2: customer_id__1 IS NULL
+--|         Mark met__2: customer_id__1 IS NOT DISTINCT FROM NULL
 --|           Flipped met__1: customer_id__1 = id__1
 --|             Scan public.visits (customer_id__1, page__1)
 --|             Scan public.orders (id__1)
 --|             Changes public.orders (id__1)
 --|           Scan public.orders ()
---|         Flipped met__2: customer_id__1 IS NULL
+--|         Flipped met__2: customer_id__1 IS NOT DISTINCT FROM NULL
 --|           Mark met__1: customer_id__1 = id__1
 --|             Scan public.visits (customer_id__1, page__1)
 --|             Scan public.orders (id__1)
 --|           Scan public.orders ()
 --|           Changes public.orders ()
 --|       Negate
---|         Flipped met__2: customer_id__1 IS NULL
+--|         Flipped met__2: customer_id__1 IS NOT DISTINCT FROM NULL
 --|           Flipped met__1: customer_id__1 = id__1
 --|             Scan public.visits (customer_id__1, page__1)
 --|             Scan public.orders (id__1)
@@ -106,7 +106,7 @@ SELECT v.page, v.customer_id IN (SELECT o.id FROM public.orders o) AS known FROM
 --|           Changes public.orders ()
 --| when visits changed:
 --|   Project page__1, known__1=CASE WHEN met__1 THEN true WHEN met__1 OR met__2 THEN NULL ELSE false END
---|     Mark met__2: customer_id__1 IS NULL
+--|     Mark met__2: customer_id__1 IS NOT DISTINCT FROM NULL
 --|       Mark met__1: customer_id__1 = id__1
 --|         Changes public.visits (customer_id__1, page__1)
 --|         Scan public.orders (id__1)

@@ -140,6 +140,36 @@ def test_a_collation_that_ignores_case(db: Connection, assert_fresh: Oracle) -> 
     assert db.execute(f"{query} rows".encode()).fetchone() == db.execute(f"{query} t".encode()).fetchone()
 
 
+@pytest.mark.versions
+def test_a_composite_of_nulls_is_not_null(db: Connection, assert_fresh: Oracle) -> None:
+    """IS NULL asks for its fields; what counts it, or compares with it, must not."""
+    db.execute(
+        """CREATE TYPE pair AS (a int, b text); CREATE TABLE t (id int, p pair, q pair NOT NULL);
+           INSERT INTO t VALUES (1, '(,)', '(,)'), (1, NULL, '(1,)'), (2, '(1,)', '(,)')"""
+    )
+    queries = {
+        "counted": "SELECT id, count(p) AS n FROM t GROUP BY id",
+        "once": "SELECT id, count(DISTINCT p) AS n FROM t GROUP BY id",
+        "others": "SELECT id FROM t WHERE p NOT IN (SELECT p FROM t WHERE id = 2)",
+        "known": "SELECT id, p IN (SELECT p FROM t WHERE id <> 1) AS b FROM t",
+        "totals": "SELECT q, GROUPING(q) AS g, count(*) AS n FROM t GROUP BY ROLLUP (q)",
+        "padded": "SELECT x.id, y.p FROM t AS x LEFT JOIN t AS y ON y.p = x.q",
+    }
+    for name, query in queries.items():
+        pg_trickle.create_stream_table(db, name, query, schedule=None, refresh_mode="DIFFERENTIAL")
+        assert_fresh(db, name)
+    for change in (
+        "INSERT INTO t VALUES (1, '(,)', '(,)'), (3, '(,)', '(2,)'), (4, NULL, '(,)')",
+        "UPDATE t SET p = '(,)' WHERE id = 2",
+        "UPDATE t SET p = NULL, q = '(,)' WHERE id = 1",
+        "DELETE FROM t WHERE id = 2",
+    ):
+        db.execute(change.encode())
+        for name in queries:
+            pg_trickle.refresh_stream_table(db, name)
+            assert_fresh(db, name)
+
+
 def test_seventy_columns_of_which_the_last_changes(db: Connection, assert_fresh: Oracle) -> None:
     names = [f"c{n}" for n in range(1, 71)]
     db.execute(f"CREATE TABLE t ({', '.join(f'{name} text' for name in names)})".encode())

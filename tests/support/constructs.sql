@@ -107,6 +107,15 @@ SELECT o.id, e.value FROM orders AS o CROSS JOIN LATERAL jsonb_array_elements(CA
 -- ROWS FROM
 SELECT o.id, r.a, r.b FROM orders AS o CROSS JOIN LATERAL ROWS FROM (generate_series(1, o.id), unnest(o.tags)) AS r (a, b)
 
+-- function in FROM of subqueries
+SELECT g.n, o.amount FROM generate_series((SELECT min(id) FROM orders), (SELECT max(id) + 1 FROM orders)) AS g (n) LEFT JOIN orders AS o ON o.id = g.n
+
+-- function in FROM of a correlated subquery
+SELECT c.id, g.n FROM customers AS c CROSS JOIN LATERAL generate_series(1, (SELECT count(*) FROM orders AS o WHERE o.customer_id = c.id)) AS g (n)
+
+-- VALUES of subqueries
+SELECT v.label, v.n FROM (VALUES ('customers', (SELECT count(*) FROM customers)), ('orders', (SELECT count(*) FROM orders)), ('none', 0)) AS v (label, n)
+
 -- VALUES
 SELECT c.id, v.label FROM customers AS c JOIN (VALUES ('north', 'N'), ('south', 'S')) AS v (region, label) ON v.region = c.region
 

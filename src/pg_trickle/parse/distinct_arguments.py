@@ -66,5 +66,5 @@ def _no(argument: Column) -> Scalar:
 
 
 def _there(argument: Column) -> Scalar:
-    text = sql.SQL("{x} IS NOT NULL").format(x=sql.Identifier(argument.name))
+    text = sql.SQL("{x} IS DISTINCT FROM NULL").format(x=sql.Identifier(argument.name))
     return composed(text, frozenset((argument.name,)), BOOL, not_null=True)

@@ -21,7 +21,7 @@ from pg_trickle.errors import UnsupportedQuery
 from pg_trickle.parse.attached import Attachment
 from pg_trickle.parse.expressions import equated, scalar
 from pg_trickle.parse.implied import with_implied
-from pg_trickle.parse.laterals import is_lateral, lateral, refers
+from pg_trickle.parse.laterals import FUNCTIONS, is_lateral, over_subqueries, refers
 from pg_trickle.parse.query import ParseQuery, Query
 from pg_trickle.parse.recursion import recursion
 from pg_trickle.parse.relations import COMPARED, check_captured, check_visible, scan
@@ -38,11 +38,6 @@ Item = tuple[Plan, Scope]
 _RANGE_VAR = frozenset({"schemaname", "relname", "inh", "relpersistence", "alias", "location"})
 _SUBSELECT = frozenset({"subquery", "alias", "lateral"})
 _JOIN = frozenset({"jointype", "is_natural", "larg", "rarg", "using_clause", "quals", "alias", "rtindex"})
-_REASONS = {
-    "range_function": ("function in FROM", "its arguments read tables, which has no delta rule yet."),
-    "range_table_func": ("XMLTABLE", "its arguments read tables, which has no delta rule yet."),
-    "json_table": ("JSON_TABLE", "its arguments read tables, which has no delta rule yet."),
-}
 
 
 def from_clause(items: list[Node], context: Context, parse: ParseQuery) -> Item:
@@ -71,9 +66,9 @@ def from_item(node: Node, context: Context, parse: ParseQuery, left: Item | None
 
 
 def _located_item(node: Node, context: Context, parse: ParseQuery, left: Item | None) -> Item:
-    if is_lateral(node):
+    if is_lateral(node) or kind(node) in FUNCTIONS:
         plan, scope = left or (Unit(), Scope())
-        return lateral(node, plan, replace(scope, outer=context.outer), context)
+        return over_subqueries(node, plan, replace(scope, outer=context.outer), context, parse)
     match kind(node):
         case "range_var":
             return _range_var(node.range_var, context, parse)
@@ -84,8 +79,7 @@ def _located_item(node: Node, context: Context, parse: ParseQuery, left: Item | 
         case "range_table_sample":
             raise sampled(node)
         case other:
-            construct, reason = _REASONS.get(other, (other.replace("_", " "), "it has no delta rule."))
-            raise UnsupportedQuery(construct, reason)
+            raise UnsupportedQuery(other.replace("_", " "), "it has no delta rule.")
 
 
 def _range_var(named: RangeVar, context: Context, parse: ParseQuery) -> Item:

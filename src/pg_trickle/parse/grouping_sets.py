@@ -118,7 +118,7 @@ class Copies:
 
     def _grouping_by_nulls(self, arguments: list[str]) -> Scalar:
         bits = [
-            sql.SQL("{bit} * ({key} IS NULL)::pg_catalog.int4").format(
+            sql.SQL("{bit} * ({key} IS NOT DISTINCT FROM NULL)::pg_catalog.int4").format(
                 bit=sql.Literal(1 << place), key=sql.Identifier(self.masked[name].name)
             )
             for place, name in enumerate(reversed(arguments))

@@ -17,7 +17,9 @@ from pg_trickle.algebra.lateral import ITEM, ROW, Lateral
 from pg_trickle.algebra.plan import Plan
 from pg_trickle.algebra.source import Unit
 from pg_trickle.errors import UnsupportedQuery
-from pg_trickle.parse.scope import Context, Entry, Scope
+from pg_trickle.parse.query import ParseQuery
+from pg_trickle.parse.scope import LOWERED, Context, Entry, Scope
+from pg_trickle.parse.subqueries import Lowering
 from pg_trickle.parse.timed import is_time
 from pg_trickle.parse.tree import (
     column_reference,
@@ -35,7 +37,7 @@ from pg_trickle.parse.types import Types, declared, named
 from pg_trickle.parse.undecided import unordered
 from pg_trickle.scalar import INT4, INT8, TEXT, UNKNOWN, Column, Scalar, Type, column, composed
 
-_FUNCTIONS = frozenset({"range_function", "json_table", "range_table_func"})
+FUNCTIONS = frozenset({"range_function", "json_table", "range_table_func"})
 # Functions whose result has several columns, of types that the query doesn't tell.
 _RECORDS = {
     "json_each_text": (TEXT, TEXT),
@@ -49,7 +51,7 @@ def is_lateral(node: Node) -> bool:
     """Whether an item of FROM depends on nothing but the row to its left."""
     if kind(node) == "range_subselect":
         return node.range_subselect.lateral and not reads_tables(node)
-    return kind(node) in _FUNCTIONS and not reads_tables(node)
+    return kind(node) in FUNCTIONS and not reads_tables(node)
 
 
 def reads_tables(message: Message) -> bool:
@@ -84,15 +86,20 @@ def lateral(node: Node, plan: Plan, scope: Scope, context: Context) -> tuple[Lat
     return beside, Scope((Entry(alias, names),))
 
 
-def values(statement: SelectStmt, context: Context) -> tuple[Lateral, Scope]:
-    """VALUES as a query of its own: rows that never change, or are made of those of a query around."""
-    if reads_tables(statement):
-        raise UnsupportedQuery("VALUES with subqueries", "they read tables, which has no delta rule.")
+def over_subqueries(node: Node, plan: Plan, scope: Scope, context: Context, parse: ParseQuery) -> tuple[Lateral, Scope]:
+    """The same of an item whose arguments contain subqueries: those are columns of the plan that it stands beside."""
+    lowering = Lowering(plan, scope, context, parse)
+    item = lowering.value(node)
+    return lateral(item, lowering.plan, lowering.scope, context)
+
+
+def values(statement: SelectStmt, context: Context, parse: ParseQuery) -> tuple[Lateral, Scope]:
+    """VALUES as a query of its own: rows that are made of those of a query around, of subqueries, or never change."""
     node = Node()
     node.range_subselect.lateral = True
     node.range_subselect.subquery.select_stmt.CopyFrom(statement)
     del node.range_subselect.subquery.select_stmt.sort_clause[:]
-    return lateral(node, Unit(), Scope(outer=context.outer), context)
+    return over_subqueries(node, Unit(), Scope(outer=context.outer), context, parse)
 
 
 def sets(plan: Plan, items: list[tuple[str, Scalar]], context: Context) -> tuple[Lateral, list[Scalar]]:
@@ -156,7 +163,7 @@ def _is_outer(part: Node, item: Node, scope: Scope) -> bool:
         return False
     name = strings(list(part.column_ref.fields))
     if len(name) > 1:
-        return any(level.knows(name[0]) for level in scope.levels)
+        return name[0] == LOWERED or any(level.knows(name[0]) for level in scope.levels)
     if any(known == name[0] for known, _ in scope.merged):
         return not any(kind(other) == "join_expr" for other in nodes(item))
     is_nested = any(kind(other) in {"range_subselect", "sub_link"} for other in nodes(item))

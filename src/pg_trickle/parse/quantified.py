@@ -147,9 +147,12 @@ def _tested(comparison: Node, test: Test) -> Node:
 
 
 def _is_null(value: Node) -> Node:
+    """Whether a value is NULL as a whole: IS NULL would ask for the fields of a composite."""
     node = Node()
-    node.null_test.nulltesttype = kinds.IS_NULL
-    node.null_test.arg.CopyFrom(value)
+    node.a_expr.kind = kinds.AEXPR_NOT_DISTINCT
+    node.a_expr.name.add().string.sval = "="
+    node.a_expr.lexpr.CopyFrom(value)
+    node.a_expr.rexpr.CopyFrom(_constant(None))
     return node
 
 

@@ -69,7 +69,7 @@ def _located_query(statement: SelectStmt, context: Context, expected: Expected) 
         raise locked(statement)
     if statement.values_lists:
         only(statement, _VALUES, "VALUES")
-        constant, scope = values(statement, context)
+        constant, scope = values(statement, context, _nested)
         return Query(constant, scope.entries[0].columns)
     if statement.op != SETOP_NONE:
         return set_operation(statement, context, expected, _query)

@@ -124,7 +124,8 @@ def _type_of(one: StateColumn) -> sql.Identifier:
 def _tests(one: StateColumn) -> list[sql.SQL]:
     match one.role:
         case Role.COUNT:
-            return [sql.SQL("{x} IS NOT NULL")]
+            # IS NOT NULL would ask for the fields of a composite.
+            return [sql.SQL("{x} IS DISTINCT FROM NULL")]
         case Role.COUNT_TRUE:
             return [sql.SQL("{x}")]
         case Role.COUNT_FALSE:

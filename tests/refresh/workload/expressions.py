@@ -8,8 +8,10 @@ from hypothesis import strategies as st
 
 from tests.refresh.workload import subqueries
 from tests.refresh.workload.tables import Column, quoted
-from tests.refresh.workload.types import ARRAY, BOOL, CITEXT, COUNT, FLOAT, INT, NUMBER, TEXT
+from tests.refresh.workload.types import ARRAY, BOOL, CITEXT, COUNT, FLOAT, INT, JSONB, NUMBER, PAIR, RANGE, TEXT
 from tests.refresh.workload.values import From, Value
+
+_WITHOUT_EXTREMES = {BOOL, JSONB, PAIR, RANGE}
 
 
 @st.composite
@@ -35,6 +37,8 @@ def wheres(draw: st.DrawFn, source: From) -> str:
     """A condition on the rows of FROM, with a subquery or without."""
     if draw(st.booleans()) and source.integers:
         return draw(subqueries.conditions(source.integers, source.relations))
+    if draw(st.booleans()) and subqueries.alike(source.values, source.relations):
+        return draw(subqueries.memberships(source.values, source.relations))
     return draw(conditions(source.values))
 
 
@@ -89,7 +93,7 @@ def _aggregates_of(one: Value) -> list[Value]:
         choices += [Value(f"sum({text})", NUMBER, True)] * 2 + [Value(f"avg({text})", NUMBER, True)]
     if of.exact:
         choices += [Value(f"stddev({text})", NUMBER, True), Value(f"coalesce(sum({text}), -1) / 2", NUMBER, True)]
-    if of.comparable and of is not BOOL and of.name != "jsonb":
+    if of.comparable and of not in _WITHOUT_EXTREMES:
         choices += [Value(f"{name}({text})", of, of.loose) for name in ("min", "max")]
     if of.comparable:
         choices += [Value(f"count(DISTINCT {text})", COUNT)]

@@ -75,6 +75,15 @@ class Builder:
 
     def _condition(self, left: From, right: From, operator: str) -> str:
         draw = self.draw
+        same = [
+            (one.sql, other.sql)
+            for one in left.qualified
+            for other in right.qualified
+            if one.type.comparable and one.type.name == other.type.name and one.type is not INT
+        ]
+        if same and draw(st.integers(0, 3)) == 0:
+            one, other = draw(st.sampled_from(same))
+            return f"{other} = {one}"
         ours, theirs = (left.named_integers, right.named_integers)
         if not ours or not theirs:
             return "true"
@@ -83,7 +92,7 @@ class Builder:
             # PostgreSQL itself knows no other condition of a full join.
             return f"{other} = {one}"
         extra = draw(st.sampled_from(["", "", "", f" OR {one} IS NULL", f" AND {one} > 0", f" AND {other} > 0"]))
-        return draw(st.sampled_from([f"{other} = {one}{extra}"] * 5 + [f"{other} < {one}{extra}", "true"]))
+        return draw(st.sampled_from([f"{other} = {one}{extra}"] * 9 + [f"{other} < {one}{extra}", "true"]))
 
     def _lateral(self, path: Path) -> From:
         """A subquery for each row to the left; what the path says next is in it, or to the left."""
@@ -141,6 +150,15 @@ class Builder:
         values = [*left.qualified, Value(f"{name}.x", x), Value(f"{name}.y", y)]
         return From(left.text + text, values, self.relations, Built("function", (left.built,)), True)
 
+    def _greatest(self, of: str) -> str:
+        """A subquery about an integer."""
+        usable = [(one.name, column.sql) for one in self.relations for column in one.columns if column.type is INT]
+        if not usable:
+            return of
+        name, column = self.draw(st.sampled_from(usable))
+        where = self.draw(st.sampled_from(["", f" WHERE i.{column} <= {of}", f" WHERE i.{column} = {of}"]))
+        return f"(SELECT max(i.{column}) FROM {name} AS i{where})"
+
     def _items(self, one: Value) -> list[tuple[str, Type, Type]]:
         items = [("(VALUES (1, 'a'), (2, NULL), (1, 'a')) AS lat (x, y)", INT, TEXT)]
         if one.type is INT:
@@ -150,6 +168,7 @@ class Builder:
                 (f"LATERAL (VALUES ({one.sql}, 'v'), (2, NULL)) AS lat (x, y)", INT, TEXT),
                 (f"LATERAL (SELECT max(i), 'm'::text FROM (VALUES (1), ({one.sql})) AS q (i)) AS lat (x, y)",
                  INT, TEXT),
+                (f"generate_series(0, least({self._greatest(one.sql)}, 3)) WITH ORDINALITY AS lat (x, y)", INT, COUNT),
                 (f"ROWS FROM (generate_series(1, least({one.sql}, 2)), jsonb_array_elements_text('[1, 2, 3]'))"
                  " AS lat (x, y)", INT, TEXT),
             ]  # fmt: skip

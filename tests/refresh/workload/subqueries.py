@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from hypothesis import strategies as st
 
 from tests.refresh.workload.tables import Column, Relation
-from tests.refresh.workload.types import BOOL, COUNT, INT, NUMBER, TEXT, Type
+from tests.refresh.workload.types import BOOL, CITEXT, COUNT, INT, NUMBER, TEXT, Type
+from tests.refresh.workload.values import Value
 
 _CORRELATIONS = (
     "{inner} = {outer}",
@@ -96,6 +97,35 @@ def conditions(draw: st.DrawFn, columns: list[str], relations: tuple[Relation, .
     if draw(st.integers(0, 4)) == 0:
         return f"({chosen} OR {second} = 1)"
     return chosen
+
+
+def alike(outer: list[Value], relations: tuple[Relation, ...]) -> list[tuple[str, Relation, Column]]:
+    """The values with the columns, of whatever type, that they can be compared with."""
+    return [
+        (one.sql, relation, column)
+        for one in outer
+        for relation in relations
+        for column in relation.columns
+        if one.type.comparable and one.type.name == column.type.name and "." in one.sql
+    ]
+
+
+@st.composite
+def memberships(draw: st.DrawFn, outer: list[Value], relations: tuple[Relation, ...]) -> str:
+    """Whether a relation has a value."""
+    one, relation, column = draw(st.sampled_from(alike(outer, relations)))
+    rows = f"SELECT i.{column.sql} FROM {relation.name} AS i"
+    choices = [
+        f"{one} IN ({rows})",
+        f"{one} NOT IN ({rows})",
+        f"({one} IN ({rows})) IS NULL",
+        f"{one} <> ALL ({rows} WHERE i.{column.sql} IS NOT NULL)",
+        f"EXISTS ({rows} WHERE i.{column.sql} = {one})",
+        f"NOT EXISTS ({rows} WHERE i.{column.sql} = {one})",
+        f"(SELECT count(i.{column.sql}) FROM {relation.name} AS i WHERE i.{column.sql} = {one}) > 1",
+        f"EXISTS ({rows} WHERE i.{column.sql} IS NOT DISTINCT FROM {one})" if column.type is not CITEXT else "true",
+    ]
+    return draw(st.sampled_from(choices))
 
 
 @st.composite

@@ -59,13 +59,18 @@ BPCHAR = Type("char(3)", ("a", "ab", "", "b"))
 ENUM = Type("public.mood", ("sad", "ok", "happy"))
 DOMAIN = Type("public.small", ("0", "1", "2"))
 CITEXT = Type("public.citext", ("a", "A", "b"), loose=True)
+# As a whole such a value isn't NULL because its fields are.
+PAIR = Type("public.pair", ("(1,a)", "(1.0,a)", "(1,)", "(,)"), loose=True)
+NUMERICS = Type("numeric[]", ("{}", "{1}", "{1.0}", "{NULL}"), loose=True)
+RANGE = Type("int4range", ("empty", "[1,3)", "(,2]"))
+POINT = Type("point", ("(0,0)", "(1,1)", "(0,-0)"), comparable=False)
 # Equal by a collation of ICU's, which not every build of PostgreSQL has.
 FOLDED = Type("text COLLATE public.folded", ("a", "A", "b"), loose=True)
 MOMENT = Type("timestamptz", ("-1 hour", "-20 ms", "15 ms", "40 ms", "120 ms", "1 hour"), moves=True)
 
 TYPES = (
     INT, BIGINT, NUMERIC, MONEY, FLOAT, TEXT, BOOL, DATE,
-    TIMESTAMPTZ, INTERVAL, JSONB, JSON, ARRAY, BPCHAR, ENUM, DOMAIN, CITEXT,
+    TIMESTAMPTZ, INTERVAL, JSONB, JSON, ARRAY, BPCHAR, ENUM, DOMAIN, CITEXT, PAIR, NUMERICS, RANGE, POINT,
 )  # fmt: skip
 NUMBER = Type("numeric", (), number=True, exact=True, summable=True)
 COUNT = replace(BIGINT, values=("0", "1", "2", "3"))
@@ -73,6 +78,7 @@ COUNT = replace(BIGINT, values=("0", "1", "2", "3"))
 JSON_TABLE_SINCE = 17
 PREPARATION = (
     "CREATE TYPE public.mood AS ENUM ('sad', 'ok', 'happy')",
+    "CREATE TYPE public.pair AS (a numeric, b text)",
     "CREATE DOMAIN public.small AS int CHECK (VALUE < 100)",
     "CREATE EXTENSION citext SCHEMA public",
 )
