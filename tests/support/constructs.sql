@@ -107,6 +107,15 @@ SELECT o.id, e.value FROM orders AS o CROSS JOIN LATERAL jsonb_array_elements(CA
 -- ROWS FROM
 SELECT o.id, r.a, r.b FROM orders AS o CROSS JOIN LATERAL ROWS FROM (generate_series(1, o.id), unnest(o.tags)) AS r (a, b)
 
+-- rows of a table as values
+SELECT to_jsonb(o) - 'doc' AS j, o.id FROM orders AS o LEFT JOIN customers AS c ON c.id = o.customer_id
+
+-- aggregates of rows of a table
+SELECT o.customer_id, count(o) AS n, jsonb_agg(o ORDER BY o.id) AS all_of_them FROM orders AS o GROUP BY o.customer_id
+
+-- row that an outer join may have padded
+SELECT o.id, to_jsonb(c) AS customer FROM orders AS o LEFT JOIN customers AS c ON c.id = o.customer_id
+
 -- function in FROM of subqueries
 SELECT g.n, o.amount FROM generate_series((SELECT min(id) FROM orders), (SELECT max(id) + 1 FROM orders)) AS g (n) LEFT JOIN orders AS o ON o.id = g.n
 

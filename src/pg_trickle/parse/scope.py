@@ -96,8 +96,14 @@ class Scope:
             if len(found) > 1:
                 raise InvalidDefinition(f'column reference "{".".join(name)}" is ambiguous', sqlstate="42702")
             scope = None if len(name) == 2 and scope.knows(name[0]) else scope.outer
-        if self.knows(name[-1]):
-            raise UnsupportedQuery(f'whole-row reference to "{name[-1]}"', "a row value hides which columns it reads.")
+        # The star of "o.*" has no name.
+        row = next((one for one in (name[-1], name[0]) if self.knows(one)), None)
+        if row is not None and name[1:] in {(), ("",)}:
+            raise UnsupportedQuery(
+                f'whole-row reference to "{row}"',
+                "its row may be absent as a whole, or has no type with a name.",
+                hint="Name the columns: jsonb_build_object('a', x.a, …) for to_jsonb(x), count(x.id) for count(x).",
+            )
         raise UnsupportedQuery(
             f'column "{".".join(name)}"',
             "it is no ordinary column of anything in FROM (system columns have no history).",

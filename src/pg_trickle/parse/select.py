@@ -20,6 +20,7 @@ from pg_trickle.parse.implied import with_implied
 from pg_trickle.parse.laterals import sets, values
 from pg_trickle.parse.limits import chooses_rows, chosen
 from pg_trickle.parse.query import Query
+from pg_trickle.parse.rows import with_rows
 from pg_trickle.parse.scope import CommonTable, Context, Expected, Namer
 from pg_trickle.parse.set_operations import distinct, set_operation
 from pg_trickle.parse.subqueries import Lowering
@@ -58,7 +59,7 @@ def parse(request: CompileRequest) -> Query:
 
 def _query(statement: SelectStmt, context: Context, expected: Expected = None) -> Query:
     with located(statement):
-        return _located_query(statement, context, expected)
+        return _located_query(with_rows(statement, context), context, expected)
 
 
 def _located_query(statement: SelectStmt, context: Context, expected: Expected) -> Query:
