@@ -244,13 +244,14 @@ SELECT v.page, count(DISTINCT v.customer_id) AS visitors, sum(v.seconds) AS tota
 --| key: page
 --| captured: visits (customer_id, page, seconds)
 --| state_9_1: by distinct__1, distinct__2: n rows
---|   Project distinct__1="page__1", distinct__2="customer_id__1"
---|     Filter "customer_id__1" IS DISTINCT FROM NULL
---|       Scan public.visits (customer_id__1, page__1)
+--|   Project distinct__1="page__1", distinct__2="arg__1"
+--|     Filter "arg__1" IS DISTINCT FROM NULL
+--|       Project page__1, arg__1="customer_id__1"
+--|         Scan public.visits (customer_id__1, page__1)
 --| state_9_2: by page__1: n rows, c1 count, c2 count, s1 sum, c3 count
 --|   UnionAll
---|     Project page__1, real__1, seconds__1, once__1=CASE WHEN FALSE THEN "customer_id__1" END
---|       Project page__1, real__1=TRUE, customer_id__1, seconds__1
+--|     Project page__1, real__1, arg__2, once__1=CASE WHEN FALSE THEN "arg__1" END
+--|       Project page__1, real__1=TRUE, arg__1="customer_id__1", arg__2="seconds__1"
 --|         Scan public.visits (customer_id__1, page__1, seconds__1)
 --|     Project beside__1="distinct__1", beside__2=NULL::"pg_catalog"."bool", beside__4=NULL::"pg_catalog"."int4", beside__5="distinct__2"
 --|       Project distinct__1="state_9_1_k1", distinct__2="state_9_1_k2"

@@ -221,6 +221,9 @@ def test_an_index_is_wished_for_until_it_is_there(shop, rows):
     shop.create("named", "SELECT o.id, t.name FROM orders o JOIN tenants t ON t.id = o.tenant_id", schedule=None)
     shop.superuser.execute("INSERT INTO orders SELECT g, 1, g, 5 FROM generate_series(1000, 1199) AS g; ANALYZE orders")
     ((text,),) = rows(shop.superuser, "SELECT pgtrickle.explain_stream_table('named')")
+    # Of what was never analyzed nothing is known.
+    assert "public.tenants" in text
+    assert "about  rows" not in text
     assert "would like an index on public.orders (tenant_id)" in text
     assert "without it a look-up reads about 2" in text
     query = "SELECT pgtrickle.explain_stream_table('named', 'json')::jsonb -> 'indexes'"

@@ -202,3 +202,29 @@ def test_extremes_that_come_and_go_between_refreshes(db: Connection, assert_fres
         for name in ("ends", "kept", "whole"):
             db.execute("SELECT pgtrickle.refresh_stream_table(%s)", (name,))
             assert_fresh(db, name)
+
+
+def test_what_a_group_is_by_is_read_beside_distinct_arguments(db, assert_fresh):
+    """Rows that bring distinct values have the group's keys: they must not count as rows of the table."""
+    db.execute(
+        "CREATE TABLE t (k int, b boolean, a int); INSERT INTO t VALUES (1, true, 1), (1, true, 1), (NULL, NULL, 3)"
+    )
+    queries = {
+        "counted": "SELECT k, count(k) AS n, sum(k) AS s, avg(k) AS v, count(DISTINCT a) AS m FROM t GROUP BY k",
+        "itself": "SELECT k, count(k) AS n, count(DISTINCT k) AS m FROM t GROUP BY k",
+        "computed": "SELECT count(k + 0) AS n, count(DISTINCT k) FILTER (WHERE a = 1) AS m FROM t GROUP BY k + 0",
+        "filtered": "SELECT b, count(*) FILTER (WHERE b) AS n, count(DISTINCT a) AS m FROM t GROUP BY b",
+        "sets": "SELECT k, b, count(k) AS n, sum(k) AS s, sum(DISTINCT a) AS m FROM t GROUP BY k, ROLLUP (b)",
+    }
+    for name, query in queries.items():
+        pg_trickle.create_stream_table(db, name, query, schedule=None, refresh_mode="DIFFERENTIAL")
+        assert_fresh(db, name)
+    for change in (
+        "INSERT INTO t VALUES (1, false, 5), (2, true, 1), (NULL, true, 3)",
+        "UPDATE t SET a = 1, b = NOT b WHERE k = 1",
+        "DELETE FROM t WHERE a = 3",
+    ):
+        db.execute(change)
+        for name in queries:
+            pg_trickle.refresh_stream_table(db, name)
+            assert_fresh(db, name)

@@ -53,6 +53,8 @@ class Grouping:
     keys: dict[str, Column] = field(default_factory=dict)
     calls: dict[str, Call] = field(default_factory=dict)
     items: dict[str, Item] = field(default_factory=dict)
+    # What aggregates read, apart from the keys, where not all rows below have it: see _read.
+    read: dict[str, Item] = field(default_factory=dict)
     groupings: dict[str, tuple[Column, list[str]]] = field(default_factory=dict)
     sets: Sets = ()
     # TRUE in rows of FROM; NULL in those that bring distinct values, or merely give a set without keys its row.
@@ -130,14 +132,15 @@ class Grouping:
 
     def plan(self, source: Plan) -> Plan:
         """The aggregation over what FROM and WHERE give."""
-        series = [(item.column.name, item.value) for item in self.items.values() if item.value.returns_set]
+        every = (*self.items.values(), *self.read.values())
+        series = [(item.column.name, item.value) for item in every if item.value.returns_set]
         if series:
             source, made = sets(source, series, self.context)
             values = dict(zip((name for name, _ in series), made, strict=True))
-            items = (replace(item, value=values.get(item.column.name, item.value)) for item in self.items.values())
+            items = (replace(item, value=values.get(item.column.name, item.value)) for item in every)
             prepared = Project(source, tuple(items))
         else:
-            prepared = Project(source, tuple(self.items.values()))
+            prepared = Project(source, every)
         if not self._has_copies:
             aggregate = self._aggregate(prepared, tuple(key.name for key in self.keys.values()))
             never = composed(sql.SQL("0"), frozenset(), INT4, not_null=True)
@@ -275,10 +278,21 @@ class Grouping:
         return scalar(filtered, self.scope + own, self.context, is_aggregate=True)
 
     def _argument(self, node: Node) -> Column:
-        return self._item(scalar(node, self.scope, self.context), "arg").column
+        return self._read(scalar(node, self.scope, self.context), "arg")
 
     def _condition(self, node: Node) -> Column:
-        return self._item(scalar(node, self.scope, self.context), "filter").column
+        return self._read(scalar(node, self.scope, self.context), "filter")
+
+    def _read(self, value: Scalar, base: str) -> Column:
+        """The column that an aggregate reads.  Rows that bring distinct values have their group's keys and nothing
+        else: what is read is a column beside the keys, though it be one of them.
+        """
+        if not self.tells_distinct:
+            return self._item(value, base).column
+        if value.text not in self.read:
+            made = Column(self.context.namer.fresh(base), value.type, value.not_null)
+            self.read[value.text] = Item(made, value)
+        return self.read[value.text].column
 
     def _column(self, name: str) -> Column:
         return self.scope.column(name)

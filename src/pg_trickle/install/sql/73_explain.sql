@@ -143,11 +143,11 @@ BEGIN
                                      WITH ORDINALITY AS k(name, place)) || ')', 'without a key')),
                            E'\n' ORDER BY s.place)
            FROM jsonb_array_elements(v_doc -> 'stages') WITH ORDINALITY AS s(item, place)),
-        (SELECT '  reads ' || string_agg((s.item ->> 'relation') || coalesce(format(' (about %s rows)', s.item ->> 'rows'), ''), ', ' ORDER BY s.place)
+        (SELECT '  reads ' || string_agg((s.item ->> 'relation') || coalesce(' (about ' || (s.item ->> 'rows') || ' rows)', ''), ', ' ORDER BY s.place)
            FROM jsonb_array_elements(v_doc -> 'sources') WITH ORDINALITY AS s(item, place)),
         (SELECT string_agg(format('  would like an index on %s (%s): %s%s', x.item ->> 'relation',
                                   (SELECT string_agg(quote_ident(k.name), ', ' ORDER BY k.place) FROM jsonb_array_elements_text(x.item -> 'columns') WITH ORDINALITY AS k(name, place)),
-                                  x.item ->> 'why', coalesce(format('; without it a look-up reads about %s rows', x.item ->> 'rows'), '')), E'\n' ORDER BY x.place)
+                                  x.item ->> 'why', coalesce('; without it a look-up reads about ' || (x.item ->> 'rows') || ' rows', '')), E'\n' ORDER BY x.place)
            FROM jsonb_array_elements(v_doc -> 'indexes') WITH ORDINALITY AS x(item, place)),
         (SELECT string_agg(format('  measured, %s of the last refreshes %s: %s ms (median), %s rows read and %s written on average', m.item ->> 'refreshes', m.item ->> 'mode',
                                   m.item ->> 'ms', coalesce(m.item ->> 'rows_in', 'no'), coalesce(m.item ->> 'rows_out', 'no')), E'\n' ORDER BY m.place)
