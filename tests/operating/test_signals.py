@@ -126,3 +126,48 @@ def test_draining_waits_for_what_is_under_way(source: Connection, database: Any)
     (result,) = busy.execute("SELECT pgtrickle_changes.worker_refresh('{1}', 'SCHEDULER')").fetchone() or ([],)
     assert result[0]["skipped"] == "drained"
     busy.rollback()
+
+
+GATES = "SELECT source_table, gated_by::text FROM pgtrickle.source_gates()"
+
+
+@pytest.mark.versions
+def test_behind_a_gate_the_worker_leaves_alone_what_reads_it(
+    source: Connection, worker: Any, assert_fresh: Oracle
+) -> None:
+    source.execute("CREATE TABLE other (id int)")
+    pg_trickle.create_stream_table(source, "st", GROUPS)
+    pg_trickle.create_stream_table(source, "above", "SELECT sum(n) AS n FROM st")
+    pg_trickle.create_stream_table(source, "beside", "SELECT id FROM other")
+    source.execute("SELECT pgtrickle.gate_source('t'), pgtrickle.gate_source('public.t')")
+    assert source.execute(GATES).fetchall() == [("public.t", "postgres")]
+    worker.wait_until_idle()
+    source.execute("INSERT INTO t SELECT n, 7 FROM generate_series(10, 19) AS n")
+    source.execute("INSERT INTO other VALUES (1)")
+    worker.wait_for(lambda: source.execute("TABLE beside").fetchall() == [(1,)])
+    worker.wait_until_idle()
+    assert source.execute("SELECT n FROM above").fetchone() == (9,)
+    status = "SELECT status FROM pgtrickle.pgt_status() WHERE name = 'public.st'"
+    assert source.execute(status).fetchone() == ("ACTIVE",)
+    source.execute("SELECT pgtrickle.ungate_source('t')")
+    worker.wait_for(lambda: source.execute("SELECT n FROM above").fetchone() == (19,))
+    assert_fresh(source, "st")
+    assert source.execute(GATES).fetchall() == []
+
+
+def test_a_gate_is_its_tables_owners(source: Connection, database: Any) -> None:
+    name = database.make_role("st_author")
+    source.execute("GRANT USAGE ON SCHEMA pgtrickle TO st_author; CREATE TABLE hidden (a int)")
+    source.execute("GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA pgtrickle TO st_author; GRANT SELECT ON t TO st_author")
+    author = database.connect(name)
+    for call in ("gate_source('t')", "ungate_source('t')"):
+        with pytest.raises(psycopg.errors.InsufficientPrivilege, match="must be owner"):
+            author.execute(f"SELECT pgtrickle.{call}".encode())
+    source.execute("SELECT pgtrickle.gate_source('t'), pgtrickle.gate_source('hidden')")
+    assert author.execute(GATES).fetchall() == [("public.t", "postgres")]
+    with pytest.raises(psycopg.errors.UndefinedTable):
+        author.execute("SELECT pgtrickle.gate_source('nothing')")
+    source.execute("DROP TABLE hidden; SELECT pgtrickle_changes.worker_housekeeping()")
+    assert source.execute("SELECT count(*) FROM pgtrickle_changes.source_gates").fetchone() == (1,)
+    author.close()
+    source.execute("DROP OWNED BY st_author")

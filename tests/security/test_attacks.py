@@ -246,6 +246,8 @@ def test_a07_a_member_of_pgtrickle_admin_can_not_touch_what_is_not_his(
         "SELECT pgtrickle.unsubscribe('public.st', 'mine')",
         "SELECT pgtrickle.drain()",
         "SELECT pgtrickle.undrain()",
+        "SELECT pgtrickle.gate_source('public.orders')",
+        "SELECT pgtrickle.ungate_source('public.orders')",
     )
     assert place.superuser.execute("SELECT * FROM pgtrickle.pgt_stream_tables").fetchall() == before
 

@@ -47,7 +47,7 @@ AS $$
                    FROM pgtrickle.pgt_dependencies AS s JOIN pgtrickle.pgt_stream_tables AS u ON u.pgt_relid = s.source_relid
                   WHERE s.pgt_id = st.pgt_id),
            ARRAY(SELECT s.source_relid FROM pgtrickle.pgt_dependencies AS s WHERE s.pgt_id = st.pgt_id),
-           st.schedule, st.schedule_seconds, st.status, st.tier, st.refresh_mode, st.is_populated, st.needs_reinit,
+           st.schedule, st.schedule_seconds, CASE WHEN pgtrickle_changes.is_gated(st.pgt_id) THEN 'SUSPENDED' ELSE st.status END, st.tier, st.refresh_mode, st.is_populated, st.needs_reinit,
            st.last_refresh_at, st.consecutive_errors, st.full_ms,
            (SELECT coalesce(bool_and(s.captured), false) FROM pgtrickle.pgt_dependencies AS s WHERE s.pgt_id = st.pgt_id), st.timed
       FROM pgtrickle.pgt_stream_tables AS st
@@ -85,9 +85,9 @@ BEGIN
                st.status, st.tier, st.refresh_mode, st.is_populated, st.needs_reinit, st.definition_view, st.timed), 0)), 0)
       INTO catalog_version
       FROM pgtrickle.pgt_stream_tables AS st;
-    SELECT catalog_version # coalesce(bit_xor(hashtextextended(concat_ws('|', s.pgt_id, s.source_relid, s.captured), 1)), 0)
+    SELECT catalog_version # coalesce(bit_xor(hashtextextended(concat_ws('|', s.pgt_id, s.source_relid, s.captured, g.source_relid), 1)), 0)
       INTO catalog_version
-      FROM pgtrickle.pgt_dependencies AS s;
+      FROM pgtrickle.pgt_dependencies AS s LEFT JOIN pgtrickle_changes.source_gates AS g USING (source_relid);
     -- A sequence that is being dropped can't be read, nor waited for: whoever drops it may take his time.
     FOR v_try IN 1..5 LOOP
         BEGIN
@@ -179,7 +179,8 @@ BEGIN
     END IF;
     FOREACH v_id IN ARRAY p_ids LOOP
         v_began_at := clock_timestamp();
-        SELECT st.status INTO v_status FROM pgtrickle.pgt_stream_tables AS st WHERE st.pgt_id = v_id;
+        SELECT CASE WHEN pgtrickle_changes.is_gated(v_id) THEN 'SUSPENDED' ELSE st.status END INTO v_status
+          FROM pgtrickle.pgt_stream_tables AS st WHERE st.pgt_id = v_id;
         SELECT format('"%s" was not refreshed', u.pgt_name) INTO v_upstream
           FROM pgtrickle.pgt_dependencies AS s JOIN pgtrickle.pgt_stream_tables AS u ON u.pgt_relid = s.source_relid
          WHERE s.pgt_id = v_id AND u.pgt_id = ANY (v_left_out)
@@ -319,6 +320,7 @@ BEGIN
      WHERE st.pgt_id IN (SELECT l.pgt_id FROM pgtrickle.pgt_stream_tables AS l JOIN pgtrickle.pgt_dependencies AS s USING (pgt_id)
                            JOIN pgtrickle_changes.missed_changes AS m ON m.source_relid = s.source_relid AND m.owner_oid = l.owner_oid
                           WHERE s.captured AND l.is_populated AND NOT l.needs_reinit FOR NO KEY UPDATE OF l SKIP LOCKED);
+    DELETE FROM pgtrickle_changes.source_gates AS g WHERE NOT EXISTS (SELECT FROM pg_class AS c WHERE c.oid = g.source_relid);
     DELETE FROM pgtrickle_changes.missed_changes AS m
      WHERE NOT EXISTS (SELECT FROM pgtrickle.pgt_captures AS k WHERE k.source_relid = m.source_relid AND k.owner_oid = m.owner_oid);
     WITH gone AS (

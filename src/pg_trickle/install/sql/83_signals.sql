@@ -1,4 +1,4 @@
--- The SQL API, fourth part: being told of refreshes, and stopping them all.  As in 80_api.sql, these only hand the call to the gate.
+-- The SQL API, fourth part: being told of refreshes, and stopping them.  As in 80_api.sql, these only hand the call to the gate.
 
 CREATE FUNCTION pgtrickle.subscribe(
     stream_table text,
@@ -48,7 +48,31 @@ $$;
 COMMENT ON FUNCTION pgtrickle.undrain() IS
     'Let the worker refresh again (superusers only)';
 
+CREATE FUNCTION pgtrickle.gate_source(
+    source text) RETURNS void
+    LANGUAGE sql VOLATILE
+AS $$
+    INSERT INTO pgtrickle.gate (action, args) VALUES ('gate_source', pg_catalog.jsonb_build_object(
+        'source', gate_source.source))
+    RETURNING result
+$$;
+COMMENT ON FUNCTION pgtrickle.gate_source(text) IS
+    'Have the worker leave alone all stream tables that read a table, until ungate_source: while it is being loaded, say. For its owner; once the transaction is committed. Refreshes by hand go on, as does IMMEDIATE mode';
+
+CREATE FUNCTION pgtrickle.ungate_source(
+    source text) RETURNS void
+    LANGUAGE sql VOLATILE
+AS $$
+    INSERT INTO pgtrickle.gate (action, args) VALUES ('ungate_source', pg_catalog.jsonb_build_object(
+        'source', ungate_source.source))
+    RETURNING result
+$$;
+COMMENT ON FUNCTION pgtrickle.ungate_source(text) IS
+    'End what gate_source began';
+
 INSERT INTO pgtrickle_changes.gate_actions (action, function) VALUES
+    ('gate_source', 'pgtrickle.gate_source(text)'),
+    ('ungate_source', 'pgtrickle.ungate_source(text)'),
     ('subscribe', 'pgtrickle.subscribe(text, text)'),
     ('unsubscribe', 'pgtrickle.unsubscribe(text, text)'),
     ('drain', 'pgtrickle.drain(integer)'),
