@@ -20,6 +20,9 @@ from pg_trickle.compile import compile as compile_query
 
 Connection = psycopg.Connection[Any]
 
+# A new plan may change a key, and with it what those who read the table may count on.
+_PLANS = 5
+
 
 class Verdict(NamedTuple):
     """How a stream table compares with its query: rows it lacks, rows it has too many, and whether all is well."""
@@ -155,6 +158,8 @@ def alter_stream_table(
         else:
             plan = compile_locally(conn, name, query, existing=True)
             _call(conn, "alter_stream_table_with_plan", {**arguments, "plan": Jsonb(plan.to_json())})
+            if _is_to_settle(conn, name):
+                refresh_stream_table(conn, name)
 
 
 def drop_stream_table(conn: Connection, name: str, cascade: bool = False) -> None:
@@ -232,16 +237,31 @@ def _create(conn: Connection, function: str, name: str, query: str, **options: A
 
 def _compile_stale(conn: Connection, name: str) -> None:
     """Compile again what a refresh would ask the worker for, because definitions changed."""
-    (stale,) = _row(
+    for _ in range(_PLANS):
+        (stale,) = _row(
+            conn,
+            """INSERT INTO pgtrickle.gate (action, args)
+               VALUES ('stale_plans', pg_catalog.jsonb_build_object('name', %s::text)) RETURNING result""",
+            name,
+        )
+        for table in stale:
+            (request,) = _row(conn, "SELECT pgtrickle.compile_request(%s, NULL, true)", table)
+            plan = compile_query(CompileRequest.from_json(request))
+            _call(conn, "alter_stream_table_with_plan", {"name": table, "plan": Jsonb(plan.to_json())})
+        if not stale:
+            return
+
+
+def _is_to_settle(conn: Connection, name: str) -> bool:
+    """Whether a stream table has become part of a circle whose other members have to be compiled again first."""
+    (unsettled,) = _row(
         conn,
-        """INSERT INTO pgtrickle.gate (action, args)
-           VALUES ('stale_plans', pg_catalog.jsonb_build_object('name', %s::text)) RETURNING result""",
+        """SELECT EXISTS (SELECT FROM pgtrickle.stream_tables_info AS i
+                           WHERE i.pgt_relid = %s::pg_catalog.regclass
+                             AND i.scc_id IS NOT NULL AND i.needs_reinit AND i.is_populated)""",
         name,
     )
-    for table in stale:
-        (request,) = _row(conn, "SELECT pgtrickle.compile_request(%s, NULL, true)", table)
-        plan = compile_query(CompileRequest.from_json(request))
-        _call(conn, "alter_stream_table_with_plan", {"name": table, "plan": Jsonb(plan.to_json())})
+    return bool(unsettled)
 
 
 def _row(conn: Connection, query: LiteralString, *parameters: str | bool | timedelta) -> tuple[Any, ...]:

@@ -22,6 +22,7 @@ from pg_trickle.algebra.plan import distinct
 from pg_trickle.algebra.source import Opaque, Unwatched
 from pg_trickle.algebra.timed import TimedFilter
 from pg_trickle.catalog.model import CompileRequest
+from pg_trickle.circular import restarting
 from pg_trickle.errors import Undetermined, UnsupportedQuery
 from pg_trickle.immediate import Immediate, immediate
 from pg_trickle.parse import fallback
@@ -70,6 +71,7 @@ class Plan:
     indexes: tuple[dict[str, Any], ...] = ()
     immediate: Immediate | None = None
     immediate_refusal: str | None = None
+    circular: tuple[int, ...] | None = None
     is_ordered: bool = False
     undetermined: UnsupportedQuery | None = None
     ties: tuple[str, ...] = ()
@@ -101,6 +103,7 @@ class Plan:
             "is_ordered": self.is_ordered,
             "ties": list(self.ties),
             "undetermined": self.undetermined and _refusal_json(self.undetermined),
+            **({} if self.circular is None else {"circular": {"restart": list(self.circular)}}),
             "explain": self.explain,
         }
 
@@ -147,7 +150,8 @@ def _as_a_whole(request: CompileRequest, refusal: UnsupportedQuery) -> Plan:
 def _incremental(request: CompileRequest, query: Query) -> Plan:
     plan, columns = _output(request, query)
     check_timeless(plan)
-    stages, final = cut(collapsed(optimised(plan)), request.id)
+    whole = collapsed(optimised(plan))
+    stages, final = cut(whole, request.id)
     final = collapsed(final)
     key = _key(final, columns)
     target = Target(sql.Identifier(request.schema, request.name), columns, key)
@@ -155,6 +159,7 @@ def _incremental(request: CompileRequest, query: Query) -> Plan:
     sources = {**_unread(request), **programs.sources(definition)}
     singles = {str(oid): frozenset((oid,)) for oid in sources}
     timed = any(map(_changes_by_itself, (final, *(stage.below for stage in stages))))
+    circular = restarting(request, whole, is_set=key is not None, is_timed=timed)
     several = {} if len(singles) == 1 else {**_usual(request, sources), "*": None}
     wanted = {**singles, **several, **({"": frozenset[int]()} if timed else {})}
     refused = _policies_read(request)
@@ -179,8 +184,9 @@ def _incremental(request: CompileRequest, query: Query) -> Plan:
         explain=explain.incremental(request, stages, final, definition.stored, open_orders),
         ties=open_orders,
         indexes=explain.wanted_indexes(request, stages, final),
-        immediate=None if timed or refused else immediate(definition, sources, request),
+        immediate=None if timed or refused or circular is not None else immediate(definition, sources, request),
         immediate_refusal=refused,
+        circular=circular,
     )
 
 

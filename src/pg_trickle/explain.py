@@ -48,7 +48,17 @@ def incremental(
         if stage not in stored:
             what = explain_recomputed.NAMES[type(stage.operator)] if isinstance(stage, Recomputed) else "aggregation"
             notes.append(_OWN.format(what=what))
-    return {"tree": lines, "notes": [*notes, *open_orders, *_policies(request)]}
+    return {"tree": lines, "notes": [*notes, *open_orders, *_policies(request), *_circle(request)]}
+
+
+def _circle(request: CompileRequest) -> list[str]:
+    """Whom it is refreshed together with."""
+    members = ", ".join(f"{one.schema}.{one.name}" for one in request.relations if one.circular)
+    told = (
+        f"{members} come to read it in turn: all that read each other in a circle are refreshed together, in rounds,"
+        " until one finds nothing more; when rows of their other sources went, all begin with nothing."
+    )
+    return [told] if members else []
 
 
 def _policies(request: CompileRequest) -> list[str]:

@@ -60,6 +60,7 @@ class RelationFact:
     policy: str | None
     policy_tables: tuple[str, ...]
     opaque: str | None
+    circular: bool = False
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> RelationFact:
@@ -77,6 +78,7 @@ class RelationFact:
             policy=data.get("policy"),
             policy_tables=tuple(table["name"] for table in data.get("policy_tables", ())),
             opaque=data["opaque"],
+            circular=data.get("circular", False),
         )
 
 

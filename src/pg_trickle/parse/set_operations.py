@@ -29,6 +29,7 @@ from pg_trickle.scalar import BOOL, INT8, UNKNOWN, Column, Scalar, column, compo
 
 SET_OPERATION = frozenset({"op", "all", "larg", "rarg", "sort_clause", "with_clause", "limit_option"})
 Parse = Callable[[SelectStmt, Context, Expected], Query]
+_LEFT, _RIGHT = "on_left", "on_right"
 
 
 def set_operation(statement: SelectStmt, context: Context, expected: Expected, parse: Parse) -> Query:
@@ -118,10 +119,15 @@ def _counted(statement: SelectStmt, left: Plan, right: Plan, namer: Namer) -> Pl
     return Project(shown, tuple(Item(one, column(one)) for one in counted.columns[: len(keys)]))
 
 
+def is_counted(aggregate: Aggregate) -> bool:
+    """Whether an aggregation counts the rows on either side, for INTERSECT or EXCEPT."""
+    return any((call.condition or "").startswith(_LEFT) for call in aggregate.calls)
+
+
 def _told(side: Plan, namer: Namer, *, is_left: bool) -> Plan:
     """A side with two columns more: whether a row is of the left one, and whether of the right."""
     yes, no = (composed(text, frozenset(), BOOL, not_null=True) for text in (sql.SQL("TRUE"), sql.SQL("FALSE")))
-    marks = zip(("on_left", "on_right"), (yes, no) if is_left else (no, yes), strict=True)
+    marks = zip((_LEFT, _RIGHT), (yes, no) if is_left else (no, yes), strict=True)
     kept = [Item(one, column(one)) for one in side.columns]
     return Project(side, (*kept, *(Item(Column(namer.fresh(name), BOOL, not_null=True), is_) for name, is_ in marks)))
 

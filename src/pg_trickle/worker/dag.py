@@ -25,6 +25,7 @@ class StreamTable:
     needs_reinit: bool = False
     watched: bool = True
     timed: bool = False
+    circle: int | None = None
     last_refresh_at: float | None = None
 
     @property
@@ -42,6 +43,7 @@ class Dag:
 
     tables: dict[int, StreamTable]
     dependants: dict[int, frozenset[int]] = field(init=False)
+    circles: dict[int, frozenset[int]] = field(init=False)
 
     def __post_init__(self) -> None:
         dependants: dict[int, set[int]] = {table: set() for table in self.tables}
@@ -49,10 +51,19 @@ class Dag:
             for upstream in table.depends_on & self.tables.keys():
                 dependants[upstream].add(table.id)
         object.__setattr__(self, "dependants", {table: frozenset(below) for table, below in dependants.items()})
+        circles: dict[int, set[int]] = {}
+        for table in self.tables.values():
+            if table.circle is not None:
+                circles.setdefault(table.circle, set()).add(table.id)
+        object.__setattr__(self, "circles", {circle: frozenset(members) for circle, members in circles.items()})
 
     @classmethod
     def of(cls, tables: Iterable[StreamTable]) -> Dag:
         return cls({table.id: table for table in tables})
+
+    def together(self, table: StreamTable) -> frozenset[int]:
+        """The table and all that read each other in a circle with it: the server refreshes them as one."""
+        return frozenset((table.id,)) if table.circle is None else self.circles[table.circle]
 
     def closure(self, tables: Iterable[int]) -> frozenset[int]:
         """The refreshable ones of these, and all refreshable ones above them.

@@ -113,8 +113,15 @@ def followers(dag: Dag, *, default_seconds: float) -> tuple[Follower, ...]:
 
 def _asked_for(dag: Dag, table: StreamTable) -> bool:
     """Whether a dependant wants it: one with a time table does, and a ``calculated`` one passes on who wants it."""
-    dependants = (dag.tables[dependant] for dependant in dag.dependants[table.id])
-    return any(dependant.refreshable and not isinstance(schedule(dependant), Never) for dependant in dependants)
+    together = dag.together(table)
+    dependants = {dependant for member in together for dependant in dag.dependants[member]}
+    # In a circle everybody is somebody's dependant; those without a time table wait for the others' and for changes.
+    asking = (dag.tables[one] for one in dependants if one not in together or _has_times(dag.tables[one]))
+    return any(dependant.refreshable and not isinstance(schedule(dependant), Never) for dependant in asking)
+
+
+def _has_times(table: StreamTable) -> bool:
+    return isinstance(schedule(table), Every | Cron)
 
 
 def _follower(dag: Dag, table: StreamTable, *, default_seconds: float) -> Follower:

@@ -170,6 +170,7 @@ class Gateway:
                 needs_reinit=row["needs_reinit"],
                 watched=row["watched"],
                 timed=row["timed"],
+                circle=row["scc_id"],
                 last_refresh_at=row["last_refresh_at"],
             )
             for row in self.connection.execute(queries()["stream_tables"])

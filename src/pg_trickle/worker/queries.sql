@@ -16,7 +16,7 @@ SELECT seen.wal_lsn::text, seen.snapshot::text, seen.now,
 
 -- name: stream_tables
 SELECT pgt_id, name, depends_on, source_relids::bigint[] AS source_relids, schedule, schedule_seconds, status, tier, refresh_mode,
-       is_populated, needs_reinit, watched, timed, extract(epoch FROM last_refresh_at)::float8 AS last_refresh_at
+       is_populated, needs_reinit, watched, timed, scc_id, extract(epoch FROM last_refresh_at)::float8 AS last_refresh_at
   FROM pgtrickle_changes.worker_stream_tables()
 
 -- name: settings

@@ -264,7 +264,7 @@ AS $$
 DECLARE
     v_value text;
 BEGIN
-    IF p_name IN ('enabled', 'allow_circular', 'cdc_mode', 'cdc_trigger_mode') THEN
+    IF p_name IN ('enabled', 'allow_circular', 'max_fixpoint_iterations', 'cdc_mode', 'cdc_trigger_mode') THEN
         BEGIN
             SELECT f.setting INTO v_value FROM pg_file_settings AS f
              WHERE f.name = 'pg_trickle.' || p_name AND f.error IS NULL ORDER BY f.seqno DESC LIMIT 1;

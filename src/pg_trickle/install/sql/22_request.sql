@@ -161,6 +161,8 @@ CREATE FUNCTION pgtrickle_changes.compile_request(p_owner oid, p_view oid, p_id 
     LANGUAGE plpgsql STABLE STRICT
     SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+    v_circle oid[] := pgtrickle_changes.circle_closed_by(p_id, p_view);
 BEGIN
     RETURN jsonb_build_object(
         'format', 1,
@@ -168,7 +170,9 @@ BEGIN
         'target', jsonb_build_object('schema', p_schema, 'name', p_name),
         'query', pgtrickle_changes.canonical_text(p_view),
         'columns', (SELECT c.columns FROM pgtrickle_changes.column_facts(ARRAY[p_view]) AS c),
-        'relations', pgtrickle_changes.relation_facts(p_owner, p_view),
+        'relations', (
+            SELECT coalesce(jsonb_agg(CASE WHEN (r.item ->> 'oid')::oid = ANY (v_circle) THEN r.item || '{"circular": true}' ELSE r.item END ORDER BY r.place), '[]')
+              FROM jsonb_array_elements(pgtrickle_changes.relation_facts(p_owner, p_view)) WITH ORDINALITY AS r(item, place)),
         'functions', pgtrickle_changes.function_facts(p_view));
 END
 $$;

@@ -37,15 +37,15 @@ CREATE FUNCTION pgtrickle_changes.pending(p_id bigint, p_frontier pg_snapshot, p
     SET plan_cache_mode = force_generic_plan
 AS $$
 -- The change rows that are new to a frontier: {source: [rows, truncated, some of them by this transaction, some of them by
--- the transaction of the frontier]}.
+-- the transaction of the frontier, some of them rows that went]}.
 DECLARE
     v_owner oid;
     v_query text;
 BEGIN
-    SELECT st.owner_oid, 'SELECT pg_catalog.jsonb_object_agg(s.source, pg_catalog.jsonb_build_array(s.n, s.truncated, s.own, s.later)) FROM ('
+    SELECT st.owner_oid, 'SELECT pg_catalog.jsonb_object_agg(s.source, pg_catalog.jsonb_build_array(s.n, s.truncated, s.own, s.later, s.gone)) FROM ('
                || string_agg(format('SELECT %L AS source, pg_catalog.count(*) AS n, pg_catalog.bool_or(c.w = 0) AS truncated,'
                                     ' coalesce(pg_catalog.bool_or(c.xid = pg_catalog.pg_current_xact_id_if_assigned()), false) AS own,'
-                                    ' coalesce(pg_catalog.bool_or(c.xid = $2), false) AS later'
+                                    ' coalesce(pg_catalog.bool_or(c.xid = $2), false) AS later, pg_catalog.bool_or(c.w < 0) AS gone'
                                     ' FROM pgtrickle_changes.%I AS c WHERE %s', s.source_relid, k.buffer, n.is_new), ' UNION ALL ')
                || ') AS s WHERE s.n > 0'
       INTO v_owner, v_query

@@ -104,7 +104,8 @@ BEGIN
 
     -- Is anything new already?  Then some statement may have seen it and another not.
     IF (NOT p_one_snapshot OR v_seqs <> pgtrickle_changes.high_water(p_table.pgt_id))
-       AND pgtrickle_changes.pending(p_table.pgt_id, v_snapshot, pg_current_xact_id(), v_seqs) IS NOT NULL THEN
+       -- What a stream table that reads itself has written is for its next round.
+       AND nullif(pgtrickle_changes.pending(p_table.pgt_id, v_snapshot, pg_current_xact_id(), v_seqs) - p_table.pgt_relid::oid::text, '{}') IS NOT NULL THEN
         RAISE EXCEPTION 'a source changed while "%" was refreshed', p_table.pgt_name USING ERRCODE = 'TK001';
     END IF;
 

@@ -49,20 +49,22 @@ CREATE FUNCTION pgtrickle_changes.with_upstream(p_id bigint) RETURNS bigint[]
     LANGUAGE sql STABLE
     SET search_path = pg_catalog, pg_temp
 AS $$
-    -- The stream tables below this one, each after those it reads, and itself at the end.
+    -- The stream tables below this one, each after those it reads, and itself at the end.  Circles count as one, and stand together.
     WITH RECURSIVE up AS (
-        SELECT p_id AS pgt_id, 0 AS depth
+        SELECT coalesce(st.scc_id, st.pgt_id) AS node, 0 AS depth FROM pgtrickle.pgt_stream_tables AS st WHERE st.pgt_id = p_id
         UNION
-        SELECT u.pgt_id, up.depth + 1
+        SELECT coalesce(u.scc_id, u.pgt_id), up.depth + 1
           FROM up
-          JOIN pgtrickle.pgt_dependencies AS s ON s.pgt_id = up.pgt_id
+          JOIN pgtrickle.pgt_stream_tables AS st ON coalesce(st.scc_id, st.pgt_id) = up.node
+          JOIN pgtrickle.pgt_dependencies AS s ON s.pgt_id = st.pgt_id
           JOIN pgtrickle.pgt_stream_tables AS u ON u.pgt_relid = s.source_relid
-         WHERE up.depth < 1000
+         WHERE up.depth < 1000 AND coalesce(u.scc_id, u.pgt_id) <> up.node
     )
-    SELECT array_agg(d.pgt_id ORDER BY d.depth DESC, d.pgt_id)
-      FROM (SELECT up.pgt_id, max(up.depth) AS depth FROM up GROUP BY up.pgt_id) AS d
+    SELECT array_agg(st.pgt_id ORDER BY d.depth DESC, d.node, st.pgt_id)
+      FROM (SELECT up.node, max(up.depth) AS depth FROM up GROUP BY up.node) AS d
+      JOIN pgtrickle.pgt_stream_tables AS st ON coalesce(st.scc_id, st.pgt_id) = d.node
 $$;
-COMMENT ON FUNCTION pgtrickle_changes.with_upstream IS 'The stream tables below one, each after those it reads, and itself at the end';
+COMMENT ON FUNCTION pgtrickle_changes.with_upstream IS 'The stream tables below one, each after those it reads, and itself at the end with its circle';
 
 CREATE FUNCTION pgtrickle_changes.manual_refresh(p_id bigint) RETURNS void
     LANGUAGE plpgsql VOLATILE
@@ -71,6 +73,7 @@ AS $$
 -- Bring a stream table up to date now, and what it reads before it.
 DECLARE
     v_id         bigint;
+    v_members    bigint[];
     v_table      pgtrickle.pgt_stream_tables;
     v_started_at timestamptz;
     v_sqlstate   text;
@@ -78,10 +81,14 @@ DECLARE
     v_why        text;
 BEGIN
     FOREACH v_id IN ARRAY pgtrickle_changes.with_upstream(p_id) LOOP
-        SELECT st.* INTO v_table FROM pgtrickle.pgt_stream_tables AS st WHERE st.pgt_id = v_id;
+        v_members := pgtrickle_changes.members(v_id);
+        -- A circle once, for all its members.
+        CONTINUE WHEN v_id <> v_members[cardinality(v_members)];
+        SELECT st.* INTO v_table FROM pgtrickle.pgt_stream_tables AS st
+         WHERE st.pgt_id = ANY (v_members) ORDER BY st.status <> 'SUSPENDED', st.pgt_id <> v_id LIMIT 1;
         IF v_table.status = 'SUSPENDED' THEN
             -- Upstream, that is somebody's decision: what it holds is what there is to read.
-            CONTINUE WHEN v_id <> p_id;
+            CONTINUE WHEN p_id <> ALL (v_members);
             IF v_table.fuse_blown_at IS NOT NULL THEN
                 PERFORM pgtrickle_changes.refuse_by_fuse(v_table, v_table.fuse_reason);
             END IF;
@@ -100,7 +107,7 @@ BEGIN
             BEGIN
                 -- What this transaction writes is about to be rolled back: another one has to tell.
                 PERFORM pgtrickle_changes.bridge_execute(format('SELECT pgtrickle_changes.worker_record_failure(%s, %L, %L, %L)',
-                    v_id, v_started_at, v_sqlstate, v_message));
+                    m.id, v_started_at, v_sqlstate, v_message)) FROM unnest(v_members) AS m(id);
             EXCEPTION WHEN OTHERS THEN
                 GET STACKED DIAGNOSTICS v_why = MESSAGE_TEXT;
                 RAISE WARNING 'the failed refresh of "%" is not in the history', v_table.pgt_name USING DETAIL = v_why;
@@ -116,13 +123,18 @@ CREATE FUNCTION pgtrickle_changes.refresh_current_plan(p_id bigint) RETURNS void
     LANGUAGE plpgsql VOLATILE
     SET search_path = pg_catalog, pg_temp
 AS $$
--- Refresh by hand; when the plan has gone stale, with a new one.
+-- Refresh by hand, with its circle if it is in one; when a plan has gone stale, with a new one.
+DECLARE
+    v_members bigint[] := pgtrickle_changes.members(p_id);
+    v_stale   bigint[];
 BEGIN
-    FOR v_try IN 1..3 LOOP
-        IF NOT (pgtrickle_changes.refresh(p_id, 'MANUAL') ->> 'stale_plan')::boolean THEN
+    FOR v_try IN 1 .. 2 + cardinality(v_members) LOOP
+        v_stale := ARRAY(SELECT r.key::bigint FROM jsonb_each(pgtrickle_changes.refresh_members(v_members, 'MANUAL')) AS r
+                          WHERE (r.value ->> 'stale_plan')::boolean ORDER BY 1);
+        IF cardinality(v_stale) = 0 THEN
             RETURN;
         END IF;
-        PERFORM pgtrickle_changes.recompile(p_id);
+        PERFORM pgtrickle_changes.recompile(s.id) FROM unnest(v_stale) AS s(id);
     END LOOP;
     RAISE EXCEPTION 'the definitions under stream table % change all the time', p_id
         USING ERRCODE = 'serialization_failure', DETAIL = 'Its plan was stale again right after it had been made.',

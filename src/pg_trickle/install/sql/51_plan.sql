@@ -136,6 +136,7 @@ BEGIN
     PERFORM pgtrickle_changes.store_plan(v_table, p_plan, p_request);
     PERFORM pgtrickle_changes.make_indexes(v_table, p_plan);
     PERFORM pgtrickle_changes.set_dependencies(v_table, p_plan);
+    PERFORM pgtrickle_changes.mark_circles(ARRAY[p_id], p_id);
     PERFORM pgtrickle_changes.make_states(v_table, p_plan);
     -- In one order for everybody: capturing takes locks.
     FOR v_source IN
@@ -514,6 +515,7 @@ BEGIN
     PERFORM pgtrickle_changes.check_readable(v_table.owner_oid, v_table.definition_view);
     v_request := pgtrickle_changes.compile_request(v_table.owner_oid, v_table.definition_view, p_id, v_table.pgt_schema, v_table.pgt_name);
     v_plan := pgtrickle_changes.plan_for(jsonb_build_object('plan', p_plan), v_request);
+    PERFORM pgtrickle_changes.check_circle(v_table, v_table.definition_view, v_plan, v_request);
     -- A recomputing plan doesn't tell what the views in its query mean; an incremental one does.  What it doesn't tell is behind the slash.
     IF (v_plan ->> 'incremental')::boolean
        AND v_plan - '{request_hash,explain,indexes}'::text[] = v_former - '{request_hash,explain,indexes}'::text[]

@@ -66,19 +66,20 @@ AS $$
 -- A new query for a stream table: the table stays, with its OID, grants, policies and indexes; columns come and go.
 DECLARE
     v_view    oid := pgtrickle_changes.make_definition_view(p_table.owner_oid, p_table.pgt_schema, p_args);
-    v_cycle   text := pgtrickle_changes.cycle_through(p_table.pgt_relid, v_view);
+    v_cycle   text;
     v_request jsonb;
     v_plan    jsonb;
     v_forced  boolean;
 BEGIN
     PERFORM pgtrickle_changes.check_readable(p_table.owner_oid, v_view);
-    IF v_cycle IS NOT NULL THEN
-        RAISE EXCEPTION 'stream table "%" would depend on itself', p_table.pgt_name
-            USING ERRCODE = 'invalid_object_definition', DETAIL = format('The cycle: %s.', v_cycle),
-                  HINT = 'pg_trickle.allow_circular is off.';
+    PERFORM pgtrickle_changes.wait_for_definitions(v_view);
+    v_cycle := pgtrickle_changes.cycle_through(p_table.pgt_relid, v_view);
+    IF v_cycle IS NOT NULL AND NOT pgtrickle_changes.setting('allow_circular')::boolean THEN
+        PERFORM pgtrickle_changes.refuse_circle(p_table, v_view);
     END IF;
     v_request := pgtrickle_changes.compile_request(p_table.owner_oid, v_view, p_table.pgt_id, p_table.pgt_schema, p_table.pgt_name);
     v_plan := pgtrickle_changes.plan_for(p_args, v_request);
+    PERFORM pgtrickle_changes.check_circle(p_table, v_view, v_plan, v_request);
     PERFORM pgtrickle_changes.effective_mode(p_table.refresh_mode, v_plan);
     v_forced := pgtrickle_changes.lift_row_security(p_table);
     PERFORM pgtrickle_changes.alter_columns(p_table, v_view);
@@ -90,7 +91,9 @@ BEGIN
            status = CASE WHEN st.status = 'ERROR' THEN 'ACTIVE' ELSE st.status END, consecutive_errors = 0, last_error_message = NULL
      WHERE st.pgt_id = p_table.pgt_id;
     PERFORM pgtrickle_changes.install_plan(p_table.pgt_id, v_plan, v_request);
-    IF p_table.is_populated THEN
+    IF p_table.is_populated AND v_cycle IS NOT NULL THEN
+        PERFORM pgtrickle_changes.settle_circle(p_table.pgt_id, jsonb_typeof(p_args -> 'plan') = 'object');
+    ELSIF p_table.is_populated THEN
         PERFORM pgtrickle_changes.refresh(p_table.pgt_id, 'INITIAL', true);
     END IF;
     PERFORM pgtrickle_changes.restore_row_security(p_table, v_forced);
@@ -146,19 +149,30 @@ CREATE FUNCTION pgtrickle_changes.cycle_through(p_relation oid, p_view oid) RETU
     LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, pg_temp
 AS $$
--- How a definition would come back to a stream table, if it would.
+-- How a definition would come back to a stream table, if it would: each relation is followed once, there may be other circles.
+DECLARE
+    v_relids oid[];
+    v_paths  text[];
+    v_next   record;
+    v_i      integer := 1;
 BEGIN
-    RETURN (
-        WITH RECURSIVE reach(relid, path) AS (
-            SELECT c.relid, format('%s reads %s', p_relation::regclass, c.relid::regclass)
-              FROM pgtrickle_changes.relation_closure(p_view) AS c
-            UNION ALL
-            SELECT c.relid, format('%s, which reads %s', r.path, c.relid::regclass)
-              FROM reach AS r
-              JOIN pgtrickle.pgt_stream_tables AS st ON st.pgt_relid = r.relid AND st.pgt_relid <> p_relation
-             CROSS JOIN LATERAL pgtrickle_changes.relation_closure(st.definition_view) AS c
-        )
-        SELECT r.path FROM reach AS r WHERE r.relid = p_relation LIMIT 1);
+    SELECT array_agg(c.relid ORDER BY c.relid), array_agg(format('%s reads %s', p_relation::regclass, c.relid::regclass) ORDER BY c.relid)
+      INTO v_relids, v_paths FROM pgtrickle_changes.relation_closure(p_view) AS c;
+    WHILE v_i <= cardinality(v_relids) LOOP
+        IF v_relids[v_i] = p_relation THEN
+            RETURN v_paths[v_i];
+        END IF;
+        FOR v_next IN
+            SELECT c.relid FROM pgtrickle.pgt_stream_tables AS st CROSS JOIN LATERAL pgtrickle_changes.relation_closure(st.definition_view) AS c
+             WHERE st.pgt_relid = v_relids[v_i] ORDER BY c.relid
+        LOOP
+            CONTINUE WHEN v_next.relid = ANY (v_relids);
+            v_relids := v_relids || v_next.relid;
+            v_paths := v_paths || format('%s, which reads %s', v_paths[v_i], v_next.relid::regclass);
+        END LOOP;
+        v_i := v_i + 1;
+    END LOOP;
+    RETURN NULL;
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.cycle_through IS 'How a definition would come back to a stream table; NULL if it wouldn''t';
@@ -245,6 +259,8 @@ DECLARE
 BEGIN
     FOREACH v_id IN ARRAY pgtrickle_changes.with_upstream(v_table.pgt_id) LOOP
         SELECT st.* INTO v_table FROM pgtrickle.pgt_stream_tables AS st WHERE st.pgt_id = v_id;
+        -- Others' are for the worker to compile.
+        CONTINUE WHEN NOT pg_has_role(p_caller, v_table.owner_oid, 'USAGE');
         IF pgtrickle_changes.fingerprint(v_id) IS DISTINCT FROM v_table.fingerprint THEN
             BEGIN
                 v_table := pgtrickle_changes.follow_name(v_table);

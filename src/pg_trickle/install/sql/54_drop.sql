@@ -6,17 +6,21 @@ CREATE FUNCTION pgtrickle_changes.dependants(p_id bigint) RETURNS bigint[]
 AS $$
 BEGIN
     RETURN (
-        WITH RECURSIVE down(pgt_id, depth) AS (
-            SELECT p_id, 0
+        -- Circles count as one.
+        WITH RECURSIVE down(node, depth) AS (
+            SELECT coalesce(st.scc_id, st.pgt_id), 0 FROM pgtrickle.pgt_stream_tables AS st WHERE st.pgt_id = p_id
             UNION
-            SELECT d.pgt_id, down.depth + 1
+            SELECT coalesce(r.scc_id, r.pgt_id), down.depth + 1
               FROM down
-              JOIN pgtrickle.pgt_stream_tables AS st ON st.pgt_id = down.pgt_id
+              JOIN pgtrickle.pgt_stream_tables AS st ON coalesce(st.scc_id, st.pgt_id) = down.node
               JOIN pgtrickle.pgt_dependencies AS d ON d.source_relid = st.pgt_relid
-             WHERE down.depth < 1000
+              JOIN pgtrickle.pgt_stream_tables AS r ON r.pgt_id = d.pgt_id
+             WHERE down.depth < 1000 AND coalesce(r.scc_id, r.pgt_id) <> down.node
         )
-        SELECT coalesce(array_agg(x.pgt_id ORDER BY x.depth DESC), '{}')
-          FROM (SELECT down.pgt_id, max(down.depth) AS depth FROM down WHERE down.pgt_id <> p_id GROUP BY down.pgt_id) AS x);
+        SELECT coalesce(array_agg(st.pgt_id ORDER BY x.depth DESC, st.pgt_id), '{}')
+          FROM (SELECT down.node, max(down.depth) AS depth FROM down GROUP BY down.node) AS x
+          JOIN pgtrickle.pgt_stream_tables AS st ON coalesce(st.scc_id, st.pgt_id) = x.node
+         WHERE st.pgt_id <> p_id);
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.dependants IS 'The stream tables that read this one, directly or not, the farthest first';
@@ -38,6 +42,11 @@ BEGIN
                   HINT = 'Drop them first, or pass "cascade" => true.';
     END IF;
     PERFORM pgtrickle_changes.check_owner(p_caller, st) FROM pgtrickle.pgt_stream_tables AS st WHERE st.pgt_id = ANY (v_down);
+    -- In a circle each table has a definition that depends on it.
+    FOR v_id IN SELECT st.pgt_id FROM pgtrickle.pgt_stream_tables AS st
+                 WHERE st.pgt_id = ANY (v_down || v_table.pgt_id) AND st.scc_id IS NOT NULL LOOP
+        EXECUTE format('DROP VIEW IF EXISTS pgtrickle_changes.%I', 'query_' || v_id);
+    END LOOP;
     FOREACH v_id IN ARRAY v_down || v_table.pgt_id LOOP
         PERFORM pgtrickle_changes.drop_one(v_id);
     END LOOP;

@@ -38,7 +38,7 @@ COMMENT ON FUNCTION pgtrickle.grant_worker(name) IS 'Appoint the role that the w
 CREATE FUNCTION pgtrickle_changes.worker_stream_tables()
     RETURNS TABLE (pgt_id bigint, name text, depends_on bigint[], source_relids oid[], schedule text, schedule_seconds float8,
                    status text, tier text, refresh_mode text, is_populated boolean, needs_reinit boolean,
-                   last_refresh_at timestamptz, consecutive_errors integer, full_ms float8, watched boolean, timed boolean)
+                   last_refresh_at timestamptz, consecutive_errors integer, full_ms float8, watched boolean, timed boolean, scc_id bigint)
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path = pg_catalog, pg_temp
 AS $$
@@ -47,9 +47,15 @@ AS $$
                    FROM pgtrickle.pgt_dependencies AS s JOIN pgtrickle.pgt_stream_tables AS u ON u.pgt_relid = s.source_relid
                   WHERE s.pgt_id = st.pgt_id),
            ARRAY(SELECT s.source_relid FROM pgtrickle.pgt_dependencies AS s WHERE s.pgt_id = st.pgt_id),
-           st.schedule, st.schedule_seconds, CASE WHEN pgtrickle_changes.is_gated(st.pgt_id) THEN 'SUSPENDED' ELSE st.status END, st.tier, st.refresh_mode, st.is_populated, st.needs_reinit,
+           st.schedule, st.schedule_seconds,
+           -- A circle is refreshed as a whole or not at all.
+           CASE WHEN EXISTS (SELECT FROM pgtrickle.pgt_stream_tables AS m WHERE (m.pgt_id = st.pgt_id OR m.scc_id = st.scc_id)
+                             AND (m.status = 'SUSPENDED' OR pgtrickle_changes.is_gated(m.pgt_id)))
+                THEN 'SUSPENDED' ELSE st.status END,
+           CASE WHEN EXISTS (SELECT FROM pgtrickle.pgt_stream_tables AS m WHERE m.scc_id = st.scc_id AND m.tier = 'frozen') THEN 'frozen' ELSE st.tier END,
+           st.refresh_mode, st.is_populated, st.needs_reinit,
            st.last_refresh_at, st.consecutive_errors, st.full_ms,
-           (SELECT coalesce(bool_and(s.captured), false) FROM pgtrickle.pgt_dependencies AS s WHERE s.pgt_id = st.pgt_id), st.timed
+           (SELECT coalesce(bool_and(s.captured), false) FROM pgtrickle.pgt_dependencies AS s WHERE s.pgt_id = st.pgt_id), st.timed, st.scc_id
       FROM pgtrickle.pgt_stream_tables AS st
      ORDER BY st.pgt_id
 $$;
@@ -152,6 +158,25 @@ END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.worker_pending IS 'Which of some stream tables have changes to read';
 
+CREATE FUNCTION pgtrickle_changes.why_skipped(p_members bigint[], p_left_out bigint[]) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, pg_temp
+    SET plan_cache_mode = force_generic_plan
+AS $$
+BEGIN
+    IF cardinality(p_members) = 0
+       OR EXISTS (SELECT FROM pgtrickle.pgt_stream_tables AS st WHERE st.pgt_id = ANY (p_members)
+                    AND (st.status = 'SUSPENDED' OR pgtrickle_changes.is_gated(st.pgt_id))) THEN
+        RETURN 'suspended or dropped';
+    END IF;
+    RETURN (SELECT format('"%s" was not refreshed', u.pgt_name)
+              FROM pgtrickle.pgt_dependencies AS s JOIN pgtrickle.pgt_stream_tables AS u ON u.pgt_relid = s.source_relid
+             WHERE s.pgt_id = ANY (p_members) AND u.pgt_id = ANY (p_left_out)
+             LIMIT 1);
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.why_skipped IS 'Why the worker leaves a stream table, or its circle, as it is; NULL when it doesn''t';
+
 CREATE FUNCTION pgtrickle_changes.worker_refresh(p_ids bigint[], p_initiated_by text) RETURNS jsonb
     LANGUAGE plpgsql VOLATILE SECURITY DEFINER
     SET search_path = pg_catalog, pg_temp
@@ -159,11 +184,11 @@ AS $$
 -- Refresh a group in the order given, in the one snapshot of the transaction; who reads one that failed is left out.
 DECLARE
     v_id         bigint;
+    v_members    bigint[];
     v_results    jsonb := '[]'::jsonb;
-    v_result     jsonb;
+    v_found      jsonb;
     v_left_out   bigint[] := '{}'::bigint[];
-    v_upstream   text;
-    v_status     text;
+    v_skipped    text;
     v_began_at   timestamptz;
     v_sqlstate   text;
     v_message    text;
@@ -179,37 +204,39 @@ BEGIN
     END IF;
     FOREACH v_id IN ARRAY p_ids LOOP
         v_began_at := clock_timestamp();
-        SELECT CASE WHEN pgtrickle_changes.is_gated(v_id) THEN 'SUSPENDED' ELSE st.status END INTO v_status
-          FROM pgtrickle.pgt_stream_tables AS st WHERE st.pgt_id = v_id;
-        SELECT format('"%s" was not refreshed', u.pgt_name) INTO v_upstream
-          FROM pgtrickle.pgt_dependencies AS s JOIN pgtrickle.pgt_stream_tables AS u ON u.pgt_relid = s.source_relid
-         WHERE s.pgt_id = v_id AND u.pgt_id = ANY (v_left_out)
-         LIMIT 1;
-        IF v_status IS NULL OR v_status = 'SUSPENDED' OR v_upstream IS NOT NULL THEN
-            v_result := jsonb_build_object('skipped', coalesce(v_upstream, 'suspended or dropped'));
-            v_left_out := v_left_out || CASE WHEN v_upstream IS NOT NULL THEN v_id END;
+        v_members := pgtrickle_changes.members(v_id);
+        -- A circle is refreshed once, when all that it reads has been.
+        CONTINUE WHEN array_position(p_ids, v_id) < (SELECT max(array_position(p_ids, m.id)) FROM unnest(v_members) AS m(id));
+        v_skipped := pgtrickle_changes.why_skipped(v_members, v_left_out);
+        IF v_skipped IS NOT NULL THEN
+            v_found := (SELECT jsonb_object_agg(m.id, jsonb_build_object('skipped', v_skipped)) FROM unnest(v_members || v_id) AS m(id));
             INSERT INTO pgtrickle.pgt_refresh_history (pgt_id, pgt_name, refresh_mode, initiated_by, started_at, finished_at, skipped_reason)
-            SELECT st.pgt_id, st.pgt_name, st.effective_refresh_mode, p_initiated_by, v_began_at, clock_timestamp(), v_upstream
+            SELECT st.pgt_id, st.pgt_name, st.effective_refresh_mode, p_initiated_by, v_began_at, clock_timestamp(), v_skipped
               FROM pgtrickle.pgt_stream_tables AS st
-             WHERE st.pgt_id = v_id AND v_upstream IS NOT NULL;
+             WHERE st.pgt_id = ANY (v_members) AND st.pgt_id = ANY (p_ids) AND v_skipped <> 'suspended or dropped';
+            v_left_out := v_left_out || CASE WHEN v_skipped <> 'suspended or dropped' THEN v_members END;
         ELSE
             BEGIN
-                v_result := pgtrickle_changes.refresh(v_id, p_initiated_by) - 'skipped';
-                v_result := v_result || CASE WHEN v_result ? 'fuse' THEN jsonb_build_object('skipped', v_result -> 'fuse') ELSE '{}' END;
+                v_found := pgtrickle_changes.refresh_members(v_members, p_initiated_by);
                 -- At the end of the transaction owners' code would run as the worker.
                 PERFORM pgtrickle_changes.check_session(v_session);
-                IF (v_result ->> 'stale_plan')::boolean THEN
-                    v_left_out := v_left_out || v_id;
+                IF EXISTS (SELECT FROM jsonb_each(v_found) AS r WHERE (r.value ->> 'stale_plan')::boolean) THEN
+                    v_left_out := v_left_out || v_members;
+                ELSE
+                    v_found := (SELECT jsonb_object_agg(r.key, (r.value - 'skipped') || CASE WHEN r.value ? 'fuse' THEN
+                                           jsonb_build_object('skipped', r.value -> 'fuse') ELSE '{}' END) FROM jsonb_each(v_found) AS r);
                 END IF;
             EXCEPTION WHEN OTHERS THEN
                 GET STACKED DIAGNOSTICS v_sqlstate = RETURNED_SQLSTATE, v_message = MESSAGE_TEXT;
-                v_result := jsonb_build_object('error', jsonb_build_object('sqlstate', v_sqlstate, 'message', v_message));
-                v_left_out := v_left_out || v_id;
+                v_found := (SELECT jsonb_object_agg(m.id, jsonb_build_object('error', jsonb_build_object('sqlstate', v_sqlstate, 'message', v_message)))
+                              FROM unnest(v_members) AS m(id));
+                v_left_out := v_left_out || v_members;
             END;
         END IF;
-        v_results := v_results || jsonb_build_array(
-            '{"mode": null, "rows_in": null, "rows_out": null, "error": null, "skipped": null, "stale_plan": false}'
-            || v_result || jsonb_build_object('pgt_id', v_id, 'ms', 1000 * extract(epoch FROM clock_timestamp() - v_began_at)));
+        v_results := v_results || (
+            SELECT jsonb_agg('{"mode": null, "rows_in": null, "rows_out": null, "error": null, "skipped": null, "stale_plan": false}'
+                             || r.value || jsonb_build_object('pgt_id', r.key::bigint, 'ms', 1000 * extract(epoch FROM clock_timestamp() - v_began_at)))
+              FROM jsonb_each(v_found) AS r WHERE r.key::bigint = ANY (p_ids));
     END LOOP;
     RETURN v_results;
 END
@@ -349,6 +376,7 @@ DECLARE
     v_owner   oid;
     v_states  text[];
     v_sources oid[];
+    v_circle  bigint[];
     v_item    text;
     v_source  oid;
 BEGIN
@@ -358,7 +386,9 @@ BEGIN
            ARRAY(SELECT s.source_relid FROM pgtrickle.pgt_dependencies AS s WHERE s.pgt_id = p_id ORDER BY s.source_relid)
       INTO v_states, v_sources;
     PERFORM pgtrickle_changes.drop_immediate(p_id);
+    v_circle := array_remove(pgtrickle_changes.members(p_id), p_id);
     DELETE FROM pgtrickle.pgt_stream_tables AS st WHERE st.pgt_id = p_id RETURNING st.owner_oid INTO v_owner;
+    PERFORM pgtrickle_changes.mark_circles(v_circle, NULL);
     EXECUTE format('DROP VIEW IF EXISTS pgtrickle_changes.%I', 'query_' || p_id);
     FOREACH v_item IN ARRAY v_states LOOP
         EXECUTE format('DROP TABLE IF EXISTS pgtrickle_changes.%I', v_item);

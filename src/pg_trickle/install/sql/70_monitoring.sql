@@ -67,6 +67,7 @@ CREATE VIEW pgtrickle_changes.status AS
            st.schedule, st.tier, st.diamond_consistency, st.diamond_schedule_policy, st.is_populated, st.needs_reinit, st.reinit_reason, st.consecutive_errors,
            st.last_error_at, st.last_error_message, t.data_timestamp, st.last_refresh_at, st.created_at, st.defining_query, st.full_ms,
            st.fuse_blown_at, st.fuse_reason, st.changes_skipped_at,
+           st.scc_id, st.fixpoint_iterations, st.fixpoint_at,
            now() - t.data_timestamp AS staleness,
            -- Has a promise been broken?  Without a time table of its own it is looked after by a worker as soon as there are changes.
            st.schedule IS NOT NULL AND st.tier <> 'frozen' AND CASE
@@ -92,7 +93,7 @@ CREATE VIEW pgtrickle.stream_tables_info WITH (security_barrier) AS
     SELECT s.pgt_id, s.pgt_relid::regclass AS pgt_relid, s.pgt_schema, s.pgt_name, s.name, s.owner, s.status, s.refresh_mode,
            s.effective_refresh_mode, s.downgrade_reason, s.schedule, s.tier, s.diamond_consistency, s.diamond_schedule_policy, s.is_populated, s.needs_reinit, s.reinit_reason,
            s.consecutive_errors, s.last_error_at, s.last_error_message, s.data_timestamp, s.last_refresh_at, s.created_at,
-           s.staleness, s.stale, CASE WHEN v.may_read THEN s.defining_query END AS defining_query
+           s.staleness, s.stale, CASE WHEN v.may_read THEN s.defining_query END AS defining_query, s.scc_id, s.fixpoint_iterations, s.fixpoint_at
       FROM pgtrickle_changes.status AS s
       JOIN pgtrickle_changes.visibility AS v USING (pgt_id)
      WHERE v.role = CURRENT_USER AND (v.may_read OR v.is_monitor);
@@ -102,7 +103,7 @@ COMMENT ON COLUMN pgtrickle.stream_tables_info.stale IS 'Whether it is behind it
 COMMENT ON COLUMN pgtrickle.stream_tables_info.defining_query IS 'NULL for those who may not SELECT from the stream table';
 
 CREATE VIEW pgtrickle.visible_status WITH (security_barrier) AS
-    SELECT s.name, s.status, s.refresh_mode, s.is_populated, s.consecutive_errors, s.schedule, s.data_timestamp, s.staleness
+    SELECT s.name, s.status, s.refresh_mode, s.is_populated, s.consecutive_errors, s.schedule, s.data_timestamp, s.staleness, s.scc_id
       FROM pgtrickle_changes.status AS s
       JOIN pgtrickle_changes.visibility AS v USING (pgt_id)
      WHERE v.role = CURRENT_USER AND (v.may_read OR v.is_monitor OR v.is_application);
@@ -114,12 +115,12 @@ CREATE FUNCTION pgtrickle.pgt_status()
     LANGUAGE sql STABLE
     SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT s.name, s.status, s.refresh_mode, s.is_populated, s.consecutive_errors, s.schedule, s.data_timestamp, s.staleness, NULL::integer
+    SELECT s.name, s.status, s.refresh_mode, s.is_populated, s.consecutive_errors, s.schedule, s.data_timestamp, s.staleness, s.scc_id::integer
       FROM pgtrickle.visible_status AS s
      ORDER BY s.name
 $$;
 COMMENT ON FUNCTION pgtrickle.pgt_status() IS
-    'The stream tables and how they are. name is qualified and quoted where it must be, so it can be handed to the other functions; scc_id is for cycles, which are not accepted yet';
+    'The stream tables and how they are. name is qualified and quoted where it must be, so it can be handed to the other functions; scc_id is the same for those that read each other in a cycle (pgt_scc_status), and NULL for all others';
 
 CREATE FUNCTION pgtrickle.get_staleness(name regclass) RETURNS float8
     LANGUAGE plpgsql STABLE

@@ -58,8 +58,13 @@ BEGIN
              GROUP BY i.name) AS e;
     SELECT coalesce(jsonb_agg(jsonb_build_object('node', k.name, 'kind', 'stream_table', 'depth', 0, 'lead', '', 'next', '') ORDER BY k.name DESC), '[]')
       INTO v_stack
-      FROM jsonb_object_keys(v_tables) AS k(name)
-     WHERE k.name NOT IN (SELECT s.source_table FROM pgtrickle.visible_sources AS s);
+      FROM (SELECT i.name, i.pgt_id, coalesce(i.scc_id, i.pgt_id) AS circle FROM pgtrickle.stream_tables_info AS i) AS k
+     -- Nobody outside of its cycle reads it or the others there, of whom one will do.
+     WHERE NOT EXISTS (SELECT FROM pgtrickle.stream_tables_info AS i
+                         JOIN pgtrickle.visible_sources AS s ON s.source_relid = i.pgt_relid
+                         JOIN pgtrickle.stream_tables_info AS r ON r.pgt_id = s.pgt_id
+                        WHERE coalesce(i.scc_id, i.pgt_id) = k.circle AND coalesce(r.scc_id, r.pgt_id) <> k.circle)
+       AND k.pgt_id = (SELECT min(i.pgt_id) FROM pgtrickle.stream_tables_info AS i WHERE coalesce(i.scc_id, i.pgt_id) = k.circle);
 
     WHILE jsonb_array_length(v_stack) > 0 LOOP
         v_item := v_stack -> -1;
@@ -132,6 +137,8 @@ CREATE FUNCTION pgtrickle.pgt_scc_status()
     LANGUAGE sql STABLE
     SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT NULL::integer, NULL::integer, NULL::text[], NULL::integer, NULL::timestamptz WHERE false
+    SELECT i.scc_id::integer, count(*)::integer, array_agg(i.name ORDER BY i.name), max(i.fixpoint_iterations), max(i.fixpoint_at)
+      FROM pgtrickle.stream_tables_info AS i WHERE i.scc_id IS NOT NULL GROUP BY i.scc_id ORDER BY i.scc_id
 $$;
-COMMENT ON FUNCTION pgtrickle.pgt_scc_status() IS 'Cycles of stream tables: none, as cycles are not accepted yet';
+COMMENT ON FUNCTION pgtrickle.pgt_scc_status() IS
+    'Cycles of stream tables that read each other: the members that the caller may see, how many rounds they took when they last had something to do, and when they last settled';
