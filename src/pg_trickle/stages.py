@@ -171,17 +171,19 @@ AnyStage = Stage | Recomputed
 
 
 def cut(plan: Plan, identifier: int) -> tuple[tuple[AnyStage, ...], Plan]:
-    """The stages of a plan, inner ones first, and the plan over them."""
+    """The stages of a plan, inner ones first, and the plan over them.  Equal operators share a stage."""
     stages: list[AnyStage] = []
+    outputs: dict[Plan, Plan] = {}
 
     def descend(part: Plan) -> Plan:
         below = part.over(descend)
         if not isinstance(below, Aggregate | Window | DistinctOn | TopK | Recompute | Recursion):
             return below
-        state = State(f"state_{identifier}_{len(stages) + 1}")
-        stage, output = _stage(below, state) if isinstance(below, Aggregate) else recomputed(below, state)
-        stages.append(stage)
-        return output
+        if below not in outputs:
+            state = State(f"state_{identifier}_{len(stages) + 1}")
+            stage, outputs[below] = _stage(below, state) if isinstance(below, Aggregate) else recomputed(below, state)
+            stages.append(stage)
+        return outputs[below]
 
     final = descend(plan)
     return tuple(stages), final

@@ -145,3 +145,41 @@ SELECT t.region, t.total, c.name FROM public.totals t JOIN public.customers c ON
 --|     Join region__2 = region__1
 --|       Changes public.totals (region__1, total__1)
 --|       Scan public.customers (name__1, region__2)
+
+-- a WITH query with a stage, read twice
+WITH w AS (SELECT o.customer_id, sum(o.amount) AS total FROM public.orders o GROUP BY o.customer_id) SELECT w.customer_id FROM w WHERE w.total = (SELECT max(v.total) FROM w v);
+--| key: customer_id
+--| captured: orders (customer_id, amount)
+--| state_9_1: by customer_id__1: n rows, c1 count, fs1 finite_sum, nan1 count_nan
+--|   Scan public.orders (customer_id__1, amount__1)
+--| state_9_2: by nothing: n rows, max1 max
+--|   Project total__1="sum__1"
+--|     Project customer_id__1="state_9_1_k1", sum__1=CASE WHEN "state_9_1_nan1" > 0 THEN 'NaN'::numeric WHEN "state_9_1_c1" > 0 THEN "state_9_1_fs1" END
+--|       Scan state_9_1 (state_9_1_k1, state_9_1_n, state_9_1_c1, state_9_1_fs1, state_9_1_nan1)
+--| final:
+--|   Project customer_id__1
+--|     Filter "__pgt_met_max__2"
+--|       Mark __pgt_met_max__2: sum__1 = max__2
+--|         Project customer_id__1="state_9_1_k1", sum__1=CASE WHEN "state_9_1_nan1" > 0 THEN 'NaN'::numeric WHEN "state_9_1_c1" > 0 THEN "state_9_1_fs1" END
+--|           Scan state_9_1 (state_9_1_k1, state_9_1_n, state_9_1_c1, state_9_1_fs1, state_9_1_nan1)
+--|         Project max__2="max__1"
+--|           Project max__1="state_9_2_max1"
+--|             Scan state_9_2 (state_9_2_k1, state_9_2_n, state_9_2_max1)
+
+-- a recursion read twice
+WITH RECURSIVE w AS (SELECT 1 AS id UNION SELECT o.id FROM w JOIN public.orders o ON o.customer_id = w.id) SELECT x.id, y.id AS other FROM w x JOIN w y ON x.id < y.id;
+--| key: id, other
+--| captured: orders (id, customer_id)
+--| state_9_1: Recursion w__1 by UNION
+--|   UnionAll
+--|     Project id__4=1
+--|       Unit ()
+--|     Project id__3
+--|       Join customer_id__1 = id__2
+--|         Found w__1 (id__2)
+--|         Scan public.orders (id__3, customer_id__1)
+--| final:
+--|   Join id__4 < id__5
+--|     Scan state_9_1 (id__4)
+--|     Project id__5="id__4"
+--|       Scan state_9_1 (id__4)

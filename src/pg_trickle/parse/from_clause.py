@@ -22,6 +22,7 @@ from pg_trickle.parse.attached import Attachment
 from pg_trickle.parse.expressions import equated, scalar
 from pg_trickle.parse.implied import with_implied
 from pg_trickle.parse.laterals import FUNCTIONS, is_lateral, over_subqueries, refers
+from pg_trickle.parse.once import once
 from pg_trickle.parse.query import ParseQuery, Query
 from pg_trickle.parse.recursion import recursion
 from pg_trickle.parse.relations import COMPARED, check_captured, check_visible, scan
@@ -90,23 +91,26 @@ def _range_var(named: RangeVar, context: Context, parse: ParseQuery) -> Item:
         if common.found is not None:
             query = Query(common.found, tuple(zip(common.aliases, common.found.columns, strict=True)))
         elif common.is_recursive:
-            query = recursion(named.relname, common, context, parse)
+            query = once(common, context, lambda: recursion(named.relname, common, context, parse))
         else:
-            query = parse(common.statement, replace(context, ctes=common.ctes, outer=common.outer))
+            inside = replace(context, ctes=common.ctes, outer=common.outer)
+            query = once(common, context, lambda: parse(common.statement, inside))
         return query.plan, _scope(named.alias.aliasname or named.relname, query, aliases or common.aliases)
     fact = context.relation(named.schemaname, named.relname)
     alias = named.alias.aliasname or named.relname
     check_visible(fact)
     if fact.kind == "view":
         assert fact.definition is not None
-        query = _viewed(fact, parse_select(fact.definition), named, context, parse)
+        definition = parse_select(fact.definition)
+        query = once(fact.oid, context, lambda: _viewed(fact, definition, named, context, parse))
         return query.plan, _scope(alias, query, aliases, tuple(column.name for column in fact.columns))
     if not named.inh and fact.kind in {"partitioned", "inherited"}:
         raise UnsupportedQuery(
             f'ONLY "{fact.schema}.{fact.name}"', "its changes and those below it are captured together."
         )
     if fact.kind in COMPARED:
-        return _compared(fact, alias, aliases, context)
+        query = once(fact.oid, context, lambda: _compared(fact, context))
+        return query.plan, _scope(alias, query, aliases)
     check_captured(fact)
     table = scan(fact, context)
     query = Query(table, tuple((field.attribute, field.column) for field in table.fields))
@@ -116,13 +120,13 @@ def _range_var(named: RangeVar, context: Context, parse: ParseQuery) -> Item:
 def _viewed(fact: RelationFact, definition: SelectStmt, named: RangeVar, context: Context, parse: ParseQuery) -> Query:
     """A view's query.  Places in its text mean nothing in that of the query that names it."""
     try:
-        return parse(definition, Context(context.request, context.namer))
+        return parse(definition, replace(context, ctes={}, outer=None))
     except UnsupportedQuery as refusal:
         refusal.stands_in(f"{fact.schema}.{fact.name}", named.location + 1 if named.location > 0 else None)
         raise
 
 
-def _compared(fact: RelationFact, alias: str, aliases: tuple[str, ...], context: Context) -> Item:
+def _compared(fact: RelationFact, context: Context) -> Query:
     """A relation that no trigger watches: each refresh compares it with what it was.  Its NOT NULL is but a claim."""
     used = [one for one in fact.columns if one.name in fact.used] or list(fact.columns[:1])
     if not used:
@@ -140,7 +144,7 @@ def _compared(fact: RelationFact, alias: str, aliases: tuple[str, ...], context:
     by_name = dict(zip((one.name for one in used), columns, strict=True))
     hidden = Column(context.namer.fresh("unused"), UNKNOWN)
     outputs = tuple((one.name, by_name.get(one.name, hidden)) for one in fact.columns)
-    return plan, _scope(alias, Query(plan, outputs), aliases)
+    return Query(plan, outputs)
 
 
 def _derived(derived: RangeSubselect, context: Context, parse: ParseQuery, left: Item | None) -> Item:

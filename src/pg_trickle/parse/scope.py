@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from postgast.pg_query_pb2 import CommonTableExpr, Node, SelectStmt
@@ -134,12 +134,13 @@ def _padded(columns: tuple[tuple[str, Column], ...]) -> tuple[tuple[str, Column]
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What a whole compilation shares."""
+    """What a whole compilation shares, and what may be referred to; ``parsed`` are queries that may be read again."""
 
     request: CompileRequest
     namer: Namer
     ctes: Mapping[str, CommonTable] = field(default_factory=dict)
     outer: Scope | None = None
+    parsed: dict[Hashable, object] = field(default_factory=dict)
 
     def relation(self, schema: str, name: str) -> RelationFact:
         """The facts about a relation; the canonical query leaves out pg_catalog alone."""
@@ -171,7 +172,7 @@ class Context:
         return tuple(f for f in self.request.functions if f.name == name[-1] and f.schema == schema)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class CommonTable:
     """A WITH query: its statement, its column aliases, the WITH queries it may use, and the whole as it stands.
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pg_trickle.algebra.plan import Plan, names
-from pg_trickle.rewrite.prune import pruned
 from pg_trickle.rewrite.pushdown import pushed_down
 from pg_trickle.rewrite.reorder import reordered
+from pg_trickle.rewrite.repeated import pruned_alike
 from pg_trickle.rewrite.strengthen import strengthened
 
 
@@ -16,4 +16,4 @@ def optimised(plan: Plan) -> Plan:
     filtered before it is joined; then joins are put in order; then columns that nobody reads go, so that they are
     neither captured nor grouped by.
     """
-    return pruned(reordered(pushed_down(strengthened(plan))), frozenset(names(plan)))
+    return pruned_alike(reordered(pushed_down(strengthened(plan))), frozenset(names(plan)))

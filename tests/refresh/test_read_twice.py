@@ -1,0 +1,67 @@
+"""What a query reads twice by name has its stages once, whatever stands around it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+
+import pg_trickle
+from tests.refresh.recursions import TABLES
+from tests.refresh.test_recursion import START, STEPS, refreshed
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+Oracle = Callable[[Connection, str], None]
+
+GROUPS = "WITH w AS (SELECT a, count(*) AS n, max(b) AS m FROM edges GROUP BY a)"
+# How many stages each has: what the names stand for, and what is made of them.
+QUERIES = {
+    f"{GROUPS} SELECT x.a, y.n FROM w AS x JOIN w AS y ON x.n = y.n AND x.a < y.a": 1,
+    f"{GROUPS} SELECT w.a FROM w WHERE w.n = (SELECT max(v.n) FROM w AS v)": 2,
+    f"{GROUPS} SELECT w.a FROM w WHERE w.n > 1 OR EXISTS (SELECT FROM w AS v WHERE v.a = w.m)": 1,
+    f"{GROUPS} SELECT w.a FROM w WHERE w.a NOT IN (SELECT v.m FROM w AS v WHERE v.n > 1)": 1,
+    f"{GROUPS} SELECT w.a, v.n FROM w LEFT JOIN w AS v ON v.a = w.m": 1,
+    f"{GROUPS} SELECT w.a, v.n FROM w FULL JOIN w AS v ON v.a = w.m": 1,
+    f"{GROUPS} SELECT a FROM w UNION ALL SELECT m FROM w WHERE n > 1": 1,
+    f"{GROUPS} SELECT a FROM w EXCEPT SELECT m FROM w": 2,
+    f"{GROUPS} SELECT r.id, q.n FROM roots AS r, LATERAL (SELECT w.n FROM w WHERE w.a = r.id UNION ALL"
+    " SELECT v.m FROM w AS v WHERE v.m = r.kind) AS q": 2,
+    f"{GROUPS}, v AS (SELECT w.n, count(*) AS c FROM w GROUP BY w.n)"
+    " SELECT w.a, x.c, y.c AS d FROM w JOIN v AS x ON x.n = w.n LEFT JOIN v AS y ON y.n = x.c": 2,
+    "WITH w AS (SELECT a, b, rank() OVER (PARTITION BY a ORDER BY b) AS r FROM edges)"
+    " SELECT x.a, x.r, y.b FROM w AS x JOIN w AS y ON y.a = x.b": 1,
+    "WITH w AS (SELECT DISTINCT a, b FROM edges) SELECT x.a, y.b FROM w AS x JOIN w AS y ON y.a = x.b": 1,
+    "WITH w AS (SELECT a, b FROM edges ORDER BY a, b LIMIT 3) SELECT x.a, y.b FROM w AS x CROSS JOIN w AS y": 1,
+    "SELECT x.a, y.n FROM counted AS x JOIN counted AS y ON y.a = x.m": 1,
+    "SELECT x.id, y.kind FROM kept AS x LEFT JOIN kept AS y ON y.id = x.kind": 1,
+    "WITH RECURSIVE w AS (SELECT 1 AS id UNION SELECT e.b FROM w JOIN edges AS e ON e.a = w.id)"
+    " SELECT x.id, y.id AS other FROM w AS x JOIN w AS y ON x.id < y.id": 1,
+    "WITH RECURSIVE w AS (SELECT 1.0 AS id UNION SELECT e.b FROM w JOIN edges AS e ON e.a = w.id)"
+    " SELECT x.id, y.id AS other FROM w AS x JOIN w AS y ON x.id < y.id": 1,
+}
+
+
+def test_what_is_read_twice_is_kept_once(db: Connection, assert_fresh: Oracle) -> None:
+    db.execute((TABLES + START).encode())
+    db.execute("CREATE VIEW counted AS SELECT a, count(*) AS n, max(b) AS m FROM edges GROUP BY a")
+    db.execute("CREATE MATERIALIZED VIEW kept AS SELECT * FROM roots")
+    for place, (query, stages) in enumerate(QUERIES.items()):
+        pg_trickle.create_stream_table(db, f"st{place}", query, schedule=None)
+        assert _stages(db, f"st{place}") == stages, query
+    for step in STEPS:
+        db.execute(step.encode())
+        db.execute("REFRESH MATERIALIZED VIEW kept")
+        for place in range(len(QUERIES)):
+            refreshed(db, f"st{place}", assert_fresh)
+
+
+def _stages(conn: Connection, name: str) -> int:
+    row = conn.execute(
+        "SELECT jsonb_array_length(plan -> 'states') FROM pgtrickle.pgt_plans JOIN pgtrickle.pgt_stream_tables"
+        " USING (pgt_id) WHERE pgt_name = %s",
+        (name,),
+    ).fetchone()
+    assert row is not None
+    found: int = row[0]
+    return found
