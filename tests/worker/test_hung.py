@@ -76,6 +76,16 @@ def test_a_worker_that_compiles_for_long_is_not_taken_for_one_that_hangs(db, pro
             db.execute("SELECT pgtrickle_changes.demand_worker(%s)", asked_at)
 
 
+def test_a_worker_whose_session_is_busy_is_not_taken_for_one_that_hangs(db, database):
+    """Such as one that asks for long which stream tables have changes."""
+    worker = database.connect(WORKER_ROLE, autocommit=False)
+    worker.execute("SELECT pg_advisory_lock(1885762401, 1)")
+    assert db.execute("SELECT pgtrickle_changes.worker_quiet_for() IS NULL").fetchone() == (True,)
+    db.execute("SELECT pgtrickle_changes.demand_worker(now() - interval '1 hour')")
+    worker.rollback()
+    worker.close()
+
+
 def _asked(db):
     (quiet,) = db.execute("SELECT extract(epoch FROM pgtrickle_changes.worker_quiet_for())").fetchone()
     return 0 if quiet is None else quiet

@@ -196,10 +196,13 @@ DECLARE
     v_quiet    interval;
 BEGIN
     IF clock_timestamp() - p_asked_at > v_patience THEN
-        -- What sessions do is read once in a transaction otherwise.
+        -- What sessions do is read once in a transaction otherwise.  And where the whole machine slept, the worker needs a moment, too.
         PERFORM pg_stat_clear_snapshot();
-        -- What a suspended machine missed doesn't count.
-        v_quiet := least(pgtrickle_changes.worker_quiet_for(), clock_timestamp() - p_asked_at);
+        v_quiet := pgtrickle_changes.worker_quiet_for();
+        IF v_quiet > v_patience THEN
+            PERFORM pg_sleep(0.1), pg_stat_clear_snapshot();
+            v_quiet := pgtrickle_changes.worker_quiet_for();
+        END IF;
         IF v_quiet > v_patience THEN
             RAISE EXCEPTION 'the pg_trickle worker hangs'
                 USING ERRCODE = 'object_not_in_prerequisite_state',
