@@ -163,6 +163,8 @@ def test_a_gate_is_its_tables_owners(source: Connection, database: Any) -> None:
     for call in ("gate_source('t')", "ungate_source('t')"):
         with pytest.raises(psycopg.errors.InsufficientPrivilege, match="must be owner"):
             author.execute(f"SELECT pgtrickle.{call}".encode())
+    with pytest.raises(psycopg.errors.InsufficientPrivilege), author.transaction():
+        author.execute("LOCK TABLE pgtrickle_changes.drain_lock IN EXCLUSIVE MODE")
     source.execute("SELECT pgtrickle.gate_source('t'), pgtrickle.gate_source('hidden')")
     assert author.execute(GATES).fetchall() == [("public.t", "postgres")]
     with pytest.raises(psycopg.errors.UndefinedTable):

@@ -5,13 +5,16 @@
 CREATE SEQUENCE pgtrickle_changes.drain_switch MINVALUE 1 MAXVALUE 2;
 COMMENT ON SEQUENCE pgtrickle_changes.drain_switch IS 'Whether the worker refreshes (1) or is drained (2)';
 
+CREATE TABLE pgtrickle_changes.drain_lock ();
+COMMENT ON TABLE pgtrickle_changes.drain_lock IS 'Locked by every refresh of the worker''s: an advisory lock anybody could take';
+
 CREATE FUNCTION pgtrickle_changes.enter_refresh() RETURNS boolean
     LANGUAGE plpgsql VOLATILE
     SET search_path = pg_catalog, pg_temp
 AS $$
 -- First the lock, then the switch: whoever drains turns the switch, then waits for the lock.
 BEGIN
-    PERFORM pg_advisory_xact_lock_shared(1885762404, 1);
+    LOCK TABLE pgtrickle_changes.drain_lock IN ROW SHARE MODE;
     RETURN (SELECT s.last_value = 1 FROM pgtrickle_changes.drain_switch AS s);
 END
 $$;
@@ -30,24 +33,38 @@ END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.demand_superuser IS 'Raises unless the caller is a superuser';
 
+CREATE FUNCTION pgtrickle_changes.await_refreshes(p_until timestamptz) RETURNS boolean
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- The lock is let go again at once: a refresh would wait for it instead of being told.
+DECLARE
+    v_held boolean := true;
+BEGIN
+    WHILE v_held LOOP
+        BEGIN
+            LOCK TABLE pgtrickle_changes.drain_lock IN EXCLUSIVE MODE NOWAIT;
+            v_held := false;
+            RAISE SQLSTATE 'TK003';
+        EXCEPTION WHEN lock_not_available OR SQLSTATE 'TK003' THEN
+            EXIT WHEN NOT v_held OR clock_timestamp() >= p_until;
+            PERFORM pg_sleep(0.02);
+        END;
+    END LOOP;
+    RETURN NOT v_held;
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.await_refreshes IS 'Waits for the refreshes by the worker that are under way; whether they have ended in time';
+
 CREATE FUNCTION pgtrickle_changes.do_drain(p_caller name, p_args jsonb) RETURNS jsonb
     LANGUAGE plpgsql VOLATILE
     SET search_path = pg_catalog, pg_temp
 AS $$
-DECLARE
-    v_until timestamptz := clock_timestamp() + make_interval(secs => greatest((p_args ->> 'timeout_s')::float8, 0));
 BEGIN
     PERFORM pgtrickle_changes.demand_superuser(p_caller, 'drain the worker');
     PERFORM setval('pgtrickle_changes.drain_switch', 2);
-    LOOP
-        IF pg_try_advisory_lock(1885762404, 1) THEN
-            PERFORM pg_advisory_unlock(1885762404, 1);
-            RETURN to_jsonb(true);
-        END IF;
-        EXIT WHEN clock_timestamp() >= v_until;
-        PERFORM pg_sleep(0.02);
-    END LOOP;
-    RETURN to_jsonb(false);
+    RETURN to_jsonb(pgtrickle_changes.await_refreshes(
+        clock_timestamp() + make_interval(secs => greatest((p_args ->> 'timeout_s')::float8, 0))));
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.do_drain IS 'The gate''s drain';
@@ -67,8 +84,8 @@ COMMENT ON FUNCTION pgtrickle_changes.do_undrain IS 'The gate''s undrain';
 CREATE VIEW pgtrickle.drain_status WITH (security_barrier) AS
     SELECT s.last_value = 2 AS is_draining,
            EXISTS (SELECT FROM pg_locks AS l JOIN pg_database AS d ON d.oid = l.database AND d.datname = current_database()
-                    WHERE l.locktype = 'advisory' AND l.classid = 1885762404::oid AND l.objid = 1::oid AND l.objsubid = 2
-                      AND l.mode = 'ShareLock' AND l.granted) AS is_refreshing
+                    WHERE l.locktype = 'relation' AND l.relation = 'pgtrickle_changes.drain_lock'::regclass
+                      AND l.mode = 'RowShareLock' AND l.granted) AS is_refreshing
       FROM pgtrickle_changes.drain_switch AS s;
 COMMENT ON VIEW pgtrickle.drain_status IS 'Whether drain() was called, and whether a refresh by the worker is under way';
 
