@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import os
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -74,12 +74,13 @@ def _has_icu(directory: Path) -> bool:
 class Servers:
     """The running servers of this process, one a major version."""
 
-    def __init__(self) -> None:
+    def __init__(self, configuration: Mapping[str, str] | None = None) -> None:
+        self._configuration = configuration
         self._running: dict[int, EmbeddedServer] = {}
 
     def of(self, major: int) -> EmbeddedServer:
         if major not in self._running:
-            self._running[major] = _prepared(EmbeddedServer.temporary(major))
+            self._running[major] = _prepared(EmbeddedServer.temporary(major, settings=self._configuration))
         server = self._running[major]
         return server if server.is_running else server.start()
 

@@ -61,7 +61,7 @@ def test_what_is_given_changes_and_nothing_else(
         ("22023", {"tier": "lukewarm"}),
         ("22023", {"diamond_consistency": "x"}),
         ("22023", {"diamond_schedule_policy": "x"}),
-        ("0A000", {"cdc_mode": "wal"}),
+        ("55000", {"cdc_mode": "wal"}),
         ("42601", {"query": "DROP TABLE orders"}),
         ("42601", {"query": ""}),
         ("42P01", {"query": "SELECT 1 FROM nowhere"}),

@@ -189,7 +189,7 @@ BAD_ARGUMENTS: list[tuple[str, dict[str, Any]]] = [
     ("22023", {"diamond_consistency": "x"}),
     ("22023", {"diamond_schedule_policy": "x"}),
     ("22023", {"cdc_mode": "x"}),
-    ("0A000", {"cdc_mode": "wal"}),
+    ("55000", {"cdc_mode": "wal"}),
     ("22023", {"schedule": "soon"}),
     ("22023", {"name": ""}),
     ("22023", {"name": "a.b.c"}),

@@ -307,7 +307,7 @@ def test_random_writers_refreshers_and_cleaners(
 
     def clean(conn: Connection) -> None:
         while not stop.is_set():
-            conn.execute("SELECT pgtrickle_changes.worker_housekeeping()")
+            conn.execute("SELECT pgtrickle_changes.worker_housekeeping(), pgtrickle_changes.worker_drain_wal(NULL)")
             stop.wait(0.02)
 
     threads = [

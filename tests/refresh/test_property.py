@@ -67,20 +67,22 @@ def test_stream_tables_equal_their_queries_where_a_collation_makes_texts_equal(d
     each()
 
 
-def judged(sessions: Sessions, case: Case) -> set[Chain]:
+def judged(sessions: Sessions, case: Case, kind: type[Runner] = Runner) -> set[Chain]:
     """The operators that stood on one another in a case that went well; a small one that didn't, if it didn't."""
-    trouble = carried_out(sessions, case, event)
+    trouble = carried_out(sessions, case, event, kind)
     if trouble is None:
         return pairs(case)
     assume(not isinstance(trouble, NoQuery))
-    small = shrunk(case, lambda other: _kind(carried_out(sessions, other)) == _kind(trouble))
-    final = carried_out(sessions, small)
+    small = shrunk(case, lambda other: _kind(carried_out(sessions, other, kind=kind)) == _kind(trouble))
+    final = carried_out(sessions, small, kind=kind)
     raise AssertionError(f"{final}\n\n{script(small)}\n") from final
 
 
-def carried_out(sessions: Sessions, case: Case, tell: Callable[[str], object] = len) -> Exception | None:
+def carried_out(
+    sessions: Sessions, case: Case, tell: Callable[[str], object] = len, kind: type[Runner] = Runner
+) -> Exception | None:
     """What went wrong with a case, if anything did."""
-    runner = Runner(*sessions, case)
+    runner = kind(*sessions, case)
     try:
         for construct in runner.create():
             tell(f"refused: {construct}")

@@ -28,6 +28,16 @@ UNUSED_ARGUMENTS = 'unused parameter "p_args"'
 
 # (function, message, how the statement begins): why it stays.
 JUSTIFIED = {
+    (
+        "flush_wal",
+        "function pg_catalog.pg_logical_emit_message(boolean, unknown, unknown, boolean) does not exist",
+        "SELECT pg_catalog.pg_logical_emit_message",
+    ): "where there is one",
+    (
+        "worker_drain_wal",
+        "function pg_catalog.pg_log_standby_snapshot() does not exist",
+        "SELECT pg_catalog.pg_log_standby_snapshot",
+    ): "where there is one",
     ("as_N", UNSANITIZED, "statement"): "the runner runs any statement, with no more than its owner's rights",
     ("as_N", "cannot determinate a result of dynamic SQL", ""): "a statement's one column is named as its query likes",
     ("sync_buffer", UNSANITIZED, "format('ALTER TABLE %s ADD COLUMN"): "a type as format_type() spells it",

@@ -17,6 +17,9 @@ def install(
     worker_role: Annotated[
         str | None, typer.Option("--worker-role", metavar="ROLE", help="An existing login role to run the worker.")
     ] = None,
+    wal: Annotated[
+        bool, typer.Option("--wal", help="Also make the replication slot for cdc_mode wal (wal_level = logical).")
+    ] = False,
     files: Annotated[
         Path | None,
         typer.Option(
@@ -36,6 +39,8 @@ def install(
         installer.install(conn)
         if worker_role is not None:
             conn.execute("SELECT pgtrickle.grant_worker(%s)", (worker_role,))
+        if wal:
+            conn.execute("CALL pgtrickle.enable_wal()")
         row = conn.execute("SELECT pgtrickle.version()").fetchone()
     output.line(f"installed pg_trickle {row[0] if row else ''}".rstrip())
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from importlib import metadata, resources
 from pathlib import Path
-from typing import Any
+from typing import Any, LiteralString
 
 import psycopg
 
@@ -26,11 +26,17 @@ relocatable = false
 superuser = true
 """
 
-
 # Whole or in part: triggers on the sources go with the functions in the second schema.
 THERE = """
     SELECT pg_catalog.to_regnamespace('pgtrickle') IS NOT NULL
         OR pg_catalog.to_regnamespace('pgtrickle_changes') IS NOT NULL
+"""
+
+# A slot keeps WAL for as long as it exists.
+DROP_SLOT: LiteralString = """
+    SELECT pg_catalog.pg_drop_replication_slot(s.slot_name)
+      FROM pg_catalog.pg_replication_slots AS s JOIN pg_catalog.pg_database AS d ON d.datname = s.database
+     WHERE s.slot_name = pg_catalog.concat('pg_trickle_', d.oid) AND d.datname = pg_catalog.current_database()
 """
 
 
@@ -79,6 +85,8 @@ def uninstall(conn: Connection) -> None:
         if not _one(cursor, THERE):
             raise NotInstalled("pg_trickle is not installed in this database", sqlstate="42704")
         cursor.execute("SET LOCAL client_min_messages = warning")
+        cursor.execute("DROP PUBLICATION IF EXISTS pg_trickle")
+        cursor.execute(DROP_SLOT)
         if _one(cursor, "SELECT EXISTS (SELECT FROM pg_catalog.pg_extension WHERE extname = 'pg_trickle')"):
             cursor.execute("DROP EXTENSION pg_trickle CASCADE")
         else:

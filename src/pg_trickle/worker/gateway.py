@@ -129,6 +129,14 @@ class Result:
 
 
 @dataclass(frozen=True, slots=True)
+class Drained:
+    """How far the WAL was read, and why it could not be."""
+
+    lsn: str
+    trouble: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Gateway:
     """A connection, as what the worker may do with it."""
 
@@ -236,6 +244,11 @@ class Gateway:
 
     def metrics(self) -> Any:
         return self._row("metrics")["metrics"]
+
+    def drain_wal(self, known_lsn: str | None) -> Drained | None:
+        """Decode what was written to the WAL since; None where nothing is captured from it."""
+        found = self._row("drain_wal", known_lsn=known_lsn)["drained"]
+        return found and Drained(found["lsn"], found["trouble"])
 
     def housekeeping(self) -> Any:
         return self._row("housekeeping")["done"]

@@ -18,6 +18,7 @@ from psycopg.conninfo import conninfo_to_dict
 from pg_trickle.errors import InvalidDefinition
 from pg_trickle.worker import retry
 from pg_trickle.worker.compile_service import CompileService
+from pg_trickle.worker.drainer import Drainer
 from pg_trickle.worker.exporter import Exporter
 from pg_trickle.worker.gateway import Gateway, Poll, connect, connect_pool
 from pg_trickle.worker.housekeeping import Housekeeper
@@ -192,6 +193,9 @@ class Worker:
         housekeeper = Housekeeper(self._dsn, every_seconds=HOUSEKEEPING_SECONDS)
         housekeeper.start()
         stack.callback(housekeeper.stop)
+        drainer = Drainer(self._dsn)
+        drainer.start()
+        stack.callback(drainer.stop)
         pool = stack.enter_context(connect_pool(self._dsn, most=MOST_THREADS))
         refresher = Refresher(pool, tally=self.metrics.tally)
         executor = ThreadPoolExecutor(MOST_THREADS, thread_name_prefix="pg_trickle refresh")

@@ -48,6 +48,9 @@ SELECT t.id, CASE WHEN pg_catalog.octet_length(t.request::text) <= %(longest)s T
 -- name: answer
 SELECT pgtrickle_changes.worker_answer(%(request)s, %(plan)s, %(error)s)
 
+-- name: drain_wal
+SELECT pgtrickle_changes.worker_drain_wal(%(known_lsn)s::pg_catalog.pg_lsn) AS drained
+
 -- name: housekeeping
 SELECT pgtrickle_changes.worker_housekeeping() AS done
 

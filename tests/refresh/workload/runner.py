@@ -70,12 +70,16 @@ class Runner:
         for name, query in self.case.streams:
             self._probe(query)
             with self._in_time(name), self._moment():
-                pg_trickle.create_stream_table(self.conn, name, query.sql, schedule=None)
+                self.create_stream_table(name, query)
                 self.check(name)
         found = self.conn.execute(
             "SELECT plan -> 'refusal' ->> 'construct' FROM pgtrickle.pgt_plans WHERE plan -> 'refusal' <> 'null'"
         )
         return [construct for (construct,) in found]
+
+    def create_stream_table(self, name: str, query: Query) -> None:
+        """Make one stream table."""
+        pg_trickle.create_stream_table(self.conn, name, query.sql, schedule=None)
 
     def _moment(self) -> AbstractContextManager[object]:
         """A transaction, where what is compared would not be the same a moment later."""

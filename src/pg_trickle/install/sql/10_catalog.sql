@@ -98,13 +98,14 @@ CREATE TABLE pgtrickle.pgt_captures (
     buffer       name    NOT NULL UNIQUE,
     buffer_relid oid     NOT NULL,
     sequence_relid oid   NOT NULL,
-    trigger_mode text    NOT NULL CHECK (trigger_mode IN ('statement', 'row')),
+    trigger_mode text    NOT NULL CHECK (trigger_mode IN ('statement', 'row', 'wal')),
     columns      text[]  NOT NULL,
     attnums      smallint[] NOT NULL,
     filter       text,
     policies     text    NOT NULL,
     stamp        text    NOT NULL,
     since        xid8    NOT NULL,
+    start_lsn    pg_lsn,
     cleaned_at   timestamptz,
     PRIMARY KEY (source_relid, owner_oid)
 );
@@ -112,6 +113,8 @@ COMMENT ON TABLE pgtrickle.pgt_captures IS 'The change buffers: one per source a
 COMMENT ON COLUMN pgtrickle.pgt_captures.stamp IS 'Versions of the triggers, functions and buffer as the engine made them; a difference means: changes may be missing';
 COMMENT ON COLUMN pgtrickle.pgt_captures.filter IS 'Which rows the policies of the source show to the owner: no others are captured; NULL: all';
 COMMENT ON COLUMN pgtrickle.pgt_captures.policies IS 'The condition, as SQL, that policies are those that the filter was made from';
+COMMENT ON COLUMN pgtrickle.pgt_captures.trigger_mode IS 'How changes are captured: by statement or row triggers, or from the WAL';
+COMMENT ON COLUMN pgtrickle.pgt_captures.start_lsn IS 'Captured from the WAL: what commits after that, and was captured otherwise before';
 COMMENT ON COLUMN pgtrickle.pgt_captures.cleaned_at IS 'When consumed rows were last removed: a snapshot older than that may not begin to read the buffer';
 COMMENT ON COLUMN pgtrickle.pgt_captures.since IS 'The transaction that made or repaired the capture: a snapshot that does not see it may lack changes';
 

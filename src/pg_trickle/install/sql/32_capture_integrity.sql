@@ -1,6 +1,6 @@
 -- Whether a capture is still what the engine made.
 
-CREATE FUNCTION pgtrickle_changes.capture_stamp(p_source oid, p_buffer name, p_attnums smallint[]) RETURNS text
+CREATE FUNCTION pgtrickle_changes.capture_stamp(p_source oid, p_buffer name, p_attnums smallint[], p_mode text) RETURNS text
     LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, pg_temp
     SET plan_cache_mode = force_generic_plan
@@ -36,27 +36,34 @@ BEGIN
         -- Who is written by way of a parent, or by logical replication, is captured row by row, if at all.
         (SELECT string_agg(concat_ws(' ', i.inhparent, i.xmin), ',' ORDER BY i.inhseqno) FROM pg_inherits AS i WHERE i.inhrelid = p_source),
         (SELECT string_agg(concat_ws(' ', p.oid, p.xmin), ',' ORDER BY p.oid) FROM pg_policy AS p WHERE p.polrelid = p_source),
-        (SELECT string_agg(s.srsubid::text, ',' ORDER BY s.srsubid) FROM pg_subscription_rel AS s WHERE s.srrelid = p_source)));
+        (SELECT string_agg(s.srsubid::text, ',' ORDER BY s.srsubid) FROM pg_subscription_rel AS s WHERE s.srrelid = p_source),
+        CASE WHEN p_mode = 'wal' THEN concat('wal ', pgtrickle_changes.wal_stamp(p_source)) END));
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.capture_stamp IS 'The version of everything that a capture consists of';
 
 CREATE FUNCTION pgtrickle_changes.capture_drift(p_source oid, p_owner oid) RETURNS text
-    LANGUAGE plpgsql STABLE
+    LANGUAGE plpgsql VOLATILE
     SET search_path = pg_catalog, pg_temp
     SET quote_all_identifiers = off
 AS $$
 DECLARE
     v_capture pgtrickle.pgt_captures;
+    v_refusal text;
 BEGIN
     SELECT c.* INTO v_capture FROM pgtrickle.pgt_captures AS c WHERE c.source_relid = p_source AND c.owner_oid = p_owner;
     IF NOT FOUND THEN
         RETURN 'nothing captures its changes';
     END IF;
-    IF v_capture.stamp = pgtrickle_changes.capture_stamp(p_source, v_capture.buffer, v_capture.attnums) THEN
+    IF v_capture.trigger_mode = 'wal' THEN
+        v_refusal := (pgtrickle_changes.wal_refusal(p_source, p_owner)).reason;
+        v_refusal := coalesce(v_refusal, CASE WHEN pgtrickle_changes.wal_stamp(p_source) IS NULL THEN 'it was taken out of publication "pg_trickle"' END);
+    END IF;
+    IF v_refusal IS NULL AND v_capture.stamp = pgtrickle_changes.capture_stamp(p_source, v_capture.buffer, v_capture.attnums, v_capture.trigger_mode) THEN
         RETURN NULL;
     END IF;
     RETURN coalesce(
+        v_refusal,
         CASE WHEN EXISTS (SELECT FROM pgtrickle_changes.missed_changes AS m WHERE m.source_relid = p_source AND m.owner_oid = p_owner)
              THEN format('change buffer "%s" was locked', v_capture.buffer) END,
         CASE WHEN NOT EXISTS (SELECT FROM pg_class AS c
@@ -65,13 +72,14 @@ BEGIN
              THEN format('change buffer "%s" was dropped or moved', v_capture.buffer) END,
         (SELECT format('function "%s" was dropped or moved', f.name)
            FROM unnest(pgtrickle_changes.capture_functions(v_capture.buffer)) AS f(name)
-          WHERE NOT EXISTS (SELECT FROM pg_proc AS p
+          WHERE v_capture.trigger_mode <> 'wal'
+            AND NOT EXISTS (SELECT FROM pg_proc AS p
                              WHERE p.proname = f.name AND p.pronamespace = 'pgtrickle_changes'::regnamespace)
           LIMIT 1),
         (SELECT format('trigger "%s" was %s', g.name, CASE WHEN t.oid IS NULL THEN 'dropped' ELSE 'disabled' END)
            FROM unnest(pgtrickle_changes.capture_triggers(v_capture.buffer, p_source, p_source)) AS g(name)
            LEFT JOIN pg_trigger AS t ON t.tgrelid = p_source AND t.tgname = g.name
-          WHERE t.tgenabled IS DISTINCT FROM 'A'
+          WHERE t.tgenabled IS DISTINCT FROM 'A' AND v_capture.trigger_mode <> 'wal'
           LIMIT 1),
         (SELECT format('function "%s" was altered', p.proname)
            FROM pg_trigger AS t JOIN pg_proc AS p ON p.oid = t.tgfoid

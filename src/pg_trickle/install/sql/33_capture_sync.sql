@@ -1,18 +1,19 @@
 -- Making a capture, following what is read of its source, and taking it away.
 
-CREATE FUNCTION pgtrickle_changes.capture_mode(p_source oid) RETURNS text
-    LANGUAGE sql STABLE
+CREATE FUNCTION pgtrickle_changes.capture_mode(p_source oid, p_owner oid) RETURNS text
+    LANGUAGE sql VOLATILE
     SET search_path = pg_catalog, pg_temp
 AS $$
     -- Statement triggers fire for the relation that a statement names: not for rows that it writes above or below that, nor for what
     -- logical replication applies.
-    SELECT CASE WHEN pgtrickle_changes.setting('cdc_trigger_mode') = 'row' OR c.relkind = 'p'
+    SELECT CASE WHEN pgtrickle_changes.wants_wal(p_source, p_owner) AND (pgtrickle_changes.wal_refusal(p_source, p_owner)).code IS NULL THEN 'wal'
+                WHEN pgtrickle_changes.setting('cdc_trigger_mode') = 'row' OR c.relkind = 'p'
                   OR EXISTS (SELECT FROM pg_inherits AS i WHERE i.inhrelid = c.oid OR i.inhparent = c.oid)
                   OR EXISTS (SELECT FROM pg_subscription_rel AS s WHERE s.srrelid = c.oid)
                 THEN 'row' ELSE 'statement' END
       FROM pg_class AS c WHERE c.oid = p_source
 $$;
-COMMENT ON FUNCTION pgtrickle_changes.capture_mode IS 'Whether a source is captured by statement or by row triggers';
+COMMENT ON FUNCTION pgtrickle_changes.capture_mode IS 'Whether a source is captured by statement or by row triggers, or from the WAL';
 
 CREATE FUNCTION pgtrickle_changes.sync_capture(p_source oid, p_owner oid) RETURNS void
     LANGUAGE plpgsql VOLATILE
@@ -43,7 +44,7 @@ BEGIN
         SELECT coalesce(array_agg(c.source_column ORDER BY c.attnum), '{}'), coalesce(array_agg(c.attnum ORDER BY c.attnum), '{}')
           INTO v_columns, v_attnums
           FROM pgtrickle_changes.capture_columns(p_source, p_owner) AS c;
-        v_mode := pgtrickle_changes.capture_mode(p_source);
+        v_mode := pgtrickle_changes.capture_mode(p_source, p_owner);
         v_filter := (SELECT f.predicate FROM pgtrickle_changes.capture_filter(p_source, p_owner) AS f);
         v_holds := pgtrickle_changes.policies_hold(p_source, p_owner);
         SELECT c.* INTO v_capture FROM pgtrickle.pgt_captures AS c WHERE c.source_relid = p_source AND c.owner_oid = p_owner;
@@ -67,23 +68,36 @@ BEGIN
     IF v_capture.filter IS DISTINCT FROM v_filter AND v_capture.source_relid IS NOT NULL OR v_capture.policies <> v_holds THEN
         v_drift := coalesce(v_drift, 'its row-level security was changed');
     END IF;
+    IF (v_capture.trigger_mode = 'wal') <> (v_mode = 'wal') AND v_drift IS NULL THEN
+        v_drift := pgtrickle_changes.change_capture(p_source, p_owner, v_capture);
+    END IF;
     IF v_drift IS NOT NULL AND to_regclass(format('pgtrickle_changes.%I', v_buffer)) IS NOT NULL THEN
         -- Whatever it holds is of no use any more, and its owner may no longer be allowed to see it, or have hung something on it.
         EXECUTE format('DROP TABLE pgtrickle_changes.%I CASCADE', v_buffer);
     END IF;
     DELETE FROM pgtrickle_changes.missed_changes AS m WHERE m.source_relid = p_source AND m.owner_oid = p_owner;
     PERFORM pgtrickle_changes.sync_buffer(p_source, p_owner, v_buffer);
-    PERFORM pgtrickle_changes.sync_triggers(p_source, p_owner, v_buffer, v_mode);
+    IF v_mode = 'wal' THEN
+        PERFORM pgtrickle_changes.drop_capture_functions(p_source, v_buffer);
+        PERFORM pgtrickle_changes.wal_begin(p_source, p_owner, v_drift IS NOT NULL);
+    ELSE
+        PERFORM pgtrickle_changes.sync_triggers(p_source, p_owner, v_buffer, v_mode);
+    END IF;
 
     INSERT INTO pgtrickle.pgt_captures AS c
-           (source_relid, owner_oid, buffer, buffer_relid, sequence_relid, trigger_mode, columns, attnums, filter, policies, stamp, since)
+           (source_relid, owner_oid, buffer, buffer_relid, sequence_relid, trigger_mode, columns, attnums, filter, policies, stamp, since, start_lsn)
     VALUES (p_source, p_owner, v_buffer, format('pgtrickle_changes.%I', v_buffer)::regclass,
             pg_get_serial_sequence(format('pgtrickle_changes.%I', v_buffer), 'seq')::regclass, v_mode, v_columns, v_attnums, v_filter, v_holds,
-            pgtrickle_changes.capture_stamp(p_source, v_buffer, v_attnums), pg_current_xact_id())
+            pgtrickle_changes.capture_stamp(p_source, v_buffer, v_attnums, v_mode), pg_current_xact_id(),
+            CASE WHEN v_mode = 'wal' THEN CASE WHEN v_drift IS NULL AND v_capture.trigger_mode = 'wal' THEN v_capture.start_lsn ELSE pg_current_wal_insert_lsn() END END)
         ON CONFLICT (source_relid, owner_oid) DO UPDATE
        SET buffer = excluded.buffer, buffer_relid = excluded.buffer_relid,
            sequence_relid = excluded.sequence_relid, trigger_mode = excluded.trigger_mode,
-           columns = excluded.columns, attnums = excluded.attnums, filter = excluded.filter, policies = excluded.policies, stamp = excluded.stamp, since = excluded.since;
+           columns = excluded.columns, attnums = excluded.attnums, filter = excluded.filter, policies = excluded.policies, stamp = excluded.stamp, since = excluded.since,
+           start_lsn = excluded.start_lsn;
+    IF v_capture.trigger_mode = 'wal' AND v_mode <> 'wal' THEN
+        PERFORM pgtrickle_changes.wal_end(p_source, p_owner);
+    END IF;
 
     -- Whoever reads what was not captured so far has to start afresh.
     UPDATE pgtrickle.pgt_stream_tables AS st
@@ -101,6 +115,26 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.sync_capture IS 'Make the capture what the owner''s stream tables need, or drop it when none needs it';
+
+CREATE FUNCTION pgtrickle_changes.change_capture(p_source oid, p_owner oid, p_capture pgtrickle.pgt_captures) RETURNS text
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- From triggers to the WAL or back, with the source's writers locked out: what they have written is in the buffer, or gets there now.
+-- Why that can't be; NULL if it is so.
+BEGIN
+    IF pgtrickle_changes.has_written(p_source) THEN
+        RETURN 'it was written in the transaction that changed how it is captured';
+    ELSIF p_capture.trigger_mode <> 'wal' THEN
+        RETURN NULL;
+    ELSIF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
+        RETURN 'how it is captured was changed under a snapshot that may be older than its last changes';
+    END IF;
+    PERFORM pgtrickle_changes.decode_wal(ARRAY[p_owner]);
+    RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.change_capture IS 'Completes a buffer before its source is captured in another way; why that can''t be, or NULL';
 
 CREATE FUNCTION pgtrickle_changes.captured_meanwhile(p_source oid) RETURNS void
     LANGUAGE plpgsql STABLE
@@ -303,19 +337,34 @@ CREATE FUNCTION pgtrickle_changes.drop_capture(p_source oid, p_owner oid) RETURN
     SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    v_buffer   name;
-    v_function name;
+    v_buffer name;
 BEGIN
     DELETE FROM pgtrickle.pgt_captures AS c WHERE c.source_relid = p_source AND c.owner_oid = p_owner
     RETURNING c.buffer INTO v_buffer;
     IF v_buffer IS NULL THEN
         RETURN;
     END IF;
-    PERFORM pgtrickle_changes.drop_triggers(p_source, v_buffer, false);
-    FOREACH v_function IN ARRAY pgtrickle_changes.capture_functions(v_buffer) LOOP
-        EXECUTE format('DROP FUNCTION IF EXISTS pgtrickle_changes.%I()', v_function);
-    END LOOP;
+    PERFORM pgtrickle_changes.drop_capture_functions(p_source, v_buffer);
     EXECUTE format('DROP TABLE IF EXISTS pgtrickle_changes.%I', v_buffer);
+    PERFORM pgtrickle_changes.wal_end(p_source, p_owner);
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.drop_capture IS 'Drops a capture: triggers, functions and buffer';
+
+CREATE FUNCTION pgtrickle_changes.drop_capture_functions(p_source oid, p_buffer name) RETURNS void
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_function name;
+BEGIN
+    PERFORM pgtrickle_changes.drop_triggers(p_source, p_buffer, false);
+    FOREACH v_function IN ARRAY pgtrickle_changes.capture_functions(p_buffer) LOOP
+        -- Not IF EXISTS, which would tell the caller that there was none.
+        IF to_regprocedure(format('pgtrickle_changes.%I()', v_function)) IS NOT NULL THEN
+            EXECUTE format('DROP FUNCTION pgtrickle_changes.%I()', v_function);
+        END IF;
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.drop_capture_functions IS 'Drops a capture''s triggers and their functions';

@@ -22,6 +22,9 @@ DECLARE
     v_table    pgtrickle.pgt_stream_tables;
     v_is_first boolean;
 BEGIN
+    -- Whoever decodes for an owner holds that until he commits: before any of his tables, or two could wait for each other.
+    PERFORM FROM pgtrickle_changes.wal_readers AS r JOIN pgtrickle.pgt_stream_tables AS st ON st.owner_oid = r.owner_oid
+      WHERE st.pgt_id = p_id AND pgtrickle_changes.reads_wal(p_id, st.owner_oid) FOR UPDATE OF r;
     PERFORM pg_advisory_xact_lock(1885762402, (p_id % 2147483647)::integer);
     v_is_first := pg_current_xact_id_if_assigned() IS NULL;
     SELECT st.* INTO v_table FROM pgtrickle.pgt_stream_tables AS st WHERE st.pgt_id = p_id FOR NO KEY UPDATE;

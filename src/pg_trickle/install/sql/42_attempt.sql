@@ -47,8 +47,9 @@ AS $$
 -- between two of its statements, the work is to be thrown away.
 DECLARE
     v_taken_at timestamptz := CASE WHEN p_one_snapshot THEN transaction_timestamp() ELSE clock_timestamp() END;
-    v_snapshot pg_snapshot := pg_current_snapshot();
-    v_seqs     jsonb := pgtrickle_changes.high_water(p_table.pgt_id);
+    v_wal      boolean := pgtrickle_changes.reads_wal(p_table.pgt_id, p_table.owner_oid);
+    v_snapshot pg_snapshot;
+    v_seqs     jsonb;
     v_pending  jsonb;
     v_plan     jsonb;
     v_rows_in  bigint := 0;
@@ -60,8 +61,20 @@ DECLARE
     v_ms       float8;
     v_again    text;
     v_fuse     text;
-    v_settled  boolean := p_table.unsettled <> '{}' AND pgtrickle_changes.any_committed(p_table.unsettled, v_snapshot);
+    v_settled  boolean;
+    v_doubt    text;
 BEGIN
+    v_snapshot := pg_current_snapshot();
+    IF v_wal THEN
+        -- A snapshot that will be read from the sources alone needs no changes.
+        IF NOT p_one_snapshot OR v_reason IS NULL AND p_table.frontier IS NOT NULL AND NOT p_table.needs_reinit THEN
+            v_snapshot := (pgtrickle_changes.decode_wal(ARRAY[p_table.owner_oid])).snapshot;
+        END IF;
+        v_doubt := pgtrickle_changes.wal_doubt(p_table);
+        v_reason := coalesce(v_reason, v_doubt);
+    END IF;
+    v_settled := p_table.unsettled <> '{}' AND pgtrickle_changes.any_committed(p_table.unsettled, v_snapshot);
+    v_seqs := pgtrickle_changes.high_water(p_table.pgt_id);
     IF p_table.frontier IS NOT NULL AND p_table.quiet_at IS DISTINCT FROM v_seqs THEN
         v_pending := pgtrickle_changes.pending(p_table.pgt_id, p_table.frontier, p_table.frontier_xid, p_table.frontier_seqs);
     END IF;
@@ -102,6 +115,9 @@ BEGIN
         CASE WHEN v_mode = 'DIFFERENTIAL' THEN (SELECT jsonb_agg(k) FROM jsonb_object_keys(v_pending) AS k) END);
     v_ms := 1000 * extract(epoch FROM clock_timestamp() - v_began_at);
 
+    IF v_wal AND NOT p_one_snapshot THEN
+        PERFORM pgtrickle_changes.decode_wal(ARRAY[p_table.owner_oid]);
+    END IF;
     -- Is anything new already?  Then some statement may have seen it and another not.
     IF (NOT p_one_snapshot OR v_seqs <> pgtrickle_changes.high_water(p_table.pgt_id))
        -- What a stream table that reads itself has written is for its next round.
@@ -109,8 +125,8 @@ BEGIN
         RAISE EXCEPTION 'a source changed while "%" was refreshed', p_table.pgt_name USING ERRCODE = 'TK001';
     END IF;
 
-    v_again := CASE WHEN p_one_snapshot THEN pgtrickle_changes.doubt(p_table, v_snapshot, v_mode,
-        CASE WHEN p_table.frontier IS NULL THEN pgtrickle_changes.pending(p_table.pgt_id, v_snapshot, NULL, v_seqs) ELSE v_pending END) END;
+    v_again := coalesce(v_doubt, CASE WHEN p_one_snapshot THEN pgtrickle_changes.doubt(p_table, v_snapshot, v_mode,
+        CASE WHEN p_table.frontier IS NULL THEN pgtrickle_changes.pending(p_table.pgt_id, v_snapshot, NULL, v_seqs) ELSE v_pending END) END);
     UPDATE pgtrickle.pgt_stream_tables AS st
        SET unsettled = CASE WHEN v_mode = 'FULL' THEN pgtrickle_changes.writers_under_way(p_table.pgt_id, v_snapshot)
                             ELSE ARRAY(SELECT x.id FROM unnest(st.unsettled) AS x(id) WHERE NOT pg_visible_in_snapshot(x.id, v_snapshot)) END,

@@ -16,7 +16,8 @@ BEGIN
           FROM pgtrickle.pgt_dependencies AS s
           LEFT JOIN pgtrickle.pgt_captures AS k ON k.source_relid = s.source_relid AND k.owner_oid = p_table.owner_oid
          WHERE s.pgt_id = p_table.pgt_id AND s.captured
-           AND k.stamp IS DISTINCT FROM pgtrickle_changes.capture_stamp(k.source_relid, k.buffer, k.attnums)
+           AND (k.stamp IS DISTINCT FROM pgtrickle_changes.capture_stamp(k.source_relid, k.buffer, k.attnums, k.trigger_mode)
+                OR k.trigger_mode = 'wal' AND pgtrickle_changes.wal_trouble() IS NOT NULL)
          ORDER BY s.source_relid
     LOOP
         v_drift := pgtrickle_changes.capture_drift(v_source, p_table.owner_oid);

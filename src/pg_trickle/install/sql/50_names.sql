@@ -296,20 +296,25 @@ $$;
 COMMENT ON FUNCTION pgtrickle_changes.checked_choice IS 'A value that must be one of some';
 
 CREATE FUNCTION pgtrickle_changes.checked_cdc_mode(p_mode text) RETURNS text
-    LANGUAGE plpgsql STABLE
+    LANGUAGE plpgsql VOLATILE
     SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    v_mode text := pgtrickle_changes.checked_choice('cdc_mode', lower(coalesce(p_mode, pgtrickle_changes.setting('cdc_mode'))), '{auto,trigger,wal}');
+    v_mode    text := pgtrickle_changes.checked_choice('cdc_mode', lower(coalesce(p_mode, pgtrickle_changes.setting('cdc_mode'))), '{auto,trigger,wal}');
+    v_trouble text;
 BEGIN
     IF v_mode = 'wal' THEN
-        RAISE EXCEPTION 'cdc_mode "wal" is not available yet'
-            USING ERRCODE = 'feature_not_supported', HINT = 'Use ''trigger'' or ''auto''.';
+        v_trouble := pgtrickle_changes.wal_trouble();
+        IF v_trouble IS NOT NULL THEN
+            RAISE EXCEPTION 'capture from the WAL is not available'
+                USING ERRCODE = 'object_not_in_prerequisite_state', DETAIL = format('The reason: %s.', v_trouble),
+                      HINT = 'A superuser has to CALL pgtrickle.enable_wal(), with wal_level = logical; or use cdc_mode => ''trigger''.';
+        END IF;
     END IF;
     RETURN v_mode;
 END
 $$;
-COMMENT ON FUNCTION pgtrickle_changes.checked_cdc_mode IS 'A capture mode that exists';
+COMMENT ON FUNCTION pgtrickle_changes.checked_cdc_mode IS 'A capture mode that can be had';
 
 CREATE FUNCTION pgtrickle_changes.checked_mode(p_mode text) RETURNS text
     LANGUAGE plpgsql IMMUTABLE

@@ -258,6 +258,9 @@ BEGIN
             (SELECT c.system_identifier FROM pg_control_system() AS c));
     PERFORM pgtrickle_changes.adopt_definition_view(v_view, v_id);
     PERFORM pgtrickle_changes.install_plan(v_id, v_plan, v_request);
+    IF v_cdc_mode = 'wal' THEN
+        PERFORM pgtrickle_changes.demand_wal(v_id);
+    END IF;
     IF coalesce((p_args ->> 'initialize')::boolean, true) THEN
         PERFORM pgtrickle_changes.populate(v_id);
     END IF;

@@ -46,8 +46,15 @@ BEGIN
           FROM pgtrickle.pgt_plans AS p
          WHERE st.pgt_id = v_table.pgt_id AND p.pgt_id = st.pgt_id;
     END IF;
+    IF v_cdc_mode IS NOT NULL THEN
+        PERFORM pgtrickle_changes.sync_capture(d.source_relid, v_table.owner_oid)
+           FROM (SELECT s.source_relid FROM pgtrickle.pgt_dependencies AS s WHERE s.pgt_id = v_table.pgt_id ORDER BY s.source_relid) AS d;
+    END IF;
     IF (v_former = 'IMMEDIATE') <> (v_table.refresh_mode = 'IMMEDIATE') THEN
         PERFORM pgtrickle_changes.switch_immediate(v_table.pgt_id);
+    END IF;
+    IF v_cdc_mode = 'wal' THEN
+        PERFORM pgtrickle_changes.demand_wal(v_table.pgt_id);
     END IF;
     IF v_status = 'SUSPENDED' THEN
         PERFORM pgtrickle_changes.suspend(v_table.pgt_id);

@@ -2,10 +2,11 @@
 
 CREATE VIEW pgtrickle.visible_sources WITH (security_barrier) AS
     SELECT d.pgt_id, st.owner_oid, d.source_relid, coalesce(format('%I.%I', n.nspname, c.relname), d.source_relid::text) AS source_table,
-           d.source_kind, CASE WHEN d.captured OR st.refresh_mode = 'IMMEDIATE' THEN 'trigger' ELSE 'none' END AS cdc_mode, d.columns_used, d.captured
+           d.source_kind, CASE WHEN d.captured AND k.trigger_mode = 'wal' THEN 'wal' WHEN d.captured OR st.refresh_mode = 'IMMEDIATE' THEN 'trigger' ELSE 'none' END AS cdc_mode, d.columns_used, d.captured
       FROM pgtrickle.pgt_dependencies AS d
       JOIN pgtrickle.pgt_stream_tables AS st USING (pgt_id)
       JOIN pgtrickle_changes.visibility AS v USING (pgt_id)
+      LEFT JOIN pgtrickle.pgt_captures AS k ON k.source_relid = d.source_relid AND k.owner_oid = st.owner_oid
       LEFT JOIN pg_class AS c ON c.oid = d.source_relid
       LEFT JOIN pg_namespace AS n ON n.oid = c.relnamespace
      WHERE v.role = CURRENT_USER AND (v.may_read OR v.is_monitor);

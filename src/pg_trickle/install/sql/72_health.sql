@@ -15,7 +15,20 @@ CREATE VIEW pgtrickle_changes.capture_triggers_found AS
                 format('capture_%s_%s', substr(k.buffer, length('changes_') + 1), v.abbreviation) AS function_name
            FROM (VALUES ('INSERT', 'ins'), ('UPDATE', 'upd'), ('DELETE', 'del'), ('TRUNCATE', 'trunc')) AS v(event, abbreviation)) AS e
       LEFT JOIN pg_trigger AS t ON t.tgrelid = k.source_relid AND t.tgname = e.trigger_name
-      LEFT JOIN pg_proc AS p ON p.oid = t.tgfoid AND p.proname = e.function_name AND p.pronamespace = 'pgtrickle_changes'::regnamespace;
+      LEFT JOIN pg_proc AS p ON p.oid = t.tgfoid AND p.proname = e.function_name AND p.pronamespace = 'pgtrickle_changes'::regnamespace
+     WHERE k.trigger_mode <> 'wal';
+
+CREATE VIEW pgtrickle_changes.slot AS
+    -- The replication slot as it should be, and as it is; no row where capture from the WAL isn't enabled.
+    SELECT n.name, s.active, coalesce(s.wal_status, 'missing') AS wal_status, s.restart_lsn, s.confirmed_flush_lsn,
+           CASE WHEN NOT pg_is_in_recovery() THEN pg_wal_lsn_diff(pg_current_wal_insert_lsn(), s.restart_lsn)::bigint END AS kept_bytes,
+           CASE WHEN s.slot_name IS NULL THEN format('replication slot "%s" was dropped', n.name)
+                WHEN s.wal_status = 'lost' THEN format('replication slot "%s" lost WAL that was still to be read', n.name)
+                WHEN s.confirmed_flush_lsn > w.advance_to THEN format('somebody else has read from replication slot "%s"', n.name)
+                WHEN NOT EXISTS (SELECT FROM pg_publication AS p WHERE p.pubname = 'pg_trickle') THEN 'publication "pg_trickle" was dropped' END AS problem
+      FROM pgtrickle_changes.wal_slot AS w
+     CROSS JOIN (SELECT format('pg_trickle_%s', d.oid)::name AS name FROM pg_database AS d WHERE d.datname = current_database()) AS n
+      LEFT JOIN pg_replication_slots AS s ON s.slot_name = n.name AND s.database = current_database();
 
 CREATE VIEW pgtrickle_changes.capture_problems AS
     -- What is wrong with a capture, in words; NULL if nothing is.  A refresh looks closer, and repairs.
@@ -35,6 +48,17 @@ CREATE VIEW pgtrickle_changes.capture_problems AS
               FROM pgtrickle_changes.capture_triggers_found AS t
              WHERE t.source_relid = k.source_relid AND t.owner_oid = k.owner_oid AND NOT (t.present AND t.enabled AND t.intact)
              ORDER BY t.trigger_name LIMIT 1),
+           CASE WHEN k.trigger_mode = 'wal' THEN coalesce(
+               (SELECT s.problem FROM pgtrickle_changes.slot AS s),
+               CASE WHEN NOT EXISTS (SELECT FROM pg_publication_rel AS r JOIN pg_publication AS p ON p.oid = r.prpubid
+                                      WHERE p.pubname = 'pg_trickle' AND r.prrelid = k.source_relid)
+                    THEN 'it was taken out of publication "pg_trickle"' END,
+               (SELECT 'the WAL does not tell what its changed rows were' FROM pg_class AS c
+                 WHERE c.oid = k.source_relid AND c.relreplident <> 'f'
+                   AND NOT EXISTS (SELECT FROM pg_index AS i
+                                    WHERE i.indrelid = c.oid AND i.indisvalid AND i.indimmediate
+                                      AND CASE c.relreplident WHEN 'd' THEN i.indisprimary WHEN 'i' THEN i.indisreplident ELSE false END
+                                      AND k.attnums <@ (i.indkey::smallint[])[0:i.indnkeyatts - 1]))) END,
            (SELECT format('column "%s" was renamed or dropped', o.name)
               FROM unnest(k.attnums, k.columns) AS o(attnum, name)
               LEFT JOIN pg_attribute AS a ON a.attrelid = k.source_relid AND a.attnum = o.attnum AND NOT a.attisdropped
@@ -44,12 +68,23 @@ CREATE VIEW pgtrickle_changes.capture_problems AS
      -- One whose source is gone is housekeeping's.
      WHERE EXISTS (SELECT FROM pg_class AS c WHERE c.oid = k.source_relid);
 
+CREATE VIEW pgtrickle_changes.wal_fallbacks AS
+    -- What is captured by triggers although the WAL was asked for.
+    SELECT DISTINCT k.source_relid, k.owner_oid
+      FROM pgtrickle.pgt_captures AS k
+      JOIN pgtrickle.pgt_dependencies AS d ON d.source_relid = k.source_relid AND d.captured
+      JOIN pgtrickle.pgt_stream_tables AS st ON st.pgt_id = d.pgt_id AND st.owner_oid = k.owner_oid
+     WHERE k.trigger_mode <> 'wal' AND st.cdc_mode = 'wal'
+       AND NOT EXISTS (SELECT FROM pgtrickle.pgt_stream_tables AS u WHERE u.pgt_relid = k.source_relid);
+
 CREATE VIEW pgtrickle.visible_captures WITH (security_barrier) AS
-    SELECT s.source_table, p.source_relid, pg_get_userbyid(p.owner_oid) AS owner, p.buffer, p.trigger_mode, p.problem, b.rows, b.bytes
+    SELECT s.source_table, p.source_relid, pg_get_userbyid(p.owner_oid) AS owner, p.buffer, p.trigger_mode, p.problem, b.rows, b.bytes,
+           CASE WHEN f.source_relid IS NOT NULL THEN 'cdc_mode => ''wal'' was asked for and could not be had any more' END AS fallback
       FROM pgtrickle_changes.capture_problems AS p
       JOIN pgtrickle_changes.buffers AS b USING (source_relid, owner_oid)
       JOIN (SELECT DISTINCT v.source_table, v.source_relid, v.owner_oid FROM pgtrickle.visible_sources AS v WHERE v.captured) AS s
-     USING (source_relid, owner_oid);
+     USING (source_relid, owner_oid)
+      LEFT JOIN pgtrickle_changes.wal_fallbacks AS f USING (source_relid, owner_oid);
 COMMENT ON VIEW pgtrickle.visible_captures IS 'The change buffers that feed stream tables which the current user may look at';
 
 CREATE FUNCTION pgtrickle.check_cdc_health()
@@ -57,7 +92,8 @@ CREATE FUNCTION pgtrickle.check_cdc_health()
     LANGUAGE sql STABLE
     SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT k.source_table, k.source_relid, k.owner, 'trigger', k.trigger_mode, k.buffer, k.problem
+    SELECT k.source_table, k.source_relid, k.owner, CASE WHEN k.trigger_mode = 'wal' THEN 'wal' ELSE 'trigger' END, nullif(k.trigger_mode, 'wal'), k.buffer,
+           coalesce(k.problem, k.fallback)
       FROM pgtrickle.visible_captures AS k
      ORDER BY k.source_table, k.owner
 $$;
@@ -83,6 +119,47 @@ AS $$
 $$;
 COMMENT ON FUNCTION pgtrickle.trigger_inventory() IS
     'The capture triggers that there should be, and whether they are there, enabled and calling the function the engine made (intact)';
+
+CREATE VIEW pgtrickle_changes.slot_lag AS
+    -- One row: whether the replication slot is well.
+    WITH limits AS (
+        SELECT CASE WHEN current_setting('pg_trickle.slot_lag_warning_threshold_mb', true) ~ '^[0-9]{1,9}$'
+                    THEN current_setting('pg_trickle.slot_lag_warning_threshold_mb', true)::bigint ELSE 1024 END * 1048576 AS bytes
+    ), fallen AS (
+        SELECT count(*) AS n FROM pgtrickle_changes.wal_fallbacks
+    ), used AS (
+        SELECT count(*) AS n FROM pgtrickle.pgt_captures AS k WHERE k.trigger_mode = 'wal'
+    ), worst AS (
+        SELECT w.place, w.severity, w.detail
+          FROM limits AS l CROSS JOIN fallen AS f CROSS JOIN used AS u LEFT JOIN pgtrickle_changes.slot AS s ON true
+         CROSS JOIN LATERAL (VALUES
+             (1, 'ERROR', CASE WHEN u.n > 0 THEN s.problem END),
+             (2, 'WARN', CASE WHEN f.n > 0 THEN concat(f.n, ' sources are captured by triggers although cdc_mode is "wal"', ': ' || s.problem,
+                                                       '; CALL pgtrickle.enable_wal(), then alter the stream tables with cdc_mode => ''wal''') END),
+             (3, 'WARN', CASE WHEN s.kept_bytes > l.bytes THEN format('replication slot "%s" keeps %s of WAL: is the worker running?', s.name, pg_size_pretty(s.kept_bytes)) END),
+             (4, 'WARN', CASE WHEN s.name IS NOT NULL AND u.n = 0 THEN format('replication slot "%s" keeps WAL that nothing reads: SELECT pgtrickle.disable_wal()', s.name) END),
+             (5, 'OK', CASE WHEN s.name IS NOT NULL THEN format('replication slot "%s" keeps %s of WAL', s.name, pg_size_pretty(s.kept_bytes)) END),
+             (6, 'OK', 'no replication slot is in use')) AS w(place, severity, detail)
+         WHERE w.detail IS NOT NULL
+    )
+    SELECT w.severity, w.detail FROM worst AS w ORDER BY w.place LIMIT 1;
+
+CREATE VIEW pgtrickle.visible_slot WITH (security_barrier) AS
+    SELECT s.name, s.active, s.wal_status, s.restart_lsn, s.confirmed_flush_lsn, s.kept_bytes,
+           (SELECT count(*) FROM pgtrickle.pgt_captures AS k WHERE k.trigger_mode = 'wal') AS captures, s.problem
+      FROM pgtrickle_changes.slot AS s;
+COMMENT ON VIEW pgtrickle.visible_slot IS 'The replication slot of this database, if capture from the WAL is enabled';
+
+CREATE FUNCTION pgtrickle.slot_health()
+    RETURNS TABLE (slot_name name, active boolean, wal_status text, restart_lsn pg_lsn, confirmed_flush_lsn pg_lsn, retained_bytes bigint,
+                   captures bigint, alert text)
+    LANGUAGE sql STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT s.name, s.active, s.wal_status, s.restart_lsn, s.confirmed_flush_lsn, s.kept_bytes, s.captures, s.problem FROM pgtrickle.visible_slot AS s
+$$;
+COMMENT ON FUNCTION pgtrickle.slot_health() IS
+    'The replication slot that captures changes from the WAL: how much WAL it keeps, for how many captures; alert says what is wrong, NULL if nothing is. No row without enable_wal()';
 
 CREATE VIEW pgtrickle.visible_health WITH (security_barrier) AS
     -- The checks are about the whole installation; names are shown to those who may look at them.
@@ -162,7 +239,7 @@ CREATE VIEW pgtrickle.visible_health WITH (security_barrier) AS
            ) AS c(place, check_name, severity, fine, trouble)
       LEFT JOIN found AS f USING (check_name)
     UNION ALL
-    SELECT 7, 'slot_lag', 'OK', 'no replication slot is in use'
+    SELECT 7, 'slot_lag', l.severity, l.detail FROM pgtrickle_changes.slot_lag AS l
     UNION ALL
     SELECT 9, 'bridge', CASE WHEN a.n > 0 THEN 'ERROR' WHEN w.is_running THEN 'OK' ELSE 'WARN' END,
            CASE WHEN a.n > 0 THEN format('%s compile requests have not been answered', a.n)

@@ -194,7 +194,7 @@ COMMENT ON FUNCTION pgtrickle.explain_delta(regclass) IS
 
 GRANT SELECT ON pgtrickle.pgt_stream_tables, pgtrickle.pgt_plans, pgtrickle.pgt_dependencies, pgtrickle.pgt_refresh_history,
     pgtrickle.visible_stream_tables, pgtrickle.stream_tables_info, pgtrickle.visible_status, pgtrickle.pg_stat_stream_tables,
-    pgtrickle.visible_efficiency, pgtrickle.visible_sources, pgtrickle.visible_captures, pgtrickle.visible_triggers,
+    pgtrickle.visible_efficiency, pgtrickle.visible_sources, pgtrickle.visible_captures, pgtrickle.visible_triggers, pgtrickle.visible_slot,
     pgtrickle.visible_health, pgtrickle.quick_health
     TO PUBLIC;
 

@@ -1,7 +1,7 @@
 -- Nothing is for everybody but the gate, and to reach that takes USAGE on the schema.  Nor has anybody else got a right that he
 -- wasn't given after the installation: default privileges of the installing superuser may say otherwise.
 
-REVOKE ALL ON ALL FUNCTIONS IN SCHEMA pgtrickle, pgtrickle_changes FROM PUBLIC;
+REVOKE ALL ON ALL ROUTINES IN SCHEMA pgtrickle, pgtrickle_changes FROM PUBLIC;
 REVOKE ALL ON ALL SEQUENCES IN SCHEMA pgtrickle, pgtrickle_changes FROM PUBLIC;
 REVOKE ALL ON SCHEMA pgtrickle, pgtrickle_changes FROM PUBLIC;
 
@@ -20,7 +20,7 @@ BEGIN
          -- What monitoring shows is for pg_monitor.
          WHERE g.grantee NOT IN (0, CURRENT_USER::regrole, 'pg_monitor'::regrole)
     LOOP
-        EXECUTE format('REVOKE ALL ON ALL FUNCTIONS IN SCHEMA pgtrickle, pgtrickle_changes FROM %s', v_grantee);
+        EXECUTE format('REVOKE ALL ON ALL ROUTINES IN SCHEMA pgtrickle, pgtrickle_changes FROM %s', v_grantee);
         EXECUTE format('REVOKE ALL ON ALL TABLES IN SCHEMA pgtrickle, pgtrickle_changes FROM %s', v_grantee);
         EXECUTE format('REVOKE ALL ON ALL SEQUENCES IN SCHEMA pgtrickle, pgtrickle_changes FROM %s', v_grantee);
         EXECUTE format('REVOKE ALL ON SCHEMA pgtrickle, pgtrickle_changes FROM %s', v_grantee);

@@ -1,0 +1,423 @@
+-- Decoding: from pgoutput's messages to rows of change buffers.
+--
+-- It runs as the engine, for a slot sees every table, and keeps of what it sees nothing but the columns that an owner's stream tables
+-- read and he may read himself; those his own runner writes into his own buffer.
+--
+-- pgoutput's messages, version 1 of its protocol: B(egin: LSN of the commit, time, xid), C(ommit), R(elation), I(nsert),
+-- U(pdate), D(elete), T(runcate); numbers are big-endian (PostgreSQL's documentation, "Logical Replication Message Formats").
+
+CREATE FUNCTION pgtrickle_changes.flush_wal() RETURNS void
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- What can be seen may not have been written out yet (synchronous_commit = off), and only what has been can be decoded.
+BEGIN
+    IF pg_current_wal_flush_lsn() >= pg_current_wal_insert_lsn() THEN
+        RETURN;
+    END IF;
+    IF current_setting('server_version_num')::integer >= 170000 THEN
+        EXECUTE 'SELECT pg_catalog.pg_logical_emit_message(false, ''pg_trickle'', '''', true)';
+    ELSE
+        PERFORM pgtrickle_changes.bridge_execute('SELECT pgtrickle_changes.worker_flush_wal()');
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.flush_wal IS 'Returns when all WAL up to now is on disk';
+
+CREATE FUNCTION pgtrickle_changes.worker_flush_wal() RETURNS void
+    LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- A commit that waits for the disk takes along what was written before it.
+BEGIN
+    PERFORM set_config('synchronous_commit', 'local', true);
+    PERFORM pg_logical_emit_message(true, 'pg_trickle', '');
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.worker_flush_wal IS 'Has the WAL written to disk when its transaction commits';
+
+CREATE FUNCTION pgtrickle_changes.wal_messages() RETURNS TABLE (data bytea)
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+    SET client_encoding = 'UTF8'
+    SET "TimeZone" = 'UTC'
+    SET "DateStyle" = 'ISO, MDY'
+    SET "IntervalStyle" = 'postgres'
+    SET extra_float_digits = 1
+    SET bytea_output = 'hex'
+    SET lc_monetary = 'C'
+    SET lc_numeric = 'C'
+AS $$
+-- The slot stays where it is.  Only one session at a time can read it, and none does for long.
+BEGIN
+    -- Values are sent as to a client, who can read what is in the database.
+    PERFORM set_config('client_encoding', getdatabaseencoding(), true);
+    FOR v_try IN 1..500 LOOP
+        BEGIN
+            RETURN QUERY SELECT m.data FROM pg_logical_slot_peek_binary_changes(
+                pgtrickle_changes.wal_slot_name(), NULL, NULL, 'proto_version', '1', 'publication_names', 'pg_trickle') AS m;
+            RETURN;
+        EXCEPTION WHEN object_in_use THEN
+            IF v_try = 500 THEN
+                RAISE;
+            END IF;
+            PERFORM pg_sleep(0.01);
+        END;
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.wal_messages IS 'pgoutput''s messages about what committed and is on disk, from the slot''s position on';
+
+CREATE FUNCTION pgtrickle_changes.wal_number(p_data bytea, p_at integer, p_bytes integer) RETURNS bigint
+    LANGUAGE plpgsql IMMUTABLE STRICT
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_number bigint := 0;
+BEGIN
+    FOR v_i IN p_at .. p_at + p_bytes - 1 LOOP
+        v_number := (v_number << 8) | get_byte(p_data, v_i);
+    END LOOP;
+    RETURN v_number;
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.wal_number IS 'The big-endian number of so many bytes at a place in a message';
+
+CREATE FUNCTION pgtrickle_changes.wal_text_end(p_data bytea, p_at integer) RETURNS integer
+    LANGUAGE plpgsql IMMUTABLE STRICT
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN p_at - 1 + position('\x00'::bytea IN substr(p_data, p_at + 1));
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.wal_text_end IS 'Where the zero byte is that ends the text at a place in a message';
+
+CREATE FUNCTION pgtrickle_changes.wal_xid(p_low bigint, p_snapshot pg_snapshot) RETURNS xid8
+    LANGUAGE plpgsql IMMUTABLE STRICT
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- The one with these lower 32 bits that is next to the snapshot's end: no transaction in the WAL is 2^31 away.
+DECLARE
+    v_next bigint := pg_snapshot_xmax(p_snapshot)::text::bigint;
+BEGIN
+    RETURN (v_next + (((p_low - v_next) % 4294967296 + 4294967296 + 2147483648) % 4294967296) - 2147483648)::text::xid8;
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.wal_xid IS 'A transaction id of 64 bits, from its lower 32';
+
+CREATE FUNCTION pgtrickle_changes.wal_columns(p_data bytea, p_capture pgtrickle.pgt_captures) RETURNS integer[]
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- From a Relation message: for each column it lists, its place among those captured, or 0.  NULL: the table was another one than
+-- it is now, or did not log its old rows; then nothing can be made of its changes.
+DECLARE
+    v_names   text[];
+    v_types   oid[];
+    v_at      integer := pgtrickle_changes.wal_text_end(p_data, pgtrickle_changes.wal_text_end(p_data, 5) + 1) + 2;
+    v_end     integer;
+    v_count   integer := pgtrickle_changes.wal_number(p_data, v_at, 2);
+    v_key     boolean;
+    v_place   integer;
+    v_columns integer[] := '{}'::integer[];
+BEGIN
+    -- Columns only ever come at the end.
+    SELECT array_agg(a.attname::text ORDER BY a.attnum), array_agg(a.atttypid ORDER BY a.attnum) INTO v_names, v_types
+      FROM pg_attribute AS a WHERE a.attrelid = p_capture.source_relid AND a.attnum > 0 AND NOT a.attisdropped;
+    v_at := v_at + 2;
+    FOR v_i IN 1 .. v_count LOOP
+        v_key := get_byte(p_data, v_at) & 1 = 1;
+        v_end := pgtrickle_changes.wal_text_end(p_data, v_at + 1);
+        IF convert_from(substr(p_data, v_at + 2, v_end - v_at - 1), getdatabaseencoding()) IS DISTINCT FROM v_names[v_i]
+           OR pgtrickle_changes.wal_number(p_data, v_end + 1, 4) IS DISTINCT FROM v_types[v_i]::bigint THEN
+            RETURN NULL;
+        END IF;
+        v_place := coalesce(array_position(p_capture.columns, v_names[v_i]), 0);
+        IF v_place > 0 AND NOT v_key THEN
+            RETURN NULL;
+        END IF;
+        v_columns := v_columns || v_place;
+        v_at := v_end + 9;
+    END LOOP;
+    RETURN CASE WHEN (SELECT count(*) FROM unnest(v_columns) AS c(place) WHERE c.place > 0) = cardinality(p_capture.columns) THEN v_columns END;
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.wal_columns IS 'Which columns of a table''s messages are captured, and where they go; NULL if that can''t be told';
+
+CREATE FUNCTION pgtrickle_changes.wal_images(p_data bytea, p_columns integer[], p_width integer, OUT old text[], OUT new text[])
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- What a change turned into what: NULL where there was or is no row, and twice if nothing that is captured changed.  One function, for
+-- calls are what costs.
+DECLARE
+    v_encoding name := getdatabaseencoding();
+    v_kind     integer;
+    v_length   integer;
+    v_place    integer;
+    v_is_new   boolean;
+    v_image    text[];
+    v_at       integer := 5;
+BEGIN
+    WHILE v_at < octet_length(p_data) LOOP
+        -- N, or K or O: of an old row the key or all.  A long value that an UPDATE left alone is not repeated.
+        v_is_new := get_byte(p_data, v_at) = 78;
+        v_image := coalesce(old, array_fill(NULL::text, ARRAY[p_width]));
+        v_at := v_at + 3;
+        FOREACH v_place IN ARRAY p_columns LOOP
+            -- t(ext), n(ull) or u(nchanged)
+            v_kind := get_byte(p_data, v_at);
+            IF v_kind = 116 THEN
+                v_length := get_byte(p_data, v_at + 1) << 24 | get_byte(p_data, v_at + 2) << 16 | get_byte(p_data, v_at + 3) << 8 | get_byte(p_data, v_at + 4);
+                IF v_place > 0 THEN
+                    v_image[v_place] := convert_from(substr(p_data, v_at + 6, v_length), v_encoding);
+                END IF;
+                v_at := v_at + 5 + v_length;
+            ELSE
+                IF v_kind = 110 AND v_place > 0 THEN
+                    v_image[v_place] := NULL;
+                END IF;
+                v_at := v_at + 1;
+            END IF;
+        END LOOP;
+        IF v_is_new THEN
+            new := v_image;
+        ELSE
+            old := v_image;
+        END IF;
+    END LOOP;
+    -- An UPDATE that doesn't tell the old row has left the key alone, and with it all that is captured.
+    IF get_byte(p_data, 0) = ascii('U') AND (old IS NULL OR new IS NOT DISTINCT FROM old) THEN
+        old := NULL;
+        new := NULL;
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.wal_images IS 'The captured values before and after a change; both NULL if none of them changed';
+
+CREATE FUNCTION pgtrickle_changes.wal_store(p_capture pgtrickle.pgt_captures, p_rows jsonb) RETURNS void
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+    SET lock_timeout = '1s'
+AS $$
+-- Into the owner's buffer, as the owner: x is the transaction, w the weight, c1, c2 … the columns as text, read by the input functions
+-- of their types.  A buffer that can't be written to is his own doing; the changes are missed, which the next refresh sees.
+DECLARE
+    v_statement text;
+BEGIN
+    SELECT format('WITH stored AS (INSERT INTO pgtrickle_changes.%I (xid, seq, w%s) OVERRIDING SYSTEM VALUE'
+                  ' SELECT r.x, (SELECT pg_catalog.nextval(%L::pg_catalog.regclass)), r.w%s'
+                  ' FROM pg_catalog.jsonb_to_recordset($3) AS r(x pg_catalog.xid8, w pg_catalog.int2%s) RETURNING 1)'
+                  ' SELECT pg_catalog.count(*) FROM stored',
+                  p_capture.buffer, coalesce(string_agg(format(', %I', c.buffer_column), '' ORDER BY c.attnum), ''), p_capture.sequence_relid::text,
+                  -- A string would be taken for the JSON value, not for the text of one.
+                  coalesce(string_agg(format(CASE WHEN c.type IN ('json', 'jsonb') THEN ', r.c%s::pg_catalog.%s' ELSE ', r.c%s' END, c.place, c.type), ''
+                                      ORDER BY c.attnum), ''),
+                  coalesce(string_agg(format(', c%s %s', c.place, CASE WHEN c.type IN ('json', 'jsonb') THEN 'pg_catalog.text' ELSE c.type END), ''
+                                      ORDER BY c.attnum), ''))
+      INTO v_statement
+      FROM (SELECT r.*, array_position(p_capture.columns, r.source_column::text) AS place
+              FROM pgtrickle_changes.read_columns(p_capture.source_relid, p_capture.columns) AS r) AS c;
+    BEGIN
+        PERFORM pgtrickle_changes.run_as(p_capture.owner_oid, v_statement, p_own_seqs => p_rows);
+    EXCEPTION WHEN OTHERS THEN
+        INSERT INTO pgtrickle_changes.missed_changes (source_relid, owner_oid) VALUES (p_capture.source_relid, p_capture.owner_oid);
+    END;
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.wal_store IS 'Writes decoded changes into an owner''s buffer, as the owner';
+
+CREATE FUNCTION pgtrickle_changes.wal_maps(p_data bytea, p_captures pgtrickle.pgt_captures[]) RETURNS jsonb
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- {place among the captures: what wal_columns says} for those of the table that a Relation message is about.  Nothing can be made of
+-- its changes either where the owner may not read it.
+DECLARE
+    v_source oid := pgtrickle_changes.wal_number(p_data, 1, 4)::oid;
+    v_maps   jsonb := '{}'::jsonb;
+BEGIN
+    FOR v_i IN 1 .. cardinality(p_captures) LOOP
+        IF p_captures[v_i].source_relid = v_source THEN
+            v_maps := v_maps || jsonb_build_object(v_i, CASE
+                WHEN pgtrickle_changes.may_read(p_captures[v_i].owner_oid, v_source, p_captures[v_i].attnums, false)
+                     AND NOT pgtrickle_changes.row_security_applies(p_captures[v_i].owner_oid, v_source)
+                THEN to_jsonb(pgtrickle_changes.wal_columns(p_data, p_captures[v_i])) END);
+        END IF;
+    END LOOP;
+    RETURN v_maps;
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.wal_maps IS 'For each capture of the table that a Relation message is about, where its columns go';
+
+CREATE FUNCTION pgtrickle_changes.wal_relations(p_data bytea) RETURNS oid[]
+    LANGUAGE plpgsql IMMUTABLE STRICT
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF get_byte(p_data, 0) = ascii('T') THEN
+        RETURN ARRAY(SELECT pgtrickle_changes.wal_number(p_data, 6 + 4 * t.i, 4)::oid
+                       FROM generate_series(0, pgtrickle_changes.wal_number(p_data, 1, 4)::integer - 1) AS t(i));
+    END IF;
+    RETURN ARRAY[pgtrickle_changes.wal_number(p_data, 1, 4)::oid];
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.wal_relations IS 'The tables that a message is about: of a Truncate perhaps several';
+
+CREATE FUNCTION pgtrickle_changes.decode_wal(p_owners oid[], OUT snapshot pg_snapshot, OUT news boolean, OUT safe_lsn pg_lsn)
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+    SET plan_cache_mode = force_generic_plan
+AS $$
+-- Put into the buffers of some owners the changes of all transactions that the snapshot sees and that aren't there yet.  Others that
+-- have committed meanwhile are left for later.  One at a time decodes for an owner: the next sees what this one did, or in
+-- REPEATABLE READ fails.
+DECLARE
+    v_most     CONSTANT integer := 5000;
+    v_captures pgtrickle.pgt_captures[];
+    v_maps     jsonb := '{}'::jsonb;
+    v_data     bytea;
+    v_kind     "char";
+    v_xid      xid8;
+    v_commit   pg_lsn;
+    v_due      oid[] := '{}'::oid[];
+    v_relation bytea;
+    v_sources  oid[];
+    v_places   integer[];
+    v_place    integer;
+    v_mapped   integer;
+    v_map      integer[];
+    v_keys     text[];
+    v_marked   xid8[];
+    v_old      text[];
+    v_new      text[];
+    v_rows     jsonb[] := '{}'::jsonb[];
+    v_of       integer[] := '{}'::integer[];
+BEGIN
+    news := false;
+    PERFORM FROM pgtrickle_changes.wal_readers AS r WHERE r.owner_oid = ANY (p_owners) ORDER BY r.owner_oid FOR UPDATE;
+    snapshot := pg_current_snapshot();
+    v_captures := ARRAY(SELECT k FROM pgtrickle.pgt_captures AS k WHERE k.owner_oid = ANY (p_owners) AND k.trigger_mode = 'wal'
+                         ORDER BY k.source_relid, k.owner_oid);
+    PERFORM pgtrickle_changes.flush_wal();
+    safe_lsn := pg_current_wal_flush_lsn();
+
+    FOR v_data IN SELECT m.data FROM pgtrickle_changes.wal_messages() AS m LOOP
+        v_kind := chr(get_byte(v_data, 0));
+        IF v_kind = 'B' THEN
+            v_xid := pgtrickle_changes.wal_xid(pgtrickle_changes.wal_number(v_data, 17, 4), snapshot);
+            v_commit := '0/0'::pg_lsn + pgtrickle_changes.wal_number(v_data, 1, 8)::numeric;
+            v_due := '{}'::oid[];
+            v_relation := NULL;
+            IF pg_visible_in_snapshot(v_xid, snapshot) THEN
+                v_due := ARRAY(SELECT r.owner_oid FROM pgtrickle_changes.wal_readers AS r
+                                WHERE r.owner_oid = ANY (p_owners) AND (NOT pg_visible_in_snapshot(v_xid, r.decoded) OR v_xid = r.decoder));
+                news := news OR cardinality(v_due) > 0;
+            ELSE
+                safe_lsn := least(safe_lsn, v_commit);
+            END IF;
+            CONTINUE;
+        ELSIF v_kind = 'R' THEN
+            -- For the changes that follow, whosever they are.
+            v_maps := v_maps || pgtrickle_changes.wal_maps(v_data, v_captures);
+            v_mapped := NULL;
+            CONTINUE;
+        END IF;
+        CONTINUE WHEN cardinality(v_due) = 0 OR v_kind NOT IN ('I', 'U', 'D', 'T');
+
+        IF v_kind = 'T' OR v_relation IS DISTINCT FROM substr(v_data, 2, 4) THEN
+            v_relation := CASE WHEN v_kind <> 'T' THEN substr(v_data, 2, 4) END;
+            v_sources := pgtrickle_changes.wal_relations(v_data);
+            v_places := ARRAY(SELECT i FROM generate_subscripts(v_captures, 1) AS i
+                               WHERE (v_captures[i]).source_relid = ANY (v_sources) AND (v_captures[i]).owner_oid = ANY (v_due)
+                                 AND v_commit >= (v_captures[i]).start_lsn);
+        END IF;
+        FOREACH v_place IN ARRAY v_places LOOP
+            IF v_mapped IS DISTINCT FROM v_place THEN
+                v_mapped := v_place;
+                v_map := CASE WHEN jsonb_typeof(v_maps -> v_place::text) = 'array' THEN
+                    ARRAY(SELECT m.value::integer FROM jsonb_array_elements_text(v_maps -> v_place::text) WITH ORDINALITY AS m(value, place) ORDER BY m.place) END;
+                v_keys := ARRAY['x', 'w'] || ARRAY(SELECT 'c' || i FROM generate_series(1, cardinality(v_captures[v_place].columns)) AS i);
+            END IF;
+            IF v_kind = 'T' OR v_map IS NULL THEN
+                CONTINUE WHEN v_marked[v_place] = v_xid;
+                v_marked[v_place] := v_xid;
+                v_rows := v_rows || jsonb_build_object('x', v_xid::text, 'w', 0);
+                v_of := v_of || v_place;
+                CONTINUE;
+            END IF;
+            SELECT i.old, i.new INTO v_old, v_new FROM pgtrickle_changes.wal_images(v_data, v_map, cardinality(v_keys) - 2) AS i;
+            IF v_old IS NOT NULL THEN
+                v_rows := v_rows || jsonb_object(v_keys, ARRAY[v_xid::text, '-1'] || v_old);
+                v_of := v_of || v_place;
+            END IF;
+            IF v_new IS NOT NULL THEN
+                v_rows := v_rows || jsonb_object(v_keys, ARRAY[v_xid::text, '1'] || v_new);
+                v_of := v_of || v_place;
+            END IF;
+        END LOOP;
+        IF cardinality(v_rows) >= v_most THEN
+            PERFORM pgtrickle_changes.wal_store_all(v_captures, v_rows, v_of);
+            v_rows := '{}'::jsonb[];
+            v_of := '{}'::integer[];
+        END IF;
+    END LOOP;
+    PERFORM pgtrickle_changes.wal_store_all(v_captures, v_rows, v_of);
+
+    IF news THEN
+        UPDATE pgtrickle_changes.wal_readers AS r SET decoded = decode_wal.snapshot, decoder = pg_current_xact_id(), safe_lsn = decode_wal.safe_lsn
+         WHERE r.owner_oid = ANY (p_owners);
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.decode_wal IS
+    'Puts into the buffers of some owners the changes of all transactions that the snapshot sees; the snapshot, whether there were any, and before which LSN none is left';
+
+CREATE FUNCTION pgtrickle_changes.wal_store_all(p_captures pgtrickle.pgt_captures[], p_rows jsonb[], p_of integer[]) RETURNS void
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_item record;
+BEGIN
+    FOR v_item IN SELECT r.place, jsonb_agg(r.item) AS items FROM unnest(p_rows, p_of) AS r(item, place) GROUP BY r.place ORDER BY r.place LOOP
+        PERFORM pgtrickle_changes.wal_store(p_captures[v_item.place], v_item.items);
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.wal_store_all IS 'Writes decoded changes into the buffers they belong to';
+
+CREATE FUNCTION pgtrickle_changes.reads_wal(p_id bigint, p_owner oid) RETURNS boolean
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, pg_temp
+    SET plan_cache_mode = force_generic_plan
+AS $$
+BEGIN
+    RETURN EXISTS (SELECT FROM pgtrickle_changes.wal_readers AS r WHERE r.owner_oid = p_owner)
+           AND EXISTS (SELECT FROM pgtrickle.pgt_dependencies AS d
+                         JOIN pgtrickle.pgt_captures AS k ON k.source_relid = d.source_relid AND k.owner_oid = p_owner
+                        WHERE d.pgt_id = p_id AND d.captured AND k.trigger_mode = 'wal');
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.reads_wal IS 'Whether a source of a stream table is captured from the WAL';
+
+CREATE FUNCTION pgtrickle_changes.wal_doubt(p_table pgtrickle.pgt_stream_tables) RETURNS text
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+    SET plan_cache_mode = force_generic_plan
+AS $$
+-- Why the changes that the buffers hold aren't all there are.  What this transaction wrote itself is seen by every query and in no
+-- WAL that could be decoded yet.
+BEGIN
+    RETURN (SELECT CASE WHEN bool_or(EXISTS (SELECT FROM pgtrickle_changes.missed_changes AS m
+                                              WHERE m.source_relid = k.source_relid AND m.owner_oid = k.owner_oid))
+                        THEN 'changes from the WAL could not be stored'
+                        WHEN bool_or(pgtrickle_changes.has_written(k.source_relid))
+                        THEN 'it was refreshed in a transaction that had written to a source captured from the WAL' END
+              FROM pgtrickle.pgt_dependencies AS d
+              JOIN pgtrickle.pgt_captures AS k ON k.source_relid = d.source_relid AND k.owner_oid = p_table.owner_oid
+             WHERE d.pgt_id = p_table.pgt_id AND d.captured AND k.trigger_mode = 'wal');
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.wal_doubt IS 'Why a refresh can''t go by what was captured from the WAL; NULL if it can';
