@@ -25,7 +25,7 @@ from pg_trickle.testing.server import STOP_SECONDS, EmbeddedServer
 WORKER_ROLE = "pgtrickle_worker"
 WORKER_SECONDS = 30
 # The session lock that a live worker holds (docs/internals.md §6), as pg_locks shows it.
-WORKER_LOCK = (1885762401, 1)
+WORKER_LOCK = (1885762401,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +164,7 @@ def _has_worker(conn: psycopg.Connection[Any]) -> bool:
           FROM pg_catalog.pg_locks    AS l
           JOIN pg_catalog.pg_database AS d ON d.oid = l.database
          WHERE d.datname = pg_catalog.current_database()
-           AND l.locktype = 'advisory' AND l.classid = %s AND l.objid = %s AND l.objsubid = 2
+           AND l.locktype = 'advisory' AND l.classid = %s AND l.objsubid = 2
            AND l.granted
         """,
         WORKER_LOCK,

@@ -1,7 +1,7 @@
 -- What the worker asks the server.  A section a query; the worker's role may call these functions and nothing else.
 
 -- name: lock
-SELECT pg_catalog.pg_try_advisory_lock(1885762401, 1)
+SELECT pgtrickle_changes.worker_take_turn()
 
 -- name: look
 -- The position in the WAL is read first: whatever is written while the rest is looked at moves it, and is seen next time.

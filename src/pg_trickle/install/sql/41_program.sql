@@ -25,8 +25,10 @@ BEGIN
     -- Whoever decodes for an owner holds that until he commits: before any of his tables, or two could wait for each other.
     PERFORM FROM pgtrickle_changes.wal_readers AS r JOIN pgtrickle.pgt_stream_tables AS st ON st.owner_oid = r.owner_oid
       WHERE st.pgt_id = p_id AND pgtrickle_changes.reads_wal(p_id, st.owner_oid) FOR UPDATE OF r;
-    PERFORM pg_advisory_xact_lock(1885762402, (p_id % 2147483647)::integer);
     v_is_first := pg_current_xact_id_if_assigned() IS NULL;
+    -- Anybody may take an advisory lock and keep it; a row of the plans only the engine can lock.  Whoever waits for it gets his number
+    -- afterwards.
+    PERFORM FROM pgtrickle.pgt_plans AS p WHERE p.pgt_id = p_id FOR UPDATE;
     SELECT st.* INTO v_table FROM pgtrickle.pgt_stream_tables AS st WHERE st.pgt_id = p_id FOR NO KEY UPDATE;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'stream table % does not exist', p_id

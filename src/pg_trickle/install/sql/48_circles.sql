@@ -114,7 +114,7 @@ BEGIN
     IF cardinality(v_read) = 0 THEN
         RETURN;
     END IF;
-    PERFORM pg_advisory_xact_lock(1885762404, 0);
+    PERFORM pgtrickle_changes.one_at_a_time();
     IF current_setting('transaction_isolation') <> 'read committed' THEN
         PERFORM FROM pgtrickle.pgt_stream_tables AS st
           WHERE st.pgt_id = ANY (v_read) OR st.pgt_id IN (SELECT unnest(pgtrickle_changes.upstream(r.id)) FROM unnest(v_read) AS r(id))

@@ -89,8 +89,9 @@ CREATE FUNCTION pgtrickle_changes.adopt_definition_view(p_view oid, p_id bigint)
     SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    EXECUTE format('ALTER VIEW %s RENAME TO %I', p_view::regclass, 'query_' || p_id);
+    -- Not the other way round: where it comes from, anybody may have taken the name.
     EXECUTE format('ALTER VIEW %s SET SCHEMA pgtrickle_changes', p_view::regclass);
+    EXECUTE format('ALTER VIEW %s RENAME TO %I', p_view::regclass, 'query_' || p_id);
     EXECUTE format('COMMENT ON VIEW %s IS %L', p_view::regclass, format('The definition of stream table %s', p_id));
 END
 $$;
@@ -104,13 +105,24 @@ AS $$
 BEGIN
     IF NOT has_schema_privilege(p_owner, 'pgtrickle_changes', 'USAGE') THEN
         -- His definition, states and buffers lie there.  Two grants at once would be an error: one waits until the other is committed.
-        PERFORM pg_advisory_xact_lock(1885762403, 0);
+        PERFORM pgtrickle_changes.one_at_a_time();
         EXECUTE format('GRANT USAGE ON SCHEMA pgtrickle_changes TO %I', pg_get_userbyid(p_owner));
     END IF;
     PERFORM pgtrickle_changes.run_as(p_owner, format('SELECT pg_catalog.count(*) FROM (SELECT FROM %s LIMIT 0) AS q', p_view::regclass));
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.check_readable IS 'Raises unless the owner may read all that a view reads';
+
+CREATE FUNCTION pgtrickle_changes.one_at_a_time() RETURNS void
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- Wait for everybody else who has called this, until he commits.  Nobody but the engine can hold this lock, and it is in no reader's way.
+BEGIN
+    LOCK TABLE pgtrickle_changes.gate_actions IN SHARE UPDATE EXCLUSIVE MODE;
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.one_at_a_time IS 'Lets one transaction at a time go on from here';
 
 CREATE FUNCTION pgtrickle_changes.session_settings() RETURNS jsonb
     LANGUAGE plpgsql STABLE

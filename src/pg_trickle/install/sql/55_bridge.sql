@@ -62,9 +62,7 @@ CREATE FUNCTION pgtrickle_changes.worker_is_running() RETURNS boolean
     LANGUAGE sql VOLATILE
     SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT EXISTS (SELECT FROM pg_locks AS l
-                    WHERE l.locktype = 'advisory' AND l.classid = 1885762401 AND l.objid = 1 AND l.objsubid = 2 AND l.granted
-                      AND l.database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database()))
+    SELECT EXISTS (SELECT FROM pgtrickle_changes.worker_sessions AS w WHERE w.is_worker)
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.worker_is_running IS 'Whether a worker is alive for this database';
 
@@ -183,7 +181,7 @@ CREATE FUNCTION pgtrickle_changes.worker_quiet_for() RETURNS interval
     LANGUAGE sql VOLATILE
     SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT min(w.quiet_for) FROM pgtrickle_changes.worker_sessions AS w
+    SELECT min(w.quiet_for) FROM pgtrickle_changes.worker_sessions AS w WHERE w.is_worker
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.worker_quiet_for IS 'For how long the worker has asked nothing of the server; NULL while it waits for an answer, or if the server doesn''t track that';
 
@@ -206,7 +204,8 @@ BEGIN
         IF v_quiet > v_patience THEN
             RAISE EXCEPTION 'the pg_trickle worker hangs'
                 USING ERRCODE = 'object_not_in_prerequisite_state',
-                      DETAIL = format('It is connected, but has asked nothing for %s seconds.', round(extract(epoch FROM v_quiet), 1)),
+                      DETAIL = format('It is connected, but has asked nothing for %s seconds.',
+                                      round(extract(epoch FROM least(v_quiet, clock_timestamp() - p_asked_at)), 1)),
                       HINT = 'Continue its process, or end it and start another; the command line (pgtrickle create) works without it.';
         END IF;
     END IF;

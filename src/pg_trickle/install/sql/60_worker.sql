@@ -61,6 +61,28 @@ AS $$
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.worker_stream_tables IS 'What the worker has to know of every stream table';
 
+CREATE FUNCTION pgtrickle_changes.worker_take_turn() RETURNS boolean
+    LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- Become the one worker of this database, until the session ends; false if there is one.  It is known by an advisory lock.  Anybody may
+-- take such a lock, so it may be any number; what counts is that a session which may do a worker's work holds one.
+BEGIN
+    -- One asks at a time.
+    LOCK TABLE pgtrickle_changes.bridge_requests IN SHARE UPDATE EXCLUSIVE MODE;
+    IF EXISTS (SELECT FROM pgtrickle_changes.worker_sessions AS w WHERE w.is_worker AND w.pid <> pg_backend_pid()) THEN
+        RETURN false;
+    END IF;
+    FOR v_number IN 1..1000 LOOP
+        IF pg_try_advisory_lock(1885762401, v_number) THEN
+            RETURN true;
+        END IF;
+    END LOOP;
+    RETURN pg_try_advisory_lock(1885762401, (random() * 2e9)::integer);
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.worker_take_turn IS 'Makes the session the one worker of its database; whether it is';
+
 CREATE FUNCTION pgtrickle_changes.worker_settings() RETURNS jsonb
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path = pg_catalog, pg_temp

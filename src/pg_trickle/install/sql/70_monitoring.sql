@@ -52,7 +52,7 @@ CREATE VIEW pgtrickle_changes.worker_sessions AS
       JOIN pg_database AS d ON d.oid = l.database AND d.datname = current_database()
       JOIN pg_proc AS p ON p.proname = 'worker_poll' AND p.pronamespace = 'pgtrickle_changes'::regnamespace
       LEFT JOIN pg_stat_activity AS a ON a.pid = l.pid
-     WHERE l.locktype = 'advisory' AND l.classid = 1885762401::oid AND l.objid = 1::oid AND l.objsubid = 2 AND l.granted;
+     WHERE l.locktype = 'advisory' AND l.classid = 1885762401::oid AND l.objsubid = 2 AND l.granted;
 
 CREATE VIEW pgtrickle_changes.buffers AS
     -- The change buffers by their size on disk, and how many rows they hold by the server's statistics: nothing reads them.
