@@ -44,10 +44,10 @@ def test_one_is_not_dropped_from_under_the_others(circle: Connection, fails: Fai
     for name, other in (("a", "b"), ("b", "a")):
         error = fails("2BP01", pg_trickle.drop_stream_table, circle, name)
         assert f"public.{other} reads it" in (error.diag.message_detail or "")
-    pg_trickle.create_stream_table(circle, "reader", "SELECT src FROM a JOIN b USING (src, dst)")
+    pg_trickle.create_stream_table(circle, "above", "SELECT src FROM a JOIN b USING (src, dst)")
     pg_trickle.drop_stream_table(circle, "b", cascade=True)
     left = (
-        "SELECT relname FROM pg_class WHERE relname IN ('a', 'b', 'reader') OR relname ~ '^(query|state|changes)_[0-9]'"
+        "SELECT relname FROM pg_class WHERE relname IN ('a', 'b', 'above') OR relname ~ '^(query|state|changes)_[0-9]'"
     )
     assert rows(circle, left) == []
     assert rows(circle, "SELECT tgname FROM pg_trigger WHERE tgname LIKE 'pg_trickle%'") == []
