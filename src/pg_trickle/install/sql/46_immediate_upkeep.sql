@@ -21,6 +21,8 @@ CREATE FUNCTION pgtrickle_changes.make_generated_function(p_table pgtrickle.pgt_
 AS $$
 -- Under the settings of the owner's runner and those of the stream table.
 DECLARE
+    -- An original has the settings of the function that it is compared with.
+    v_role     text := regexp_replace(p_name, '_original$', '');
     v_settings text;
     v_function regprocedure;
 BEGIN
@@ -31,7 +33,7 @@ BEGIN
                    (5, 'TimeZone', 'UTC'), (6, 'DateStyle', 'ISO, MDY'), (7, 'IntervalStyle', 'postgres'), (8, 'extra_float_digits', '1'),
                    (9, 'bytea_output', 'hex'), (10, 'lc_monetary', 'C'), (11, 'lc_numeric', 'C'), (12, 'lc_time', 'C'),
                    (13, 'default_text_search_config', 'pg_catalog.simple')) AS s(place, name, pinned)
-     WHERE s.place <= 2 OR p_name LIKE '%\_rest' OR (p_name NOT LIKE '%\_begin' AND p_name NOT LIKE '%\_texts' AND (
+     WHERE s.place <= 2 OR v_role LIKE '%\_rest' OR (v_role NOT LIKE '%\_begin' AND v_role NOT LIKE '%\_texts' AND (
            SELECT p.plan #>> '{programs,immediate,settings}' IS DISTINCT FROM 'false' FROM pgtrickle.pgt_plans AS p WHERE p.pgt_id = p_table.pgt_id));
     EXECUTE format('CREATE FUNCTION pgtrickle_changes.%I(%s) RETURNS %s LANGUAGE plpgsql VOLATILE SECURITY DEFINER'
                    ' SET search_path = pg_catalog, pg_temp%s AS %L', p_name, p_arguments, p_returns, v_settings, p_body);
