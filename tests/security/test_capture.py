@@ -219,6 +219,20 @@ def test_s36_select_on_buffers_can_be_granted(place: Place, author: Connection) 
     denied(owner, f"INSERT INTO {buffer} (xid, w) VALUES ('5', 1)", f"DELETE FROM {buffer}")
     place.superuser.execute("UPDATE orders SET amount = 7")
     place.fresh("st")
+    # It is kept when the buffer gets another column, and when it is made anew.
+    pg_trickle.create_stream_table(author, "st2", "SELECT id, note FROM orders", schedule=None)
+    for tampering in (
+        "SELECT",
+        f"ALTER TABLE {buffer} ADD CHECK (w < 9)",
+        f"CREATE RULE r AS ON DELETE TO {buffer} DO NOTHING",
+    ):
+        author.execute(tampering.encode())
+        place.fresh("st", "st2")
+        assert (
+            place.value("SELECT pgtrickle_changes.capture_drift('orders'::regclass, to_regrole('st_author'))") is None
+        )
+        assert owner.execute(f"SELECT count(*) FROM {buffer} WHERE note = ''".encode()).fetchone() == (0,)
+        denied(owner, f"DELETE FROM {buffer}")
 
 
 def test_s54_the_ownership_of_capture_can_be_verified(two_sources: Place) -> None:

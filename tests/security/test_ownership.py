@@ -50,6 +50,19 @@ def test_s25_with_the_table_goes_all_that_belongs_to_it(place: Place, author: Co
             action(author, "st")
     pg_trickle.drop_stream_table(heir, "st")
     assert owners(place) == set()
+    place.superuser.execute("SELECT pgtrickle_changes.worker_housekeeping()")
+    for former in ("st_author", "heir"):
+        assert not place.value("SELECT has_schema_privilege(%s, 'pgtrickle_changes', 'USAGE')", former)
+    pg_trickle.create_stream_table(heir, "st", TOTALS, refresh_mode=mode)
+    assert_fresh(heir, "st")
+
+
+def test_s25_usage_that_somebody_else_granted_is_left_alone(place: Place, author: Connection) -> None:
+    place.superuser.execute("GRANT USAGE ON SCHEMA pgtrickle_changes TO st_author")
+    pg_trickle.create_stream_table(author, "st", TOTALS)
+    pg_trickle.drop_stream_table(author, "st")
+    place.superuser.execute("SELECT pgtrickle_changes.worker_housekeeping()")
+    assert place.value("SELECT has_schema_privilege('st_author', 'pgtrickle_changes', 'USAGE')")
 
 
 def test_s25_the_new_owners_rights_decide(place: Place, author: Connection, stopped: Stopped, worker: Any) -> None:

@@ -192,6 +192,50 @@ END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.ensure_runner(oid) IS 'Makes the runner of a role';
 
+CREATE TABLE pgtrickle_changes.schema_users (
+    role_oid oid PRIMARY KEY
+);
+COMMENT ON TABLE pgtrickle_changes.schema_users IS 'Roles that the engine has granted USAGE on schema pgtrickle_changes, where what belongs to their stream tables lies';
+
+CREATE FUNCTION pgtrickle_changes.open_schema(p_owner oid) RETURNS void
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF NOT has_schema_privilege(p_owner, 'pgtrickle_changes', 'USAGE') THEN
+        -- Two grants at once would be an error: one waits until the other is committed.
+        PERFORM pgtrickle_changes.one_at_a_time();
+        EXECUTE format('GRANT USAGE ON SCHEMA pgtrickle_changes TO %I', pg_get_userbyid(p_owner));
+        INSERT INTO pgtrickle_changes.schema_users AS u VALUES (p_owner) ON CONFLICT DO NOTHING;
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.open_schema(oid) IS 'Lets a role find what lies in pgtrickle_changes for its stream tables';
+
+CREATE FUNCTION pgtrickle_changes.close_schema() RETURNS void
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- Not when the last one is dropped: that transaction has locks that whoever is granted something may wait for.
+DECLARE
+    v_role oid;
+BEGIN
+    FOR v_role IN
+        SELECT u.role_oid FROM pgtrickle_changes.schema_users AS u
+         WHERE NOT EXISTS (SELECT FROM pgtrickle.pgt_stream_tables AS st WHERE st.owner_oid = u.role_oid)
+           AND NOT EXISTS (SELECT FROM pg_class AS c WHERE c.relnamespace = 'pgtrickle_changes'::regnamespace AND c.relowner = u.role_oid)
+           FOR UPDATE OF u SKIP LOCKED
+    LOOP
+        PERFORM pgtrickle_changes.one_at_a_time();
+        IF EXISTS (SELECT FROM pg_authid AS r WHERE r.oid = v_role) THEN
+            EXECUTE format('REVOKE USAGE ON SCHEMA pgtrickle_changes FROM %I', pg_get_userbyid(v_role));
+        END IF;
+        DELETE FROM pgtrickle_changes.schema_users AS u WHERE u.role_oid = v_role;
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.close_schema() IS 'Takes back what open_schema granted, from roles that own nothing there any more';
+
 CREATE FUNCTION pgtrickle_changes.close_function(p_function regprocedure) RETURNS void
     LANGUAGE plpgsql VOLATILE
     SET search_path = pg_catalog, pg_temp

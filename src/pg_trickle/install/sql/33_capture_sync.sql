@@ -29,6 +29,7 @@ DECLARE
     v_buffer  name;
     v_filter  text;
     v_holds   text;
+    v_readers oid[];
 BEGIN
     SELECT format('%I.%I', n.nspname, c.relname) INTO v_source
       FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
@@ -61,6 +62,8 @@ BEGIN
     END LOOP;
 
     v_buffer := pgtrickle_changes.buffer_name(p_source, p_owner);
+    -- Who was granted SELECT on it keeps that when it is made anew.
+    v_readers := pgtrickle_changes.buffer_readers(v_buffer);
     IF v_capture.source_relid IS NULL AND to_regclass(format('pgtrickle_changes.%I', v_buffer)) IS NOT NULL
        AND NOT EXISTS (SELECT FROM pg_class AS c WHERE c.relname = v_buffer AND c.relnamespace = 'pgtrickle_changes'::regnamespace AND c.relowner = p_owner) THEN
         PERFORM pgtrickle_changes.captured_meanwhile(p_source);
@@ -76,7 +79,7 @@ BEGIN
         EXECUTE format('DROP TABLE pgtrickle_changes.%I CASCADE', v_buffer);
     END IF;
     DELETE FROM pgtrickle_changes.missed_changes AS m WHERE m.source_relid = p_source AND m.owner_oid = p_owner;
-    PERFORM pgtrickle_changes.sync_buffer(p_source, p_owner, v_buffer);
+    PERFORM pgtrickle_changes.sync_buffer(p_source, p_owner, v_buffer, v_readers);
     IF v_mode = 'wal' THEN
         PERFORM pgtrickle_changes.drop_capture_functions(p_source, v_buffer);
         PERFORM pgtrickle_changes.wal_begin(p_source, p_owner, v_drift IS NOT NULL);
@@ -148,7 +151,19 @@ END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.captured_meanwhile IS 'Raises that another owner began to capture a source at the same moment';
 
-CREATE FUNCTION pgtrickle_changes.sync_buffer(p_source oid, p_owner oid, p_buffer name) RETURNS void
+CREATE FUNCTION pgtrickle_changes.buffer_readers(p_buffer name) RETURNS oid[]
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN ARRAY(SELECT DISTINCT r.oid FROM pg_class AS b CROSS JOIN LATERAL aclexplode(b.relacl) AS g JOIN pg_authid AS r ON r.oid = g.grantee
+                  WHERE b.relname = p_buffer AND b.relnamespace = 'pgtrickle_changes'::regnamespace
+                    AND g.privilege_type = 'SELECT' AND g.grantee <> b.relowner);
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.buffer_readers IS 'The roles that somebody has allowed to read a change buffer';
+
+CREATE FUNCTION pgtrickle_changes.sync_buffer(p_source oid, p_owner oid, p_buffer name, p_readers oid[]) RETURNS void
     LANGUAGE plpgsql VOLATILE
     SET search_path = pg_catalog, pg_temp
 AS $$
@@ -156,8 +171,10 @@ DECLARE
     v_table      text := format('pgtrickle_changes.%I', p_buffer);
     v_tablespace name := nullif(current_setting('default_tablespace'), '');
     v_item       record;
+    v_is_new     boolean := to_regclass(v_table) IS NULL;
+    v_reader     oid;
 BEGIN
-    IF to_regclass(v_table) IS NULL THEN
+    IF v_is_new THEN
         -- Where the owner's own tables would go: nobody gets space by way of the engine that he may not use.
         IF v_tablespace IS NOT NULL AND NOT coalesce(has_tablespace_privilege(p_owner, (
                SELECT t.oid FROM pg_tablespace AS t WHERE t.spcname = v_tablespace), 'CREATE'), false) THEN
@@ -201,13 +218,16 @@ BEGIN
         EXECUTE format('CREATE INDEX ON %s (xid)', v_table);
     END IF;
     EXECUTE format('ALTER TABLE %s OWNER TO %I', v_table, pg_get_userbyid(p_owner));
+    IF v_is_new THEN
+        PERFORM pgtrickle_changes.revoke_strangers(v_table::regclass);
+        FOREACH v_reader IN ARRAY p_readers LOOP
+            EXECUTE format('GRANT SELECT ON %s TO %I', v_table, pg_get_userbyid(v_reader));
+        END LOOP;
+    END IF;
     IF NOT has_table_privilege(p_owner, v_table::regclass, 'INSERT') THEN
         EXECUTE format('GRANT ALL ON %s TO %I', v_table, pg_get_userbyid(p_owner));
     END IF;
-    IF NOT has_schema_privilege(p_owner, 'pgtrickle_changes', 'USAGE') THEN
-        EXECUTE format('GRANT USAGE ON SCHEMA pgtrickle_changes TO %I', pg_get_userbyid(p_owner));
-    END IF;
-    PERFORM pgtrickle_changes.revoke_strangers(v_table::regclass);
+    PERFORM pgtrickle_changes.open_schema(p_owner);
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.sync_buffer IS 'Gives a change buffer the columns, the index and the owner that it has to have';

@@ -92,9 +92,7 @@ BEGIN
         EXECUTE format('CREATE INDEX ON pgtrickle_changes.held_%s_%s (xid)', v_id, v_source.oid);
         PERFORM pgtrickle_changes.hand_over(p_table, format('pgtrickle_changes.held_%s_%s', v_id, v_source.oid), 'Changes held back for stream table');
     END LOOP;
-    IF NOT has_schema_privilege(p_table.owner_oid, 'pgtrickle_changes', 'USAGE') THEN
-        EXECUTE format('GRANT USAGE ON SCHEMA pgtrickle_changes TO %I', pg_get_userbyid(p_table.owner_oid));
-    END IF;
+    PERFORM pgtrickle_changes.open_schema(p_table.owner_oid);
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.make_immediate_tables IS 'Makes the tables in which statements note that they are under way and what they hold back';

@@ -103,11 +103,8 @@ CREATE FUNCTION pgtrickle_changes.check_readable(p_owner oid, p_view oid) RETURN
 AS $$
 -- PostgreSQL's own check of everything that the query reads; no row is read.
 BEGIN
-    IF NOT has_schema_privilege(p_owner, 'pgtrickle_changes', 'USAGE') THEN
-        -- His definition, states and buffers lie there.  Two grants at once would be an error: one waits until the other is committed.
-        PERFORM pgtrickle_changes.one_at_a_time();
-        EXECUTE format('GRANT USAGE ON SCHEMA pgtrickle_changes TO %I', pg_get_userbyid(p_owner));
-    END IF;
+    -- His definition, states and buffers lie there.
+    PERFORM pgtrickle_changes.open_schema(p_owner);
     PERFORM pgtrickle_changes.run_as(p_owner, format('SELECT pg_catalog.count(*) FROM (SELECT FROM %s LIMIT 0) AS q', p_view::regclass));
 END
 $$;

@@ -363,6 +363,7 @@ BEGIN
         END;
     END LOOP;
     PERFORM pgtrickle_changes.flag_immediate();
+    PERFORM pgtrickle_changes.close_schema();
     -- Nothing else wakes a refresh for a change that wasn't captured.
     UPDATE pgtrickle.pgt_stream_tables AS st
        SET needs_reinit = true, reinit_reason = 'changes were missed while their buffer was locked'
