@@ -291,6 +291,8 @@ BEGIN
             CASE WHEN (SELECT f.has_subquery FROM pgtrickle_changes.capture_filter(p_source, p_owner) AS f)
                  THEN $q$ SET row_security = on SET quote_all_identifiers = off SET "TimeZone" = 'UTC' SET "DateStyle" = 'ISO, MDY'$q$
                       || $q$ SET "IntervalStyle" = 'postgres' SET extra_float_digits = 1 SET bytea_output = 'hex' SET lc_monetary = 'C'$q$
+                      -- A plan that was made for one row is kept for many: rows and what policies read are to be joined by hashing.
+                      || CASE p_mode WHEN 'statement' THEN ' SET enable_nestloop = off' ELSE '' END
                  ELSE '' END,
             -- Rows of types without an equality of their own are told apart by their text.
             CASE WHEN v_events[v_i] = 'upd' AND p_mode = 'statement'

@@ -110,6 +110,7 @@ BEGIN
     IF v_table.frontier IS NOT NULL AND v_table.system_identifier IS DISTINCT FROM (SELECT c.system_identifier FROM pg_control_system() AS c) THEN
         PERFORM pgtrickle_changes.discard_foreign_changes(v_table);
         v_table.frontier := NULL;
+        v_table.unsettled := '{}'::xid8[];
         v_reason := 'this is another database cluster than the one it was computed in';
     END IF;
     IF v_table.frontier IS NULL THEN
