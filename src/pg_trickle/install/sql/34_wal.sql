@@ -175,10 +175,13 @@ CREATE FUNCTION pgtrickle_changes.wants_wal(p_source oid, p_owner oid) RETURNS b
     SET search_path = pg_catalog, pg_temp
 AS $$
     -- A source is captured once for an owner: from the WAL as soon as one of his stream tables asks for it.  A stream table is captured
-    -- by triggers whatever is asked for: those above it follow in the same transaction, which no WAL tells of.
+    -- by triggers whatever is asked for: those above it follow in the same transaction, which no WAL tells of.  So is what policies read:
+    -- rows are judged by it at the moment they are written.
     SELECT EXISTS (SELECT FROM pgtrickle.pgt_dependencies AS d JOIN pgtrickle.pgt_stream_tables AS st USING (pgt_id)
                     WHERE d.source_relid = p_source AND d.captured AND st.owner_oid = p_owner AND st.cdc_mode = 'wal')
            AND NOT EXISTS (SELECT FROM pgtrickle.pgt_stream_tables AS u WHERE u.pgt_relid = p_source)
+           AND NOT EXISTS (SELECT FROM pgtrickle.pgt_dependencies AS d JOIN pgtrickle.pgt_stream_tables AS st USING (pgt_id)
+                            WHERE d.source_relid = p_source AND d.decides_rows AND st.owner_oid = p_owner)
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.wants_wal IS 'Whether an owner wants a source captured from the WAL';
 
