@@ -226,7 +226,12 @@ BEGIN
            AND NOT EXISTS (SELECT FROM pg_class AS c WHERE c.relnamespace = 'pgtrickle_changes'::regnamespace AND c.relowner = u.role_oid)
            FOR UPDATE OF u SKIP LOCKED
     LOOP
-        PERFORM pgtrickle_changes.one_at_a_time();
+        BEGIN
+            LOCK TABLE pgtrickle_changes.gate_actions IN SHARE UPDATE EXCLUSIVE MODE NOWAIT;
+        EXCEPTION WHEN lock_not_available THEN
+            -- Somebody is being granted something: the next time.
+            RETURN;
+        END;
         IF EXISTS (SELECT FROM pg_authid AS r WHERE r.oid = v_role) THEN
             EXECUTE format('REVOKE USAGE ON SCHEMA pgtrickle_changes FROM %I', pg_get_userbyid(v_role));
         END IF;
