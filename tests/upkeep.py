@@ -32,7 +32,9 @@ def check_states(conn: Connection, name: str) -> None:
 
 def _comparable(conn: Connection, table: sql.Identifier, names: list[str]) -> sql.Composed:
     """The columns, those without equality as text."""
-    query = "SELECT attname FROM pg_attribute WHERE attrelid = %s::regclass AND atttypid = 'json'::regtype"
+    query = (
+        "SELECT attname FROM pg_attribute WHERE attrelid = %s::regclass AND atttypid = ANY ('{json,point}'::regtype[])"
+    )
     odd = {name for (name,) in conn.execute(query, [table.as_string(conn)])}
     plain = [sql.Identifier(name) for name in names]
     text = [sql.SQL("{name}::text AS {name}").format(name=name) for name in plain]
