@@ -266,3 +266,12 @@ def test_given_to_a_superuser_it_stops(shop: Any, author: Connection, st: str, f
     assert result[0]["error"]["sqlstate"] == "55000"
     shop.superuser.execute("ALTER TABLE st OWNER TO st_author")
     shop.fresh(st)
+
+
+@pytest.mark.parametrize(
+    "query", ["SELECT count(*) AS n FROM orders", "SELECT a.id AS h FROM orders AS a JOIN orders AS b ON true"]
+)
+def test_a_query_without_a_key_and_without_nulls(author: Connection, st: str, query: str) -> None:
+    """What is there has no values for the new columns, and NULL is none that the new query knows."""
+    pg_trickle.alter_stream_table(author, st, query=query)
+    assert sorted(rows(author, f"TABLE {st}")) == sorted(rows(author, query)) != []

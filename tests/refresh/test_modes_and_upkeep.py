@@ -274,3 +274,21 @@ def test_history_keeps_what_was_done_longer_than_what_was_not(sums: Connection) 
     sums.execute("UPDATE pgtrickle.pgt_refresh_history SET started_at = started_at - interval '91 days'")
     sums.execute("SELECT pgtrickle_changes.worker_housekeeping()")
     assert sums.execute(kept).fetchall() == []
+
+
+def test_a_large_buffer_of_which_a_row_is_needed_is_cleaned_up_in_pieces(
+    sums: Connection, assert_fresh: Oracle
+) -> None:
+    sums.execute("INSERT INTO t (k, v) SELECT n % 3, n FROM generate_series(1, 40000) AS n")
+    sums.execute(REFRESH)
+    sums.execute("INSERT INTO t (k, v) VALUES (1, 1)")
+    before = buffered(sums)
+    clean(sums)
+    assert 0 < buffered(sums) < before
+    while (now := buffered(sums)) > 1:
+        clean(sums)
+        assert buffered(sums) < now
+    sums.execute(REFRESH)
+    assert_fresh(sums, "s")
+    clean(sums)
+    assert buffered(sums) == 0

@@ -102,7 +102,8 @@ class CommonTables:
 
     def summed(self, plan: Plan) -> sql.Composable:
         """The same for a reader that sums up by itself: netting the changes of a source before would be done twice."""
-        self.nets_changes = not self._is_from_one_source(plan)
+        # Nothing is computed of rows that came and went: the query never sees them, and it might fail.
+        self.nets_changes = not self._is_from_one_source(plan, computed=False)
         body = self.select(plan)
         self.nets_changes = True
         return body
@@ -116,11 +117,14 @@ class CommonTables:
         self.order = ()
         return body
 
-    def _is_from_one_source(self, plan: Plan) -> bool:
+    def _is_from_one_source(self, plan: Plan, *, computed: bool = True) -> bool:
+        """Whether nothing stands above a source's changes but filters and columns, computed ones or not."""
         if self._is_shared(plan):
             return False
         match operator(plan):
-            case Filter(below) | Project(below):
+            case Project(below, items) if computed or all(item.value.is_column for item in items):
+                return self._is_from_one_source(below, computed=computed)
+            case Filter(below) if computed:
                 return self._is_from_one_source(below)
             case Changes(Source()):
                 return True

@@ -250,5 +250,6 @@ class Gateway:
         found = self._row("drain_wal", known_lsn=known_lsn)["drained"]
         return found and Drained(found["lsn"], found["trouble"])
 
-    def housekeeping(self) -> Any:
-        return self._row("housekeeping")["done"]
+    def housekeeping(self) -> list[tuple[str, str]]:
+        """Tidy up; what could not be done: where, and the SQLSTATE that says why."""
+        return [(one["place"], one["sqlstate"]) for one in self._row("housekeeping")["done"]["problems"]]

@@ -34,7 +34,8 @@ class Housekeeper:
                 with connect(self._dsn) as connection:
                     gateway = Gateway(connection)
                     while not self._stopping.is_set():
-                        gateway.housekeeping()
+                        for place, sqlstate in gateway.housekeeping():
+                            log.warning("housekeeping left something undone", place=place, sqlstate=sqlstate)
                         self._stopping.wait(self._every_seconds)
             except psycopg.Error as exc:
                 log.warning("housekeeping interrupted", sqlstate=exc.sqlstate)

@@ -158,6 +158,13 @@ BEGIN
                 END IF;
                 v_table.needs_reinit := true;
                 v_table.reinit_reason := 'the stream table did not hold what the changes take away';
+            WHEN data_exception THEN
+                -- Changes are evaluated for rows, and pairs of rows, that the query never sees together, or that are gone again.
+                IF v_table.needs_reinit OR p_reason IS NOT NULL OR v_table.effective_refresh_mode <> 'DIFFERENTIAL' THEN
+                    RAISE;
+                END IF;
+                v_table.needs_reinit := true;
+                v_table.reinit_reason := format('the changes can''t be evaluated (SQLSTATE %s)', SQLSTATE);
             WHEN program_limit_exceeded THEN
                 RAISE EXCEPTION 'refreshing "%" exceeds a limit of PostgreSQL', v_table.pgt_name
                     USING ERRCODE = 'program_limit_exceeded', DETAIL = format('PostgreSQL says: %s.', SQLERRM),

@@ -52,8 +52,9 @@ BEGIN
     IF v_size >= v_worth THEN
         BEGIN
             EXECUTE format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE NOWAIT', v_table);
-            v_rows := pgtrickle_changes.run_as(v_capture.owner_oid, format(
-                'SELECT CASE WHEN NOT EXISTS (SELECT FROM %s AS c WHERE %s) THEN (SELECT pg_catalog.count(*) FROM %1$s) END', v_table, v_needed))::text::bigint;
+            v_rows := nullif(pgtrickle_changes.run_as(v_capture.owner_oid, format(
+                'SELECT CASE WHEN NOT EXISTS (SELECT FROM %s AS c WHERE %s) THEN (SELECT pg_catalog.count(*) FROM %1$s) END',
+                v_table, v_needed)), 'null')::text::bigint;
             IF v_rows IS NULL THEN
                 RAISE lock_not_available;
             END IF;

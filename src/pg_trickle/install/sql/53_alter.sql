@@ -121,8 +121,12 @@ DECLARE
 BEGIN
     IF EXISTS (SELECT FROM pgtrickle_changes.table_columns(p_view) AS c
                  JOIN pg_attribute AS a ON a.attrelid = p_table.pgt_relid AND a.attname = c.name AND a.attnum > 0 AND NOT a.attisdropped
-                WHERE (a.atttypid, a.atttypmod, a.attcollation) IS DISTINCT FROM (c.type_oid, c.typmod, c.collation_oid)) THEN
-        -- Values of one type aren't turned into another: the rows are about to be computed anew.  Nobody sees the table without them.
+                WHERE (a.atttypid, a.atttypmod, a.attcollation) IS DISTINCT FROM (c.type_oid, c.typmod, c.collation_oid))
+       OR EXISTS (SELECT FROM pgtrickle_changes.table_columns(p_view) AS c
+                   WHERE NOT EXISTS (SELECT FROM pg_attribute AS a
+                                      WHERE a.attrelid = p_table.pgt_relid AND a.attname = c.name AND a.attnum > 0 AND NOT a.attisdropped)) THEN
+        -- Values of one type aren't turned into another, and what a new column holds the old rows don't know (no NULL where there can't be
+        -- one): they are about to be computed anew.  Nobody sees the table without them.
         PERFORM pgtrickle_changes.command_as(p_table.owner_oid, 'DELETE FROM ' || v_table);
     END IF;
     FOR v_change IN

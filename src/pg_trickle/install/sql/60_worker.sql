@@ -336,8 +336,7 @@ DECLARE
     v_rows    bigint := 0;
     v_history bigint;
     v_dropped integer := 0;
-    v_problems text[] := '{}'::text[];
-    v_message text;
+    v_problems jsonb := '[]';
     v_session text := pgtrickle_changes.session_state();
 BEGIN
     -- The big ones last: emptying one locks it until this transaction ends.
@@ -346,8 +345,8 @@ BEGIN
             v_rows := v_rows + pgtrickle_changes.cleanup_buffer(v_buffer);
             PERFORM pgtrickle_changes.check_session(v_session);
         EXCEPTION WHEN OTHERS THEN
-            GET STACKED DIAGNOSTICS v_message = MESSAGE_TEXT;
-            v_problems := v_problems || format('%s: %s', v_buffer, v_message);
+            -- Messages may hold values of rows.
+            v_problems := v_problems || jsonb_build_object('place', v_buffer, 'sqlstate', SQLSTATE);
         END;
     END LOOP;
     FOR v_id IN
@@ -358,8 +357,7 @@ BEGIN
             PERFORM pgtrickle_changes.forget_stream_table(v_id);
             v_dropped := v_dropped + 1;
         EXCEPTION WHEN OTHERS THEN
-            GET STACKED DIAGNOSTICS v_message = MESSAGE_TEXT;
-            v_problems := v_problems || format('stream table %s: %s', v_id, v_message);
+            v_problems := v_problems || jsonb_build_object('place', 'stream table ' || v_id, 'sqlstate', SQLSTATE);
         END;
     END LOOP;
     PERFORM pgtrickle_changes.flag_immediate();
@@ -385,7 +383,7 @@ BEGIN
         RETURNING 1)
     SELECT count(*) INTO v_history FROM gone;
     DELETE FROM pgtrickle_changes.bridge_requests AS r WHERE r.requested_at < now() - interval '1 hour';
-    RETURN jsonb_build_object('change_rows', v_rows, 'history_rows', v_history, 'dropped', v_dropped, 'problems', to_jsonb(v_problems));
+    RETURN jsonb_build_object('change_rows', v_rows, 'history_rows', v_history, 'dropped', v_dropped, 'problems', v_problems);
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.worker_housekeeping IS 'Removes what is not needed any more and flags what needs repair; how much that was';
