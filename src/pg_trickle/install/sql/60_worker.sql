@@ -336,7 +336,7 @@ DECLARE
     v_rows    bigint := 0;
     v_history bigint;
     v_dropped integer := 0;
-    v_problems jsonb := '[]';
+    v_problems jsonb := '[]'::jsonb;
     v_session text := pgtrickle_changes.session_state();
 BEGIN
     -- The big ones last: emptying one locks it until this transaction ends.
