@@ -12,6 +12,7 @@ import pytest
 from psycopg import IsolationLevel
 
 import pg_trickle
+from pg_trickle.testing.process import wait_until
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 Oracle = Callable[[Connection, str], None]
@@ -127,6 +128,34 @@ def test_buffers_are_passed_by_only_when_nobody_is_under_way(
     assert not quiet(old, "kept")
     old.commit()
     busy.commit()
+    fresh()
+
+
+def test_who_waits_for_a_refresh_has_a_younger_number_than_those_who_wrote_meanwhile(
+    shop: Connection, database: Any, fresh: Callable[[], None]
+) -> None:
+    """What is_quiet rests on: PostgreSQL gives a transaction that waits for a row its number behind the lock."""
+    shop.execute("INSERT INTO t VALUES (101, 1, 101)")
+    holder, late, waiter = (database.connect(autocommit=False) for _ in range(3))
+    holder.execute(
+        "SELECT pgtrickle_changes.lock_stream_table(pgt_id) FROM pgtrickle.pgt_stream_tables WHERE pgt_name = 'kept'"
+    )
+
+    def wait() -> None:
+        waiter.execute("SELECT pgtrickle.refresh_stream_table('kept')")
+        waiter.commit()
+
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    blocked = "SELECT cardinality(pg_blocking_pids(%s)) > 0"
+    assert wait_until(lambda: shop.execute(blocked, (waiter.info.backend_pid,)).fetchone() == (True,), 30)
+    late.execute("INSERT INTO t VALUES (102, 1, 102)")
+    holder.execute("SELECT pgtrickle.refresh_stream_table('kept')")
+    holder.commit()
+    waiting.join()
+    assert last(shop, "kept")[1:3] == (0, 0)
+    assert not quiet(shop, "kept")
+    late.commit()
     fresh()
 
 
