@@ -1,0 +1,102 @@
+-- What a maintenance checks before it does anything: it runs with the owner's rights, on rows that PostgreSQL checks no privilege on.
+
+CREATE FUNCTION pgtrickle_changes.immediate_may(p_table pgtrickle.pgt_stream_tables, p_columns boolean) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- What the owner must be allowed still: transition tables show every row, and PostgreSQL checks no privilege on them.
+BEGIN
+    RETURN concat_ws(' AND ',
+        (SELECT string_agg(format('pg_catalog.has_schema_privilege(%s::pg_catalog.oid, ''USAGE'')', n.oid), ' AND ' ORDER BY n.oid)
+           FROM (SELECT DISTINCT c.relnamespace AS oid FROM pg_class AS c WHERE c.oid = ANY (pgtrickle_changes.immediate_sources(p_table.pgt_id))) AS n),
+        (SELECT string_agg(format('(pg_catalog.has_table_privilege(%s::pg_catalog.oid, ''SELECT'')%s)', c.oid, CASE WHEN p_columns THEN
+                    (SELECT ' OR ' || string_agg(format('pg_catalog.has_column_privilege(%s::pg_catalog.oid, %s::pg_catalog.int2, ''SELECT'')',
+                                                        c.oid, r.attnum), ' AND ')
+                       FROM pgtrickle_changes.read_columns(c.oid, d.columns_used) AS r) END), ' AND ' ORDER BY c.oid)
+           FROM pgtrickle.pgt_dependencies AS d JOIN pg_class AS c ON c.oid = d.source_relid
+          WHERE d.pgt_id = p_table.pgt_id AND c.oid = ANY (pgtrickle_changes.immediate_sources(p_table.pgt_id))));
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.immediate_may IS 'Whether the owner may read the sources, as an expression; by whole tables, or by the columns that are read';
+
+CREATE FUNCTION pgtrickle_changes.immediate_hidden(p_table pgtrickle.pgt_stream_tables) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- What is forced on the owner of the stream table itself would hide its rows from the maintenance.
+BEGIN
+    RETURN (SELECT string_agg(format('(%s) IS NOT TRUE', pgtrickle_changes.policies_hold(s.oid, p_table.owner_oid)), ' OR ' ORDER BY s.oid)
+              FROM unnest(pgtrickle_changes.immediate_sources(p_table.pgt_id)) AS s(oid))
+           || format(' OR pg_catalog.row_security_active(%s::pg_catalog.oid)', p_table.pgt_relid::oid);
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.immediate_hidden IS 'Whether row-level security shows the owner other rows than when the stream table was made, as an expression';
+
+CREATE FUNCTION pgtrickle_changes.immediate_trapped(p_table pgtrickle.pgt_stream_tables) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF current_setting('server_version_num')::integer >= 180000 THEN
+        RETURN 'false';
+    END IF;
+    -- There a deferred trigger runs as whoever commits.
+    RETURN format('EXISTS (SELECT FROM pg_catalog.pg_trigger AS t WHERE t.tgrelid OPERATOR(pg_catalog.=) ANY (%L::pg_catalog.oid[]) AND t.tgdeferrable AND NOT t.tgisinternal)',
+        ARRAY(SELECT c.oid FROM pg_class AS c WHERE c.oid = p_table.pgt_relid
+              UNION SELECT c.oid FROM pg_class AS c JOIN pgtrickle.pgt_plans AS p ON p.pgt_id = p_table.pgt_id
+               CROSS JOIN LATERAL jsonb_array_elements((p.plan -> 'states') || (p.plan -> 'deltas')) AS t(item)
+              WHERE c.relnamespace = 'pgtrickle_changes'::regnamespace AND c.relname = t.item ->> 'name'));
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.immediate_trapped IS 'Whether a trigger of the owner''s could run as somebody else, as an expression';
+
+CREATE FUNCTION pgtrickle_changes.immediate_checks(p_table pgtrickle.pgt_stream_tables) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- At the head of every maintenance, as short as it can be: each statement compares this text, and why not is told elsewhere.
+DECLARE
+    v_trapped text := nullif(pgtrickle_changes.immediate_trapped(p_table), 'false');
+BEGIN
+    RETURN format(E'\n    IF %s THEN\n        PERFORM pgtrickle_changes.maintain_%s_check();\n    END IF;\n',
+        concat_ws(' OR ', format('NOT (%s)', pgtrickle_changes.immediate_may(p_table, false)), pgtrickle_changes.immediate_hidden(p_table), v_trapped),
+        p_table.pgt_id);
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.immediate_checks IS 'What every maintenance has to check first, as PL/pgSQL';
+
+CREATE FUNCTION pgtrickle_changes.immediate_check(p_table pgtrickle.pgt_stream_tables) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN format($q$
+    IF NOT (%1$s) THEN
+        RAISE EXCEPTION USING ERRCODE = '42501', MESSAGE = %2$L, DETAIL = %3$L, HINT = %9$L;
+    END IF;
+    IF %4$s THEN
+        RAISE EXCEPTION USING ERRCODE = '55000', MESSAGE = %5$L, DETAIL = %6$L, HINT = %9$L;
+    END IF;
+    IF %7$s THEN
+        RAISE EXCEPTION USING ERRCODE = '55000', MESSAGE = %8$L, DETAIL = 'A deferred trigger would run as whoever writes the source.', HINT = %9$L;
+    END IF;$q$, pgtrickle_changes.immediate_may(p_table, true), format('permission denied to maintain stream table "%s"', p_table.pgt_name),
+        format('Role "%s", who owns it, may not read a source, or a column of it, that its query uses.', pg_get_userbyid(p_table.owner_oid)),
+        pgtrickle_changes.immediate_hidden(p_table), format('stream table "%s" has to be made anew', p_table.pgt_name),
+        format('Row-level security of a source, or of the stream table itself, shows other rows to role "%s", who owns it, than when it was made.',
+               pg_get_userbyid(p_table.owner_oid)),
+        pgtrickle_changes.immediate_trapped(p_table), format('stream table "%s" has a deferrable trigger', p_table.pgt_name),
+        pgtrickle_changes.immediate_hint(p_table));
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.immediate_check IS 'Says what a maintenance may not go on for, as PL/pgSQL';
+
+CREATE FUNCTION pgtrickle_changes.immediate_hint(p_table pgtrickle.pgt_stream_tables) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN format('Its owner can repair it with SELECT pgtrickle.refresh_stream_table(%1$L); or end its maintenance with SELECT pgtrickle.suspend_stream_table(%1$L);',
+                  format('%I.%I', p_table.pgt_schema, p_table.pgt_name));
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.immediate_hint IS 'How an owner gets out when his stream table can''t be maintained';

@@ -1,0 +1,196 @@
+-- The generated functions: what a statement changed, and the compiler's programs on it, as PL/pgSQL.
+
+CREATE FUNCTION pgtrickle_changes.immediate_delta(p_source oid, p_owner oid, p_columns text[], p_event text) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_images text;
+    v_where  text := coalesce((SELECT ' WHERE ' || f.predicate FROM pgtrickle_changes.capture_filter(p_source, p_owner) AS f), '');
+BEGIN
+    SELECT coalesce(string_agg(format('%s::%s AS %I, ', coalesce(c.expression, format('r.%I', c.source_column)), c.type, c.buffer_column), ''
+                               ORDER BY c.attnum), '')
+      INTO v_images FROM pgtrickle_changes.read_columns(p_source, p_columns) AS c;
+    RETURN concat_ws(' UNION ALL ',
+        CASE WHEN p_event IN ('del', 'upd') THEN 'SELECT ' || v_images || '-1 AS w FROM __pgt_old AS r' || v_where END,
+        CASE WHEN p_event IN ('ins', 'upd') THEN 'SELECT ' || v_images || '1 AS w FROM __pgt_new AS r' || v_where END);
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.immediate_delta IS 'The rows that a statement changed and the owner may see, with their weight, in the columns and types of a change buffer';
+
+CREATE FUNCTION pgtrickle_changes.immediate_count(p_source oid, p_owner oid, p_columns text[], p_event text) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- How many rows changed in what is read, as an expression; it may say more than there are, but 0 only when there is none.
+DECLARE
+    v_keys text;
+BEGIN
+    IF p_event <> 'upd' THEN
+        RETURN format('(SELECT pg_catalog.count(*) FROM %I)', CASE p_event WHEN 'ins' THEN '__pgt_new' ELSE '__pgt_old' END);
+    END IF;
+    SELECT string_agg(concat_ws(', ', CASE WHEN c.groupable THEN format('x.%I', c.buffer_column) END,
+                                format(CASE c.identity WHEN 'scale' THEN 'pg_catalog.scale(x.%I)'
+                                                       WHEN 'bits' THEN 'pg_catalog.float8send(x.%I)'
+                                                       WHEN 'text' THEN 'x.%I::pg_catalog.text' END, c.buffer_column)), ', '
+                      ORDER BY c.attnum)
+      INTO v_keys FROM pgtrickle_changes.read_columns(p_source, p_columns) AS c;
+    IF v_keys IS NULL THEN
+        -- An update may bring a row into its owner's sight, or take it away.
+        RETURN CASE WHEN pgtrickle_changes.row_security_applies(p_owner, p_source) THEN '(SELECT pg_catalog.count(*) FROM __pgt_new)' ELSE '0' END;
+    END IF;
+    RETURN format('(SELECT pg_catalog.count(*) FROM (SELECT FROM (%s) AS x GROUP BY %s HAVING pg_catalog.sum(x.w) OPERATOR(pg_catalog.<>) 0) AS g)',
+                  pgtrickle_changes.immediate_delta(p_source, p_owner, p_columns, 'upd'), v_keys);
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.immediate_count IS 'How many rows of a source a statement changed, as an SQL expression';
+
+CREATE FUNCTION pgtrickle_changes.immediate_warning(p_table pgtrickle.pgt_stream_tables) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN format('RAISE WARNING USING MESSAGE = %L, DETAIL = ''It did not hold rows that the change takes away: somebody else has written to it.'';',
+                  format('stream table "%s" is recomputed', p_table.pgt_name));
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.immediate_warning IS 'The warning that a stream table is recomputed, as PL/pgSQL';
+
+CREATE FUNCTION pgtrickle_changes.immediate_body(p_table pgtrickle.pgt_stream_tables, p_checked text) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- The frame of every generated function: it runs as its owner or not at all.
+BEGIN
+    RETURN format(E'\n#variable_conflict use_column\n'
+        'DECLARE\n%s'
+        'BEGIN\n'
+        '    IF current_user OPERATOR(pg_catalog.<>) pg_catalog.pg_get_userbyid(%s::pg_catalog.oid) THEN\n'
+        '        RETURN NULL;\n'
+        '    END IF;\n',
+        (SELECT string_agg(format(E'    %s pg_catalog.%s;\n', v.name, v.type), '' ORDER BY v.name)
+           FROM (VALUES ('__pgt_rows', 'int8'), ('__pgt_open', 'int8'), ('__pgt_held', 'bool'), ('__pgt_wrote', 'int8'), ('__pgt_texts', 'text[]'),
+                        ('__pgt_closed', 'int8'), ('__pgt_last', 'int8')) AS v(name, type)
+          WHERE position(v.name IN p_checked) > 0),
+        p_table.owner_oid) || p_checked || E'\n    RETURN NULL;\nEND\n';
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.immediate_body IS 'The body of a generated trigger function around what it does';
+
+CREATE FUNCTION pgtrickle_changes.immediate_texts(p_program jsonb, p_delta text) RETURNS text[]
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN ARRAY(SELECT 'WITH __pgt_delta AS (' || p_delta || ')' || s.value
+                   FROM jsonb_array_elements_text(p_program) WITH ORDINALITY AS s(value, place) ORDER BY s.place);
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.immediate_texts IS 'The statements of a program on a delta';
+
+CREATE FUNCTION pgtrickle_changes.immediate_program(p_texts text[], p_name text, p_by_rows boolean, p_rest text) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- A program's statements as they stand, with plans that the session keeps; and for more than a few hundred rows planned for their
+-- number.  A plan made for one row can take hours over a hundred thousand.  Those texts are elsewhere: the trigger's WHEN compares
+-- all of this.
+DECLARE
+    v_result text := E'        IF __pgt_rows OPERATOR(pg_catalog.>) 200 THEN\n            __pgt_texts := pgtrickle_changes.' || p_name || E'_texts();\n        END IF;\n';
+BEGIN
+    FOR v_place IN 1..cardinality(p_texts) LOOP
+        v_result := v_result || format(E'        IF __pgt_rows OPERATOR(pg_catalog.<=) 200 THEN\n            %s INTO __pgt_wrote;\n'
+                                       '        ELSE\n            EXECUTE __pgt_texts[%s] INTO __pgt_wrote;\n        END IF;\n', p_texts[v_place], v_place);
+        IF NOT p_by_rows THEN
+            v_result := v_result || E'        IF __pgt_wrote IS NULL THEN\n            ' || p_rest || E'\n            RETURN NULL;\n        END IF;\n';
+        ELSIF v_place < cardinality(p_texts) THEN
+            v_result := v_result || E'        IF __pgt_wrote OPERATOR(pg_catalog.=) 0 THEN\n            RETURN NULL;\n        END IF;\n';
+        ELSE
+            v_result := v_result || E'        IF __pgt_wrote IS NULL THEN\n            RAISE EXCEPTION USING ERRCODE = ''40001'','
+                        ' MESSAGE = ''could not serialize access due to concurrent update'','
+                        ' DETAIL = ''Another transaction has deleted what this one writes anew.'', HINT = ''Try again.'';\n        END IF;\n';
+        END IF;
+    END LOOP;
+    RETURN v_result;
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.immediate_program IS 'A program as PL/pgSQL';
+
+CREATE FUNCTION pgtrickle_changes.immediate_after(p_table pgtrickle.pgt_stream_tables, p_source oid, p_columns text[], p_event text, p_plan jsonb) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- What happens after a statement: the note that it is under way goes; then the change is held back, or worked off.
+DECLARE
+    v_id      bigint := p_table.pgt_id;
+    v_by_rows boolean := (p_plan #>> '{programs,immediate,by_rows}')::boolean;
+    v_delta   text := pgtrickle_changes.immediate_delta(p_source, p_table.owner_oid, p_columns, p_event);
+    v_rest    text := format('PERFORM pgtrickle_changes.maintain_%s_rest(%%s);', v_id);
+    v_count   text := CASE WHEN p_event = 'trunc' THEN '1' ELSE pgtrickle_changes.immediate_count(p_source, p_table.owner_oid, p_columns, p_event) END;
+    v_checks  text := pgtrickle_changes.immediate_checks(p_table);
+    v_work    text := CASE WHEN p_event = 'trunc' THEN '        ' || format(v_rest, 'true') || E'\n'
+        ELSE CASE WHEN v_by_rows THEN '' ELSE '        ' || pgtrickle_changes.immediate_turn(v_id) || E';\n' END
+             || pgtrickle_changes.immediate_program(
+                    pgtrickle_changes.immediate_texts(p_plan #> ARRAY['programs', 'immediate', 'sources', p_source::text], v_delta),
+                    format('maintain_%s_%s_%s', v_id, p_source, p_event), v_by_rows, format(v_rest, 'NULL')) END;
+    v_hold    text := CASE WHEN p_event = 'trunc' THEN pgtrickle_changes.immediate_note(v_id, 't') ELSE format(
+        'EXECUTE (pgtrickle_changes.maintain_%s_%s_%s_texts())[%s];', v_id, p_source, p_event,
+        1 + jsonb_array_length(p_plan #> ARRAY['programs', 'immediate', 'sources', p_source::text])) END;
+BEGIN
+    IF v_by_rows THEN
+        RETURN '    __pgt_rows := ' || v_count || E';\n    IF __pgt_rows OPERATOR(pg_catalog.>) 0 THEN' || v_checks || E'\n' || v_work || '    END IF;';
+    END IF;
+    RETURN pgtrickle_changes.immediate_take_back(v_id) || E'\n    __pgt_rows := ' || v_count || $q$;
+    IF (__pgt_open OPERATOR(pg_catalog.>) 1 OR __pgt_held) AND __pgt_rows OPERATOR(pg_catalog.>) 0 THEN
+        $q$ || v_hold || $q$
+        __pgt_held := true;
+        __pgt_rows := 0;
+    END IF;
+    IF __pgt_open OPERATOR(pg_catalog.>) 1 OR NOT __pgt_held AND __pgt_rows OPERATOR(pg_catalog.=) 0 THEN
+        RETURN NULL;
+    END IF;$q$ || v_checks || $q$
+    IF __pgt_held THEN
+        $q$ || format(v_rest, 'false') || $q$
+    ELSE
+$q$ || v_work || '    END IF;';
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.immediate_after IS 'What happens after a statement on a source, as PL/pgSQL';
+
+CREATE FUNCTION pgtrickle_changes.immediate_rest(p_table pgtrickle.pgt_stream_tables, p_plan jsonb) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- Works off what was held back; or recomputes, when a source was truncated, or (NULL) the stream table turned out not to hold what it should.
+DECLARE
+    v_id     bigint := p_table.pgt_id;
+    v_clear  text := '';
+    v_source oid;
+    v_text   text;
+    v_held   text := '';
+    v_full   text := '';
+BEGIN
+    FOR v_text IN SELECT s.value FROM jsonb_array_elements_text(p_plan #> '{programs,immediate,held}') WITH ORDINALITY AS s(value, place) ORDER BY s.place LOOP
+        v_held := v_held || format(E'    IF NOT p_full THEN\n        EXECUTE %L INTO __pgt_wrote;\n'
+                                   '        IF __pgt_wrote IS NULL THEN\n            %s\n            p_full := true;\n        END IF;\n    END IF;\n',
+                                   v_text, pgtrickle_changes.immediate_warning(p_table));
+    END LOOP;
+    FOR v_text IN SELECT s.value FROM jsonb_array_elements_text(p_plan #> '{programs,full}') WITH ORDINALITY AS s(value, place) ORDER BY s.place LOOP
+        v_full := v_full || format(E'        EXECUTE %L;\n', v_text);
+    END LOOP;
+    FOREACH v_source IN ARRAY pgtrickle_changes.immediate_sources(v_id) LOOP
+        v_clear := v_clear || format(E'    DELETE FROM pgtrickle_changes.held_%s_%s AS h WHERE h.xid OPERATOR(pg_catalog.=) pg_catalog.pg_current_xact_id();\n', v_id, v_source);
+    END LOOP;
+    RETURN format($q$
+    IF p_full IS NULL THEN
+        %3$s
+        p_full := true;
+    END IF;
+    p_full := p_full OR EXISTS (SELECT FROM pgtrickle_changes.under_way_%1$s AS u
+                                 WHERE u.xid OPERATOR(pg_catalog.=) pg_catalog.pg_current_xact_id() AND u.what OPERATOR(pg_catalog.=) 't'::"char");
+    DELETE FROM pgtrickle_changes.under_way_%1$s AS u WHERE u.xid OPERATOR(pg_catalog.=) pg_catalog.pg_current_xact_id();
+    %2$s;
+$q$, v_id, pgtrickle_changes.immediate_turn(v_id), pgtrickle_changes.immediate_warning(p_table)) || v_held || E'    IF p_full THEN\n' || v_full || E'    END IF;\n' || v_clear;
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.immediate_rest IS 'What works off held changes, or recomputes, as PL/pgSQL';
