@@ -38,13 +38,86 @@ END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.recompute_reason IS 'Why a refresh has to recompute, or had better; NULL when the delta will do';
 
+CREATE FUNCTION pgtrickle_changes.find_nothing(p_table pgtrickle.pgt_stream_tables, p_snapshot pg_snapshot, p_seqs jsonb, p_taken_at timestamptz) RETURNS jsonb
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+    SET plan_cache_mode = force_generic_plan
+AS $$
+-- The frontier stays where it is.
+BEGIN
+    UPDATE pgtrickle.pgt_stream_tables AS st
+       SET quiet_at = CASE WHEN st.quiet_at = p_seqs OR pgtrickle_changes.is_quiet(p_table, p_snapshot, p_seqs) THEN p_seqs END,
+           data_timestamp = p_taken_at, last_refresh_at = clock_timestamp(), consecutive_errors = 0, last_error_message = NULL,
+           status = CASE WHEN st.status = 'ERROR' THEN 'ACTIVE' ELSE st.status END
+     WHERE st.pgt_id = p_table.pgt_id;
+    RETURN jsonb_build_object('mode', p_table.effective_refresh_mode, 'rows_in', 0, 'rows_out', 0, 'changed', false,
+                              'skipped', 'no changes', 'data_timestamp', p_taken_at);
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.find_nothing IS 'Notes that a refresh found nothing to do; what it says then';
+
+CREATE FUNCTION pgtrickle_changes.choose_program(p_table pgtrickle.pgt_stream_tables, p_plan jsonb, p_pending jsonb, p_reason text,
+                                                 OUT mode text, OUT reason text, OUT program jsonb)
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, pg_temp
+    SET plan_cache_mode = force_generic_plan
+AS $$
+-- The program for the sources that have changed; the one that recomputes if there is a reason, which may be empty: then it needs none.
+BEGIN
+    mode := 'DIFFERENTIAL';
+    reason := p_reason;
+    IF reason IS NULL THEN
+        program := coalesce(
+            p_plan #> ARRAY['programs', 'differential', (SELECT coalesce(string_agg(k, ',' ORDER BY k::bigint), '') FROM jsonb_object_keys(p_pending) AS k)],
+            p_plan #> ARRAY['programs', 'differential', '*']);
+        reason := CASE WHEN program IS NULL THEN 'the plan has no program for what changed' END;
+    END IF;
+    IF reason IS NOT NULL THEN
+        mode := 'FULL';
+        program := p_plan #> ARRAY['programs', CASE WHEN p_table.is_populated THEN 'full' ELSE 'fill' END];
+        reason := nullif(reason, '');
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.choose_program IS 'Which program of a plan is due, and why if it recomputes';
+
+CREATE FUNCTION pgtrickle_changes.move_frontier(p_table pgtrickle.pgt_stream_tables, p_snapshot pg_snapshot, p_seqs jsonb, p_taken_at timestamptz,
+                                                p_mode text, p_rows_in bigint, p_ms float8, p_again text) RETURNS void
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+    SET plan_cache_mode = force_generic_plan
+AS $$
+-- A program has run: the table shows what the snapshot shows.
+BEGIN
+    UPDATE pgtrickle.pgt_stream_tables AS st
+       SET unsettled = CASE WHEN p_mode = 'FULL' THEN pgtrickle_changes.writers_under_way(p_table.pgt_id, p_snapshot)
+                            ELSE ARRAY(SELECT x.id FROM unnest(st.unsettled) AS x(id) WHERE NOT pg_visible_in_snapshot(x.id, p_snapshot)) END,
+           frontier = p_snapshot, frontier_xid = pg_current_xact_id(), frontier_seqs = p_seqs, frontier_time = transaction_timestamp(),
+           quiet_at = NULL,
+           system_identifier = (SELECT c.system_identifier FROM pg_control_system() AS c),
+           data_timestamp = p_taken_at, last_refresh_at = clock_timestamp(),
+           is_populated = true, status = CASE WHEN st.status IN ('INITIALIZING', 'ERROR') THEN 'ACTIVE' ELSE st.status END,
+           needs_reinit = p_again IS NOT NULL, reinit_reason = p_again,
+           consecutive_errors = 0, last_error_message = NULL, fuse_pass = false,
+           changes_skipped_at = CASE WHEN p_mode = 'FULL' THEN NULL ELSE st.changes_skipped_at END,
+           full_ms = CASE WHEN p_mode = 'FULL' THEN coalesce(0.5 * st.full_ms, 0.5 * p_ms) + 0.5 * p_ms ELSE st.full_ms END,
+           -- A fixed cost spread over few rows says nothing about many.  What was judged too dear gets another chance with time.
+           differential_ms_per_row = CASE
+               WHEN p_mode = 'FULL' THEN 0.9 * st.differential_ms_per_row
+               WHEN p_rows_in >= 500 THEN coalesce(0.5 * st.differential_ms_per_row, 0.5 * p_ms / p_rows_in) + 0.5 * p_ms / p_rows_in
+               ELSE st.differential_ms_per_row END
+     WHERE st.pgt_id = p_table.pgt_id;
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.move_frontier IS 'Notes what a stream table contains after a program has run, and what that cost';
+
 CREATE FUNCTION pgtrickle_changes.attempt(p_table pgtrickle.pgt_stream_tables, p_reason text, p_one_snapshot boolean) RETURNS jsonb
     LANGUAGE plpgsql VOLATILE
     SET search_path = pg_catalog, pg_temp
     SET plan_cache_mode = force_generic_plan
 AS $$
--- Run the program that is due, and move the frontier: NULL when there is nothing to do.  Error TK001: a source changed
--- between two of its statements, the work is to be thrown away.
+-- Run the program that is due, and move the frontier, if there is anything to do.  Error TK001: a source changed between two of its
+-- statements, the work is to be thrown away.
 DECLARE
     v_taken_at timestamptz := CASE WHEN p_one_snapshot THEN transaction_timestamp() ELSE clock_timestamp() END;
     v_wal      boolean := pgtrickle_changes.reads_wal(p_table.pgt_id, p_table.owner_oid);
@@ -59,7 +132,6 @@ DECLARE
     v_program  jsonb;
     v_began_at timestamptz := clock_timestamp();
     v_ms       float8;
-    v_again    text;
     v_fuse     text;
     v_settled  boolean;
     v_doubt    text;
@@ -80,13 +152,7 @@ BEGIN
     END IF;
     IF v_pending IS NULL AND v_reason IS NULL AND p_table.frontier IS NOT NULL AND NOT p_table.needs_reinit AND NOT v_settled
        AND pgtrickle_changes.is_watched(p_table.pgt_id) THEN
-        UPDATE pgtrickle.pgt_stream_tables AS st
-           SET quiet_at = CASE WHEN st.quiet_at = v_seqs OR pgtrickle_changes.is_quiet(p_table, v_snapshot, v_seqs) THEN v_seqs END,
-               data_timestamp = v_taken_at, last_refresh_at = clock_timestamp(), consecutive_errors = 0, last_error_message = NULL,
-               status = CASE WHEN st.status = 'ERROR' THEN 'ACTIVE' ELSE st.status END
-         WHERE st.pgt_id = p_table.pgt_id;
-        RETURN jsonb_build_object('mode', p_table.effective_refresh_mode, 'rows_in', 0, 'rows_out', 0, 'changed', false,
-                                  'skipped', 'no changes', 'data_timestamp', v_taken_at);
+        RETURN pgtrickle_changes.find_nothing(p_table, v_snapshot, v_seqs, v_taken_at);
     END IF;
 
     SELECT p.plan INTO STRICT v_plan FROM pgtrickle.pgt_plans AS p WHERE p.pgt_id = p_table.pgt_id;
@@ -97,20 +163,10 @@ BEGIN
             RETURN jsonb_build_object('mode', p_table.effective_refresh_mode, 'rows_in', 0, 'rows_out', 0, 'changed', false, 'fuse', v_fuse);
         END IF;
     END IF;
-    v_reason := coalesce(v_reason, pgtrickle_changes.recompute_reason(p_table, v_plan, v_pending, v_rows_in),
-                         CASE WHEN v_settled THEN 'a transaction had written a source before what its policies read was changed' END);
-    IF v_reason IS NULL THEN
-        v_program := coalesce(
-            v_plan #> ARRAY['programs', 'differential', (SELECT coalesce(string_agg(k, ',' ORDER BY k::bigint), '') FROM jsonb_object_keys(v_pending) AS k)],
-            v_plan #> ARRAY['programs', 'differential', '*']);
-        v_reason := CASE WHEN v_program IS NULL THEN 'the plan has no program for what changed' END;
-    END IF;
-    v_mode := 'DIFFERENTIAL';
-    IF v_reason IS NOT NULL THEN
-        v_mode := 'FULL';
-        v_program := v_plan #> ARRAY['programs', CASE WHEN p_table.is_populated THEN 'full' ELSE 'fill' END];
-        v_reason := nullif(v_reason, '');
-    END IF;
+    SELECT c.mode, c.reason, c.program INTO v_mode, v_reason, v_program
+      FROM pgtrickle_changes.choose_program(p_table, v_plan, v_pending,
+               coalesce(v_reason, pgtrickle_changes.recompute_reason(p_table, v_plan, v_pending, v_rows_in),
+                        CASE WHEN v_settled THEN 'a transaction had written a source before what its policies read was changed' END)) AS c;
     v_rows_out := pgtrickle_changes.run_program(p_table, v_program,
         CASE WHEN v_mode = 'DIFFERENTIAL' THEN (SELECT jsonb_agg(k) FROM jsonb_object_keys(v_pending) AS k) END);
     v_ms := 1000 * extract(epoch FROM clock_timestamp() - v_began_at);
@@ -124,32 +180,14 @@ BEGIN
        AND nullif(pgtrickle_changes.pending(p_table.pgt_id, v_snapshot, pg_current_xact_id(), v_seqs) - p_table.pgt_relid::oid::text, '{}') IS NOT NULL THEN
         RAISE EXCEPTION 'a source changed while "%" was refreshed', p_table.pgt_name USING ERRCODE = 'TK001';
     END IF;
-
-    v_again := coalesce(v_doubt, CASE WHEN p_one_snapshot THEN pgtrickle_changes.doubt(p_table, v_snapshot, v_mode,
-        CASE WHEN p_table.frontier IS NULL THEN pgtrickle_changes.pending(p_table.pgt_id, v_snapshot, NULL, v_seqs) ELSE v_pending END) END);
-    UPDATE pgtrickle.pgt_stream_tables AS st
-       SET unsettled = CASE WHEN v_mode = 'FULL' THEN pgtrickle_changes.writers_under_way(p_table.pgt_id, v_snapshot)
-                            ELSE ARRAY(SELECT x.id FROM unnest(st.unsettled) AS x(id) WHERE NOT pg_visible_in_snapshot(x.id, v_snapshot)) END,
-           frontier = v_snapshot, frontier_xid = pg_current_xact_id(), frontier_seqs = v_seqs, frontier_time = transaction_timestamp(),
-           quiet_at = NULL,
-           system_identifier = (SELECT c.system_identifier FROM pg_control_system() AS c),
-           data_timestamp = v_taken_at, last_refresh_at = clock_timestamp(),
-           is_populated = true, status = CASE WHEN st.status IN ('INITIALIZING', 'ERROR') THEN 'ACTIVE' ELSE st.status END,
-           needs_reinit = v_again IS NOT NULL, reinit_reason = v_again,
-           consecutive_errors = 0, last_error_message = NULL, fuse_pass = false,
-           changes_skipped_at = CASE WHEN v_mode = 'FULL' THEN NULL ELSE st.changes_skipped_at END,
-           full_ms = CASE WHEN v_mode = 'FULL' THEN coalesce(0.5 * st.full_ms, 0.5 * v_ms) + 0.5 * v_ms ELSE st.full_ms END,
-           -- A fixed cost spread over few rows says nothing about many.  What was judged too dear gets another chance with time.
-           differential_ms_per_row = CASE
-               WHEN v_mode = 'FULL' THEN 0.9 * st.differential_ms_per_row
-               WHEN v_rows_in >= 500 THEN coalesce(0.5 * st.differential_ms_per_row, 0.5 * v_ms / v_rows_in) + 0.5 * v_ms / v_rows_in
-               ELSE st.differential_ms_per_row END
-     WHERE st.pgt_id = p_table.pgt_id;
+    PERFORM pgtrickle_changes.move_frontier(p_table, v_snapshot, v_seqs, v_taken_at, v_mode, v_rows_in, v_ms,
+        coalesce(v_doubt, CASE WHEN p_one_snapshot THEN pgtrickle_changes.doubt(p_table, v_snapshot, v_mode,
+            CASE WHEN p_table.frontier IS NULL THEN pgtrickle_changes.pending(p_table.pgt_id, v_snapshot, NULL, v_seqs) ELSE v_pending END) END));
     RETURN jsonb_build_object('mode', v_mode, 'rows_in', v_rows_in, 'rows_out', v_rows_out, 'changed', v_rows_out > 0,
                               'reason', v_reason, 'data_timestamp', v_taken_at);
 END
 $$;
-COMMENT ON FUNCTION pgtrickle_changes.attempt IS 'Runs the program that is due and moves the frontier; NULL when there is nothing to do';
+COMMENT ON FUNCTION pgtrickle_changes.attempt IS 'Runs the program that is due and moves the frontier; what that came to';
 
 CREATE FUNCTION pgtrickle_changes.doubt(p_table pgtrickle.pgt_stream_tables, p_snapshot pg_snapshot, p_mode text, p_pending jsonb) RETURNS text
     LANGUAGE sql STABLE

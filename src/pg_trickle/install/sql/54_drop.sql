@@ -73,3 +73,50 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.drop_one IS 'Drops a stream table that no other reads';
+
+CREATE FUNCTION pgtrickle_changes.forget_stream_table(p_id bigint) RETURNS void
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- Remove what is left of a stream table whose table was dropped: catalog rows, definition, states, captures.
+DECLARE
+    v_owner   oid;
+    v_states  text[];
+    v_sources oid[];
+    v_circle  bigint[];
+    v_item    text;
+    v_source  oid;
+BEGIN
+    SELECT ARRAY(SELECT t.item ->> 'name' FROM pgtrickle.pgt_plans AS p
+                  CROSS JOIN LATERAL jsonb_array_elements((p.plan -> 'states') || (p.plan -> 'deltas')) AS t(item)
+                  WHERE p.pgt_id = p_id),
+           ARRAY(SELECT s.source_relid FROM pgtrickle.pgt_dependencies AS s WHERE s.pgt_id = p_id ORDER BY s.source_relid)
+      INTO v_states, v_sources;
+    PERFORM pgtrickle_changes.drop_immediate(p_id);
+    v_circle := array_remove(pgtrickle_changes.members(p_id), p_id);
+    DELETE FROM pgtrickle.pgt_stream_tables AS st WHERE st.pgt_id = p_id RETURNING st.owner_oid INTO v_owner;
+    PERFORM pgtrickle_changes.mark_circles(v_circle, NULL);
+    EXECUTE format('DROP VIEW IF EXISTS pgtrickle_changes.%I', 'query_' || p_id);
+    FOREACH v_item IN ARRAY v_states LOOP
+        EXECUTE format('DROP TABLE IF EXISTS pgtrickle_changes.%I', v_item);
+    END LOOP;
+    FOREACH v_source IN ARRAY v_sources LOOP
+        PERFORM pgtrickle_changes.sync_capture(v_source, v_owner);
+    END LOOP;
+    PERFORM pgtrickle_changes.drop_idle_runner(v_owner);
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.forget_stream_table IS 'Removes what is left of a stream table whose table was dropped';
+
+CREATE FUNCTION pgtrickle_changes.drop_idle_runner(p_owner oid) RETURNS void
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- So that a role that owns no stream table any more can be dropped.
+BEGIN
+    IF NOT EXISTS (SELECT FROM pgtrickle.pgt_stream_tables AS st WHERE st.owner_oid = p_owner) THEN
+        EXECUTE format('DROP FUNCTION IF EXISTS pgtrickle_changes.%I(text, pg_snapshot, xid8, jsonb, jsonb)', 'as_' || p_owner);
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.drop_idle_runner IS 'Drops the runner of a role that owns no stream table any more';
