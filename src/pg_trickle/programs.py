@@ -19,11 +19,13 @@ from pg_trickle.render import recomputed, recursion
 from pg_trickle.render.apply import Target, apply, insert_all, renamed
 from pg_trickle.render.direct import apply_directly
 from pg_trickle.render.feed import BUFFERS, SIFTED, Feed
+from pg_trickle.render.leaves import relation
+from pg_trickle.render.netting import consolidated
 from pg_trickle.render.parts import CHANGES_SCHEMA, WEIGHT
 from pg_trickle.render.parts import names as name_list
 from pg_trickle.render.recomputed import Rows, rows_in, state_rows
 from pg_trickle.render.recursion import Recursive
-from pg_trickle.render.select import CommonTables, consolidated, relation
+from pg_trickle.render.select import CommonTables
 from pg_trickle.render.stage import add_delta, add_stage, fresh, grouped_delta, insert_fresh, needs_rows_below
 from pg_trickle.render.store import Store, is_direct, store_in
 from pg_trickle.rewrite.specialise import specialised

@@ -22,7 +22,7 @@ from pg_trickle.algebra.plan import Plan
 from pg_trickle.algebra.states import old
 from pg_trickle.algebra.timed import Elapsed, TimedFilter
 from pg_trickle.algebra.window import Window
-from pg_trickle.render import parts, select, turned
+from pg_trickle.render import kinds, netting, parts, select, turned
 from pg_trickle.rewrite import prune, pushdown, restrict, strengthen
 from pg_trickle.rewrite.passes import optimised
 from pg_trickle.rewrite.strengthen import strengthened
@@ -99,9 +99,7 @@ def test_a_join_that_drops_a_weight_is_noticed(conn, monkeypatch):
     whole = select._join
 
     def one_sided(left, right, on, common):
-        return (
-            whole(left, right, on, common) if not select.is_delta(right) else _weight_of_left(left, right, on, common)
-        )
+        return whole(left, right, on, common) if not kinds.is_delta(right) else _weight_of_left(left, right, on, common)
 
     monkeypatch.setattr(select, "_join", one_sided)
     assert is_noticed(conn, PLANS["join"])
@@ -305,7 +303,7 @@ def test_a_bare_equals_between_nullable_keys_is_noticed(conn, monkeypatch, plan)
 
 
 def test_netting_by_equality_instead_of_identity_is_noticed(conn, monkeypatch):
-    monkeypatch.setattr(select, "identity_keys", lambda of, value: (value if of.type.hashable else _as_text(value),))
+    monkeypatch.setattr(netting, "identity_keys", lambda of, value: (value if of.type.hashable else _as_text(value),))
     assert are_noticed(conn)
 
 
@@ -330,7 +328,7 @@ def test_an_interval_that_rests_on_half_the_frontier_is_noticed(conn, monkeypatc
         rows = held.format(
             w=parts.WEIGHT, buffer=sql.Identifier("pgtrickle_changes", table.buffer), new=condition, typed=typed
         )
-        return select.consolidated(tuple(field.column for field in fields), rows)
+        return netting.consolidated(tuple(field.column for field in fields), rows)
 
     monkeypatch.setattr(select, "_changes", changes)
     assert are_noticed(conn)

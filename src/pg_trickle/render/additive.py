@@ -20,9 +20,10 @@ from pg_trickle.algebra.linear import Project
 from pg_trickle.algebra.plan import Plan
 from pg_trickle.algebra.source import Opaque, Scan
 from pg_trickle.render.apply import Target
+from pg_trickle.render.leaves import relation
 from pg_trickle.render.parts import WEIGHT, listed, names
 from pg_trickle.render.reread import show, touched_keys
-from pg_trickle.render.select import CommonTables, relation
+from pg_trickle.render.select import CommonTables
 from pg_trickle.render.stage import grouped_delta, groups
 from pg_trickle.render.store import Store, is_direct, passed, shown_by
 from pg_trickle.stages import Role, Stage, StateColumn

@@ -25,8 +25,10 @@ from pg_trickle.algebra.source import Opaque, Scan
 from pg_trickle.recomputed import Recomputed, restricted
 from pg_trickle.render import first
 from pg_trickle.render.apply import Target, apply, located
+from pg_trickle.render.leaves import relation
+from pg_trickle.render.netting import consolidated
 from pg_trickle.render.parts import WEIGHT, distinct_keys, every, leading, listed, matches, names, row_hash
-from pg_trickle.render.select import CommonTables, consolidated, relation
+from pg_trickle.render.select import CommonTables
 from pg_trickle.scalar import BOOL, Column, Scalar, composed
 
 

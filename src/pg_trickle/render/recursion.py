@@ -28,10 +28,11 @@ from pg_trickle.algebra.recursion import Recursion, given
 from pg_trickle.algebra.source import Field, Opaque, Scan
 from pg_trickle.recomputed import Recomputed
 from pg_trickle.render.apply import Target, apply, located, same_row
+from pg_trickle.render.netting import consolidated
 from pg_trickle.render.parts import CHANGES_SCHEMA, WEIGHT, leading, listed, names
 from pg_trickle.render.recomputed import state_rows
 from pg_trickle.render.recursive import union
-from pg_trickle.render.select import CommonTables, consolidated
+from pg_trickle.render.select import CommonTables
 from pg_trickle.scalar import Column
 
 # True, and taken for a rare case.  PostgreSQL expects a recursion to find ten times as many rows at each step as it

@@ -23,25 +23,23 @@ from pg_trickle.algebra.timed import Elapsed, Timed, TimedFilter
 from pg_trickle.algebra.window import Window
 from pg_trickle.render import first
 from pg_trickle.render.feed import BUFFERS, Feed, Statement
+from pg_trickle.render.kinds import is_bag, is_delta
+from pg_trickle.render.leaves import attributes, relation
+from pg_trickle.render.netting import INT, consolidated
 from pg_trickle.render.parts import (
     CHANGES_SCHEMA,
     WEIGHT,
     conjunction,
     distinct_keys,
-    identity_keys,
     leading,
-    listed,
     names,
     touching,
 )
 from pg_trickle.render.recursive import recursive
 from pg_trickle.render.turned import turned
 from pg_trickle.rewrite.specialise import specialised
-from pg_trickle.scalar import Column, Identity, Scalar
+from pg_trickle.scalar import Column, Scalar
 from pg_trickle.scalar import column as column_value
-
-INT = sql.SQL("int")
-BIGINT = sql.SQL("bigint")
 
 
 class CommonTables:
@@ -152,55 +150,11 @@ class CommonTables:
         return not (isinstance(plan, Changes) and isinstance(plan.table, State))
 
 
-def is_delta(plan: Plan, known: dict[int, bool] | None = None) -> bool:
-    """Whether the plan's size follows the change rather than the tables; ``known`` remembers it by identity."""
-    known = {} if known is None else known
-    if id(plan) not in known:
-        known[id(plan)] = _is_delta(plan, known)
-    return known[id(plan)]
-
-
-def _is_delta(plan: Plan, known: dict[int, bool]) -> bool:
-    match operator(plan):
-        case Changes() | Empty() | Touched() | Flipped() | Elapsed():
-            return True
-        case Scan() | Unit() | Opaque() | Recompute() | Recursion() | Found() | Unwatched():
-            return False
-        case Join(left, right, _):
-            return is_delta(left, known) or is_delta(right, known)
-        case UnionAll(left, right):
-            return is_delta(left, known) and is_delta(right, known)
-        case FullJoin(left, right, _):
-            return is_delta(left, known) and is_delta(right, known)
-        case Filter() | TimedFilter() | Project() | Negate() | Consolidate() | Lateral() | LeftJoin() | Mark():
-            return is_delta(inputs(plan)[0], known)
-        case Aggregate() | Window() | DistinctOn() | TopK():
-            return is_delta(inputs(plan)[0], known)
-
-
-def is_bag(plan: Plan) -> bool:
-    """Whether every row certainly weighs +1, so that SQL's own bags denote the plan."""
-    match operator(plan):
-        case Scan() | Unit() | Unwatched() | Empty() | Opaque() | FullJoin() | Found():
-            return True
-        case Aggregate() | Window() | DistinctOn() | TopK() | Recompute() | Recursion():
-            return True
-        case Changes() | Negate() | Flipped() | Elapsed():
-            return False
-        case Consolidate(below):
-            # A bag of its own accord: the rows of a delta are summed up.
-            return is_bag(below) and not is_delta(below)
-        case Touched(below, _, _) | LeftJoin(below) | Mark(below):
-            return is_bag(below)
-        case Filter() | TimedFilter() | Project() | UnionAll() | Join() | Lateral():
-            return all(map(is_bag, inputs(plan)))
-
-
 def _body(plan: Plan, common: CommonTables) -> sql.Composable:
     match operator(plan):
         case Scan(table, fields):
             return sql.SQL("SELECT {columns}1 AS {w} FROM {table}").format(
-                columns=_attributes(fields), w=WEIGHT, table=relation(table)
+                columns=attributes(fields), w=WEIGHT, table=relation(table)
             )
         case Changes(table, fields):
             return _changes(table, fields, common)
@@ -317,29 +271,11 @@ def _elapsed(below: Plan, condition: Timed, common: CommonTables) -> sql.Composa
     )
 
 
-def relation(table: Source | State) -> sql.Identifier:
-    """The table's qualified name."""
-    if isinstance(table, State):
-        return sql.Identifier(CHANGES_SCHEMA, table.name)
-    return sql.Identifier(table.schema, table.name)
-
-
-def _attributes(fields: tuple[Field, ...]) -> sql.Composed:
-    return sql.Composed(
-        [
-            sql.SQL("{attribute} AS {name}, ").format(
-                attribute=sql.Identifier(field.attribute), name=sql.Identifier(field.column.name)
-            )
-            for field in fields
-        ]
-    )
-
-
 def _changes(table: Source | State, fields: tuple[Field, ...], common: CommonTables) -> sql.Composable:
     if isinstance(table, State):
         local = table in common.local
         name = sql.Identifier(table.delta_name) if local else sql.Identifier(CHANGES_SCHEMA, table.delta_name)
-        return sql.SQL("SELECT {columns}{w} FROM {delta}").format(columns=_attributes(fields), w=WEIGHT, delta=name)
+        return sql.SQL("SELECT {columns}{w} FROM {delta}").format(columns=attributes(fields), w=WEIGHT, delta=name)
     captured = [
         sql.SQL("{buffered} AS {name}, ").format(
             buffered=sql.Identifier(field.buffered), name=sql.Identifier(field.column.name)
@@ -352,33 +288,6 @@ def _changes(table: Source | State, fields: tuple[Field, ...], common: CommonTab
     # No row comes two thousand million times, and sums of integers are cheaper than sums of bigints.
     order = tuple(name for name in common.order if name in {field.column.name for field in fields})
     return consolidated(tuple(field.column for field in fields), interval, INT, order)
-
-
-def consolidated(
-    columns: tuple[Column, ...], rows: sql.Composable, weight: sql.SQL = BIGINT, order: tuple[str, ...] = ()
-) -> sql.Composable:
-    """Each distinct row once, with the sum of its weights, zeros left out."""
-    values = [(column, sql.Identifier(column.name)) for column in columns]
-    keys = listed(key for column, value in values for key in identity_keys(column, value))
-    hole = {
-        "columns": leading(column.name for column in columns),
-        "w": WEIGHT,
-        "type": weight,
-        "rows": rows,
-        "keys": keys,
-    }
-    if any(column.type.identity is Identity.NONE for column in columns):
-        # No GROUP BY without equality, and no aggregate that returns any one value before PostgreSQL 16.
-        return sql.SQL(
-            "SELECT {columns}{w} FROM (SELECT {columns}(sum({w}) OVER p)::{type} AS {w},"
-            " row_number() OVER p AS __pgt_nth FROM ({rows}) AS c WINDOW p AS (PARTITION BY {keys}"
-            " ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING)) AS c WHERE __pgt_nth = 1 AND {w} <> 0"
-        ).format(**hole)
-    if not columns:
-        return sql.SQL("SELECT sum({w})::{type} AS {w} FROM ({rows}) AS c HAVING sum({w}) <> 0").format(**hole)
-    return sql.SQL(
-        "SELECT {columns}sum({w})::{type} AS {w} FROM ({rows}) AS c GROUP BY {keys} HAVING sum({w}) <> 0{order}"
-    ).format(order=sql.SQL(" ORDER BY {names}").format(names=names(order)) if order else sql.SQL(""), **hole)
 
 
 def _opaque(text: str, schema: tuple[Column, ...]) -> sql.Composable:

@@ -15,8 +15,9 @@ from psycopg import sql
 
 from pg_trickle.algebra.linear import Consolidate, Item, Project
 from pg_trickle.algebra.plan import Plan
+from pg_trickle.render.leaves import relation
 from pg_trickle.render.parts import WEIGHT, assignments, differ, every, index_order, listed, matches, names, row_hash
-from pg_trickle.render.select import CommonTables, relation, rows
+from pg_trickle.render.select import CommonTables, rows
 from pg_trickle.render.store import Store
 from pg_trickle.scalar import Column, column
 from pg_trickle.stages import Role, Stage, StateColumn

@@ -18,8 +18,8 @@ from pg_trickle.algebra.plan import Plan
 from pg_trickle.algebra.source import Scan
 from pg_trickle.recomputed import Recomputed
 from pg_trickle.render.apply import Target, located
+from pg_trickle.render.leaves import relation
 from pg_trickle.render.parts import matches
-from pg_trickle.render.select import relation
 from pg_trickle.scalar import Scalar
 from pg_trickle.stages import SHOWN_SUM, AnyStage, Role, Stage, StateColumn
 
