@@ -75,6 +75,8 @@ QUERIES = {
     "first rows": "SELECT a, b, count(*) AS n FROM t GROUP BY CUBE (a, b) ORDER BY n DESC, a, b LIMIT 3",
     "for each outer row": "SELECT s.name, q.* FROM s, LATERAL (SELECT t.b, count(*), grouping(t.b) FROM t"
     " WHERE t.a = s.a GROUP BY ROLLUP (t.b)) q",
+    "keys of a type that only PostgreSQL knows": "SELECT s.name, q.r FROM s, LATERAL (SELECT d.r FROM"
+    " (SELECT a, CASE WHEN b > 'x' THEN '[1,2)'::numrange END AS r FROM t) d WHERE d.a <= s.a GROUP BY ROLLUP (d.r)) q",
     "a union": "SELECT a, count(*) FROM t GROUP BY ROLLUP (a) UNION ALL SELECT a, 1 FROM s",
 }  # fmt: skip
 

@@ -60,6 +60,18 @@ def test_groups_that_come_change_and_go_are_followed(source, assert_fresh, chang
         assert_fresh(source, "s")
 
 
+@pytest.mark.parametrize("mode", ["DIFFERENTIAL", "IMMEDIATE"])
+@pytest.mark.parametrize("key", ["k", "id"])
+def test_what_is_shown_twice_is_kept_up_in_both_places(source, assert_fresh, mode, key):
+    query = f"SELECT {key} AS a, count(*) AS n, {key} AS b, count(*) AS m FROM t GROUP BY {key}"
+    pg_trickle.create_stream_table(source, "s", query, schedule=None, refresh_mode=mode)
+    assert states(source) == 0
+    for statement in ("INSERT INTO t VALUES (100, 9), (101, 1)", "UPDATE t SET k = k + 1, id = -id", "DELETE FROM t"):
+        source.execute(statement)
+        pg_trickle.refresh_stream_table(source, "s")
+        assert_fresh(source, "s")
+
+
 def test_a_group_of_fewer_than_no_rows_makes_the_refresh_recompute(source, assert_fresh):
     pg_trickle.create_stream_table(source, "s", SHOWN, schedule=None)
     source.execute("UPDATE s SET n = 1 WHERE k = 1")

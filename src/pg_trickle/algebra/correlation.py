@@ -212,7 +212,7 @@ class Unnesting:
             case TopK(below):
                 return first_of_each(plan, self.over(below), names(self.domain), self.fresh)
             case UnionAll(left, right):
-                return UnionAll(*(Project(self.over(side), self._listed(side)) for side in (left, right)))
+                return UnionAll(*(Project(self._branch(side), self._listed(side)) for side in (left, right)))
             case _:
                 raise UnsupportedQuery(
                     "correlated subquery",
@@ -226,6 +226,12 @@ class Unnesting:
         items = tuple(Item(copies.get(one.name, one), column(one)) for one in plan.columns)
         pairs = tuple(same(one, replace(here[one.name], name=copies[one.name].name)) for one in self.domain.columns)
         return Project(plan, items), pairs
+
+    def _branch(self, plan: Plan) -> Plan:
+        """A branch of a sum, its constants still at the top: there a bare NULL takes the other branch's type."""
+        if isinstance(plan, Project) and not free(plan) & frozenset(names(self.domain)):
+            return Project(Join(self.domain, plan.input), plan.items + self._passed(names(plan)))
+        return self.over(plan)
 
     def _passed(self, taken: tuple[str, ...]) -> tuple[Item, ...]:
         return tuple(Item(one, column(one)) for one in self.domain.columns if one.name not in taken)

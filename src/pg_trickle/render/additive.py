@@ -57,10 +57,11 @@ def add_up(final: Plan, store: Store, change: Plan, common: CommonTables) -> sql
         "y",
         sql.SQL(
             "INSERT INTO {table} AS t ({keys}, {columns}) SELECT {key_values}, {added} FROM g WHERE {any}"
-            " ORDER BY {key_values} ON CONFLICT ({keys}) DO UPDATE SET {sums} RETURNING {rows} AS n"
+            " ORDER BY {key_values} ON CONFLICT ({unique}) DO UPDATE SET {sums} RETURNING {rows} AS n"
         ).format(
             table=store.table,
             keys=names(keys),
+            unique=names(keys if store.target is None else store.target.key or ()),
             columns=names(counters),
             key_values=names(places[name] for name in keys),
             added=listed(_inserted(store, one) for one in counters.values()),

@@ -77,7 +77,10 @@ def store_in(target: Target, final: Plan, stages: tuple[AnyStage, ...]) -> Store
     if isinstance(stage, Recomputed) or any(isinstance(one, Recomputed) for one in stages):
         return None
     found: dict[str, str] = {}
-    for name, state in shown_by(target, final, stage).items():
+    # A key that is shown twice is looked up where the index is.
+    for name, state in sorted(
+        shown_by(target, final, stage).items(), key=lambda pair: pair[0] not in (target.key or ())
+    ):
         found.setdefault(state, name)
     needed = {key.name for key, _ in stage.keys} | {one.name for one in stage.rest}
     return Store(stage, target, tuple(found.items())) if needed <= found.keys() else None

@@ -60,7 +60,9 @@ def values(draw: st.DrawFn, some: list[Value]) -> Value:
 
 
 def listing(draw: st.DrawFn, some: list[Value]) -> tuple[str, tuple[Column, ...]]:
-    """The select list of the values, and its columns."""
+    """The select list of the values, of which one may come twice, and its columns."""
+    if draw(st.integers(0, 9)) == 9:
+        some = [*some, draw(st.sampled_from(some))]
     names = ["k"] + [f"c{place}" for place in range(1, len(some))]
     if draw(st.booleans()) and some[0].type is not INT:
         names[0] = "c0"

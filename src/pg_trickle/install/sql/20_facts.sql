@@ -193,8 +193,9 @@ CREATE FUNCTION pgtrickle_changes.relation_closure(p_view oid) RETURNS TABLE (re
     SET search_path = pg_catalog, pg_temp
     SET plan_cache_mode = force_generic_plan
 AS $$
--- Every relation in a view and in the views below it, and which columns are read; system views are left closed.  What a view of another
--- owner shows is read with that owner's rights, unless the view says that its caller's count.
+-- Every relation in a view and in the views below it, and which columns are read; system views are left closed, and a composite type, whose
+-- fields are read as columns are, has no rows.  What a view of another owner shows is read with that owner's rights, unless the view says
+-- that its caller's count.
 BEGIN
     RETURN QUERY
         WITH RECURSIVE v(view) AS (
@@ -215,7 +216,7 @@ BEGIN
           JOIN pg_class AS w ON w.oid = v.view
           JOIN pg_rewrite AS r ON r.ev_class = v.view
           JOIN pg_depend AS d ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid AND d.refclassid = 'pg_class'::regclass
-         WHERE d.refobjid <> v.view
+         WHERE d.refobjid <> v.view AND NOT EXISTS (SELECT FROM pg_class AS t WHERE t.oid = d.refobjid AND t.relkind = 'c')
          GROUP BY d.refobjid;
 END
 $$;
