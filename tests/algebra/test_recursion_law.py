@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -260,7 +260,9 @@ BROKEN: dict[str, tuple[str, type[Evaluation]]] = {
 
 @pytest.mark.parametrize(("title", "kind"), BROKEN.values(), ids=BROKEN)
 def test_half_of_the_law_is_noticed(conn, title: str, kind: type[Evaluation]) -> None:
-    fails: Callable[[tuple[Contents, Contents]], bool] = lambda both: not evaluated(conn, PLANS[title], *both, kind)
+    def fails(both: tuple[Contents, Contents]) -> bool:
+        return not evaluated(conn, PLANS[title], *both, kind)
+
     try:
         find(st.tuples(contents, contents), fails, settings=LOOKING)
     except NoSuchExample:

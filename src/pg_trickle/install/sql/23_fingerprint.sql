@@ -5,7 +5,7 @@ CREATE FUNCTION pgtrickle_changes.type_versions(p_type oid) RETURNS text[]
     SET search_path = pg_catalog, pg_temp
 AS $$
 -- The catalog rows of a type, and of those that somebody made below it: under a domain, in an array, a range or a composite.
--- Labels begin with an e.
+-- Labels begin with an e; names of fields are in the plan and, by to_jsonb(), in what it returns.
 BEGIN
     RETURN ARRAY(
         WITH RECURSIVE within AS (
@@ -22,7 +22,12 @@ BEGIN
         )
         SELECT 't' || t.oid || ':' || t.xmin FROM within AS w JOIN pg_type AS t ON t.oid = w.oid
         UNION ALL
-        SELECT 'e' || e.oid || ':' || e.xmin FROM within AS w JOIN pg_enum AS e ON e.enumtypid = w.oid);
+        SELECT 'e' || e.oid || ':' || e.xmin FROM within AS w JOIN pg_enum AS e ON e.enumtypid = w.oid
+        UNION ALL
+        SELECT l.letter || 'a' || a.attrelid || ':' || count(*) || ':' || sum(a.xmin::text::bigint)
+          FROM within AS w JOIN pg_type AS t ON t.oid = w.oid AND t.typtype = 'c' JOIN pg_attribute AS a ON a.attrelid = t.typrelid AND a.attnum > 0
+         CROSS JOIN (VALUES ('t'), ('e')) AS l(letter)
+         GROUP BY l.letter, a.attrelid);
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.type_versions IS 'The versions of the catalog rows that make a type what it is';
