@@ -66,7 +66,7 @@ def immediate(
     definition: programs.Definition, sources: dict[int, tuple[str, ...]], request: CompileRequest
 ) -> Immediate:
     """The programs for the statements of each source."""
-    by_rows = _by_rows(definition, sources)
+    by_rows = None if _is_parted(request) else _by_rows(definition, sources)
     if by_rows is None:
         made = {oid: programs.differential(definition, frozenset((oid,)), Statement())[0] for oid in sources}
         held = programs.differential(definition, None, Held(request.id))[0]
@@ -98,6 +98,11 @@ def _by_rows(definition: programs.Definition, sources: dict[int, tuple[str, ...]
         programs.counting(add_up(final, store, change, first), first),
         programs.counting(clear_up(final, store, target, change, second), second),
     )
+
+
+def _is_parted(request: CompileRequest) -> bool:
+    """Whether a source has partitions: one that comes later is noticed by the notes of what is under way."""
+    return any(one.kind == "partitioned" for one in request.relations)
 
 
 def _common(*plans: Plan) -> CommonTables:

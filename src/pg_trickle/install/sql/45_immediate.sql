@@ -47,10 +47,11 @@ BEGIN
                   HINT = 'Use AUTO: with schedule ''calculated'' changes show within milliseconds of their commit.';
     END IF;
     FOR v_source IN SELECT s::oid FROM jsonb_object_keys(p_plan #> '{programs,immediate,sources}') AS s LOOP
-        SELECT CASE WHEN pgtrickle_changes.relation_kind(v_source) NOT IN ('table', 'stream_table')
+        SELECT CASE WHEN pgtrickle_changes.relation_kind(v_source) NOT IN ('table', 'stream_table', 'partitioned')
                     THEN format('its kind is %s', replace(pgtrickle_changes.relation_kind(v_source), '_', ' '))
                     WHEN c.relispartition THEN 'it is a partition'
-                    WHEN EXISTS (SELECT FROM pg_subscription_rel AS s WHERE s.srrelid = c.oid) THEN 'it is written by logical replication' END
+                    WHEN EXISTS (SELECT FROM pg_subscription_rel AS s JOIN pgtrickle_changes.relations_below(c.oid) AS b ON b.relid = s.srrelid)
+                    THEN 'it is written by logical replication' END
           INTO v_why FROM pg_class AS c WHERE c.oid = v_source;
         IF v_why IS NOT NULL THEN
             RAISE EXCEPTION 'changes of "%" can''t be followed in refresh mode IMMEDIATE', v_source::regclass
@@ -67,12 +68,22 @@ CREATE FUNCTION pgtrickle_changes.immediate_trigger(p_id bigint, p_event text) R
     LANGUAGE plpgsql IMMUTABLE
     SET search_path = pg_catalog, pg_temp
 AS $$
--- Triggers fire in the order of their names: stream tables in the order of their ids.
+-- Triggers fire in the order of their names: stream tables in the order of their ids; and what looks at a row before it is written, last.
 BEGIN
-    RETURN format('pg_trickle_imm_%s_%s', lpad(p_id::text, greatest(10, length(p_id::text)), '0'), p_event);
+    RETURN CASE p_event WHEN 'move' THEN '~' ELSE '' END || format('pg_trickle_imm_%s_%s', lpad(p_id::text, greatest(10, length(p_id::text)), '0'), p_event);
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.immediate_trigger IS 'The name of a trigger that maintains a stream table, by event';
+
+CREATE FUNCTION pgtrickle_changes.immediate_triggers(p_id bigint) RETURNS name[]
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN ARRAY(SELECT pgtrickle_changes.immediate_trigger(p_id, e) FROM unnest('{begin,ins,upd,del,trunc,sins,supd,sdel,move}'::text[]) AS e);
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.immediate_triggers IS 'The names of all triggers that maintain a stream table';
 
 CREATE FUNCTION pgtrickle_changes.immediate_guard(p_function oid, p_original oid) RETURNS text
     LANGUAGE plpgsql STABLE STRICT

@@ -70,7 +70,7 @@ BEGIN
         '    END IF;\n',
         (SELECT string_agg(format(E'    %s pg_catalog.%s;\n', v.name, v.type), '' ORDER BY v.name)
            FROM (VALUES ('__pgt_rows', 'int8'), ('__pgt_open', 'int8'), ('__pgt_held', 'bool'), ('__pgt_wrote', 'int8'), ('__pgt_texts', 'text[]'),
-                        ('__pgt_closed', 'int8'), ('__pgt_last', 'int8')) AS v(name, type)
+                        ('__pgt_closed', 'int8'), ('__pgt_last', 'int8'), ('__pgt_moved', 'bool'), ('__pgt_member', 'bool'), ('__pgt_noted', 'int8')) AS v(name, type)
           WHERE position(v.name IN p_checked) > 0),
         p_table.owner_oid) || p_checked || E'\n    RETURN NULL;\nEND\n';
 END
@@ -140,7 +140,8 @@ BEGIN
     IF v_by_rows THEN
         RETURN '    __pgt_rows := ' || v_count || E';\n    IF __pgt_rows OPERATOR(pg_catalog.>) 0 THEN' || v_checks || E'\n' || v_work || '    END IF;';
     END IF;
-    RETURN pgtrickle_changes.immediate_take_back(v_id) || E'\n    __pgt_rows := ' || v_count || $q$;
+    RETURN pgtrickle_changes.immediate_take_back(v_id) || E'\n    __pgt_rows := ' || v_count || ';' || pgtrickle_changes.immediate_moves(v_id, p_source, p_event)
+        || pgtrickle_changes.immediate_tree_kept(v_id, false) || $q$
     IF (__pgt_open OPERATOR(pg_catalog.>) 1 OR __pgt_held) AND __pgt_rows OPERATOR(pg_catalog.>) 0 THEN
         $q$ || v_hold || $q$
         __pgt_held := true;
@@ -190,7 +191,8 @@ BEGIN
                                  WHERE u.xid OPERATOR(pg_catalog.=) pg_catalog.pg_current_xact_id() AND u.what OPERATOR(pg_catalog.=) 't'::"char");
     DELETE FROM pgtrickle_changes.under_way_%1$s AS u WHERE u.xid OPERATOR(pg_catalog.=) pg_catalog.pg_current_xact_id();
     %2$s;
-$q$, v_id, pgtrickle_changes.immediate_turn(v_id), pgtrickle_changes.immediate_warning(p_table)) || v_held || E'    IF p_full THEN\n' || v_full || E'    END IF;\n' || v_clear;
+$q$, v_id, pgtrickle_changes.immediate_turn(v_id), pgtrickle_changes.immediate_warning(p_table)) || v_held || E'    IF p_full THEN\n' || v_full
+        || pgtrickle_changes.immediate_tree_kept(v_id, true) || E'    END IF;\n' || v_clear;
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.immediate_rest IS 'What works off held changes, or recomputes, as PL/pgSQL';

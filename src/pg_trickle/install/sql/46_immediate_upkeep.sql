@@ -63,14 +63,17 @@ CREATE FUNCTION pgtrickle_changes.make_immediate_tables(p_table pgtrickle.pgt_st
     LANGUAGE plpgsql VOLATILE
     SET search_path = pg_catalog, pg_temp
 AS $$
--- turn: whose row is updated by who maintains.  under_way: a row for each statement under way and each change held back, and held:
+-- turn: whose row is updated by who maintains; and the partitions that there were (tree).  under_way: a row for each statement under way and each change held back, and held:
 -- those changes; both are empty between statements, so a crash may empty them.  closed: a number for each session.
 DECLARE
     v_id     bigint := p_table.pgt_id;
+    v_roots  oid[] := pgtrickle_changes.immediate_roots(p_table.pgt_id);
     v_source record;
 BEGIN
-    EXECUTE format('CREATE TABLE pgtrickle_changes.turn_%s (holder xid8 NOT NULL) WITH (fillfactor = 10)', v_id);
-    EXECUTE format('INSERT INTO pgtrickle_changes.turn_%s VALUES (''0'')', v_id);
+    EXECUTE format('CREATE TABLE pgtrickle_changes.turn_%s (holder xid8 NOT NULL%s) WITH (fillfactor = 10)', v_id,
+                   CASE WHEN v_roots <> '{}' THEN ', tree oid[] NOT NULL' END);
+    EXECUTE format('INSERT INTO pgtrickle_changes.turn_%s SELECT ''0''%s', v_id,
+                   CASE WHEN v_roots <> '{}' THEN ', ' || pgtrickle_changes.immediate_tree(v_roots) END);
     PERFORM pgtrickle_changes.hand_over(p_table, format('pgtrickle_changes.turn_%s', v_id), 'Who maintains stream table');
     EXECUTE format('CREATE UNLOGGED TABLE pgtrickle_changes.under_way_%s (xid xid8 NOT NULL, what "char" NOT NULL, number bigint GENERATED ALWAYS AS IDENTITY)'
                    ' WITH (autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_scale_factor = 0)', v_id);
@@ -111,6 +114,7 @@ DECLARE
     v_guard    text;
     v_name     text;
     v_delta    text;
+    v_relation oid;
     v_trigger  name;
 BEGIN
     PERFORM pgtrickle_changes.refuse_immediate(v_plan);
@@ -146,11 +150,14 @@ BEGIN
                 pgtrickle_changes.immediate_body(p_table,
                     pgtrickle_changes.immediate_after(p_table, v_source.oid, v_source.columns_used, v_event.name, v_plan))) END;
             v_trigger := pgtrickle_changes.immediate_trigger(v_id, v_event.name);
-            EXECUTE format('CREATE TRIGGER %I %s ON %s %s FOR EACH STATEMENT WHEN (%s) EXECUTE FUNCTION pgtrickle_changes.%I()',
-                v_trigger, v_event.at, v_source.oid::regclass, v_event.rows, v_guard, v_name);
-            EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER %I', v_source.oid::regclass, v_trigger);
+            FOR v_relation IN SELECT b.relid FROM pgtrickle_changes.relations_below(v_source.oid) AS b ORDER BY b.relid LOOP
+                EXECUTE format('CREATE TRIGGER %I %s ON %s %s FOR EACH STATEMENT WHEN (%s) EXECUTE FUNCTION pgtrickle_changes.%I()',
+                    v_trigger, v_event.at, v_relation::regclass, v_event.rows, v_guard, v_name);
+                EXECUTE format('ALTER TABLE ONLY %s ENABLE ALWAYS TRIGGER %I', v_relation::regclass, v_trigger);
+            END LOOP;
         END LOOP;
     END LOOP;
+    PERFORM pgtrickle_changes.make_tree_triggers(p_table);
     IF (v_plan #>> '{programs,immediate,by_rows}')::boolean THEN
         -- Statements within statements add in any order: in between a counter may be below zero.
         FOR v_event IN
@@ -176,7 +183,7 @@ AS $$
 BEGIN
     RETURN QUERY
         SELECT 'trigger', t.tgname::text, t.tgrelid::regclass FROM pg_trigger AS t
-         WHERE NOT t.tgisinternal AND t.tgname = ANY (ARRAY(SELECT pgtrickle_changes.immediate_trigger(p_id, e) FROM unnest('{begin,ins,upd,del,trunc}'::text[]) AS e))
+         WHERE NOT t.tgisinternal AND t.tgparentid = 0 AND t.tgname = ANY (pgtrickle_changes.immediate_triggers(p_id))
            AND (t.tgfoid IN (SELECT p.oid FROM pg_proc AS p WHERE p.pronamespace = 'pgtrickle_changes'::regnamespace AND p.proname ~ format('^maintain_%s_', p_id))
                 OR t.tgrelid IN (SELECT d.source_relid FROM pgtrickle.pgt_dependencies AS d WHERE d.pgt_id = p_id))
          ORDER BY t.tgrelid, t.tgname;
@@ -185,7 +192,7 @@ BEGIN
          WHERE p.pronamespace = 'pgtrickle_changes'::regnamespace AND p.proname ~ format('^maintain_%s_', p_id) ORDER BY p.proname;
     RETURN QUERY
         SELECT 'table', c.oid::regclass::text, c.oid::regclass FROM pg_class AS c
-         WHERE c.relnamespace = 'pgtrickle_changes'::regnamespace AND c.relkind = 'r' AND c.relname ~ format('^(turn_%s|under_way_%1$s|held_%1$s_[0-9]+)$', p_id);
+         WHERE c.relnamespace = 'pgtrickle_changes'::regnamespace AND c.relkind = 'r' AND c.relname ~ format('^(turn_%s|under_way_%1$s|moved_%1$s|held_%1$s_[0-9]+)$', p_id);
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.immediate_objects IS 'What is left, wherever it is now, of what make_immediate made';
@@ -218,15 +225,14 @@ BEGIN
         (SELECT string_agg(concat_ws(' ', p.oid, p.xmin, p.proowner), ',' ORDER BY p.oid) FROM pg_proc AS p
           WHERE p.pronamespace = 'pgtrickle_changes'::regnamespace AND p.proname ~ format('^maintain_%s_', p_id)),
         (SELECT string_agg(concat_ws(' ', t.oid, t.xmin, t.tgenabled), ',' ORDER BY t.oid) FROM pg_trigger AS t
-          WHERE t.tgname = ANY (ARRAY(SELECT pgtrickle_changes.immediate_trigger(p_id, e) FROM unnest('{begin,ins,upd,del,trunc}'::text[]) AS e))
-            AND t.tgrelid = ANY (pgtrickle_changes.immediate_sources(p_id))),
+          WHERE t.tgname = ANY (pgtrickle_changes.immediate_triggers(p_id)) AND t.tgrelid = ANY (pgtrickle_changes.immediate_relations(p_id))),
         (SELECT string_agg(concat_ws(' ', c.oid, c.relowner, c.relchecks, c.relhastriggers, c.relhasrules, c.relrowsecurity), ',' ORDER BY c.oid)
            FROM pg_class AS c JOIN pgtrickle_changes.immediate_objects(p_id) AS o ON o.kind = 'table' AND o.relation = c.oid),
         (SELECT string_agg(concat_ws(' ', a.attrelid, a.attnum, quote_ident(a.attname)), ',' ORDER BY a.attrelid, a.attnum)
            FROM pgtrickle.pgt_dependencies AS d JOIN pg_attribute AS a ON a.attrelid = d.source_relid AND a.attnum > 0
           WHERE d.pgt_id = p_id AND a.attname = ANY (d.columns_used)),
         (SELECT string_agg(concat_ws(' ', i.inhrelid, i.inhparent), ',' ORDER BY i.inhrelid, i.inhparent) FROM pg_inherits AS i
-          WHERE i.inhrelid = ANY (pgtrickle_changes.immediate_sources(p_id)) OR i.inhparent = ANY (pgtrickle_changes.immediate_sources(p_id)))));
+          WHERE i.inhrelid = ANY (pgtrickle_changes.immediate_relations(p_id)) OR i.inhparent = ANY (pgtrickle_changes.immediate_relations(p_id)))));
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.immediate_stamp IS 'The version of everything that maintains a stream table inside statements';
