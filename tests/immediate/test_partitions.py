@@ -26,7 +26,10 @@ QUERIES: dict[str, LiteralString] = {
 def parted(db: Connection) -> Connection:
     """Stream tables of all sorts on a tree of partitions."""
     db.execute(PARTITIONED.encode())
-    db.execute("CREATE TABLE d (k int PRIMARY KEY, name text); INSERT INTO d SELECT g, 'n' || g FROM generate_series(1, 5) AS g")
+    db.execute(
+        """CREATE TABLE d (k int PRIMARY KEY, name text);
+           INSERT INTO d SELECT g, 'n' || g FROM generate_series(1, 5) AS g"""
+    )
     for name, query in QUERIES.items():
         pg_trickle.create_stream_table(db, name, query, refresh_mode="IMMEDIATE")
     return db
@@ -54,7 +57,8 @@ def test_whatever_relation_a_statement_names(parted: Connection) -> None:
     run(
         parted,
         "INSERT INTO p1 VALUES (1, 7, 'a'); UPDATE p1 SET v = 8 WHERE v = 7; DELETE FROM p1 WHERE v = 8",
-        "WITH a AS (DELETE FROM p1 RETURNING *), b AS (INSERT INTO d VALUES (9, 'nine')) INSERT INTO p2b SELECT t, 9, 2 FROM a",
+        "WITH a AS (DELETE FROM p1 RETURNING *), b AS (INSERT INTO d VALUES (9, 'nine'))"
+        " INSERT INTO p2b SELECT t, 9, 2 FROM a",
         "UPDATE d SET name = name || '!'",
         "TRUNCATE p2a",
         "TRUNCATE p2, d",
@@ -66,7 +70,8 @@ def test_whatever_relation_a_statement_names(parted: Connection) -> None:
 
 def test_nothing_else_is_written(parted: Connection) -> None:
     before = set(versions(parted))
-    run(parted, "INSERT INTO p1 VALUES (1, 7, 'x')", "INSERT INTO p VALUES (1, 8, 'y')", "UPDATE p SET k = 2 WHERE v = 8")
+    run(parted, "INSERT INTO p1 VALUES (1, 7, 'x')", "INSERT INTO p VALUES (1, 8, 'y')")
+    run(parted, "UPDATE p SET k = 2 WHERE v = 8")
     assert before < set(versions(parted))
 
 
@@ -74,17 +79,21 @@ def test_keys_of_partitions(db: Connection) -> None:
     """A row that moves keeps its key, and foreign keys write below."""
     db.execute(
         """CREATE TABLE d (k int PRIMARY KEY);
-           CREATE TABLE p (id int PRIMARY KEY, k int REFERENCES d ON DELETE CASCADE ON UPDATE SET NULL) PARTITION BY RANGE (id);
-           CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (10); CREATE TABLE p2 PARTITION OF p DEFAULT;
-           INSERT INTO d SELECT generate_series(1, 4); INSERT INTO p SELECT g, 1 + g % 4 FROM generate_series(1, 20) AS g"""
+           CREATE TABLE p (id int PRIMARY KEY, k int REFERENCES d ON DELETE CASCADE ON UPDATE SET NULL)
+                  PARTITION BY RANGE (id);
+           CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (10);
+           CREATE TABLE p2 PARTITION OF p DEFAULT;
+           INSERT INTO d SELECT generate_series(1, 4);
+           INSERT INTO p SELECT g, 1 + g % 4 FROM generate_series(1, 20) AS g"""
     )
-    for name, query in (("a", "SELECT id, k FROM p WHERE id > 3"), ("b", "SELECT p.id, d.k FROM p JOIN d USING (k)")):
+    pairs = (("a", "SELECT id, k FROM p WHERE id > 3"), ("b", "SELECT p.id, d.k FROM p JOIN d USING (k)"))
+    for name, query in pairs:
         pg_trickle.create_stream_table(db, name, query, refresh_mode="IMMEDIATE")
     for statement in (
         "UPDATE p SET id = id + 100 WHERE id < 3",
         "UPDATE p SET id = 1 WHERE id = 15",
-        "MERGE INTO p USING (VALUES (5), (16), (300)) AS m (id) ON p.id = m.id WHEN MATCHED THEN UPDATE SET id = 205 - p.id"
-        " WHEN NOT MATCHED THEN INSERT VALUES (300, 1)",
+        "MERGE INTO p USING (VALUES (5), (16), (300)) AS m (id) ON p.id = m.id"
+        " WHEN MATCHED THEN UPDATE SET id = 205 - p.id WHEN NOT MATCHED THEN INSERT VALUES (300, 1)",
         "MERGE INTO p USING (VALUES (4), (1)) AS m (id) ON p.id = m.id WHEN MATCHED THEN UPDATE SET id = p.id + 500",
         "INSERT INTO p VALUES (7, 2), (70, 2) ON CONFLICT (id) DO UPDATE SET k = excluded.k",
         "DELETE FROM d WHERE k = 2",
@@ -102,12 +111,15 @@ ATTACHED: LiteralString = """CREATE TABLE p3 (t text, v int, k int); INSERT INTO
 def test_what_is_attached_shows_with_the_next_statement(parted: Connection) -> None:
     """Then it is known: what names the partitioned table is worked off as ever."""
     parted.execute(ATTACHED)
-    run(parted, "INSERT INTO p VALUES (1, 5, 'x')", "INSERT INTO p VALUES (3, 5, 'in it')", "UPDATE p SET k = 3 WHERE k = 1")
+    run(parted, "INSERT INTO p VALUES (1, 5, 'x')", "INSERT INTO p VALUES (3, 5, 'in it')")
+    run(parted, "UPDATE p SET k = 3 WHERE k = 1")
     parted.execute("ALTER TABLE p DETACH PARTITION p1; INSERT INTO p1 VALUES (1, 1, 'on its own')")
-    run(parted, "UPDATE d SET name = 'x'", "INSERT INTO p1 VALUES (1, 2, 'on its own')", "TRUNCATE p1", "DELETE FROM p WHERE v = 5")
+    run(parted, "UPDATE d SET name = 'x'", "INSERT INTO p1 VALUES (1, 2, 'on its own')", "TRUNCATE p1")
+    run(parted, "DELETE FROM p WHERE v = 5")
     parted.execute("DROP TABLE p2")
     run(parted, "DELETE FROM p", "INSERT INTO p VALUES (3, 1, 'z')")
-    parted.execute("CREATE TABLE p5 PARTITION OF p FOR VALUES IN (5) PARTITION BY LIST (v); CREATE TABLE p5a PARTITION OF p5 DEFAULT")
+    parted.execute("CREATE TABLE p5 PARTITION OF p FOR VALUES IN (5) PARTITION BY LIST (v)")
+    parted.execute("CREATE TABLE p5a PARTITION OF p5 DEFAULT")
     run(parted, "UPDATE p SET k = 5", "DELETE FROM p")
 
 

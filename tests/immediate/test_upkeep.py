@@ -75,7 +75,7 @@ def flagged_and_repaired(db: Connection, name: str) -> None:
 REFUSED: dict[str, LiteralString] = {
     "no rule": "SELECT id, random() AS r FROM orders",
     "time": "SELECT id FROM dated WHERE at > now() - interval '1 hour'",
-    "partitions": "SELECT id FROM parted",
+    "a table with children": "SELECT id FROM parent",
     "a partition": "SELECT id FROM parted_1",
     "a materialized view": "SELECT id FROM materialized",
 }
@@ -87,6 +87,8 @@ def test_what_is_refused(author: Connection, db: Connection, query: LiteralStrin
         """CREATE TABLE dated (id int, at timestamptz);
            CREATE TABLE parted (id int) PARTITION BY RANGE (id);
            CREATE TABLE parted_1 PARTITION OF parted FOR VALUES FROM (0) TO (9);
+           CREATE TABLE parent (id int);
+           CREATE TABLE child () INHERITS (parent);
            CREATE MATERIALIZED VIEW materialized AS SELECT 1 AS id;
            GRANT SELECT ON ALL TABLES IN SCHEMA public TO author"""
     )
