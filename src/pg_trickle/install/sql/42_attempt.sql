@@ -175,7 +175,8 @@ BEGIN
         PERFORM pgtrickle_changes.decode_wal(ARRAY[p_table.owner_oid]);
     END IF;
     -- Is anything new already?  Then some statement may have seen it and another not.
-    IF (NOT p_one_snapshot OR v_seqs <> pgtrickle_changes.high_water(p_table.pgt_id))
+    -- Not as long as nobody has drawn a number, or ended: all statements had the same snapshot then.
+    IF (v_seqs <> pgtrickle_changes.high_water(p_table.pgt_id) OR NOT p_one_snapshot AND pg_current_snapshot()::text <> v_snapshot::text)
        -- What a stream table that reads itself has written is for its next round.
        AND nullif(pgtrickle_changes.pending(p_table.pgt_id, v_snapshot, pg_current_xact_id(), v_seqs) - p_table.pgt_relid::oid::text, '{}') IS NOT NULL THEN
         RAISE EXCEPTION 'a source changed while "%" was refreshed', p_table.pgt_name USING ERRCODE = 'TK001';
