@@ -56,10 +56,17 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def _can(
-    binaries: Binaries, *, since: int = OLDEST, until: int = NEWEST, icu: bool = False, extension: str | None = None
+    binaries: Binaries,
+    *,
+    since: int = OLDEST,
+    until: int = NEWEST,
+    icu: bool = False,
+    extension: str | None = None,
+    program: str | None = None,
 ) -> bool:
     return (
         since <= binaries.major <= until
+        and (program is None or (binaries.bin / program).exists())
         and (not icu or _has_icu(binaries.bin))
         and (extension is None or (binaries.share / "extension" / f"{extension}.control").exists())
     )

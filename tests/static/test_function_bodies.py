@@ -65,6 +65,8 @@ JUSTIFIED = {
     ("do_undrain", UNUSED_ARGUMENTS, ""): "the gate hands every action its arguments",
     ("do_pause_all", UNUSED_ARGUMENTS, ""): "the gate hands every action its arguments",
     ("do_resume_all", UNUSED_ARGUMENTS, ""): "the gate hands every action its arguments",
+    ("do_restore_stream_tables", UNUSED_ARGUMENTS, ""): "the gate hands every action its arguments",
+    ("drop_leftovers", UNSANITIZED, "v_command"): "commands of names that %s prints of regclass and regprocedure",
     ("do_change_buffer_sizes", UNUSED_ARGUMENTS, ""): "the gate hands every action its arguments",
 }
 

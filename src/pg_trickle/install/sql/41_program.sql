@@ -35,6 +35,9 @@ BEGIN
             USING ERRCODE = 'undefined_table', DETAIL = 'It was dropped in the meantime.',
                   HINT = 'List the stream tables with SELECT * FROM pgtrickle.pgt_status().';
     END IF;
+    IF v_table.home <> pgtrickle_changes.home() THEN
+        PERFORM pgtrickle_changes.refuse_restored(format('stream table "%s"', v_table.pgt_name));
+    END IF;
     -- Now this transaction has a number, and one that was drawn after the last refresh was over: see is_quiet.
     v_table.quiet_at := coalesce(v_table.quiet_at, CASE WHEN v_is_first THEN 'null'::jsonb END);
     RETURN v_table;
@@ -186,7 +189,12 @@ DECLARE
     v_forced boolean;
 BEGIN
     SELECT st.* INTO STRICT v_table FROM pgtrickle.pgt_stream_tables AS st WHERE st.pgt_id = p_id;
-    SELECT p.plan -> 'programs' ->> 'verify' INTO STRICT v_query FROM pgtrickle.pgt_plans AS p WHERE p.pgt_id = p_id;
+    SELECT p.plan -> 'programs' ->> 'verify' INTO v_query FROM pgtrickle.pgt_plans AS p WHERE p.pgt_id = p_id;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'stream table "%" has no plan yet', v_table.pgt_name
+            USING ERRCODE = 'object_not_in_prerequisite_state', DETAIL = 'It came with a dump, and hasn''t been refreshed since.',
+                  HINT = format('SELECT pgtrickle.refresh_stream_table(%L);', format('%I.%I', v_table.pgt_schema, v_table.pgt_name));
+    END IF;
     v_forced := pgtrickle_changes.lift_row_security(v_table);
     v_result := pgtrickle_changes.run_as(v_table.owner_oid, v_query, v_table.frontier, v_table.frontier_xid, v_table.frontier_seqs, v_table.settings);
     PERFORM pgtrickle_changes.restore_row_security(v_table, v_forced);

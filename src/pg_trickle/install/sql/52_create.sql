@@ -246,6 +246,7 @@ DECLARE
     v_request     jsonb;
     v_plan        jsonb;
 BEGIN
+    PERFORM pgtrickle_changes.make_room();
     IF to_regclass(format('%I.%I', v_target[1], v_target[2])) IS NOT NULL THEN
         RAISE EXCEPTION 'relation "%" already exists', v_target[2]
             USING ERRCODE = 'duplicate_table', HINT = 'Choose another name, or use create_or_replace_stream_table for a stream table.';

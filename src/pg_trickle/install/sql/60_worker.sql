@@ -58,6 +58,7 @@ AS $$
            st.last_refresh_at, st.consecutive_errors, st.full_ms,
            (SELECT coalesce(bool_and(s.captured), false) FROM pgtrickle.pgt_dependencies AS s WHERE s.pgt_id = st.pgt_id), st.timed, st.scc_id
       FROM pgtrickle.pgt_stream_tables AS st
+     WHERE st.home = pgtrickle_changes.home()
      ORDER BY st.pgt_id
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.worker_stream_tables IS 'What the worker has to know of every stream table';

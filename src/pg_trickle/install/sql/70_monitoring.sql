@@ -63,10 +63,12 @@ CREATE VIEW pgtrickle_changes.buffers AS
 CREATE VIEW pgtrickle_changes.status AS
     SELECT st.pgt_id, st.pgt_relid, coalesce(n.nspname, st.pgt_schema)::text AS pgt_schema, coalesce(c.relname, st.pgt_name)::text AS pgt_name,
            format('%I.%I', coalesce(n.nspname, st.pgt_schema), coalesce(c.relname, st.pgt_name)) AS name,
-           st.owner_oid, pg_get_userbyid(st.owner_oid) AS owner, st.status, st.refresh_mode, st.effective_refresh_mode, st.downgrade_reason,
+           st.owner_oid, pg_get_userbyid(st.owner_oid) AS owner, CASE WHEN o.is_restored THEN 'ERROR' ELSE st.status END AS status, st.refresh_mode, st.effective_refresh_mode, st.downgrade_reason,
            st.schedule, st.tier, st.diamond_consistency, st.diamond_schedule_policy, st.is_populated, st.needs_reinit, st.reinit_reason, st.consecutive_errors,
-           st.last_error_at, st.last_error_message, t.data_timestamp, st.last_refresh_at, st.created_at, st.defining_query, st.full_ms,
-           st.fuse_blown_at, st.fuse_reason, st.changes_skipped_at,
+           st.last_error_at,
+           CASE WHEN o.is_restored THEN 'it came with a dump: SELECT pgtrickle.restore_stream_tables()' ELSE st.last_error_message END AS last_error_message,
+           t.data_timestamp, st.last_refresh_at, st.created_at, st.defining_query, st.full_ms,
+           st.fuse_blown_at, st.fuse_reason, st.changes_skipped_at, o.is_restored,
            st.scc_id, st.fixpoint_iterations, st.fixpoint_at,
            now() - t.data_timestamp AS staleness,
            -- Has a promise been broken?  Without a time table of its own it is looked after by a worker as soon as there are changes.
@@ -85,8 +87,9 @@ CREATE VIEW pgtrickle_changes.status AS
       FROM pgtrickle.pgt_stream_tables AS st
       LEFT JOIN pg_class AS c ON c.oid = st.pgt_relid
       LEFT JOIN pg_namespace AS n ON n.oid = c.relnamespace
+     CROSS JOIN LATERAL (SELECT st.home <> h.home AS is_restored FROM pgtrickle_changes.here AS h) AS o
      -- What is maintained in its writers' statements is of now.
-     CROSS JOIN LATERAL (SELECT CASE WHEN st.refresh_mode = 'IMMEDIATE' AND st.status = 'ACTIVE' AND NOT st.needs_reinit THEN now()
+     CROSS JOIN LATERAL (SELECT CASE WHEN st.refresh_mode = 'IMMEDIATE' AND st.status = 'ACTIVE' AND NOT st.needs_reinit AND NOT o.is_restored THEN now()
                                      ELSE st.data_timestamp END AS data_timestamp) AS t;
 
 CREATE VIEW pgtrickle.stream_tables_info WITH (security_barrier) AS

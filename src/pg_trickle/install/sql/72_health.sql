@@ -174,7 +174,7 @@ CREATE VIEW pgtrickle.visible_health WITH (security_barrier) AS
                         WHERE d.source_relid = p.source_relid AND d.captured AND s.owner_oid = p.owner_oid AND s.is_visible) AS is_visible
           FROM pgtrickle_changes.capture_problems AS p JOIN pgtrickle_changes.buffers AS b USING (source_relid, owner_oid)
     ), problems AS (
-        SELECT 'error_tables' AS check_name, CASE WHEN s.is_visible THEN s.name END AS what
+        SELECT 'error_tables' AS check_name, CASE WHEN s.is_visible THEN s.name || CASE WHEN s.is_restored THEN ' (came with a dump: SELECT pgtrickle.restore_stream_tables())' ELSE '' END END AS what
           FROM seen AS s WHERE s.status = 'ERROR' OR s.status = 'SUSPENDED' AND s.consecutive_errors > 0
         UNION ALL
         SELECT 'stale_tables', CASE WHEN s.is_visible THEN format('%s (%s s)', s.name, coalesce(extract(epoch FROM s.staleness)::bigint::text, 'never filled')) END

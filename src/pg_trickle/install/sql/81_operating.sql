@@ -98,7 +98,20 @@ $$;
 COMMENT ON FUNCTION pgtrickle.bulk_drop_stream_tables(text[]) IS
     'Drop several stream tables, all or none, in an order that suits them; how many';
 
+CREATE FUNCTION pgtrickle.restore_stream_tables() RETURNS integer
+    LANGUAGE sql VOLATILE
+AS $$
+    WITH answer AS (
+        INSERT INTO pgtrickle.gate (action, args) VALUES ('restore_stream_tables', '{}')
+        RETURNING result
+    )
+    SELECT (answer.result OPERATOR(pg_catalog.#>>) '{}')::pg_catalog.int4 FROM answer
+$$;
+COMMENT ON FUNCTION pgtrickle.restore_stream_tables() IS
+    'After pg_restore, or psql with what pg_dump wrote: revive the stream tables that came with the dump; each is computed afresh by its next refresh. How many (superusers only)';
+
 INSERT INTO pgtrickle_changes.gate_actions (action, function) VALUES
+    ('restore_stream_tables', 'pgtrickle.restore_stream_tables()'),
     ('repair_stream_table', 'pgtrickle.repair_stream_table(text)'),
     ('refresh_if_stale', 'pgtrickle.refresh_if_stale(text, interval)'),
     ('pause_all', 'pgtrickle.pause_all()'),

@@ -31,3 +31,15 @@ $$;
 GRANT INSERT (action, args), SELECT (result) ON pgtrickle.gate TO PUBLIC;
 -- And what a capture function notes of changes that it missed: for its owner, which nobody can name otherwise.
 GRANT INSERT (source_relid) ON pgtrickle_changes.missed_changes TO PUBLIC;
+
+-- In a dump of an extension nothing is of its tables but what is marked.  The rest says how far each has got, which is true of one
+-- database only; and the history is of that database.
+DO $$
+BEGIN
+    IF EXISTS (SELECT FROM pg_extension AS e WHERE e.extname = 'pg_trickle') THEN
+        PERFORM pg_extension_config_dump('pgtrickle.pgt_stream_tables', '');
+        PERFORM pg_extension_config_dump('pgtrickle.pgt_settings', $q$WHERE name <> 'bridge'$q$);
+        PERFORM pg_extension_config_dump('pgtrickle_changes.subscriptions', '');
+    END IF;
+END
+$$;
