@@ -45,12 +45,14 @@ class Immediate:
     ``by_rows``: the locks of the rows written are enough, in whatever order statements are worked off; nothing
     is ever held back, and a statement that yields 0 is the program's last.
     ``settings``: whether what is computed may depend on settings of the session.
+    ``may_fail``: whether the changes may be beyond evaluation although the query isn't.
     """
 
     sources: dict[int, programs.Program]
     held: programs.Program
     by_rows: bool
     settings: bool
+    may_fail: bool
 
     def to_json(self) -> dict[str, Any]:
         """As the engine reads it."""
@@ -59,6 +61,7 @@ class Immediate:
             "held": list(self.held),
             "by_rows": self.by_rows,
             "settings": self.settings,
+            "may_fail": self.may_fail,
         }
 
 
@@ -66,14 +69,14 @@ def immediate(
     definition: programs.Definition, sources: dict[int, tuple[str, ...]], request: CompileRequest
 ) -> Immediate:
     """The programs for the statements of each source."""
-    by_rows = None if _is_parted(request) else _by_rows(definition, sources)
+    by_rows = None if _is_parted(request) or may_fail(request) else _by_rows(definition, sources)
     if by_rows is None:
         made = {oid: programs.differential(definition, frozenset((oid,)), Statement())[0] for oid in sources}
         held = programs.differential(definition, None, Held(request.id))[0]
     else:
         made, held = {next(iter(sources)): by_rows}, ()
     texts = [text for program in (*made.values(), held, programs.full(definition)) for text in program]
-    return Immediate(made, held, by_rows is not None, is_sensitive(request, texts))
+    return Immediate(made, held, by_rows is not None, is_sensitive(request, texts), may_fail(request))
 
 
 def _by_rows(definition: programs.Definition, sources: dict[int, tuple[str, ...]]) -> programs.Program | None:
@@ -103,6 +106,27 @@ def _by_rows(definition: programs.Definition, sources: dict[int, tuple[str, ...]
 def _is_parted(request: CompileRequest) -> bool:
     """Whether a source has partitions: one that comes later is noticed by the notes of what is under way."""
     return any(one.kind == "partitioned" for one in request.relations)
+
+
+# Functions of PostgreSQL's that take any values of theirs: but for numbers too large for their type, which no rows
+# that come and go in one statement are likely to bring.
+_SAFE = re.compile(
+    r".*(?:eq|ne|lt|le|gt|ge|cmp|pl|mi|mul|um|_interval)|numeric_(?:add|sub|mul)|numeric|int8|float8|abs|date_trunc"
+    r"|(?:text|bpchar|name)(?:cat|like|nlike|iclike|icnlike)|(?:any|text)+cat|lower|upper|length|text|timestamp|date"
+    r"|date_part|extract|[blr]trim|replace|concat|concat_ws|md5"
+    r"|jsonb?_(?:object_field|array_element|extract_path)(?:_text)?|jsonb_exists"
+)
+
+
+def may_fail(request: CompileRequest) -> bool:
+    """Whether the query calls anything that may raise an error for some values: a division, a conversion.
+
+    Rows that a nested statement changes again, and pairs of an old row and a new one, are evaluated too, unless the
+    query is simply run.
+    """
+    return any(
+        not one.builtin or (one.kind == "function" and _SAFE.fullmatch(one.name) is None) for one in request.functions
+    )
 
 
 def _common(*plans: Plan) -> CommonTables:

@@ -173,6 +173,24 @@ def test_row_locks_are_enough(shop: Shop, sessions: tuple[Session, Session], lev
         )
 
 
+@pytest.mark.parametrize("level", LEVELS)
+def test_truncating_what_an_older_snapshot_does_not_see(
+    shop: Shop, sessions: tuple[Session, Session], level: str
+) -> None:
+    """TRUNCATE removes rows that its transaction can't see; so does the maintenance."""
+    only(shop, *BY_ROWS)
+    shop.add("below", "SELECT n, count(*) AS groups FROM counted GROUP BY n")
+    one, two = sessions
+    two.begin(level)
+    two.run("SELECT count(*) FROM orders")
+    one.run("INSERT INTO orders VALUES (100, NULL, 70, 'new'), (101, 5, 70, 'new')")
+    two.run("TRUNCATE orders")
+    two.run("INSERT INTO orders VALUES (102, 5, 70, 'after')")
+    two.run("COMMIT")
+    shop.check()
+    shop.run("INSERT INTO orders VALUES (103, 5, 70, 'x')", "DELETE FROM orders WHERE id = 102")
+
+
 def test_a_rolled_back_writer_is_forgotten_by_who_waited(shop: Shop, sessions: tuple[Session, Session]) -> None:
     one, two = sessions
     for session in sessions:

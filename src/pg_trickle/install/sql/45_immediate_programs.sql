@@ -153,7 +153,7 @@ BEGIN
     IF __pgt_held THEN
         $q$ || format(v_rest, 'false') || $q$
     ELSE
-$q$ || v_work || '    END IF;';
+$q$ || pgtrickle_changes.immediate_tried(p_plan, v_work, format(v_rest, 'true')) || '    END IF;';
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.immediate_after IS 'What happens after a statement on a source, as PL/pgSQL';
@@ -169,15 +169,11 @@ DECLARE
     v_source oid;
     v_text   text;
     v_held   text := '';
-    v_full   text := '';
 BEGIN
     FOR v_text IN SELECT s.value FROM jsonb_array_elements_text(p_plan #> '{programs,immediate,held}') WITH ORDINALITY AS s(value, place) ORDER BY s.place LOOP
         v_held := v_held || format(E'    IF NOT p_full THEN\n        EXECUTE %L INTO __pgt_wrote;\n'
                                    '        IF __pgt_wrote IS NULL THEN\n            %s\n            p_full := true;\n        END IF;\n    END IF;\n',
                                    v_text, pgtrickle_changes.immediate_warning(p_table));
-    END LOOP;
-    FOR v_text IN SELECT s.value FROM jsonb_array_elements_text(p_plan #> '{programs,full}') WITH ORDINALITY AS s(value, place) ORDER BY s.place LOOP
-        v_full := v_full || format(E'        EXECUTE %L;\n', v_text);
     END LOOP;
     FOREACH v_source IN ARRAY pgtrickle_changes.immediate_sources(v_id) LOOP
         v_clear := v_clear || format(E'    DELETE FROM pgtrickle_changes.held_%s_%s AS h WHERE h.xid OPERATOR(pg_catalog.=) pg_catalog.pg_current_xact_id();\n', v_id, v_source);
@@ -191,8 +187,8 @@ BEGIN
                                  WHERE u.xid OPERATOR(pg_catalog.=) pg_catalog.pg_current_xact_id() AND u.what OPERATOR(pg_catalog.=) 't'::"char");
     DELETE FROM pgtrickle_changes.under_way_%1$s AS u WHERE u.xid OPERATOR(pg_catalog.=) pg_catalog.pg_current_xact_id();
     %2$s;
-$q$, v_id, pgtrickle_changes.immediate_turn(v_id), pgtrickle_changes.immediate_warning(p_table)) || v_held || E'    IF p_full THEN\n' || v_full
-        || pgtrickle_changes.immediate_tree_kept(v_id, true) || E'    END IF;\n' || v_clear;
+$q$, v_id, pgtrickle_changes.immediate_turn(v_id), pgtrickle_changes.immediate_warning(p_table)) || pgtrickle_changes.immediate_tried(p_plan, v_held, 'p_full := true;')
+        || pgtrickle_changes.immediate_full(p_table, p_plan) || v_clear;
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.immediate_rest IS 'What works off held changes, or recomputes, as PL/pgSQL';

@@ -1,0 +1,53 @@
+-- Recomputing inside the statement, and when: after TRUNCATE, where the changes can't be evaluated, where the stream table was written to.
+
+CREATE FUNCTION pgtrickle_changes.immediate_tried(p_plan jsonb, p_work text, p_otherwise text) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- Changes are evaluated for rows, and pairs of rows, that the query never sees together, or that are gone again.  Only where the query calls
+-- what can fail: this is a subtransaction a statement.
+BEGIN
+    IF NOT coalesce((p_plan #>> '{programs,immediate,may_fail}')::boolean, false) THEN
+        RETURN p_work;
+    END IF;
+    RETURN E'    BEGIN\n' || p_work || E'    EXCEPTION WHEN data_exception THEN\n        ' || p_otherwise || E'\n    END;\n';
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.immediate_tried IS 'Work, and what is done when changes can''t be evaluated, as PL/pgSQL';
+
+CREATE FUNCTION pgtrickle_changes.immediate_emptied(p_table pgtrickle.pgt_stream_tables, p_plan jsonb) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- Where no turn tells a transaction with an older snapshot that it doesn't see all rows of the stream table: TRUNCATE, which is all that such
+-- a stream table is recomputed for, has the source to itself, and doesn't go by snapshots either.
+BEGIN
+    IF NOT (p_plan #>> '{programs,immediate,by_rows}')::boolean THEN
+        RETURN '';
+    END IF;
+    RETURN format(E'        IF pg_catalog.current_setting(''transaction_isolation'') OPERATOR(pg_catalog.=) ANY (''{repeatable read,serializable}''::pg_catalog.text[]) THEN\n'
+                  '            TRUNCATE %s;\n        END IF;\n',
+        (SELECT string_agg(t.name, ', ' ORDER BY t.place)
+           FROM (SELECT 0, format('%I.%I', p_table.pgt_schema, p_table.pgt_name)
+                 UNION ALL SELECT s.place, format('pgtrickle_changes.%I', s.item ->> 'name')
+                   FROM jsonb_array_elements(p_plan -> 'states') WITH ORDINALITY AS s(item, place)) AS t(place, name)));
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.immediate_emptied IS 'What empties a stream table that row locks are enough for, where its rows may not all be seen, as PL/pgSQL';
+
+CREATE FUNCTION pgtrickle_changes.immediate_full(p_table pgtrickle.pgt_stream_tables, p_plan jsonb) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN format(E'    IF p_full THEN\n%s        BEGIN\n%s        EXCEPTION WHEN data_exception THEN\n'
+                  '            RAISE EXCEPTION USING ERRCODE = SQLSTATE, MESSAGE = pg_catalog.format(''the query of stream table "%%s" fails: %%s'', %L, SQLERRM),'
+                  ' DETAIL = ''It is run over all that its sources contain after the statement.'', HINT = %L;\n        END;\n%s    END IF;\n',
+        pgtrickle_changes.immediate_emptied(p_table, p_plan),
+        (SELECT string_agg(format(E'            EXECUTE %L;\n', s.value), '' ORDER BY s.place)
+           FROM jsonb_array_elements_text(p_plan #> '{programs,full}') WITH ORDINALITY AS s(value, place)),
+        p_table.pgt_name, 'Write other values, or give it another query. ' || pgtrickle_changes.immediate_hint(p_table),
+        pgtrickle_changes.immediate_tree_kept(p_table.pgt_id, true));
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.immediate_full IS 'What recomputes a stream table inside the statement, as PL/pgSQL';
