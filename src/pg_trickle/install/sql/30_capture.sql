@@ -16,6 +16,7 @@ CREATE TABLE pgtrickle_changes.missed_changes (
     owner_oid    oid  NOT NULL DEFAULT to_regrole(quote_ident(CURRENT_USER)),
     xid          xid8 NOT NULL DEFAULT pg_current_xact_id()
 );
+ALTER TABLE pgtrickle_changes.missed_changes REPLICA IDENTITY FULL;
 COMMENT ON TABLE pgtrickle_changes.missed_changes IS 'Changes that could not be captured because their buffer was locked; written by capture functions, each for its owner alone';
 
 CREATE FUNCTION pgtrickle_changes.buffer_name(p_source oid, p_owner oid) RETURNS name

@@ -186,6 +186,8 @@ BEGIN
         PERFORM set_config('default_tablespace', coalesce(v_tablespace, ''), true);
         -- A histogram of the transactions of yesterday would make the planner expect no rows of today's.
         EXECUTE format('ALTER TABLE %s ALTER COLUMN xid SET STATISTICS 0', v_table);
+        -- Where all tables are published, what was consumed could not be deleted otherwise.
+        EXECUTE format('ALTER TABLE %s REPLICA IDENTITY FULL', v_table);
         EXECUTE format('COMMENT ON TABLE %s IS %L', v_table,
             format('pg_trickle: changes of %s, captured for %I', p_source::regclass, pg_get_userbyid(p_owner)));
     END IF;

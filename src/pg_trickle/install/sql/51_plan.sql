@@ -338,8 +338,10 @@ CREATE FUNCTION pgtrickle_changes.hand_over(p_table pgtrickle.pgt_stream_tables,
     LANGUAGE plpgsql VOLATILE
     SET search_path = pg_catalog, pg_temp
 AS $$
--- A new table becomes the owner's, and nobody else's.
+-- A new table becomes the owner's, and nobody else's.  Somebody may publish all tables: then rows without a replica identity could
+-- be neither updated nor deleted.
 BEGIN
+    EXECUTE format('ALTER TABLE %s REPLICA IDENTITY FULL', p_name::regclass);
     EXECUTE format('ALTER TABLE %s OWNER TO %I', p_name::regclass, pg_get_userbyid(p_table.owner_oid));
     PERFORM pgtrickle_changes.revoke_strangers(p_name::regclass);
     EXECUTE format('COMMENT ON TABLE %s IS %s', p_name::regclass, quote_literal(p_what || ' ' || p_table.pgt_id));

@@ -166,6 +166,8 @@ BEGIN
     PERFORM pgtrickle_changes.command_as(p_owner, (
         SELECT format('CREATE TABLE %s (%s)', v_name, string_agg(format('%I %s', c.name, c.type), ', '))
           FROM pgtrickle_changes.table_columns(p_view) AS c));
+    -- Whoever publishes it, or all tables, doesn't stop its refreshes.
+    PERFORM pgtrickle_changes.command_as(p_owner, format('ALTER TABLE %s REPLICA IDENTITY FULL', v_name));
     RETURN v_name::regclass;
 END
 $$;

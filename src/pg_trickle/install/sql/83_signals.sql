@@ -1,4 +1,4 @@
--- The SQL API, fourth part: being told of refreshes, and stopping them.  As in 80_api.sql, these only hand the call to the gate.
+-- The SQL API, fourth part: being told of refreshes, here and on other servers, and stopping them.  As in 80_api.sql, these only hand the call to the gate.
 
 CREATE FUNCTION pgtrickle.subscribe(
     stream_table text,
@@ -70,7 +70,34 @@ $$;
 COMMENT ON FUNCTION pgtrickle.ungate_source(text) IS
     'End what gate_source began';
 
+CREATE FUNCTION pgtrickle.stream_table_to_publication(
+    name text) RETURNS text
+    LANGUAGE sql VOLATILE
+AS $$
+    WITH answer AS (
+        INSERT INTO pgtrickle.gate (action, args) VALUES ('stream_table_to_publication', pg_catalog.jsonb_build_object(
+            'name', stream_table_to_publication.name))
+        RETURNING result
+    )
+    SELECT (answer.result OPERATOR(pg_catalog.#>>) '{}') FROM answer
+$$;
+COMMENT ON FUNCTION pgtrickle.stream_table_to_publication(text) IS
+    'Publish a stream table''s rows for logical replication, as its owner, who needs CREATE on the database; the publication''s name';
+
+CREATE FUNCTION pgtrickle.drop_stream_table_publication(
+    name text) RETURNS void
+    LANGUAGE sql VOLATILE
+AS $$
+    INSERT INTO pgtrickle.gate (action, args) VALUES ('drop_stream_table_publication', pg_catalog.jsonb_build_object(
+        'name', drop_stream_table_publication.name))
+    RETURNING result
+$$;
+COMMENT ON FUNCTION pgtrickle.drop_stream_table_publication(text) IS
+    'Drop the publication that stream_table_to_publication() made; it goes with its stream table, too';
+
 INSERT INTO pgtrickle_changes.gate_actions (action, function) VALUES
+    ('stream_table_to_publication', 'pgtrickle.stream_table_to_publication(text)'),
+    ('drop_stream_table_publication', 'pgtrickle.drop_stream_table_publication(text)'),
     ('gate_source', 'pgtrickle.gate_source(text)'),
     ('ungate_source', 'pgtrickle.ungate_source(text)'),
     ('subscribe', 'pgtrickle.subscribe(text, text)'),
