@@ -12,9 +12,11 @@ CREATE TABLE pgtrickle_changes.immediate (
     pgt_id   bigint PRIMARY KEY REFERENCES pgtrickle.pgt_stream_tables ON DELETE CASCADE,
     stamp    text   NOT NULL,
     triggers name[] NOT NULL,
-    number   bigint NOT NULL
+    number   bigint NOT NULL,
+    attachments text
 );
 COMMENT ON TABLE pgtrickle_changes.immediate IS 'The stream tables whose triggers are in place, and the version of what the engine made for them';
+COMMENT ON COLUMN pgtrickle_changes.immediate.attachments IS 'The condition, as SQL, that something is attached to what the maintenance writes that may not run in a writer''s session; NULL: all may';
 
 CREATE FUNCTION pgtrickle_changes.immediate_sources(p_id bigint) RETURNS oid[]
     LANGUAGE plpgsql STABLE

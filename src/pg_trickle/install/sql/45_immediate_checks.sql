@@ -79,13 +79,19 @@ BEGIN
     END IF;
     IF %7$s THEN
         RAISE EXCEPTION USING ERRCODE = '55000', MESSAGE = %8$L, DETAIL = 'A deferred trigger would run as whoever writes the source.', HINT = %9$L;
+    END IF;
+    IF %10$s THEN
+        RAISE EXCEPTION USING ERRCODE = '55000', MESSAGE = %11$L, DETAIL = %12$L, HINT = %9$L;
     END IF;$q$, pgtrickle_changes.immediate_may(p_table, true), format('permission denied to maintain stream table "%s"', p_table.pgt_name),
         format('Role "%s", who owns it, may not read a source, or a column of it, that its query uses.', pg_get_userbyid(p_table.owner_oid)),
         pgtrickle_changes.immediate_hidden(p_table), format('stream table "%s" has to be made anew', p_table.pgt_name),
         format('Row-level security of a source, or of the stream table itself, shows other rows to role "%s", who owns it, than when it was made.',
                pg_get_userbyid(p_table.owner_oid)),
         pgtrickle_changes.immediate_trapped(p_table), format('stream table "%s" has a deferrable trigger', p_table.pgt_name),
-        pgtrickle_changes.immediate_hint(p_table));
+        pgtrickle_changes.immediate_hint(p_table),
+        CASE WHEN pgtrickle_changes.trusted_by_writers(p_table) THEN 'false'
+             ELSE pgtrickle_changes.has_attachments(p_table, pgtrickle_changes.immediate_written(p_table)) END,
+        format('something is attached to stream table "%s" that may not run here', p_table.pgt_name), pgtrickle_changes.about_attachments(p_table));
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.immediate_check IS 'Says what a maintenance may not go on for, as PL/pgSQL';

@@ -128,6 +128,7 @@ DECLARE
     v_rest    text := format('PERFORM pgtrickle_changes.maintain_%s_rest(%%s);', v_id);
     v_count   text := CASE WHEN p_event = 'trunc' THEN '1' ELSE pgtrickle_changes.immediate_count(p_source, p_table.owner_oid, p_columns, p_event) END;
     v_checks  text := pgtrickle_changes.immediate_checks(p_table);
+    v_closed  text := pgtrickle_changes.keep_strangers_out(p_table, pgtrickle_changes.immediate_written(p_table));
     v_work    text := CASE WHEN p_event = 'trunc' THEN '        ' || format(v_rest, 'true') || E'\n'
         ELSE CASE WHEN v_by_rows THEN '' ELSE '        ' || pgtrickle_changes.immediate_turn(v_id) || E';\n' END
              || pgtrickle_changes.immediate_program(
@@ -138,9 +139,9 @@ DECLARE
         1 + jsonb_array_length(p_plan #> ARRAY['programs', 'immediate', 'sources', p_source::text])) END;
 BEGIN
     IF v_by_rows THEN
-        RETURN '    __pgt_rows := ' || v_count || E';\n    IF __pgt_rows OPERATOR(pg_catalog.>) 0 THEN' || v_checks || E'\n' || v_work || '    END IF;';
+        RETURN v_closed || '    __pgt_rows := ' || v_count || E';\n    IF __pgt_rows OPERATOR(pg_catalog.>) 0 THEN' || v_checks || E'\n' || v_work || '    END IF;';
     END IF;
-    RETURN pgtrickle_changes.immediate_take_back(v_id) || E'\n    __pgt_rows := ' || v_count || ';' || pgtrickle_changes.immediate_moves(v_id, p_source, p_event)
+    RETURN v_closed || pgtrickle_changes.immediate_take_back(v_id) || E'\n    __pgt_rows := ' || v_count || ';' || pgtrickle_changes.immediate_moves(v_id, p_source, p_event)
         || pgtrickle_changes.immediate_tree_kept(v_id, false) || $q$
     IF (__pgt_open OPERATOR(pg_catalog.>) 1 OR __pgt_held) AND __pgt_rows OPERATOR(pg_catalog.>) 0 THEN
         $q$ || v_hold || $q$

@@ -138,11 +138,13 @@ BEGIN
     RETURN format($q$
 BEGIN
     IF current_user OPERATOR(pg_catalog.=) pg_catalog.pg_get_userbyid(%2$s::pg_catalog.oid) THEN
+    %3$s
         INSERT INTO pgtrickle_changes.moved_%1$s (xid) VALUES (pg_catalog.pg_current_xact_id());
     END IF;
     RETURN NEW;
 END
-$q$, p_table.pgt_id, p_table.owner_oid);
+$q$, p_table.pgt_id, p_table.owner_oid,
+        pgtrickle_changes.keep_strangers_out(p_table, ARRAY[format('pgtrickle_changes.moved_%s', p_table.pgt_id)::regclass]));
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.immediate_move IS 'What happens to a row whose partition key changes, as PL/pgSQL';
@@ -152,7 +154,7 @@ CREATE FUNCTION pgtrickle_changes.immediate_stray(p_table pgtrickle.pgt_stream_t
     SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    RETURN format($q$
+    RETURN pgtrickle_changes.keep_strangers_out(p_table, ARRAY[format('pgtrickle_changes.under_way_%s', p_table.pgt_id)::regclass]) || format($q$
     IF NOT EXISTS (SELECT FROM pgtrickle_changes.under_way_%1$s AS u
                     WHERE u.xid OPERATOR(pg_catalog.=) pg_catalog.pg_current_xact_id() AND u.what OPERATOR(pg_catalog.=) 'o'::"char") THEN
         RAISE EXCEPTION USING ERRCODE = '55000', MESSAGE = pg_catalog.format('writing "%%s" can''t be followed for stream table "%%s"', TG_TABLE_NAME, %2$L),
@@ -199,9 +201,6 @@ BEGIN
     IF v_roots = '{}' THEN
         RETURN;
     END IF;
-    EXECUTE format('CREATE UNLOGGED TABLE pgtrickle_changes.moved_%s (xid xid8 NOT NULL)', v_id);
-    EXECUTE format('CREATE INDEX ON pgtrickle_changes.moved_%s (xid)', v_id);
-    PERFORM pgtrickle_changes.hand_over(p_table, format('pgtrickle_changes.moved_%s', v_id), 'Rows under way to another partition, for stream table');
     v_strays := pgtrickle_changes.make_guarded_function(p_table, v_stray,
         pgtrickle_changes.immediate_body(p_table, pgtrickle_changes.immediate_stray(p_table)));
     v_moves := pgtrickle_changes.make_guarded_function(p_table, v_move, pgtrickle_changes.immediate_move(p_table));

@@ -63,8 +63,9 @@ CREATE FUNCTION pgtrickle_changes.make_immediate_tables(p_table pgtrickle.pgt_st
     LANGUAGE plpgsql VOLATILE
     SET search_path = pg_catalog, pg_temp
 AS $$
--- turn: whose row is updated by who maintains; and the partitions that there were (tree).  under_way: a row for each statement under way and each change held back, and held:
--- those changes; both are empty between statements, so a crash may empty them.  closed: a number for each session.
+-- turn: whose row is updated by who maintains; and the partitions that there were (tree).  under_way: a row for each statement under way
+-- and each change held back, and held: those changes.  moved: rows under way to another partition.  All but turn are empty between
+-- statements, so a crash may empty them.  closed: a number for each session.
 DECLARE
     v_id     bigint := p_table.pgt_id;
     v_roots  oid[] := pgtrickle_changes.immediate_roots(p_table.pgt_id);
@@ -95,6 +96,11 @@ BEGIN
         EXECUTE format('CREATE INDEX ON pgtrickle_changes.held_%s_%s (xid)', v_id, v_source.oid);
         PERFORM pgtrickle_changes.hand_over(p_table, format('pgtrickle_changes.held_%s_%s', v_id, v_source.oid), 'Changes held back for stream table');
     END LOOP;
+    IF v_roots <> '{}' THEN
+        EXECUTE format('CREATE UNLOGGED TABLE pgtrickle_changes.moved_%s (xid xid8 NOT NULL)', v_id);
+        EXECUTE format('CREATE INDEX ON pgtrickle_changes.moved_%s (xid)', v_id);
+        PERFORM pgtrickle_changes.hand_over(p_table, format('pgtrickle_changes.moved_%s', v_id), 'Rows under way to another partition, for stream table');
+    END IF;
     PERFORM pgtrickle_changes.open_schema(p_table.owner_oid);
 END
 $$;
@@ -118,13 +124,17 @@ DECLARE
     v_trigger  name;
 BEGIN
     PERFORM pgtrickle_changes.refuse_immediate(v_plan);
+    PERFORM pgtrickle_changes.refuse_strangers(p_table);
     PERFORM pgtrickle_changes.make_immediate_tables(p_table);
+    PERFORM pgtrickle_changes.refuse_attachments(p_table);
     PERFORM pgtrickle_changes.make_owned_function(p_table, format('maintain_%s_rest', v_id), 'p_full boolean', 'boolean',
         pgtrickle_changes.immediate_body(p_table, pgtrickle_changes.immediate_rest(p_table, v_plan)));
     PERFORM pgtrickle_changes.make_owned_function(p_table, format('maintain_%s_check', v_id), '', 'boolean',
         pgtrickle_changes.immediate_body(p_table, pgtrickle_changes.immediate_check(p_table)));
     v_begin := pgtrickle_changes.make_guarded_function(p_table, format('maintain_%s_begin', v_id),
-        pgtrickle_changes.immediate_body(p_table, '    ' || pgtrickle_changes.immediate_note(v_id, 'o')));
+        pgtrickle_changes.immediate_body(p_table,
+            pgtrickle_changes.keep_strangers_out(p_table, ARRAY[format('pgtrickle_changes.under_way_%s', v_id)::regclass])
+            || '    ' || pgtrickle_changes.immediate_note(v_id, 'o')));
     FOR v_source IN
         SELECT d.source_relid AS oid, d.columns_used FROM pgtrickle.pgt_dependencies AS d
          WHERE d.pgt_id = v_id AND d.source_relid = ANY (pgtrickle_changes.immediate_sources(v_id)) ORDER BY d.source_relid
@@ -168,8 +178,10 @@ BEGIN
             EXECUTE format('ALTER TABLE %s DROP CONSTRAINT %I', v_event.at, v_event.name);
         END LOOP;
     END IF;
-    INSERT INTO pgtrickle_changes.immediate (pgt_id, stamp, triggers, number)
-    SELECT v_id, pgtrickle_changes.immediate_stamp(v_id), array_agg(DISTINCT o.identity), count(*)
+    INSERT INTO pgtrickle_changes.immediate (pgt_id, stamp, triggers, number, attachments)
+    SELECT v_id, pgtrickle_changes.immediate_stamp(v_id), array_agg(DISTINCT o.identity), count(*),
+           CASE WHEN NOT pgtrickle_changes.trusted_by_writers(p_table)
+                THEN pgtrickle_changes.has_attachments(p_table, pgtrickle_changes.immediate_written(p_table)) END
       FROM pgtrickle_changes.immediate_objects(v_id) AS o WHERE o.kind = 'trigger';
 END
 $$;
@@ -219,9 +231,11 @@ CREATE FUNCTION pgtrickle_changes.immediate_stamp(p_id bigint) RETURNS text
     LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, pg_temp
 AS $$
--- Changes whenever a trigger, a function or a table of the maintenance does, the name of a column that is read, or a source's place below a parent.
+-- Changes whenever a trigger, a function or a table of the maintenance does, the name of a column that is read, a source's owner or its
+-- place below a parent.
 BEGIN
     RETURN md5(concat_ws('|',
+        (SELECT string_agg(concat_ws(' ', c.oid, c.relowner), ',' ORDER BY c.oid) FROM pg_class AS c WHERE c.oid = ANY (pgtrickle_changes.immediate_sources(p_id))),
         (SELECT string_agg(concat_ws(' ', p.oid, p.xmin, p.proowner), ',' ORDER BY p.oid) FROM pg_proc AS p
           WHERE p.pronamespace = 'pgtrickle_changes'::regnamespace AND p.proname ~ format('^maintain_%s_', p_id)),
         (SELECT string_agg(concat_ws(' ', t.oid, t.xmin, t.tgenabled), ',' ORDER BY t.oid) FROM pg_trigger AS t

@@ -3,6 +3,7 @@
 CREATE FUNCTION pgtrickle_changes.worker_housekeeping() RETURNS jsonb
     LANGUAGE plpgsql VOLATILE SECURITY DEFINER
     SET search_path = pg_catalog, pg_temp
+    SET lock_timeout = '1s'
 AS $$
 DECLARE
     v_buffer  name;
@@ -34,6 +35,11 @@ BEGIN
             v_problems := v_problems || jsonb_build_object('place', 'stream table ' || v_id, 'sqlstate', SQLSTATE);
         END;
     END LOOP;
+    BEGIN
+        PERFORM pgtrickle_changes.suspend_strangers();
+    EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
+        v_problems := v_problems || jsonb_build_object('place', 'attachments', 'sqlstate', SQLSTATE);
+    END;
     PERFORM pgtrickle_changes.flag_immediate();
     PERFORM pgtrickle_changes.close_schema();
     -- Nothing else wakes a refresh for a change that wasn't captured.
