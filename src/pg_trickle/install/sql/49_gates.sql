@@ -65,10 +65,11 @@ CREATE FUNCTION pgtrickle_changes.is_gated(p_id bigint) RETURNS boolean
     SET plan_cache_mode = force_generic_plan
 AS $$
 BEGIN
-    RETURN EXISTS (SELECT FROM pgtrickle_changes.source_gates AS g JOIN pgtrickle.pgt_dependencies AS d USING (source_relid) WHERE d.pgt_id = p_id);
+    RETURN EXISTS (SELECT FROM pgtrickle_changes.source_gates AS g JOIN pgtrickle.pgt_dependencies AS d USING (source_relid) WHERE d.pgt_id = p_id)
+           OR pgtrickle_changes.awaits_watermarks(p_id);
 END
 $$;
-COMMENT ON FUNCTION pgtrickle_changes.is_gated IS 'Whether a source that a stream table reads is to be left alone';
+COMMENT ON FUNCTION pgtrickle_changes.is_gated IS 'Whether a source that a stream table reads is to be left alone, or isn''t as far as another';
 
 CREATE VIEW pgtrickle.visible_gates WITH (security_barrier) AS
     SELECT format('%I.%I', n.nspname, c.relname) AS source_table, g.source_relid, g.gated_by, g.gated_at

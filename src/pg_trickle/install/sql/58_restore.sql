@@ -87,6 +87,8 @@ BEGIN
     DELETE FROM pgtrickle_changes.schema_users;
     DELETE FROM pgtrickle_changes.snapshots;
     DELETE FROM pgtrickle_changes.source_gates;
+    DELETE FROM pgtrickle_changes.watermarks;
+    DELETE FROM pgtrickle_changes.watermark_groups;
     DELETE FROM pgtrickle_changes.wal_readers;
     DELETE FROM pgtrickle_changes.wal_slot;
 END

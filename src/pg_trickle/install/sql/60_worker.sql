@@ -118,6 +118,10 @@ BEGIN
     SELECT catalog_version # coalesce(bit_xor(hashtextextended(concat_ws('|', s.pgt_id, s.source_relid, s.captured, g.source_relid), 1)), 0)
       INTO catalog_version
       FROM pgtrickle.pgt_dependencies AS s LEFT JOIN pgtrickle_changes.source_gates AS g USING (source_relid);
+    SELECT catalog_version # coalesce(bit_xor(hashtextextended(concat_ws('|', m.group_name, g.tolerance, m.source_relid, extract(epoch FROM w.watermark)), 2)), 0)
+      INTO catalog_version
+      FROM pgtrickle_changes.watermark_members AS m JOIN pgtrickle_changes.watermark_groups AS g USING (group_name)
+      LEFT JOIN pgtrickle_changes.watermarks AS w USING (source_relid);
     -- A sequence that is being dropped can't be read, nor waited for: whoever drops it may take his time.
     FOR v_try IN 1..5 LOOP
         BEGIN

@@ -49,6 +49,8 @@ BEGIN
                            JOIN pgtrickle_changes.missed_changes AS m ON m.source_relid = s.source_relid AND m.owner_oid = l.owner_oid
                           WHERE s.captured AND l.is_populated AND NOT l.needs_reinit FOR NO KEY UPDATE OF l SKIP LOCKED);
     DELETE FROM pgtrickle_changes.source_gates AS g WHERE NOT EXISTS (SELECT FROM pg_class AS c WHERE c.oid = g.source_relid);
+    DELETE FROM pgtrickle_changes.watermarks AS w WHERE NOT EXISTS (SELECT FROM pg_class AS c WHERE c.oid = w.source_relid);
+    DELETE FROM pgtrickle_changes.watermark_members AS m WHERE NOT EXISTS (SELECT FROM pg_class AS c WHERE c.oid = m.source_relid);
     DELETE FROM pgtrickle_changes.missed_changes AS m
      WHERE NOT EXISTS (SELECT FROM pgtrickle.pgt_captures AS k WHERE k.source_relid = m.source_relid AND k.owner_oid = m.owner_oid);
     WITH gone AS (

@@ -95,7 +95,49 @@ $$;
 COMMENT ON FUNCTION pgtrickle.drop_stream_table_publication(text) IS
     'Drop the publication that stream_table_to_publication() made; it goes with its stream table, too';
 
+CREATE FUNCTION pgtrickle.advance_watermark(
+    source text,
+    watermark timestamptz) RETURNS void
+    LANGUAGE sql VOLATILE
+AS $$
+    INSERT INTO pgtrickle.gate (action, args) VALUES ('advance_watermark', pg_catalog.jsonb_build_object(
+        'source', advance_watermark.source,
+        'watermark', advance_watermark.watermark))
+    RETURNING result
+$$;
+COMMENT ON FUNCTION pgtrickle.advance_watermark(text, timestamptz) IS
+    'Say up to when a source that the caller owns is complete, best in the transaction that loads it; never backwards (22000)';
+
+CREATE FUNCTION pgtrickle.create_watermark_group(
+    group_name text,
+    sources text[],
+    tolerance_secs float8 DEFAULT 0) RETURNS void
+    LANGUAGE sql VOLATILE
+AS $$
+    INSERT INTO pgtrickle.gate (action, args) VALUES ('create_watermark_group', pg_catalog.jsonb_build_object(
+        'group_name', create_watermark_group.group_name,
+        'sources', create_watermark_group.sources,
+        'tolerance_secs', create_watermark_group.tolerance_secs))
+    RETURNING result
+$$;
+COMMENT ON FUNCTION pgtrickle.create_watermark_group(text, text[], float8) IS
+    'Have the worker refresh what reads two or more of these sources, which the caller owns, only while their watermarks differ by no more than that; refreshes by hand go on';
+
+CREATE FUNCTION pgtrickle.drop_watermark_group(
+    group_name text) RETURNS void
+    LANGUAGE sql VOLATILE
+AS $$
+    INSERT INTO pgtrickle.gate (action, args) VALUES ('drop_watermark_group', pg_catalog.jsonb_build_object(
+        'group_name', drop_watermark_group.group_name))
+    RETURNING result
+$$;
+COMMENT ON FUNCTION pgtrickle.drop_watermark_group(text) IS
+    'Drop a watermark group; the sources keep their watermarks';
+
 INSERT INTO pgtrickle_changes.gate_actions (action, function) VALUES
+    ('advance_watermark', 'pgtrickle.advance_watermark(text, timestamptz)'),
+    ('create_watermark_group', 'pgtrickle.create_watermark_group(text, text[], float8)'),
+    ('drop_watermark_group', 'pgtrickle.drop_watermark_group(text)'),
     ('stream_table_to_publication', 'pgtrickle.stream_table_to_publication(text)'),
     ('drop_stream_table_publication', 'pgtrickle.drop_stream_table_publication(text)'),
     ('gate_source', 'pgtrickle.gate_source(text)'),
