@@ -247,6 +247,10 @@ PLANS: dict[str, Plan] = {
     "anti-join with any condition": anti_join(
         R, S, (predicate(sql.SQL("({} = {}) IS NOT FALSE"), "r_a", "s_a"),), mark("m")
     ),
+    "semi-join of a join": semi_join(R_S, T, (equal("r_b", "t_a"),), mark("m")),
+    "anti-join of joins by columns of one of them": anti_join(
+        Join(R_S, scan("s", "u"), (equal("s_a", "u_a"),)), T, (equal("s_b", "t_b"), SIDES[0]), mark("m")
+    ),
     "either of two marks": Filter(
         Mark(Mark(R, S, (equal("r_a", "s_a"),), mark("m")), T, (equal("r_b", "t_a"),), mark("o")),
         (predicate(sql.SQL("{} OR NOT {}"), "m", "o"),),

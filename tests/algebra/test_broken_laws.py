@@ -334,6 +334,16 @@ def test_an_interval_that_rests_on_half_the_frontier_is_noticed(conn, monkeypatc
     assert are_noticed(conn)
 
 
+def test_a_mark_taken_below_the_wrong_side_is_noticed(conn, monkeypatch):
+    plan = PLANS["semi-join of a join"]
+    tables = {"r": _pairs((1, 1), (2, 1), (1, 0)), "s": _pairs((1, 0), (2, 2))}
+    with conn.transaction(force_rollback=True):
+        fill(conn, tables)
+        assert zset(conn, pushdown.pushed_down(plan)) == zset(conn, plan)
+        monkeypatch.setattr(pushdown, "_sunk_mark", lambda mark, predicates: mark.left)
+        assert zset(conn, pushdown.pushed_down(plan)) != zset(conn, plan)
+
+
 def test_a_predicate_lost_on_its_way_down_is_noticed(conn, monkeypatch):
     plan = PLANS["filter over a join"]
     tables = {"r": _pairs((1, 1), (1, 0)), "s": _pairs((1, 1), (1, -1))}

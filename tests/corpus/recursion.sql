@@ -86,64 +86,59 @@ WITH RECURSIVE w AS (SELECT o.id FROM public.orders o UNION SELECT o.id FROM w J
 --|     Project id__6="id__1"
 --|       Scan public.orders (id__1)
 --|     Project id__3
---|       Filter NOT "exists__1"
---|         Mark exists__1: id__5 = id__3
---|           Project id__3
---|             Join customer_id__2 = id__2
---|               Join id__4 = id__2
---|                 Found w__1 (id__2)
---|                 Scan public.customers (id__4)
+--|       Join id__4 = id__2
+--|         Join customer_id__2 = id__2
+--|           Filter NOT "exists__1"
+--|             Mark exists__1: id__5 = id__3
 --|               Scan public.orders (id__3, customer_id__2)
---|           Scan public.customers (id__5)
+--|               Scan public.customers (id__5)
+--|           Found w__1 (id__2)
+--|         Scan public.customers (id__4)
 --| when customers changed:
 --|   Project id__6="id__3"
 --|     Project id__3
 --|       UnionAll
 --|         UnionAll
---|           Filter NOT "exists__1"
---|             Mark exists__1: id__5 = id__3
---|               Project id__3
---|                 Join customer_id__2 = id__2
---|                   Join id__4 = id__2
---|                     Found w__1 (id__2)
---|                     Changes public.customers (id__4)
+--|           Join id__4 = id__2
+--|             Join customer_id__2 = id__2
+--|               Filter NOT "exists__1"
+--|                 Flipped exists__1: id__5 = id__3
 --|                   Scan public.orders (id__3, customer_id__2)
---|               Scan public.customers (id__5)
---|           Filter NOT "exists__1"
---|             Flipped exists__1: id__5 = id__3
---|               Project id__3
---|                 Join customer_id__2 = id__2
---|                   Join id__4 = id__2
---|                     Found w__1 (id__2)
---|                     Scan public.customers (id__4)
+--|                   Scan public.customers (id__5)
+--|                   Changes public.customers (id__5)
+--|               Found w__1 (id__2)
+--|             Scan public.customers (id__4)
+--|           Join id__4 = id__2
+--|             Join customer_id__2 = id__2
+--|               Filter NOT "exists__1"
+--|                 Mark exists__1: id__5 = id__3
 --|                   Scan public.orders (id__3, customer_id__2)
---|               Scan public.customers (id__5)
---|               Changes public.customers (id__5)
+--|                   Scan public.customers (id__5)
+--|               Found w__1 (id__2)
+--|             Changes public.customers (id__4)
 --|         Negate
---|           Filter NOT "exists__1"
---|             Flipped exists__1: id__5 = id__3
---|               Project id__3
---|                 Join customer_id__2 = id__2
---|                   Join id__4 = id__2
---|                     Found w__1 (id__2)
---|                     Changes public.customers (id__4)
+--|           Join id__4 = id__2
+--|             Join customer_id__2 = id__2
+--|               Filter NOT "exists__1"
+--|                 Flipped exists__1: id__5 = id__3
 --|                   Scan public.orders (id__3, customer_id__2)
---|               Scan public.customers (id__5)
---|               Changes public.customers (id__5)
+--|                   Scan public.customers (id__5)
+--|                   Changes public.customers (id__5)
+--|               Found w__1 (id__2)
+--|             Changes public.customers (id__4)
 --| when orders changed:
 --|   UnionAll
 --|     Project id__6="id__1"
 --|       Changes public.orders (id__1)
 --|     Project id__3
---|       Filter NOT "exists__1"
---|         Mark exists__1: id__5 = id__3
---|           Project id__3
---|             Join customer_id__2 = id__2
---|               Join id__4 = id__2
---|                 Found w__1 (id__2)
---|                 Scan public.customers (id__4)
+--|       Join id__4 = id__2
+--|         Join customer_id__2 = id__2
+--|           Filter NOT "exists__1"
+--|             Mark exists__1: id__5 = id__3
 --|               Changes public.orders (id__3, customer_id__2)
---|           Scan public.customers (id__5)
+--|               Scan public.customers (id__5)
+--|           Found w__1 (id__2)
+--|         Scan public.customers (id__4)
 --| final:
 --|   Scan state_9_1 (id__6)
 --| when customers changed:

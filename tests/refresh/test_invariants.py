@@ -29,6 +29,8 @@ def sessions(database) -> tuple[Connection, Connection]:
     one, other = database.connect(), database.connect()
     for statement in PREPARATION:
         one.execute(statement)
+    # However programs run: here each stands from its first refresh on.
+    one.execute("SET pg_trickle.keep_plans = 'always'")
     return one, other
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TypeGuard
 
 from pg_trickle.algebra.join import Join
 from pg_trickle.algebra.lateral import Lateral
-from pg_trickle.algebra.linear import Filter, Project
+from pg_trickle.algebra.linear import Filter, Item, Project
 from pg_trickle.algebra.mark import Mark
 from pg_trickle.algebra.order import DistinctOn
 from pg_trickle.algebra.outer_join import LeftJoin
@@ -14,7 +15,7 @@ from pg_trickle.algebra.plan import Plan, names
 from pg_trickle.algebra.source import Unit
 from pg_trickle.algebra.timed import Timed, TimedFilter
 from pg_trickle.algebra.window import Window
-from pg_trickle.scalar import Identity, Scalar
+from pg_trickle.scalar import Identity, Scalar, column
 
 
 def pushed_down(plan: Plan) -> Plan:
@@ -68,6 +69,9 @@ def _sunk(plan: Plan, predicates: tuple[Scalar, ...]) -> Plan:
         # Which rows of the left side are kept is no matter of what they match: σp(L ⟕ R) = σp(L) ⟕ R for p over L.
         down, here = _split(predicates, plan.left)
         kept = replace(plan, left=_sunk(plan.left, down))
+        below = _sunk_mark(kept, here) if isinstance(kept, Mark) else None
+        if below is not None:
+            return below
         return Filter(kept, here) if here else kept
     if isinstance(plan, Filter):
         return _sunk(plan.input, plan.predicates + predicates)
@@ -82,6 +86,47 @@ def _sunk(plan: Plan, predicates: tuple[Scalar, ...]) -> Plan:
         whole = {one.name for one in plan.columns if one.name in plan.keys and one.type.identity is Identity.EQUAL}
         return _below(plan, predicates, frozenset(whole))
     return Filter(plan, predicates)
+
+
+def _sunk_mark(mark: Mark, predicates: tuple[Scalar, ...]) -> Plan | None:
+    """A tested mark below joins that make no rows fewer: ``(L ⋈ R) ⋉ S = (L ⋉ S) ⋈ R`` for conditions over L.
+
+    A change of L that has no match is looked up nowhere else then.  Beside a filtered R it stays above: few rows are
+    left of such a join, and a look for matches costs more than one for partners.
+    """
+    tests = tuple(one for one in predicates if one.columns == {mark.column.name})
+    join = mark.left.input if _only_picks(mark.left) else mark.left
+    if not tests or not isinstance(join, Join):
+        return None
+    read = {name for one in mark.on for name in one.columns} - set(names(mark.right))
+    sides = (join.left, join.right)
+    for side, other in (sides, sides[::-1]):
+        if read and read <= set(names(side)) and not is_filtered(other):
+            tested = _sunk(replace(mark, left=side), tests)
+            # The order of columns is put right above all of them: joins that follow one another are put in order later.
+            tested = tested.input if _only_picks(tested) else tested
+            made = replace(join, left=tested) if side is join.left else replace(join, right=tested)
+            rest = tuple(one for one in predicates if one not in tests)
+            return _sunk(Project(made, tuple(Item(one, column(one)) for one in mark.columns)), rest)
+    return None
+
+
+def _only_picks(plan: Plan) -> TypeGuard[Project]:
+    """Whether it is a projection that renames nothing and computes nothing."""
+    return isinstance(plan, Project) and _passed(plan) == set(names(plan))
+
+
+def is_filtered(plan: Plan) -> bool:
+    """Whether some rows of a table, or of one that it is joined with, are left out by a condition on it alone."""
+    match plan:
+        case Filter() | TimedFilter():
+            return True
+        case Project(below):
+            return is_filtered(below)
+        case Join(left, right):
+            return is_filtered(left) or is_filtered(right)
+        case _:
+            return False
 
 
 def _below(

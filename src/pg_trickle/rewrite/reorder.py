@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from pg_trickle.algebra.join import Join
-from pg_trickle.algebra.linear import Filter, Item, Project
+from pg_trickle.algebra.linear import Item, Project
 from pg_trickle.algebra.plan import Plan, names
-from pg_trickle.algebra.timed import TimedFilter
+from pg_trickle.rewrite.pushdown import is_filtered
 from pg_trickle.rewrite.restrict import restricted
 from pg_trickle.scalar import Scalar, column
 from pg_trickle.uniqueness import keys
@@ -55,7 +55,7 @@ class _Input:
 
     @classmethod
     def of(cls, plan: Plan, place: int) -> _Input:
-        return cls(plan, place, frozenset(names(plan)), _is_filtered(plan))
+        return cls(plan, place, frozenset(names(plan)), is_filtered(plan))
 
     def rank(self, there: frozenset[str], predicates: tuple[Scalar, ...]) -> tuple[bool, bool, bool, int]:
         """How well it goes with what is there; the least is best."""
@@ -73,18 +73,6 @@ class _Input:
 
     def _is_determined(self, equated: frozenset[str]) -> bool:
         return any(key <= equated for key in keys(self.plan))
-
-
-def _is_filtered(plan: Plan) -> bool:
-    match plan:
-        case Filter() | TimedFilter():
-            return True
-        case Project(below):
-            return _is_filtered(below)
-        case Join(left, right):
-            return _is_filtered(left) or _is_filtered(right)
-        case _:
-            return False
 
 
 def _with_lookups(inputs: list[_Input], predicates: tuple[Scalar, ...]) -> list[_Input]:

@@ -336,6 +336,7 @@ BEGIN
         WHEN 'history_retention_days' THEN '90'
         WHEN 'fuse_default_ceiling' THEN '0'
         WHEN 'float_aggregates' THEN 'exact'
+        WHEN 'keep_plans' THEN 'auto'
         WHEN 'log_delta_sql' THEN 'off'
         WHEN 'metrics_port' THEN '0'
     END);

@@ -167,6 +167,9 @@ BEGIN
       FROM pgtrickle_changes.choose_program(p_table, v_plan, v_pending,
                coalesce(v_reason, pgtrickle_changes.recompute_reason(p_table, v_plan, v_pending, v_rows_in),
                         CASE WHEN v_settled THEN 'a transaction had written a source before what its policies read was changed' END)) AS c;
+    IF v_mode = 'DIFFERENTIAL' THEN
+        v_program := pgtrickle_changes.standing_program(p_table, v_program, v_pending);
+    END IF;
     v_rows_out := pgtrickle_changes.run_program(p_table, v_program,
         CASE WHEN v_mode = 'DIFFERENTIAL' THEN (SELECT jsonb_agg(k) FROM jsonb_object_keys(v_pending) AS k) END);
     v_ms := 1000 * extract(epoch FROM clock_timestamp() - v_began_at);

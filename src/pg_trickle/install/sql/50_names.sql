@@ -128,6 +128,7 @@ BEGIN
     END IF;
     PERFORM pgtrickle_changes.lock_stream_table(p_table.pgt_id);
     PERFORM pgtrickle_changes.drop_immediate(p_table.pgt_id);
+    PERFORM pgtrickle_changes.drop_standing(p_table.pgt_id);
     FOR v_item IN
         SELECT to_regclass(format('pgtrickle_changes.%I', t.item ->> 'name')) FROM pgtrickle.pgt_plans AS p
          CROSS JOIN LATERAL jsonb_array_elements((p.plan -> 'states') || (p.plan -> 'deltas')) AS t(item)

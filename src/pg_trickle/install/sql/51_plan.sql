@@ -132,6 +132,7 @@ DECLARE
 BEGIN
     SELECT st.* INTO STRICT v_table FROM pgtrickle.pgt_stream_tables AS st WHERE st.pgt_id = p_id;
     PERFORM pgtrickle_changes.drop_immediate(p_id);
+    PERFORM pgtrickle_changes.drop_standing(p_id);
     PERFORM pgtrickle_changes.drop_states(p_id);
     PERFORM pgtrickle_changes.store_plan(v_table, p_plan, p_request);
     PERFORM pgtrickle_changes.make_indexes(v_table, p_plan);

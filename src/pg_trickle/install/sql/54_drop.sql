@@ -94,6 +94,7 @@ BEGIN
       INTO v_states, v_sources;
     PERFORM pgtrickle_changes.drop_immediate(p_id);
     PERFORM pgtrickle_changes.drop_publication(st) FROM pgtrickle.pgt_stream_tables AS st WHERE st.pgt_id = p_id;
+    PERFORM pgtrickle_changes.drop_standing(p_id);
     v_circle := array_remove(pgtrickle_changes.members(p_id), p_id);
     DELETE FROM pgtrickle.pgt_stream_tables AS st WHERE st.pgt_id = p_id RETURNING st.owner_oid INTO v_owner;
     PERFORM pgtrickle_changes.mark_circles(v_circle, NULL);

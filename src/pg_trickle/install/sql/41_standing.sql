@@ -1,0 +1,151 @@
+-- Programs that stand: the statements of a program as a function of the owner's, so that a session plans them once.
+--
+-- Reading and planning the delta of a join of five tables takes longer than running it.  A plan that is kept was made for some number of
+-- changed rows, and would take hours over a hundred times as many: so a function serves changes of like size, source by source.
+
+CREATE TABLE pgtrickle_changes.standing_programs (
+    pgt_id  bigint  NOT NULL REFERENCES pgtrickle.pgt_stream_tables ON DELETE CASCADE,
+    number  integer NOT NULL,
+    sources oid[]   NOT NULL,
+    sizes   float8[] NOT NULL,
+    PRIMARY KEY (pgt_id, number)
+);
+COMMENT ON TABLE pgtrickle_changes.standing_programs IS 'Changes that a refresh has met, by source and size (the logarithm of the rows); from the second time on the program for them stands';
+
+CREATE FUNCTION pgtrickle_changes.standing_name(p_id bigint, p_number integer) RETURNS name
+    LANGUAGE sql IMMUTABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT format('program_%s_%s', p_id, p_number)::name
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.standing_name IS 'What the function of a standing program is called';
+
+CREATE FUNCTION pgtrickle_changes.is_standing(p_owner oid, p_name name) RETURNS boolean
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, pg_temp
+    SET plan_cache_mode = force_generic_plan
+AS $$
+-- Whether the function is there as it was made.  Nobody but the engine can put another in its place, but its owner may alter it.
+BEGIN
+    RETURN EXISTS (SELECT FROM pg_proc AS p
+                    WHERE p.pronamespace = 'pgtrickle_changes'::regnamespace AND p.proname = p_name AND p.proowner = p_owner
+                      AND NOT p.prosecdef AND p.provolatile = 'v' AND NOT p.proisstrict AND p.proconfig = '{plan_cache_mode=force_generic_plan}');
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.is_standing IS 'Whether the function of a standing program is there as it was made';
+
+CREATE FUNCTION pgtrickle_changes.standing_body(p_program jsonb) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- What run_program does with the statements of a program; it runs inside the owner's runner, under its settings.
+DECLARE
+    v_body text := E'\n#variable_conflict use_column\nDECLARE\n    __pgt_wrote pg_catalog.int8;\n    __pgt_rows pg_catalog.int8 := 0;\nBEGIN\n';
+BEGIN
+    SELECT v_body || string_agg(format(E'    %s INTO __pgt_wrote;\n    IF __pgt_wrote IS NULL THEN\n        RETURN NULL;\n    END IF;\n'
+                                       '    __pgt_rows := __pgt_rows OPERATOR(pg_catalog.+) __pgt_wrote;\n', s.value), '' ORDER BY s.place)
+      INTO v_body FROM jsonb_array_elements_text(p_program) WITH ORDINALITY AS s(value, place);
+    RETURN v_body || E'    RETURN __pgt_rows;\nEND\n';
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.standing_body IS 'A program as PL/pgSQL: the rows it wrote, NULL as soon as a statement yields that';
+
+CREATE FUNCTION pgtrickle_changes.make_standing(p_table pgtrickle.pgt_stream_tables, p_number integer, p_program jsonb) RETURNS void
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_name     name := pgtrickle_changes.standing_name(p_table.pgt_id, p_number);
+    v_function regprocedure;
+BEGIN
+    PERFORM pgtrickle_changes.drop_standing(p_table.pgt_id, p_number);
+    EXECUTE format('CREATE FUNCTION pgtrickle_changes.%I(pg_snapshot, xid8, jsonb, timestamptz) RETURNS bigint LANGUAGE plpgsql VOLATILE'
+                   ' SET plan_cache_mode = force_generic_plan AS %L', v_name, pgtrickle_changes.standing_body(p_program));
+    v_function := format('pgtrickle_changes.%I(pg_snapshot, xid8, jsonb, timestamptz)', v_name)::regprocedure;
+    EXECUTE format('ALTER FUNCTION %s OWNER TO %I', v_function, pg_get_userbyid(p_table.owner_oid));
+    PERFORM pgtrickle_changes.close_function(v_function);
+    EXECUTE format('COMMENT ON FUNCTION %s IS %L', v_function, format('pg_trickle: refreshes stream table %s', p_table.pgt_id));
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.make_standing IS 'Makes the function of a program, the owner''s, for nobody else';
+
+CREATE FUNCTION pgtrickle_changes.drop_standing(p_id bigint, p_number integer DEFAULT NULL::integer) RETURNS void
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- One function, or all that a stream table has: also those whose row was lost.
+DECLARE
+    v_function regprocedure;
+BEGIN
+    FOR v_function IN
+        SELECT p.oid::regprocedure FROM pg_proc AS p
+         WHERE p.pronamespace = 'pgtrickle_changes'::regnamespace
+           AND CASE WHEN p_number IS NULL THEN p.proname ~ format('^program_%s_[0-9]+$', p_id) ELSE p.proname = pgtrickle_changes.standing_name(p_id, p_number) END
+    LOOP
+        EXECUTE format('DROP FUNCTION %s', v_function);
+    END LOOP;
+    IF p_number IS NULL THEN
+        DELETE FROM pgtrickle_changes.standing_programs AS s WHERE s.pgt_id = p_id;
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.drop_standing IS 'Drops the standing programs of a stream table, or one of them';
+
+CREATE FUNCTION pgtrickle_changes.meet_changes(p_id bigint, p_sources oid[], p_sizes float8[], OUT number integer, OUT is_known boolean)
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+    SET plan_cache_mode = force_generic_plan
+AS $$
+-- The number under which changes of that size are known: of each source no more than eight times as many rows, and no fewer than an
+-- eighth.  Of the sizes that are noted the oldest makes room.
+DECLARE
+    v_most CONSTANT integer := 8;
+BEGIN
+    SELECT s.number INTO number FROM pgtrickle_changes.standing_programs AS s
+     WHERE s.pgt_id = p_id AND s.sources = p_sources
+       AND NOT EXISTS (SELECT FROM unnest(s.sizes, p_sizes) AS z(known, met) WHERE abs(z.known - z.met) > ln(8))
+     ORDER BY s.number LIMIT 1;
+    is_known := FOUND;
+    IF NOT is_known THEN
+        SELECT coalesce(max(s.number), 0) + 1 INTO number FROM pgtrickle_changes.standing_programs AS s WHERE s.pgt_id = p_id;
+        PERFORM pgtrickle_changes.drop_standing(p_id, s.number) FROM pgtrickle_changes.standing_programs AS s
+          WHERE s.pgt_id = p_id AND s.number <= meet_changes.number - v_most;
+        DELETE FROM pgtrickle_changes.standing_programs AS s WHERE s.pgt_id = p_id AND s.number <= meet_changes.number - v_most;
+        INSERT INTO pgtrickle_changes.standing_programs AS s VALUES (p_id, number, p_sources, p_sizes);
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.meet_changes IS 'The number that changes of some size have, and whether there were such before';
+
+CREATE FUNCTION pgtrickle_changes.standing_program(p_table pgtrickle.pgt_stream_tables, p_program jsonb, p_pending jsonb) RETURNS jsonb
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+    SET plan_cache_mode = force_generic_plan
+AS $$
+-- The call of a function that does what the program does, as a program; the program itself where planning it is worth while: for
+-- changes of a size that was never met before, and for many.  Few are taken for sixteen: their number hardly matters.
+DECLARE
+    v_when    text := pgtrickle_changes.setting('keep_plans');
+    v_sources oid[];
+    v_sizes   float8[];
+    v_rows    bigint;
+    v_known   record;
+    v_name    name;
+BEGIN
+    SELECT array_agg(s.key::oid ORDER BY s.key), array_agg(ln(greatest((s.value ->> 0)::float8, 16)) ORDER BY s.key), sum((s.value ->> 0)::bigint)
+      INTO v_sources, v_sizes, v_rows FROM jsonb_each(p_pending) AS s;
+    IF v_when = 'off' OR v_rows IS NULL OR v_rows > 50000 THEN
+        RETURN p_program;
+    END IF;
+    v_known := pgtrickle_changes.meet_changes(p_table.pgt_id, v_sources, v_sizes);
+    IF NOT v_known.is_known AND v_when <> 'always' THEN
+        RETURN p_program;
+    END IF;
+    v_name := pgtrickle_changes.standing_name(p_table.pgt_id, v_known.number);
+    IF NOT pgtrickle_changes.is_standing(p_table.owner_oid, v_name) THEN
+        PERFORM pgtrickle_changes.make_standing(p_table, v_known.number, p_program);
+    END IF;
+    RETURN jsonb_build_array(format('SELECT pgtrickle_changes.%I($1, $2, $3, $4)', v_name));
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.standing_program IS 'A program, as the call of the function that stands for it where there is one';

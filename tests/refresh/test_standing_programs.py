@@ -1,0 +1,185 @@
+"""Programs that stand: which changes they serve, what becomes of them, and that nothing else gets in their place."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import sql
+
+import pg_trickle
+from pg_trickle.testing.oracle import assert_fresh
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+JOIN = """
+SELECT o.id, o.amount, c.region FROM orders AS o JOIN customers AS c ON c.id = o.customer_id WHERE o.amount > 10
+"""
+FUNCTIONS = """
+SELECT p.proname FROM pg_proc AS p
+ WHERE p.pronamespace = 'pgtrickle_changes'::regnamespace AND p.proname ~ '^program_' ORDER BY p.proname
+"""
+
+
+@pytest.fixture
+def orders(db: Connection) -> Connection:
+    db.execute("CREATE TABLE customers (id int PRIMARY KEY, region text NOT NULL)")
+    db.execute("CREATE TABLE orders (id int PRIMARY KEY, customer_id int NOT NULL, amount int NOT NULL)")
+    db.execute("INSERT INTO customers SELECT n, 'r' || n % 3 FROM generate_series(1, 20) AS n")
+    db.execute("INSERT INTO orders SELECT n, 1 + n % 20, n % 50 FROM generate_series(1, 5000) AS n")
+    pg_trickle.create_stream_table(db, "st", JOIN, schedule=None, refresh_mode="DIFFERENTIAL")
+    return db
+
+
+def functions(db: Connection) -> list[str]:
+    return [name for (name,) in db.execute(FUNCTIONS)]
+
+
+def change(db: Connection, rows: int) -> None:
+    """So many orders get another amount; a refresh, and a look whether it is right."""
+    statement = "UPDATE orders SET amount = (amount + 17) %% 50 WHERE id <= %s"
+    db.execute(statement, (rows,))
+    pg_trickle.refresh_stream_table(db, "st")
+    assert_fresh(db, "st")
+
+
+def calls(db: Connection, name: str) -> int:
+    db.execute("SELECT pg_stat_force_next_flush()")
+    found = db.execute("SELECT calls FROM pg_stat_user_functions WHERE funcname = %s", (name,)).fetchone()
+    return found[0] if found else 0
+
+
+@pytest.mark.versions
+def test_a_program_stands_from_the_second_time_on(orders, major):
+    orders.execute("SET track_functions = 'all'")
+    change(orders, 5)
+    assert functions(orders) == []
+    change(orders, 3)
+    assert functions(orders) == ["program_1_1"]
+    change(orders, 8)
+    assert functions(orders) == ["program_1_1"]
+    assert calls(orders, "program_1_1") == 2
+
+
+def test_changes_of_another_size_are_planned_anew(orders):
+    for rows in (5, 5, 300, 300, 2500, 2500):
+        change(orders, rows)
+    assert functions(orders) == ["program_1_1", "program_1_2", "program_1_3"]
+    change(orders, 600)
+    assert functions(orders) == ["program_1_1", "program_1_2", "program_1_3"]
+
+
+def test_sizes_are_compared_source_by_source(orders):
+    change(orders, 300)
+    change(orders, 300)
+    orders.execute("INSERT INTO customers SELECT n, 'new' FROM generate_series(21, 320) AS n")
+    orders.execute("UPDATE orders SET customer_id = 21 WHERE id <= 3")
+    change(orders, 300)
+    orders.execute("UPDATE customers SET region = 'other' WHERE id <= 2")
+    change(orders, 300)
+    assert functions(orders) == ["program_1_1"]
+
+
+def test_many_changes_are_planned_every_time(orders):
+    orders.execute("INSERT INTO orders SELECT n, 1 + n % 20, n % 50 FROM generate_series(5001, 40000) AS n")
+    pg_trickle.refresh_stream_table(orders, "st")
+    for _ in range(3):
+        change(orders, 40000)
+    assert functions(orders) == []
+
+
+def test_only_so_many_sizes_are_kept(orders):
+    orders.execute("SET pg_trickle.keep_plans = 'always'")
+    for _ in range(6):
+        change(orders, 5)
+        change(orders, 2500)
+        # What is noted first is forgotten first: as if nine sizes had been met in between.
+        orders.execute("UPDATE pgtrickle_changes.standing_programs SET sources = '{1}' WHERE number <= 100")
+    assert len(functions(orders)) == 8
+    found = orders.execute("SELECT count(*), min(number), max(number) FROM pgtrickle_changes.standing_programs")
+    assert found.fetchone() == (8, 5, 12)
+
+
+def test_a_contradiction_is_noticed_by_a_standing_program(orders):
+    change(orders, 5)
+    change(orders, 5)
+    orders.execute("DELETE FROM st WHERE id = 27")
+    orders.execute("DELETE FROM orders WHERE id = 27")
+    pg_trickle.refresh_stream_table(orders, "st")
+    assert_fresh(orders, "st")
+    reason = orders.execute("SELECT reason FROM pgtrickle.pgt_refresh_history ORDER BY refresh_id DESC LIMIT 1")
+    assert reason.fetchone() == ("the stream table did not hold what the changes take away",)
+
+
+def test_they_go_with_the_plan_and_with_the_stream_table(orders):
+    change(orders, 5)
+    change(orders, 5)
+    pg_trickle.alter_stream_table(orders, "st", query=JOIN.replace("> 10", "> 20"))
+    assert functions(orders) == []
+    change(orders, 5)
+    change(orders, 5)
+    assert functions(orders) == ["program_1_1"]
+    pg_trickle.drop_stream_table(orders, "st")
+    assert functions(orders) == []
+    assert orders.execute("SELECT count(*) FROM pgtrickle_changes.standing_programs").fetchone() == (0,)
+
+
+def test_none_is_kept_where_that_is_not_wanted(orders):
+    orders.execute("SET pg_trickle.keep_plans = 'off'")
+    for _ in range(3):
+        change(orders, 5)
+    assert functions(orders) == []
+
+
+@pytest.fixture
+def owner(database, orders) -> str:
+    """Who owns the stream table, an ordinary role."""
+    role: str = database.make_role("owner")
+    orders.execute(sql.SQL("GRANT SELECT ON orders, customers TO {r}").format(r=sql.Identifier(role)))
+    orders.execute(sql.SQL("GRANT CREATE ON SCHEMA public TO {r}").format(r=sql.Identifier(role)))
+    orders.execute(sql.SQL("ALTER TABLE st OWNER TO {r}").format(r=sql.Identifier(role)))
+    for _ in range(3):
+        change(orders, 5)
+    return role
+
+
+def test_a_standing_program_is_its_owners_and_nobody_elses(orders, owner):
+    found = orders.execute(
+        "SELECT proowner::regrole::text, prosecdef, proacl::text FROM pg_proc WHERE proname = 'program_1_1'"
+    )
+    assert found.fetchone() == (owner, False, f"{{{owner}=X/{owner}}}")
+
+
+def test_one_that_its_owner_has_altered_is_made_anew(database, orders, owner):
+    session = database.connect(owner)
+    known = "SELECT oid FROM pg_proc WHERE proname = 'program_1_1'"
+    for alteration in ("SECURITY DEFINER", "SET search_path = public", "STRICT", "STABLE", "RESET plan_cache_mode"):
+        before = orders.execute(known).fetchone()
+        name = "pgtrickle_changes.program_1_1(pg_snapshot, xid8, jsonb, timestamptz)"
+        session.execute(sql.SQL("ALTER FUNCTION {f} {how}").format(f=sql.SQL(name), how=sql.SQL(alteration)))
+        change(orders, 5)
+        assert orders.execute(known).fetchone() != before, alteration
+
+
+def test_nobody_but_the_engine_puts_another_function_in_its_place(database, orders, owner):
+    session = database.connect(owner)
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        session.execute(
+            "CREATE OR REPLACE FUNCTION pgtrickle_changes.program_1_1(pg_snapshot, xid8, jsonb, timestamptz)"
+            " RETURNS bigint LANGUAGE sql AS 'SELECT 1::bigint'"
+        )
+    session.execute("CREATE FUNCTION public.mine(pg_snapshot, xid8, jsonb, timestamptz) RETURNS bigint RETURN 1")
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        session.execute("ALTER FUNCTION public.mine SET SCHEMA pgtrickle_changes")
+
+
+def test_the_next_owner_never_runs_what_the_former_one_had(database, orders, owner):
+    heir = database.make_role("heir")
+    orders.execute("GRANT SELECT ON orders, customers TO heir")
+    orders.execute(sql.SQL("ALTER TABLE st OWNER TO {r}").format(r=sql.Identifier(heir)))
+    change(orders, 5)
+    assert functions(orders) == []
+    change(orders, 5)
+    change(orders, 5)
+    found = orders.execute("SELECT DISTINCT proowner::regrole::text FROM pg_proc WHERE proname ~ '^program_'")
+    assert found.fetchall() == [("heir",)]
