@@ -202,7 +202,9 @@ def _described(plan: Plan) -> tuple[str, str, str]:
             return "Recursive reference", "", "the rows found before"
         case Window() | DistinctOn() | TopK() | Recompute() | Recursion():
             raise AssertionError("told with its stage")
-        case Empty() | Unwatched() | Negate() | Consolidate() | Touched() | Flipped() | Elapsed() | Opaque():
+        case Unwatched():
+            return "Unwatched", "", "counts as changed at every refresh"
+        case Empty() | Negate() | Consolidate() | Touched() | Flipped() | Elapsed() | Opaque():
             return type(plan).__name__, "", ""
 
 

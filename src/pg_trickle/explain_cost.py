@@ -107,5 +107,6 @@ def of_rows(stage: Recomputed) -> str:
             return "what follows from the rows that came; twice what follows from those that went, at most all rows"
         case Recompute(Unwatched()):
             return "all of its rows, at each refresh"
-        case Recompute():
-            return "all rows that this part reads, whenever one changed"
+        case Recompute() as part:
+            when = "at each refresh" if part.is_always_run else "whenever one changed"
+            return f"all rows that this part reads, {when}"

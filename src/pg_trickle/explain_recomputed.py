@@ -68,8 +68,9 @@ def notes(stage: Recomputed) -> Iterator[str]:
             )
         case Recompute(Unwatched(), _, _, reason):
             yield reason
-        case Recompute(_, _, _, reason):
-            yield f"{reason} So a change has that part of the query run again; only rows that differ are written."
+        case Recompute(_, _, _, reason) as part:
+            who = "each refresh" if part.is_always_run else "a change"
+            yield f"{reason} So {who} has that part of the query run again; only rows that differ are written."
         case _:
             return
 

@@ -22,6 +22,7 @@ COSTS = {
     "SELECT o.id, rank() OVER (ORDER BY o.id) AS r FROM public.orders o": "all rows below, sorted",
     "SELECT o.id, rank() OVER (PARTITION BY o.paid ORDER BY o.id) AS r FROM public.orders o": "touched partitions",
     "SELECT DISTINCT ON (o.paid) o.paid, o.id FROM public.orders o ORDER BY o.paid, o.id": "touched keys",
+    "SELECT o.id FROM public.orders o ORDER BY o.id LIMIT 5 OFFSET 0": "and the stored rows; all rows below, sorted",
     "SELECT o.id FROM public.orders o ORDER BY o.id OFFSET 2": "all rows below, sorted, whenever one changed",
     "SELECT o.id FROM public.orders o WHERE o.placed < CURRENT_DATE": "the rows that passed, at each refresh",
     "SELECT o.id, g.g FROM public.orders o, generate_series(1, o.id) g(g)": "× the rows that it makes of one",

@@ -18,7 +18,7 @@ from tests.compile.requests import SHOP, request, table
 ORDERS = "public.orders o"
 # What stays refused in DIFFERENTIAL mode.
 UNDECIDED = (
-    "LIMIT", "OFFSET", "FOR UPDATE", "TABLESAMPLE", "volatile", "now()", "time", "session value",
+    "LIMIT", "OFFSET", "FOR UPDATE", "TABLESAMPLE", "volatile", "session value",
     "current_setting()",
 )  # fmt: skip
 REFUSED = {
@@ -87,6 +87,17 @@ def test_what_has_no_rule_is_refused_by_name(query, construct):
     assert plan.refusal.near
     assert plan.refusal.near in " ".join(query.split())
     assert plan.differential == {}
+
+
+@pytest.mark.parametrize("limit", ["OFFSET 0", "LIMIT ALL", "LIMIT NULL OFFSET 0"])
+def test_a_limit_that_leaves_nothing_out_asks_for_no_order(limit):
+    for query in (
+        f"SELECT o.id FROM {ORDERS} {limit}",
+        f"SELECT q.id FROM (SELECT o.id FROM {ORDERS} {limit}) q",
+        f"SELECT o.id FROM {ORDERS} CROSS JOIN LATERAL (SELECT x.n FROM (VALUES (o.id), (1)) x(n) {limit}) l",
+        f"SELECT q.id FROM (SELECT o.id, CURRENT_DATE FROM {ORDERS} {limit}) q",
+    ):
+        assert compile_query(request(query)).refusal is None
 
 
 @pytest.mark.parametrize(

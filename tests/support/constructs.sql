@@ -319,7 +319,6 @@ SELECT id, kind FROM events WHERE ts > now() - interval '1 hour'
 SELECT kind, count(*) AS n FROM events WHERE ts > now() - interval '1 hour' AND ts <= now() GROUP BY kind
 
 -- time in the select list
---! DIFFERENTIAL refuses time outside a condition
 SELECT id, now() - ts AS age FROM events
 
 # Sources

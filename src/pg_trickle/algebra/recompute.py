@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pg_trickle.algebra.plan import Plan
+from pg_trickle.algebra.plan import Plan, distinct
+from pg_trickle.algebra.source import Unwatched
 from pg_trickle.scalar import Column
 
 
@@ -14,6 +15,7 @@ class Recompute(Plan):
 
     ``input`` has no columns: it is the sum of the tables that the text reads, there to say whether any of them
     changed.  If none did, ``Δ = ∅``; otherwise a stage runs the text and compares with what it has stored.
+    Of what changes unseen, such as the time, ``Unwatched`` rows stand among them.
     ``reason`` says what keeps the query from having a rule.
     """
 
@@ -25,6 +27,11 @@ class Recompute(Plan):
     @property
     def columns(self) -> tuple[Column, ...]:
         return self.schema
+
+    @property
+    def is_always_run(self) -> bool:
+        """Whether every refresh runs the text: something that it reads changes unseen."""
+        return any(isinstance(node, Unwatched) for node in distinct(self.input))
 
     def delta(self) -> Plan:
         raise AssertionError("only a stage knows what the text gave before")

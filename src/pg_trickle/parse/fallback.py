@@ -11,16 +11,17 @@ from postgast.pg_query_pb2 import LIMIT_OPTION_DEFAULT, SETOP_NONE, Node, Select
 from pg_trickle.algebra.linear import Project, UnionAll
 from pg_trickle.algebra.plan import Plan
 from pg_trickle.algebra.recompute import Recompute
-from pg_trickle.algebra.source import Unit
+from pg_trickle.algebra.source import Unit, Unwatched
 from pg_trickle.catalog.model import CompileRequest, RelationFact
 from pg_trickle.errors import Undetermined, UnsupportedQuery
 from pg_trickle.parse.query import ParseQuery, Query
 from pg_trickle.parse.relations import check_captured, check_visible, scan
 from pg_trickle.parse.scope import CommonTable, Context, Namer
+from pg_trickle.parse.timed import is_time
 from pg_trickle.parse.tree import children, column_reference, kind, nodes, parse_select, printed_select
 from pg_trickle.parse.types import fact_type
-from pg_trickle.parse.undecided import locked, sampled, unordered
-from pg_trickle.parse.volatility import reads_named_relations_alone
+from pg_trickle.parse.undecided import leaves_rows_out, locked, sampled, unordered
+from pg_trickle.parse.volatility import reads_named_relations
 from pg_trickle.scalar import UNKNOWN, Column, Type
 
 
@@ -91,7 +92,7 @@ def _recomputed(
         raise refusal
     facts: dict[int, RelationFact] = {}
     try:
-        _gather(statement, context, facts)
+        is_timed = _gather(statement, context, facts)
     except UnsupportedQuery as deeper:
         raise refusal from deeper
     tables: Plan = Unit()
@@ -100,14 +101,21 @@ def _recomputed(
         read = tuple(field for field in table.fields if field.attribute in fact.used)
         rows = Project(replace(table, fields=read, keys=()), ())
         tables = rows if place == 0 else UnionAll(tables, rows)
+    if is_timed:
+        # The time has changed whenever somebody looks.
+        tables = UnionAll(tables, Unwatched())
     return Recompute(tables, text, columns, f"{refusal.message}: {refusal.reason}")
 
 
-def _gather(statement: SelectStmt, context: Context, facts: dict[int, RelationFact]) -> None:
-    """Every table that the statement reads, through views too; refuses what isn't decided by their rows."""
-    if not reads_named_relations_alone(statement):
+def _gather(statement: SelectStmt, context: Context, facts: dict[int, RelationFact]) -> bool:
+    """Every table that the statement reads, through views too, and whether the time plays a part.
+
+    Refuses what isn't decided by both.
+    """
+    if not reads_named_relations(statement):
         raise UnsupportedQuery("a system catalog, system column or session value", "no trigger can watch it.")
     _check_decided(statement)
+    is_timed = any(map(is_time, nodes(statement)))
     for part in nodes(statement):
         if kind(part) != "range_var" or not part.range_var.schemaname:
             continue
@@ -118,7 +126,8 @@ def _gather(statement: SelectStmt, context: Context, facts: dict[int, RelationFa
             continue
         check_visible(fact)
         assert fact.definition is not None
-        _gather(parse_select(fact.definition), context, facts)
+        is_timed |= _gather(parse_select(fact.definition), context, facts)
+    return is_timed
 
 
 def undetermined(request: CompileRequest) -> Undetermined | None:
@@ -142,9 +151,7 @@ def _check_decided(statement: SelectStmt) -> None:
             continue
         if message.locking_clause:
             raise locked(message)
-        limits = [getattr(message, name) for name in ("limit_count", "limit_offset") if message.HasField(name)]
-        is_limited = any(not (kind(one) == "a_const" and one.a_const.isnull) for one in limits)
-        if is_limited and not message.sort_clause:
+        if leaves_rows_out(message) and not message.sort_clause:
             raise unordered(message)
 
 

@@ -34,7 +34,7 @@ from pg_trickle.parse.tree import (
     strings,
 )
 from pg_trickle.parse.types import Types, declared, named
-from pg_trickle.parse.undecided import unordered
+from pg_trickle.parse.undecided import leaves_rows_out, unordered
 from pg_trickle.scalar import INT4, INT8, TEXT, UNKNOWN, Column, Scalar, Type, column, composed
 
 FUNCTIONS = frozenset({"range_function", "json_table", "range_table_func"})
@@ -127,8 +127,7 @@ def _check(node: Node) -> None:
                 position=location(part),
             )
     for statement in _statements(node):
-        limited = statement.HasField("limit_count") or statement.HasField("limit_offset")
-        if limited and not statement.sort_clause:
+        if leaves_rows_out(statement) and not statement.sort_clause:
             raise unordered(statement)
 
 

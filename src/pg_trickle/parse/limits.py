@@ -26,7 +26,7 @@ from pg_trickle.parse.expressions import scalar
 from pg_trickle.parse.query import Query
 from pg_trickle.parse.scope import Context, Expected, Scope
 from pg_trickle.parse.tree import kind, location, printed
-from pg_trickle.parse.undecided import unordered
+from pg_trickle.parse.undecided import is_zero, leaves_rows_out, unordered
 from pg_trickle.scalar import INT8, Scalar, column, composed
 from pg_trickle.uniqueness import keys
 
@@ -113,10 +113,11 @@ def _order(name: str, item: SortBy) -> Order:
 
 
 def _limited(statement: SelectStmt, plan: Plan, order: tuple[Order, ...], context: Context) -> Plan:
-    limit = _number(statement.limit_count, context) if statement.HasField("limit_count") else None
-    offset = _number(statement.limit_offset, context) if statement.HasField("limit_offset") else None
-    if limit is None and offset is None:
+    if not leaves_rows_out(statement):
         return plan
+    limit = _number(statement.limit_count, context) if statement.HasField("limit_count") else None
+    skips = statement.HasField("limit_offset") and not is_zero(statement.limit_offset)
+    offset = _number(statement.limit_offset, context) if skips else None
     if not order and frozenset() not in keys(plan):
         raise unordered(statement)
     ties = statement.limit_option == LIMIT_OPTION_WITH_TIES

@@ -3,10 +3,26 @@
 from __future__ import annotations
 
 from google.protobuf.message import Message
-from postgast.pg_query_pb2 import SelectStmt
+from postgast.pg_query_pb2 import Node, SelectStmt
 
 from pg_trickle.errors import Undetermined
-from pg_trickle.parse.tree import location
+from pg_trickle.parse.tree import kind, location
+
+
+def leaves_rows_out(statement: SelectStmt) -> bool:
+    """Whether LIMIT or OFFSET may leave rows out: not LIMIT ALL, nor OFFSET 0, which is there to bar the planner."""
+    counts = [statement.limit_count] if statement.HasField("limit_count") else []
+    offsets = [statement.limit_offset] if statement.HasField("limit_offset") else []
+    return not all(map(_is_null, counts)) or not all(_is_null(one) or is_zero(one) for one in offsets)
+
+
+def _is_null(node: Node) -> bool:
+    return kind(node) == "a_const" and node.a_const.isnull
+
+
+def is_zero(node: Node) -> bool:
+    """Whether it is the number 0."""
+    return kind(node) == "a_const" and node.a_const.WhichOneof("val") == "ival" and node.a_const.ival.ival == 0
 
 
 def sampled(item: Message) -> Undetermined:

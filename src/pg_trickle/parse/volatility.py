@@ -85,13 +85,18 @@ def is_determined_by_rows(request: CompileRequest) -> bool:
     try:
         check_functions(request)
         texts = [request.query, *(one.definition for one in request.relations if one.definition is not None)]
-        return all(map(reads_named_relations_alone, map(parse_select, texts)))
+        return all(map(_reads_named_relations_alone, map(parse_select, texts)))
     except UnsupportedQuery:
         return False
 
 
-def reads_named_relations_alone(statement: SelectStmt) -> bool:
-    """Whether a statement reads no system catalog, system column or value of the session."""
+def _reads_named_relations_alone(statement: SelectStmt) -> bool:
+    """Whether a statement reads no time, system catalog, system column or value of the session."""
+    return reads_named_relations(statement) and not any(map(is_time, nodes(statement)))
+
+
+def reads_named_relations(statement: SelectStmt) -> bool:
+    """Whether a statement reads no system catalog, system column or value of the session, but for the time."""
     parts = list(nodes(statement))
     common = {part.common_table_expr.ctename for part in parts if kind(part) == "common_table_expr"}
     # Only names of PostgreSQL's own catalog go without their schema.
@@ -100,7 +105,7 @@ def reads_named_relations_alone(statement: SelectStmt) -> bool:
         for part in parts
     )
     return not system and not any(
-        kind(part) == "sqlvalue_function" or is_time(part) or _is_system_column(part) for part in parts
+        (kind(part) == "sqlvalue_function" and not is_time(part)) or _is_system_column(part) for part in parts
     )
 
 
