@@ -47,8 +47,8 @@ REFUSED = {
     " AND v.seconds = i.line)": "subquery about both sides of an outer join",
     "SELECT l.tag, (SELECT count(*) FROM public.visits v WHERE v.page > l.doc::text) AS n"
     " FROM public.labels l": "correlation by a type without equality",
-    f"SELECT o.id, i.n FROM {ORDERS}, LATERAL (SELECT rank() OVER (ORDER BY x.line) AS n FROM public.items x"
-    " WHERE x.line > o.id) i": "correlated subquery",
+    f"SELECT o.id, i.line FROM {ORDERS}, LATERAL (SELECT x.line FROM (SELECT y.line FROM public.items y"
+    " WHERE y.line > o.id) x FULL JOIN public.visits v ON v.seconds = x.line) i": "correlated subquery",
     f"SELECT o.id, i.line FROM {ORDERS} LEFT JOIN (public.customers c JOIN LATERAL (SELECT x.line FROM public.items x"
     " WHERE x.line = o.id) i ON true) ON c.id = o.id": "LATERAL",
     f"SELECT o.id, g.g FROM {ORDERS}, LATERAL (SELECT now() AS g) g": "time or session value",

@@ -92,6 +92,9 @@ SELECT c.id, s.id AS order_id FROM customers AS c LEFT JOIN LATERAL (SELECT o.id
 -- LATERAL with ORDER BY and LIMIT
 SELECT c.id, s.amount FROM customers AS c CROSS JOIN LATERAL (SELECT o.amount FROM orders AS o WHERE o.customer_id = c.id ORDER BY o.amount DESC, o.id LIMIT 1) AS s
 
+-- window in a LATERAL subquery
+SELECT c.id, l.r FROM customers c CROSS JOIN LATERAL (SELECT o.id, rank() OVER (ORDER BY o.amount) AS r FROM orders o WHERE o.customer_id = c.id) l
+
 -- derived table
 SELECT d.region, d.n FROM (SELECT region, count(*) AS n FROM customers GROUP BY region) AS d WHERE d.n > 1
 

@@ -176,12 +176,14 @@ def _more(keys: tuple[str, ...], others: tuple[str, ...]) -> tuple[str, ...]:
 class Unnesting:
     """Takes the free columns of plans from a domain: a plan of distinct rows of those columns.
 
-    ``nothing`` is what an aggregate gives for no rows, ``fresh`` hands out names.
+    ``nothing`` is what an aggregate gives for no rows, ``partitioned`` has a window call partition by more columns,
+    ``fresh`` hands out names.
     """
 
     domain: Plan
     fresh: Fresh
     nothing: Callable[[Call], Scalar]
+    partitioned: Callable[[Item, tuple[str, ...]], Item]
 
     def over(self, plan: Plan) -> Plan:
         """``{(d, r): d ∈ D, r ∈ plan(d)}``: the plan's columns, with the domain's."""
@@ -207,6 +209,10 @@ class Unnesting:
                 return replace(pair, left=self.over(left), right=other, on=on + pairs)
             case Aggregate():
                 return self._of_all(plan)
+            case Window(below, keys, passed, calls):
+                here = names(self.domain)
+                further = tuple(self.partitioned(call, here) for call in calls)
+                return Window(self.over(below), _more(keys, here), _more(passed, here), further)
             case DistinctOn(below):
                 return by_keys(plan, self.over(below), names(self.domain))
             case TopK(below):

@@ -18,6 +18,7 @@ from pg_trickle.errors import UnsupportedQuery
 from pg_trickle.parse.query import Query
 from pg_trickle.parse.scope import Context
 from pg_trickle.parse.tree import kind, parse_select, strings
+from pg_trickle.parse.windows import partitioned
 from pg_trickle.scalar import BOOL, INT8, UNKNOWN, Column, Scalar, column, composed
 from pg_trickle.uniqueness import is_looked_up
 
@@ -131,7 +132,7 @@ class Attachment:
         columns = tuple(one for one in self.plan.columns if one.name in read)
         picked = Project(self.plan, tuple(Item(one, column(one)) for one in columns))
         domain = Aggregate(picked, names(picked), ())
-        return Unnesting(domain, self.context.namer.fresh, self.of_nothing)
+        return Unnesting(domain, self.context.namer.fresh, self.of_nothing, partitioned)
 
     def _counted(self, whole: Plan, plan: Plan, on: tuple[Scalar, ...]) -> tuple[Plan, tuple[Scalar, ...], Column]:
         """Each row of a subquery with the number of those that match the same outer rows."""

@@ -6,6 +6,7 @@ gives just those, and everything that is computed from them stays above.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -27,6 +28,7 @@ from pg_trickle.parse.tree import (
     is_expression,
     kind,
     location,
+    parse_select,
     printed,
     rebuilt,
     strings,
@@ -69,6 +71,16 @@ def windowed(
             if _is_call(part):
                 steps.add(part, wanted if part is node else UNKNOWN)
     return steps.plan(), tuple(map(steps.output, nodes))
+
+
+def partitioned(call: Item, keys: tuple[str, ...]) -> Item:
+    """A window call that partitions by more columns."""
+    node = parse_select(f"SELECT {call.value.text}").target_list[0].res_target.val
+    for key in keys:
+        node.func_call.over.partition_clause.add().CopyFrom(column_reference(key))
+    return dataclasses.replace(
+        call, value=dataclasses.replace(call.value, text=printed(node), columns=call.value.columns | set(keys))
+    )
 
 
 def _check_frames(targets: list[Node]) -> None:
