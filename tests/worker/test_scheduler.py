@@ -43,6 +43,12 @@ def write(scheduler: Scheduler, *pending: int, mark: int = 1) -> None:
     look(scheduler, *pending)
 
 
+def write_both(scheduler: Scheduler, *pending: int, mark: int = 1) -> None:
+    """Somebody wrote to orders and customers."""
+    scheduler.observe({ORDERS: mark, CUSTOMERS: mark})
+    look(scheduler, *pending)
+
+
 def finish(scheduler: Scheduler, run: Run, now: float, outcome: Outcome = Outcome.REFRESHED) -> None:
     scheduler.finished(run, dict.fromkeys(run.group, outcome), now=now)
 
@@ -202,3 +208,82 @@ def test_a_dropped_table_leaves_nothing_behind():
     look(scheduler)
     scheduler.load([table(2)], DEFAULTS)
     assert scheduler.idle
+
+
+def connected() -> tuple[StreamTable, ...]:
+    """One on orders, one on customers, and one on both, by which they have a beat."""
+    return table(1), table(2, sources=(CUSTOMERS,)), table(3, sources=(ORDERS, CUSTOMERS))
+
+
+def test_what_is_connected_comes_along_if_it_has_changed_by_then():
+    scheduler = made(*connected(), table(4, sources=(CUSTOMERS,), schedule=None))
+    write(scheduler, 1, 3)
+    (run,) = scheduler.start(10.0)
+    assert (run.group, run.companions) == ((1, 3), (2,))
+    scheduler.finished(run, {1: Outcome.REFRESHED, 3: Outcome.REFRESHED, 2: Outcome.REFRESHED}, now=10.1)
+    assert scheduler.idle
+
+
+def test_what_a_schedule_takes_along_takes_its_beat_along():
+    """1 is refreshed because 3 is due, and 2 reads 1."""
+    scheduler = made(table(1), table(2, 1, sources=(200,)), table(3, 1, sources=(200,), **every(60)))
+    (run,) = scheduler.start(61.0)
+    assert (run.group, run.companions) == ((1, 3), (2,))
+
+
+def test_a_beat_has_one_run_at_a_time():
+    scheduler = made(*connected())
+    write(scheduler, 1, 3)
+    (run,) = scheduler.start(10.0)
+    write_both(scheduler, 2)
+    assert scheduler.start(10.0) == []
+    finish(scheduler, run, 10.0)
+    assert [run.group for run in scheduler.start(10.0)] == [(2,)]
+
+
+def test_two_of_a_beat_that_are_due_are_one_run_whatever_connects_them():
+    scheduler = made(*connected())
+    write_both(scheduler, 1, 2)
+    assert [(run.group, run.companions) for run in scheduler.start(10.0)] == [((1, 2), (3,))]
+
+
+def test_what_is_known_to_have_changed_comes_along_whatever_its_pace():
+    scheduler = made(*connected())
+    write_both(scheduler, 2)
+    (run,) = scheduler.start(10.0)
+    finish(scheduler, run, 20.0)
+    write_both(scheduler, 1, 2, mark=2)
+    assert [run.group for run in scheduler.start(21.0)] == [(1, 2)]
+
+
+def test_the_whole_beat_waits_for_what_is_to_be_tried_again_and_not_for_what_failed():
+    for outcome, groups in ((Outcome.RETRY, []), (Outcome.OUTDATED, []), (Outcome.FAILED, [(2,)])):
+        scheduler = made(*connected())
+        write(scheduler, 1)
+        (run,) = scheduler.start(10.0)
+        finish(scheduler, run, 10.0, outcome)
+        write_both(scheduler, 1, 2)
+        assert [run.group for run in scheduler.start(10.0)] == groups, outcome
+
+
+def test_who_failed_is_no_companion():
+    scheduler = made(*connected())
+    write(scheduler, 3)
+    (run,) = scheduler.start(10.0)
+    assert (run.group, run.companions) == ((3,), (1, 2))
+    finish(scheduler, run, 10.0, Outcome.FAILED)
+    write(scheduler, 1, mark=2)
+    assert [(run.group, run.companions) for run in scheduler.start(10.0)] == [((1,), (2,))]
+
+
+def test_after_an_outdated_graph_comes_the_present_one():
+    scheduler = made(table(1))
+    write(scheduler, 1)
+    (run,) = scheduler.start(10.0)
+    assert run.graph == 0
+    finish(scheduler, run, 10.0, Outcome.OUTDATED)
+    assert scheduler.stale
+    scheduler.load([table(1), table(2)], DEFAULTS, graph=7)
+    look(scheduler, 1)
+    (run,) = scheduler.start(10.01)
+    assert (run.group, run.companions, run.graph) == ((1,), (2,), 7)

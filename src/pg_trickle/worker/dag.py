@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 REFRESHABLE = frozenset({"INITIALIZING", "ACTIVE"})
+NO_BEATS: Mapping[int, int] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,11 +112,11 @@ class Dag:
                 to_visit.extend((above, False) for above in sorted(self.tables[table].depends_on, reverse=True))
         return tuple(ordered)
 
-    def groups(self, tables: Iterable[int]) -> tuple[tuple[int, ...], ...]:
+    def groups(self, tables: Iterable[int], beats: Mapping[int, int] = NO_BEATS) -> tuple[tuple[int, ...], ...]:
         """These tables in connected groups, each in dependency order.
 
-        Two are connected when they read a common source or one reads the other: whoever compares
-        them would see whether they show the same moment.
+        Two are connected when they read a common source or one reads the other, or have the same beat: whoever
+        compares them would see whether they show the same moment.
         """
         parent: dict[tuple[str, int], tuple[str, int]] = {}
 
@@ -130,6 +132,7 @@ class Dag:
             node = self.tables[table]
             neighbours = [("source", source) for source in node.sources]
             neighbours += [("table", above) for above in node.depends_on & members]
+            neighbours += [("beat", beats[table])] if table in beats else []
             for neighbour in neighbours:
                 parent[root(neighbour)] = root(("table", table))
         groups: dict[tuple[str, int], list[int]] = {}

@@ -19,6 +19,8 @@ from pg_trickle.worker.marks import Snapshot, full_xid
 from pg_trickle.worker.scheduler import Settings
 
 Connection = psycopg.Connection[DictRow]
+# The version of the graph when there is none.
+NO_STREAM_TABLES = 0
 
 SESSION = {
     "application_name": "pg_trickle worker",
@@ -126,6 +128,7 @@ class Result:
     message: str | None
     skipped: str | None
     stale_plan: bool
+    outdated: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,8 +155,13 @@ class Gateway:
         (taken,) = self._row("lock").values()
         return bool(taken)
 
-    def look(self, *, known_lsn: str | None, with_enabled: bool) -> Look:
-        row = self._row("look", known_lsn=known_lsn, with_enabled=with_enabled)
+    def look(self, *, known_lsn: str | None, known_snapshot: Snapshot | None = None, with_enabled: bool) -> Look:
+        row = self._row(
+            "look",
+            known_lsn=known_lsn,
+            known_snapshot=known_snapshot and str(known_snapshot),
+            with_enabled=with_enabled,
+        )
         found = row["poll"]
         poll = found and Poll(
             enabled=found["enabled"],
@@ -162,8 +170,10 @@ class Gateway:
         )
         return Look(row["wal_lsn"], Snapshot.parse(row["snapshot"]), row["now"], poll)
 
-    def stream_tables(self) -> list[StreamTable]:
-        return [
+    def graph(self) -> tuple[list[StreamTable], int]:
+        """All stream tables, and the version of the graph that they are."""
+        rows = self.connection.execute(queries()["stream_tables"]).fetchall()
+        tables = [
             StreamTable(
                 id=row["pgt_id"],
                 name=row["name"],
@@ -181,8 +191,9 @@ class Gateway:
                 circle=row["scc_id"],
                 last_refresh_at=row["last_refresh_at"],
             )
-            for row in self.connection.execute(queries()["stream_tables"])
+            for row in rows
         ]
+        return tables, rows[0]["graph_version"] if rows else NO_STREAM_TABLES
 
     def settings(self) -> Settings:
         found = self._row("settings")["settings"]
@@ -199,9 +210,13 @@ class Gateway:
         next_xid = full_xid(row["next_xid"], at_least=snapshot.xmax)
         return Pending(frozenset(row["pending"] or ()), snapshot, next_xid)
 
-    def refresh(self, group: Collection[int]) -> list[Result]:
-        """Refresh these, in this order, in one transaction, which has to be REPEATABLE READ."""
-        results = self._row("refresh", tables=list(group))["results"]
+    def refresh(self, group: Collection[int], companions: Collection[int], *, graph: int | None) -> list[Result]:
+        """Refresh these, in this order, in one transaction, which has to be REPEATABLE READ.
+
+        Companions come along if they have changes.  With a ``graph`` the group moves as one, if that is still the
+        graph's version; else whoever can.
+        """
+        found = self._row("refresh", tables=list(group), companions=list(companions), graph=graph)
         return [
             Result(
                 id=result["pgt_id"],
@@ -213,8 +228,9 @@ class Gateway:
                 message=(result.get("error") or {}).get("message"),
                 skipped=result.get("skipped"),
                 stale_plan=bool(result.get("stale_plan")),
+                outdated=bool(result.get("outdated")),
             )
-            for result in results
+            for result in found["results"]
         ]
 
     def failed(self, table: int, *, started_at: float, sqlstate: str, message: str, max_errors: int) -> None:

@@ -23,6 +23,7 @@ from pg_trickle.worker.exporter import Exporter
 from pg_trickle.worker.gateway import Gateway, Poll, connect, connect_pool
 from pg_trickle.worker.housekeeping import Housekeeper
 from pg_trickle.worker.log import logger
+from pg_trickle.worker.marks import Snapshot
 from pg_trickle.worker.metrics import Metrics
 from pg_trickle.worker.refresher import Refresher
 from pg_trickle.worker.scheduler import Outcome, Run, Scheduler
@@ -63,7 +64,7 @@ class Sight:
     """What was seen last, to see that nothing is new."""
 
     wal_lsn: str | None = None
-    catalog_version: int | None = None
+    snapshot: Snapshot | None = None
     enabled: bool = True
     asked_at: float = float("-inf")
     loaded_at: float = float("-inf")
@@ -215,13 +216,14 @@ class Worker:
         scheduler = self._scheduler
         asked_at = self._clock.monotonic()
         ask = asked_at - sight.asked_at >= ASK_WHETHER_ENABLED_EVERY_SECONDS
-        look = gateway.look(known_lsn=sight.wal_lsn, with_enabled=ask)
-        sight.wal_lsn = look.wal_lsn
+        look = gateway.look(known_lsn=sight.wal_lsn, known_snapshot=sight.snapshot, with_enabled=ask)
+        sight.wal_lsn, sight.snapshot = look.wal_lsn, look.snapshot
         sight.asked_at = asked_at if ask else sight.asked_at
         self._take_in_finished(look.now)
         moved = look.poll is not None and self._take_in_poll(look.poll, sight)
         if scheduler.stale or look.now - sight.loaded_at >= RELOAD_AT_LEAST_EVERY_SECONDS:
-            scheduler.load(gateway.stream_tables(), gateway.settings())
+            tables, graph = gateway.graph()
+            scheduler.load(tables, gateway.settings(), graph=graph)
             sight.loaded_at = look.now
             # There may be sources now whose marks didn't matter before.
             sight.wal_lsn = None
@@ -241,8 +243,7 @@ class Worker:
         if poll.enabled is not None and poll.enabled != sight.enabled:
             log.info("scheduling switched on" if poll.enabled else "scheduling switched off")
             sight.enabled = poll.enabled
-        self._scheduler.stale |= poll.catalog_version != sight.catalog_version
-        sight.catalog_version = poll.catalog_version
+        self._scheduler.stale |= poll.catalog_version != self._scheduler.graph
         return self._scheduler.observe(poll.high_water)
 
     def _refresh(self, refresher: Refresher, run: Run) -> None:

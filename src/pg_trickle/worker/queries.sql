@@ -5,9 +5,10 @@ SELECT pgtrickle_changes.worker_take_turn()
 
 -- name: look
 -- The position in the WAL is read first: whatever is written while the rest is looked at moves it, and is seen next time.
--- OFFSET 0 keeps the subquery, and so the order.
+-- OFFSET 0 keeps the subquery, and so the order.  What a transaction wrote is seen when it has ended, which may be after its last WAL.
 SELECT seen.wal_lsn::text, seen.snapshot::text, seen.now,
        CASE WHEN %(with_enabled)s OR seen.wal_lsn IS DISTINCT FROM %(known_lsn)s::pg_catalog.pg_lsn
+                 OR seen.snapshot::text IS DISTINCT FROM %(known_snapshot)s
             THEN pg_catalog.to_jsonb(pgtrickle_changes.worker_poll(%(with_enabled)s)) END AS poll
   FROM (SELECT pg_catalog.pg_current_wal_insert_lsn() AS wal_lsn,
                pg_catalog.pg_current_snapshot() AS snapshot,
@@ -16,7 +17,8 @@ SELECT seen.wal_lsn::text, seen.snapshot::text, seen.now,
 
 -- name: stream_tables
 SELECT pgt_id, name, depends_on, source_relids::bigint[] AS source_relids, schedule, schedule_seconds, status, tier, refresh_mode,
-       is_populated, needs_reinit, watched, timed, scc_id, extract(epoch FROM last_refresh_at)::float8 AS last_refresh_at
+       is_populated, needs_reinit, watched, timed, scc_id, extract(epoch FROM last_refresh_at)::float8 AS last_refresh_at,
+       graph_version
   FROM pgtrickle_changes.worker_stream_tables()
 
 -- name: settings
@@ -29,7 +31,7 @@ SELECT pgtrickle_changes.worker_pending(%(tables)s) AS pending,
        pg_catalog.age('3'::pg_catalog.xid)::bigint + 3 AS next_xid
 
 -- name: refresh
-SELECT pgtrickle_changes.worker_refresh(%(tables)s, 'SCHEDULER') AS results
+SELECT pgtrickle_changes.worker_refresh(%(tables)s, 'SCHEDULER', %(companions)s, %(graph)s) AS results
 
 -- name: failed
 SELECT pgtrickle_changes.worker_failed(%(table)s, %(started_at)s, %(sqlstate)s, %(message)s, %(max_errors)s)

@@ -69,24 +69,32 @@ class Refresher:
         """Find out which member it was.
 
         Some errors can't be caught inside the transaction (a cancelled statement, a failed assertion in a
-        function of the query), and nobody's query may keep the others in the group from being refreshed.
+        function of the query), and nobody's query may keep the others in the group from being refreshed: not even
+        at one moment.
         """
         outcomes: dict[int, Outcome] = {}
         for table in run.group:
-            alone = replace(run, group=(table,), failures={table: run.failures[table]})
+            alone = replace(run, group=(table,), companions=(), graph=None, failures={table: run.failures[table]})
             outcomes.update(self.run(alone))
         return outcomes
 
     def _refresh(self, run: Run) -> dict[int, Outcome]:
+        broken: dict[int, Outcome] = {}
+        stale: list[int] = []
         for _ in range(PLANS_A_RUN):
             with self._gateway() as gateway:
-                results = gateway.refresh(run.group)
+                # Who can't be compiled is left behind, and what reads it.
+                results = gateway.refresh(run.group, run.companions, graph=None if broken else run.graph)
+            if any(result.outdated for result in results):
+                log.info("graph outdated", tables=run.group)
+                # A new plan makes another graph, too.  One that is made again and again is slowed down.
+                return dict.fromkeys(run.group, Outcome.RETRY if stale else Outcome.OUTDATED)
             stale = [result.id for result in results if result.stale_plan]
-            broken = {table: outcome for table in stale if (outcome := self._replan(run, table)) is not None}
             if not stale or broken:
                 return {result.id: broken.get(result.id) or self._outcome(run, result) for result in results}
-        broken = {table: self._failed(run, table, CONFLICT, "the sources are altered all the time") for table in stale}
-        return {result.id: broken.get(result.id) or self._outcome(run, result) for result in results}
+            broken = {table: outcome for table in stale if (outcome := self._replan(run, table)) is not None}
+        failed = {table: self._failed(run, table, CONFLICT, "the sources are altered all the time") for table in stale}
+        return dict.fromkeys(run.group, Outcome.RETRY) | broken | failed
 
     def _outcome(self, run: Run, result: Result) -> Outcome:
         log.debug("refreshed", table=result.id, mode=result.mode, rows_in=result.rows_in, rows_out=result.rows_out)

@@ -12,11 +12,14 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from pg_trickle.worker import retry
+from pg_trickle.worker.beats import Beats
 from pg_trickle.worker.dag import Dag, StreamTable
 from pg_trickle.worker.due import Follower, followers, followers_due, next_at
 from pg_trickle.worker.marks import Marks, Snapshot
 
 LONGEST_PENALTY_SECONDS = 60.0
+# Whoever is creating a stream table, or refreshing one by hand, may take a while.
+OUTDATED_SECONDS = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +33,13 @@ class Settings:
 
 
 class Outcome(Enum):
-    """What became of one stream table in a refresh."""
+    """What became of one stream table in a refresh.
+
+    OUTDATED: nothing, as its group was put together by a graph that isn't the server's any more.
+    """
 
     REFRESHED = "refreshed"
+    OUTDATED = "outdated"
     SKIPPED = "skipped"
     RETRY = "retry"
     FAILED = "failed"
@@ -48,12 +55,18 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A group to be refreshed together, in this order; ``failures`` counts what each has to retry already."""
+    """A group to be refreshed together, in this order; ``failures`` counts what each has to retry already.
+
+    ``companions`` come along if the group's snapshot holds changes for them.  ``graph``: the version of the graph by
+    which all this was decided.
+    """
 
     group: tuple[int, ...]
     started_at: float
     failures: Mapping[int, int]
     max_errors: int
+    companions: tuple[int, ...] = ()
+    graph: int | None = None
 
 
 @dataclass(slots=True)
@@ -68,6 +81,8 @@ class Scheduler:
     unsure: set[int] = field(default_factory=set)
     changed: set[int] = field(default_factory=set)
     stale: bool = True
+    graph: int = 0
+    _beats: Beats = field(default_factory=Beats)
     _followers: tuple[Follower, ...] = ()
     _watched: frozenset[int] = frozenset()
     _watchers: dict[int, frozenset[int]] = field(default_factory=dict)
@@ -76,14 +91,16 @@ class Scheduler:
     _next: dict[int, float] = field(default_factory=dict)
     _paced: dict[int, float] = field(default_factory=dict)
     _held: dict[int, float] = field(default_factory=dict)
+    _again: dict[int, float] = field(default_factory=dict)
     _failures: dict[int, int] = field(default_factory=dict)
     _penalties: dict[int, int] = field(default_factory=dict)
 
-    def load(self, tables: Collection[StreamTable], settings: Settings) -> None:
-        """Take in what stream tables there are now."""
+    def load(self, tables: Collection[StreamTable], settings: Settings, *, graph: int = 0) -> None:
+        """Take in what stream tables there are now, which is that version of the graph."""
         before = self.dag.tables
-        self.dag, self.settings, self.stale = Dag.of(tables), settings, False
+        self.dag, self.settings, self.graph, self.stale = Dag.of(tables), settings, graph, False
         self._followers = followers(self.dag, default_seconds=settings.default_schedule_seconds)
+        self._beats = Beats.made(self.dag, self._followers)
         self._watched = frozenset().union(*(follower.watched for follower in self._followers))
         self._watchers = _watchers(self.dag, self._watched)
         self._unfilled = frozenset(table.id for table in tables if table.needs_reinit or not table.populated)
@@ -99,7 +116,7 @@ class Scheduler:
     def _forget_all_but(self, tables: Set[int]) -> None:
         self.unsure &= tables
         self.changed &= tables
-        for times in (self._since, self._next, self._paced, self._held):
+        for times in (self._since, self._next, self._paced, self._held, self._again):
             for gone in times.keys() - tables:
                 del times[gone]
         for counts in (self._failures, self._penalties):
@@ -134,7 +151,8 @@ class Scheduler:
         free = self.settings.max_concurrent_refreshes - self.runs
         if free <= 0:
             return []
-        groups = self.dag.groups(self.dag.closure(table for table in self._due(now) if self._may_start(table, now)))
+        tables = self.dag.closure(table for table in self._due(now) if self._may_start(table, now))
+        groups = self.dag.groups(self._with_changed_companions(tables, now), self._beats.of)
         # Who has waited longest comes first, or tables with small numbers could starve the others.
         waiting = sorted(groups, key=lambda group: min(self._since.get(table, -math.inf) for table in group))
         return [self._begin(group, now) for group in waiting[:free]]
@@ -144,28 +162,44 @@ class Scheduler:
         return by_time | followers_due(self._followers, now, changed=self.changed | self._unfilled, since=self._since)
 
     def _may_start(self, table: int, now: float) -> bool:
-        if self._paced.get(table, -math.inf) > now:
+        if self._paced.get(table, -math.inf) > now or not self._is_free(table, now):
             return False
+        # What is about to be tried again moves with all the rest.
+        needed = self.dag.closure([table])
+        peers = needed | self._beats.together(needed)
+        return self.running.isdisjoint(peers) and all(self._again.get(peer, -math.inf) <= now for peer in peers)
+
+    def _is_free(self, table: int, now: float) -> bool:
         needed = self.dag.closure([table])
         return self.running.isdisjoint(needed) and all(
             self._held.get(upstream, -math.inf) <= now for upstream in needed
         )
 
+    def _with_changed_companions(self, tables: frozenset[int], now: float) -> frozenset[int]:
+        """What is known to have changed comes along whatever its pace."""
+        while more := {
+            table
+            for table in (self._beats.together(tables) & self.changed) - tables
+            if self.dag.tables[table].refreshable and self._is_free(table, now)
+        }:
+            tables |= self.dag.closure(more)
+        return tables
+
     def _begin(self, group: tuple[int, ...], now: float) -> Run:
+        companions = tuple(table for table in self._beats.companions(group) if self._is_free(table, now))
         self.running.update(group)
         self.runs += 1
         # Its snapshot will be newer than any check so far.  What a check finds from here on may be newer than that.
         self.changed.difference_update(group)
         self.unsure.difference_update(group)
-        failures = {table: self._failures.get(table, 0) for table in group}
-        return Run(group, now, failures, self.settings.max_consecutive_errors)
+        failures = {table: self._failures.get(table, 0) for table in group + companions}
+        return Run(group, now, failures, self.settings.max_consecutive_errors, companions, self.graph)
 
     def finished(self, run: Run, outcomes: Mapping[int, Outcome], *, now: float, jitter: float = 0.0) -> None:
-        """Take in what became of a run."""
+        """Take in what became of a run: of its group, and of the companions that came along."""
         self.runs -= 1
         self.running.difference_update(run.group)
-        for table in run.group:
-            outcome = outcomes[table]
+        for table, outcome in outcomes.items():
             if table in self.changed or outcome is not Outcome.REFRESHED:
                 self.unsure.add(table)
             self._paced[table] = now + (now - run.started_at)
@@ -173,11 +207,14 @@ class Scheduler:
                 case Outcome.REFRESHED:
                     self._failures.pop(table, None)
                     self._penalties.pop(table, None)
+                case Outcome.OUTDATED:
+                    self.stale = True
+                    self._again[table] = now + OUTDATED_SECONDS
                 case Outcome.SKIPPED:
                     self._held[table] = now + retry.FIRST_DELAY_SECONDS
                 case Outcome.RETRY:
                     self._failures[table] = self._failures.get(table, 0) + 1
-                    self._held[table] = now + retry.delay(self._failures[table], jitter)
+                    self._again[table] = now + retry.delay(self._failures[table], jitter)
                 case Outcome.FAILED:
                     self._failures.pop(table, None)
                     self._penalties[table] = self._penalties.get(table, 0) + 1

@@ -20,12 +20,12 @@ AS $$
 -- refresh has changed since the snapshot is a serialization failure, which it is.
 DECLARE
     v_table    pgtrickle.pgt_stream_tables;
-    v_is_first boolean;
+    v_own      xid8;
 BEGIN
     -- Whoever decodes for an owner holds that until he commits: before any of his tables, or two could wait for each other.
     PERFORM FROM pgtrickle_changes.wal_readers AS r JOIN pgtrickle.pgt_stream_tables AS st ON st.owner_oid = r.owner_oid
       WHERE st.pgt_id = p_id AND pgtrickle_changes.reads_wal(p_id, st.owner_oid) FOR UPDATE OF r;
-    v_is_first := pg_current_xact_id_if_assigned() IS NULL;
+    v_own := pg_current_xact_id_if_assigned();
     -- Anybody may take an advisory lock and keep it; a row of the plans only the engine can lock.  Whoever waits for it gets his number
     -- afterwards.
     PERFORM FROM pgtrickle.pgt_plans AS p WHERE p.pgt_id = p_id FOR UPDATE;
@@ -38,8 +38,12 @@ BEGIN
     IF v_table.home <> pgtrickle_changes.home() THEN
         PERFORM pgtrickle_changes.refuse_restored(format('stream table "%s"', v_table.pgt_name));
     END IF;
-    -- Now this transaction has a number, and one that was drawn after the last refresh was over: see is_quiet.
-    v_table.quiet_at := coalesce(v_table.quiet_at, CASE WHEN v_is_first THEN 'null'::jsonb END);
+    -- Now this transaction has a number.  Was it drawn after the last refresh was over?  See is_quiet.  In one snapshot the row is as the
+    -- snapshot has it, or it couldn't be locked: then it is enough that the number was drawn after the snapshot.
+    IF v_own IS NULL OR current_setting('transaction_isolation') IN ('repeatable read', 'serializable')
+                        AND v_own >= pg_snapshot_xmax(pg_current_snapshot()) AND v_table.frontier_xid IS DISTINCT FROM v_own THEN
+        v_table.quiet_at := coalesce(v_table.quiet_at, 'null');
+    END IF;
     RETURN v_table;
 END
 $$;

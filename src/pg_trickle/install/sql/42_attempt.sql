@@ -216,7 +216,7 @@ AS $$
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.doubt IS 'Why what a snapshot showed has to be computed once more; NULL when it hasn''t';
 
-CREATE FUNCTION pgtrickle_changes.lock_sources(p_id bigint) RETURNS void
+CREATE FUNCTION pgtrickle_changes.lock_sources(p_ids bigint[]) RETURNS void
     LANGUAGE plpgsql VOLATILE
     SET search_path = pg_catalog, pg_temp
 AS $$
@@ -224,14 +224,14 @@ DECLARE
     v_source regclass;
 BEGIN
     FOR v_source IN
-        SELECT s.source_relid FROM pgtrickle.pgt_dependencies AS s JOIN pg_class AS c ON c.oid = s.source_relid
-         WHERE s.pgt_id = p_id AND s.captured ORDER BY s.source_relid
+        SELECT DISTINCT s.source_relid FROM pgtrickle.pgt_dependencies AS s JOIN pg_class AS c ON c.oid = s.source_relid
+         WHERE s.pgt_id = ANY (p_ids) AND s.captured ORDER BY s.source_relid
     LOOP
         EXECUTE format('LOCK TABLE %s IN SHARE MODE', v_source);
     END LOOP;
 END
 $$;
-COMMENT ON FUNCTION pgtrickle_changes.lock_sources IS 'Keeps writers out of a stream table''s sources until the transaction ends';
+COMMENT ON FUNCTION pgtrickle_changes.lock_sources IS 'Keeps writers out of the sources of some stream tables until the transaction ends';
 
 CREATE FUNCTION pgtrickle_changes.keep_changes(p_table pgtrickle.pgt_stream_tables) RETURNS void
     LANGUAGE plpgsql VOLATILE

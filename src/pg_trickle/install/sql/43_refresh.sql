@@ -179,7 +179,7 @@ BEGIN
                 PERFORM pgtrickle_changes.reset_states(v_table.pgt_id);
         END;
         IF v_tries = 3 THEN
-            PERFORM pgtrickle_changes.lock_sources(v_table.pgt_id);
+            PERFORM pgtrickle_changes.lock_sources(ARRAY[v_table.pgt_id]);
         END IF;
     END LOOP;
     RETURN v_result;

@@ -67,53 +67,114 @@ AS $$
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.with_upstream IS 'The stream tables below one, each after those it reads, and itself at the end with its circle';
 
-CREATE FUNCTION pgtrickle_changes.manual_refresh(p_id bigint) RETURNS void
+CREATE FUNCTION pgtrickle_changes.check_rests(p_table pgtrickle.pgt_stream_tables, p_is_asked boolean) RETURNS boolean
     LANGUAGE plpgsql VOLATILE
     SET search_path = pg_catalog, pg_temp
 AS $$
--- Bring a stream table up to date now, and what it reads before it.
+-- Upstream, being suspended is somebody's decision: what it holds is what there is to read.
+BEGIN
+    IF p_table.status = 'SUSPENDED' AND p_is_asked THEN
+        IF p_table.fuse_blown_at IS NOT NULL THEN
+            PERFORM pgtrickle_changes.refuse_by_fuse(p_table, p_table.fuse_reason);
+        END IF;
+        RAISE EXCEPTION 'stream table "%" is suspended', p_table.pgt_name
+            USING ERRCODE = 'object_not_in_prerequisite_state',
+                  DETAIL = coalesce('Its last error: ' || p_table.last_error_message, 'It was suspended by hand.'),
+                  HINT = format('SELECT pgtrickle.resume_stream_table(%L);', format('%I.%I', p_table.pgt_schema, p_table.pgt_name));
+    END IF;
+    -- Upstream, one that is maintained in its writers' statements is up to date.
+    RETURN p_table.status = 'SUSPENDED'
+           OR NOT p_is_asked AND p_table.refresh_mode = 'IMMEDIATE' AND p_table.is_populated AND NOT p_table.needs_reinit;
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.check_rests IS 'Whether a refresh by hand leaves a stream table as it is; raises if it is suspended and asked for itself';
+
+CREATE FUNCTION pgtrickle_changes.refresh_or_tell(p_id bigint, p_members bigint[]) RETURNS void
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
 DECLARE
-    v_id         bigint;
-    v_members    bigint[];
-    v_table      pgtrickle.pgt_stream_tables;
-    v_started_at timestamptz;
+    v_started_at timestamptz := clock_timestamp();
     v_sqlstate   text;
     v_message    text;
     v_why        text;
 BEGIN
-    FOREACH v_id IN ARRAY pgtrickle_changes.with_upstream(p_id) LOOP
+    PERFORM pgtrickle_changes.refresh_current_plan(p_id);
+EXCEPTION WHEN OTHERS THEN
+    GET STACKED DIAGNOSTICS v_sqlstate = RETURNED_SQLSTATE, v_message = MESSAGE_TEXT;
+    BEGIN
+        -- What this transaction writes is about to be rolled back: another one has to tell.
+        PERFORM pgtrickle_changes.bridge_execute(format('SELECT pgtrickle_changes.worker_record_failure(%s, %L, %L, %L)',
+            m.id, v_started_at, v_sqlstate, v_message)) FROM unnest(p_members) AS m(id);
+    EXCEPTION WHEN OTHERS THEN
+        GET STACKED DIAGNOSTICS v_why = MESSAGE_TEXT;
+        RAISE WARNING 'the failed refresh of "%" is not in the history', (SELECT st.pgt_name FROM pgtrickle.pgt_stream_tables AS st WHERE st.pgt_id = p_id)
+            USING DETAIL = v_why;
+    END;
+    RAISE;
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.refresh_or_tell IS 'Refreshes by hand; a failure gets into the history, and is raised';
+
+CREATE FUNCTION pgtrickle_changes.refresh_upwards(p_ids bigint[], p_id bigint) RETURNS void
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_id      bigint;
+    v_members bigint[];
+    v_table   pgtrickle.pgt_stream_tables;
+BEGIN
+    FOREACH v_id IN ARRAY p_ids LOOP
         v_members := pgtrickle_changes.members(v_id);
         -- A circle once, for all its members.
         CONTINUE WHEN v_id <> v_members[cardinality(v_members)];
         SELECT st.* INTO v_table FROM pgtrickle.pgt_stream_tables AS st
          WHERE st.pgt_id = ANY (v_members) ORDER BY st.status <> 'SUSPENDED', st.pgt_id <> v_id LIMIT 1;
-        IF v_table.status = 'SUSPENDED' THEN
-            -- Upstream, that is somebody's decision: what it holds is what there is to read.
-            CONTINUE WHEN p_id <> ALL (v_members);
-            IF v_table.fuse_blown_at IS NOT NULL THEN
-                PERFORM pgtrickle_changes.refuse_by_fuse(v_table, v_table.fuse_reason);
-            END IF;
-            RAISE EXCEPTION 'stream table "%" is suspended', v_table.pgt_name
-                USING ERRCODE = 'object_not_in_prerequisite_state',
-                      DETAIL = coalesce('Its last error: ' || v_table.last_error_message, 'It was suspended by hand.'),
-                      HINT = format('SELECT pgtrickle.resume_stream_table(%L);', format('%I.%I', v_table.pgt_schema, v_table.pgt_name));
+        CONTINUE WHEN pgtrickle_changes.check_rests(v_table, p_id = ANY (v_members));
+        PERFORM pgtrickle_changes.refresh_or_tell(v_id, v_members);
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.refresh_upwards IS 'Refreshes stream tables by hand, each after those it reads; the last but for its circle is the one that was asked for';
+
+CREATE FUNCTION pgtrickle_changes.have_moved(p_ids bigint[], p_snapshot pg_snapshot) RETURNS boolean
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- What this transaction has written itself doesn't count.
+BEGIN
+    RETURN EXISTS (SELECT FROM unnest(p_ids) AS u(id)
+                    WHERE pgtrickle_changes.pending(u.id, p_snapshot, pg_current_xact_id(), pgtrickle_changes.high_water(u.id)) IS NOT NULL);
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.have_moved IS 'Whether others have changed sources of some stream tables since a snapshot';
+
+CREATE FUNCTION pgtrickle_changes.manual_refresh(p_id bigint) RETURNS void
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- Bring a stream table up to date now, and what it reads before it: all to one moment.  In READ COMMITTED each statement sees another;
+-- if a source has moved meanwhile, all is done again, the fourth time with the sources locked.
+DECLARE
+    v_ids      bigint[] := pgtrickle_changes.with_upstream(p_id);
+    v_is_one   boolean := cardinality(v_ids) = 1 OR current_setting('transaction_isolation') IN ('repeatable read', 'serializable');
+    v_snapshot pg_snapshot;
+BEGIN
+    FOR v_try IN 1..4 LOOP
+        IF v_try = 4 THEN
+            PERFORM pgtrickle_changes.lock_sources(v_ids);
         END IF;
-        -- Upstream, one that is maintained in its writers' statements is up to date.
-        CONTINUE WHEN v_id <> p_id AND v_table.refresh_mode = 'IMMEDIATE' AND v_table.is_populated AND NOT v_table.needs_reinit;
-        v_started_at := clock_timestamp();
+        v_snapshot := pg_current_snapshot();
         BEGIN
-            PERFORM pgtrickle_changes.refresh_current_plan(v_id);
-        EXCEPTION WHEN OTHERS THEN
-            GET STACKED DIAGNOSTICS v_sqlstate = RETURNED_SQLSTATE, v_message = MESSAGE_TEXT;
-            BEGIN
-                -- What this transaction writes is about to be rolled back: another one has to tell.
-                PERFORM pgtrickle_changes.bridge_execute(format('SELECT pgtrickle_changes.worker_record_failure(%s, %L, %L, %L)',
-                    m.id, v_started_at, v_sqlstate, v_message)) FROM unnest(v_members) AS m(id);
-            EXCEPTION WHEN OTHERS THEN
-                GET STACKED DIAGNOSTICS v_why = MESSAGE_TEXT;
-                RAISE WARNING 'the failed refresh of "%" is not in the history', v_table.pgt_name USING DETAIL = v_why;
-            END;
-            RAISE;
+            PERFORM pgtrickle_changes.refresh_upwards(v_ids, p_id);
+            IF v_is_one OR v_try = 4 OR NOT pgtrickle_changes.have_moved(v_ids, v_snapshot) THEN
+                RETURN;
+            END IF;
+            RAISE SQLSTATE 'TK001';
+        EXCEPTION WHEN SQLSTATE 'TK001' THEN
+            -- What was done is undone.
+            CONTINUE;
         END;
     END LOOP;
 END

@@ -108,8 +108,7 @@ AS $$
 -- Two that are given new queries at once might close a circle that neither sees: one waits until the other is committed, and then sees it.
 -- In one snapshot it can't: there a serialization failure says so.
 DECLARE
-    v_read bigint[] := ARRAY(SELECT st.pgt_id FROM pgtrickle_changes.relation_closure(p_view) AS c
-                               JOIN pgtrickle.pgt_stream_tables AS st ON st.pgt_relid = c.relid);
+    v_read bigint[] := pgtrickle_changes.stream_tables_read(p_view);
 BEGIN
     IF cardinality(v_read) = 0 THEN
         RETURN;
@@ -311,7 +310,7 @@ BEGIN
             END IF;
             FOR v_i IN 1..cardinality(p_runs) LOOP
                 IF v_starts > 2 THEN
-                    PERFORM pgtrickle_changes.lock_sources((p_runs[v_i].st).pgt_id);
+                    PERFORM pgtrickle_changes.lock_sources(ARRAY[(p_runs[v_i].st).pgt_id]);
                 END IF;
                 v_rows := jsonb_set(v_rows, ARRAY[(p_runs[v_i].st).pgt_id::text], to_jsonb(
                     coalesce((v_rows ->> (p_runs[v_i].st).pgt_id::text)::bigint, 0) + pgtrickle_changes.empty_member(p_runs[v_i].st)));

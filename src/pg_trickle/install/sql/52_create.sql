@@ -253,8 +253,7 @@ BEGIN
         RAISE EXCEPTION 'relation "%" already exists', v_target[2]
             USING ERRCODE = 'duplicate_table', HINT = 'Choose another name, or use create_or_replace_stream_table for a stream table.';
     END IF;
-    v_view := pgtrickle_changes.make_definition_view(v_owner, v_target[1], p_args);
-    PERFORM pgtrickle_changes.check_readable(v_owner, v_view);
+    v_view := pgtrickle_changes.standing_view(v_owner, v_target[1], p_args, '{}');
     v_id := pgtrickle_changes.reserved_id(p_args);
     v_request := pgtrickle_changes.compile_request(v_owner, v_view, v_id, v_target[1], v_target[2]);
     v_plan := pgtrickle_changes.plan_for(p_args, v_request);

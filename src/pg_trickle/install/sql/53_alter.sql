@@ -17,10 +17,15 @@ DECLARE
     v_ceiling     bigint := (p_args ->> 'fuse_ceiling')::bigint;
     v_former      text := v_table.refresh_mode;
     v_scheduled   boolean := v_schedule IS NOT NULL OR p_args ? 'schedule_given';
+    v_schema      text := (SELECT n.nspname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE c.oid = v_table.pgt_relid);
+    v_view        oid;
 BEGIN
     IF v_ceiling < -1 THEN
         RAISE EXCEPTION 'invalid fuse_ceiling: %', v_ceiling
             USING ERRCODE = 'invalid_parameter_value', HINT = 'A number of changes; 0 for no fuse, -1 for what pg_trickle.fuse_default_ceiling says.';
+    END IF;
+    IF p_args ->> 'query' IS NOT NULL THEN
+        v_view := pgtrickle_changes.standing_view(v_table.owner_oid, v_schema, p_args, ARRAY[v_table.pgt_id]);
     END IF;
     v_table := pgtrickle_changes.with_current_name(pgtrickle_changes.lock_stream_table(v_table.pgt_id));
     UPDATE pgtrickle.pgt_stream_tables AS st
@@ -35,8 +40,8 @@ BEGIN
            fuse_ceiling = CASE WHEN v_ceiling IS NULL THEN st.fuse_ceiling ELSE nullif(v_ceiling, -1) END
      WHERE st.pgt_id = v_table.pgt_id
     RETURNING st.* INTO v_table;
-    IF p_args ->> 'query' IS NOT NULL THEN
-        PERFORM pgtrickle_changes.alter_query(v_table, p_args);
+    IF v_view IS NOT NULL THEN
+        PERFORM pgtrickle_changes.alter_query(v_table, v_view, p_args);
     ELSIF jsonb_typeof(p_args -> 'plan') = 'object' THEN
         PERFORM pgtrickle_changes.recompile(v_table.pgt_id, p_args -> 'plan');
     ELSIF v_mode IS NOT NULL THEN
@@ -66,34 +71,32 @@ END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.do_alter_stream_table IS 'The gate''s alter_stream_table';
 
-CREATE FUNCTION pgtrickle_changes.alter_query(p_table pgtrickle.pgt_stream_tables, p_args jsonb) RETURNS void
+CREATE FUNCTION pgtrickle_changes.alter_query(p_table pgtrickle.pgt_stream_tables, p_view oid, p_args jsonb) RETURNS void
     LANGUAGE plpgsql VOLATILE
     SET search_path = pg_catalog, pg_temp
 AS $$
 -- A new query for a stream table: the table stays, with its OID, grants, policies and indexes; columns come and go.
 DECLARE
-    v_view    oid := pgtrickle_changes.make_definition_view(p_table.owner_oid, p_table.pgt_schema, p_args);
     v_cycle   text;
     v_request jsonb;
     v_plan    jsonb;
     v_forced  boolean;
 BEGIN
-    PERFORM pgtrickle_changes.check_readable(p_table.owner_oid, v_view);
-    PERFORM pgtrickle_changes.wait_for_definitions(v_view);
-    v_cycle := pgtrickle_changes.cycle_through(p_table.pgt_relid, v_view);
+    PERFORM pgtrickle_changes.wait_for_definitions(p_view);
+    v_cycle := pgtrickle_changes.cycle_through(p_table.pgt_relid, p_view);
     IF v_cycle IS NOT NULL AND NOT pgtrickle_changes.setting('allow_circular')::boolean THEN
-        PERFORM pgtrickle_changes.refuse_circle(p_table, v_view);
+        PERFORM pgtrickle_changes.refuse_circle(p_table, p_view);
     END IF;
-    v_request := pgtrickle_changes.compile_request(p_table.owner_oid, v_view, p_table.pgt_id, p_table.pgt_schema, p_table.pgt_name);
+    v_request := pgtrickle_changes.compile_request(p_table.owner_oid, p_view, p_table.pgt_id, p_table.pgt_schema, p_table.pgt_name);
     v_plan := pgtrickle_changes.plan_for(p_args, v_request);
-    PERFORM pgtrickle_changes.check_circle(p_table, v_view, v_plan, v_request);
+    PERFORM pgtrickle_changes.check_circle(p_table, p_view, v_plan, v_request);
     PERFORM pgtrickle_changes.effective_mode(p_table.refresh_mode, v_plan);
     v_forced := pgtrickle_changes.lift_row_security(p_table);
-    PERFORM pgtrickle_changes.alter_columns(p_table, v_view);
+    PERFORM pgtrickle_changes.alter_columns(p_table, p_view);
     EXECUTE format('DROP VIEW IF EXISTS pgtrickle_changes.%I', 'query_' || p_table.pgt_id);
-    PERFORM pgtrickle_changes.adopt_definition_view(v_view, p_table.pgt_id);
+    PERFORM pgtrickle_changes.adopt_definition_view(p_view, p_table.pgt_id);
     UPDATE pgtrickle.pgt_stream_tables AS st
-       SET defining_query = p_args ->> 'query', definition_view = v_view, settings = pgtrickle_changes.session_settings(),
+       SET defining_query = p_args ->> 'query', definition_view = p_view, settings = pgtrickle_changes.session_settings(),
            needs_reinit = true, reinit_reason = 'it was given another query',
            status = CASE WHEN st.status = 'ERROR' THEN 'ACTIVE' ELSE st.status END, consecutive_errors = 0, last_error_message = NULL
      WHERE st.pgt_id = p_table.pgt_id;

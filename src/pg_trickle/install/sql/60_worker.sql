@@ -36,10 +36,30 @@ END
 $$;
 COMMENT ON FUNCTION pgtrickle.grant_worker(name) IS 'Appoint the role that the worker logs in as: it may do the worker''s job and nothing else (superusers only)';
 
+CREATE FUNCTION pgtrickle_changes.graph_version() RETURNS bigint
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, pg_temp
+    SET plan_cache_mode = force_generic_plan
+AS $$
+-- A number that is another when the worker would plan otherwise.  A refresh that went well changes none of this, or what it repaired.
+DECLARE
+    v_tables bigint := (
+        SELECT coalesce(bit_xor(hashtextextended(concat_ws('|', st.pgt_id, st.pgt_schema, st.pgt_name, st.schedule, st.schedule_seconds,
+                   st.status, st.tier, st.refresh_mode, st.is_populated, st.needs_reinit, st.definition_view, st.timed), 0)), 0)
+          FROM pgtrickle.pgt_stream_tables AS st WHERE st.home = pgtrickle_changes.home());
+BEGIN
+    RETURN v_tables # (
+        SELECT coalesce(bit_xor(hashtextextended(concat_ws('|', s.pgt_id, s.source_relid, s.captured, g.source_relid), 1)), 0)
+          FROM pgtrickle.pgt_dependencies AS s LEFT JOIN pgtrickle_changes.source_gates AS g USING (source_relid)
+         WHERE EXISTS (SELECT FROM pgtrickle.pgt_stream_tables AS st WHERE st.pgt_id = s.pgt_id AND st.home = pgtrickle_changes.home()));
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.graph_version IS 'Which stream tables there are, what they read and what they are to do, as a number to compare';
+
 CREATE FUNCTION pgtrickle_changes.worker_stream_tables()
     RETURNS TABLE (pgt_id bigint, name text, depends_on bigint[], source_relids oid[], schedule text, schedule_seconds float8,
                    status text, tier text, refresh_mode text, is_populated boolean, needs_reinit boolean,
-                   last_refresh_at timestamptz, consecutive_errors integer, full_ms float8, watched boolean, timed boolean, scc_id bigint)
+                   last_refresh_at timestamptz, consecutive_errors integer, full_ms float8, watched boolean, timed boolean, scc_id bigint, graph_version bigint)
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path = pg_catalog, pg_temp
 AS $$
@@ -56,7 +76,9 @@ AS $$
            CASE WHEN EXISTS (SELECT FROM pgtrickle.pgt_stream_tables AS m WHERE m.scc_id = st.scc_id AND m.tier = 'frozen') THEN 'frozen' ELSE st.tier END,
            st.refresh_mode, st.is_populated, st.needs_reinit,
            st.last_refresh_at, st.consecutive_errors, st.full_ms,
-           (SELECT coalesce(bool_and(s.captured), false) FROM pgtrickle.pgt_dependencies AS s WHERE s.pgt_id = st.pgt_id), st.timed, st.scc_id
+           (SELECT coalesce(bool_and(s.captured), false) FROM pgtrickle.pgt_dependencies AS s WHERE s.pgt_id = st.pgt_id), st.timed, st.scc_id,
+           -- In the snapshot of all the rest.
+           (SELECT pgtrickle_changes.graph_version())
       FROM pgtrickle.pgt_stream_tables AS st
      WHERE st.home = pgtrickle_changes.home()
      ORDER BY st.pgt_id
@@ -110,18 +132,7 @@ DECLARE
 BEGIN
     wal_lsn := CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_insert_lsn() END;
     enabled := CASE WHEN p_with_enabled THEN pgtrickle_changes.setting('enabled')::boolean AND (SELECT s.last_value = 1 FROM pgtrickle_changes.drain_switch AS s) END;
-    -- A refresh that went well changes none of this, or what it repaired.
-    SELECT coalesce(bit_xor(hashtextextended(concat_ws('|', st.pgt_id, st.pgt_schema, st.pgt_name, st.schedule, st.schedule_seconds,
-               st.status, st.tier, st.refresh_mode, st.is_populated, st.needs_reinit, st.definition_view, st.timed), 0)), 0)
-      INTO catalog_version
-      FROM pgtrickle.pgt_stream_tables AS st;
-    SELECT catalog_version # coalesce(bit_xor(hashtextextended(concat_ws('|', s.pgt_id, s.source_relid, s.captured, g.source_relid), 1)), 0)
-      INTO catalog_version
-      FROM pgtrickle.pgt_dependencies AS s LEFT JOIN pgtrickle_changes.source_gates AS g USING (source_relid);
-    SELECT catalog_version # coalesce(bit_xor(hashtextextended(concat_ws('|', m.group_name, g.tolerance, m.source_relid, extract(epoch FROM w.watermark)), 2)), 0)
-      INTO catalog_version
-      FROM pgtrickle_changes.watermark_members AS m JOIN pgtrickle_changes.watermark_groups AS g USING (group_name)
-      LEFT JOIN pgtrickle_changes.watermarks AS w USING (source_relid);
+    catalog_version := pgtrickle_changes.graph_version();
     -- A sequence that is being dropped can't be read, nor waited for: whoever drops it may take his time.
     FOR v_try IN 1..5 LOOP
         BEGIN
