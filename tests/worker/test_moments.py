@@ -17,7 +17,7 @@ import pg_trickle
 Connection = psycopg.Connection[tuple[Any, ...]]
 
 CONFLICTS = (psycopg.errors.SerializationFailure, psycopg.errors.DeadlockDetected)
-ACTIONS = 40
+ACTIONS = 25
 
 
 @pytest.fixture

@@ -43,15 +43,16 @@ CREATE FUNCTION pgtrickle_changes.graph_version() RETURNS bigint
 AS $$
 -- A number that is another when the worker would plan otherwise.  A refresh that went well changes none of this, or what it repaired.
 DECLARE
+    v_home   text := pgtrickle_changes.home();
     v_tables bigint := (
         SELECT coalesce(bit_xor(hashtextextended(concat_ws('|', st.pgt_id, st.pgt_schema, st.pgt_name, st.schedule, st.schedule_seconds,
                    st.status, st.tier, st.refresh_mode, st.is_populated, st.needs_reinit, st.definition_view, st.timed), 0)), 0)
-          FROM pgtrickle.pgt_stream_tables AS st WHERE st.home = pgtrickle_changes.home());
+          FROM pgtrickle.pgt_stream_tables AS st WHERE st.home = v_home);
 BEGIN
     RETURN v_tables # (
         SELECT coalesce(bit_xor(hashtextextended(concat_ws('|', s.pgt_id, s.source_relid, s.captured, g.source_relid), 1)), 0)
           FROM pgtrickle.pgt_dependencies AS s LEFT JOIN pgtrickle_changes.source_gates AS g USING (source_relid)
-         WHERE EXISTS (SELECT FROM pgtrickle.pgt_stream_tables AS st WHERE st.pgt_id = s.pgt_id AND st.home = pgtrickle_changes.home()));
+         WHERE EXISTS (SELECT FROM pgtrickle.pgt_stream_tables AS st WHERE st.pgt_id = s.pgt_id AND st.home = v_home));
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.graph_version IS 'Which stream tables there are, what they read and what they are to do, as a number to compare';
