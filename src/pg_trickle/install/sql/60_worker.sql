@@ -41,18 +41,26 @@ CREATE FUNCTION pgtrickle_changes.graph_version() RETURNS bigint
     SET search_path = pg_catalog, pg_temp
     SET plan_cache_mode = force_generic_plan
 AS $$
--- A number that is another when the worker would plan otherwise.  A refresh that went well changes none of this, or what it repaired.
+-- A number that is another when the worker would plan otherwise; 0 when there is nothing to plan.  A refresh that went well changes none of
+-- this, or what it repaired.
 DECLARE
-    v_home   text := pgtrickle_changes.home();
-    v_tables bigint := (
-        SELECT coalesce(bit_xor(hashtextextended(concat_ws('|', st.pgt_id, st.pgt_schema, st.pgt_name, st.schedule, st.schedule_seconds,
-                   st.status, st.tier, st.refresh_mode, st.is_populated, st.needs_reinit, st.definition_view, st.timed), 0)), 0)
+    v_home    text := pgtrickle_changes.home();
+    v_version bigint := (
+        SELECT bit_xor(hashtextextended(concat_ws('|', st.pgt_id, st.pgt_schema, st.pgt_name, st.schedule, st.schedule_seconds,
+                   st.status, st.tier, st.refresh_mode, st.is_populated, st.needs_reinit, st.definition_view, st.timed), 0))
           FROM pgtrickle.pgt_stream_tables AS st WHERE st.home = v_home);
 BEGIN
-    RETURN v_tables # (
-        SELECT coalesce(bit_xor(hashtextextended(concat_ws('|', s.pgt_id, s.source_relid, s.captured, g.source_relid), 1)), 0)
-          FROM pgtrickle.pgt_dependencies AS s LEFT JOIN pgtrickle_changes.source_gates AS g USING (source_relid)
-         WHERE EXISTS (SELECT FROM pgtrickle.pgt_stream_tables AS st WHERE st.pgt_id = s.pgt_id AND st.home = v_home));
+    IF v_version IS NULL THEN
+        RETURN 0;
+    END IF;
+    SELECT v_version # coalesce(bit_xor(hashtextextended(concat_ws('|', s.pgt_id, s.source_relid, s.captured, g.source_relid), 1)), 0)
+      INTO v_version
+      FROM pgtrickle.pgt_dependencies AS s LEFT JOIN pgtrickle_changes.source_gates AS g USING (source_relid);
+    SELECT v_version # coalesce(bit_xor(hashtextextended(concat_ws('|', m.group_name, g.tolerance, m.source_relid, extract(epoch FROM w.watermark)), 2)), 0)
+      INTO v_version
+      FROM pgtrickle_changes.watermark_members AS m JOIN pgtrickle_changes.watermark_groups AS g USING (group_name)
+      LEFT JOIN pgtrickle_changes.watermarks AS w USING (source_relid);
+    RETURN v_version;
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.graph_version IS 'Which stream tables there are, what they read and what they are to do, as a number to compare';
