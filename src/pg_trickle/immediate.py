@@ -17,9 +17,11 @@ from pg_trickle.algebra.plan import Plan, distinct
 from pg_trickle.algebra.source import Empty, Scan, Source
 from pg_trickle.catalog.model import CompileRequest
 from pg_trickle.render.additive import add_up, clear_up, is_additive
-from pg_trickle.render.feed import Held, Statement
+from pg_trickle.render.feed import Feed, Held, Statement
 from pg_trickle.render.reread import is_lookup, reread
 from pg_trickle.render.select import CommonTables
+from pg_trickle.render.settled import is_settled, settle
+from pg_trickle.render.stage import grouped_delta
 from pg_trickle.rewrite.specialise import specialised
 from pg_trickle.stages import Stage
 
@@ -44,6 +46,7 @@ class Immediate:
     ``WITH __pgt_delta AS (…)``.  ``held`` is for changes of any sources, read from where they were held back.
     ``by_rows``: the locks of the rows written are enough, in whatever order statements are worked off; nothing
     is ever held back, and a statement that yields 0 is the program's last.
+    ``turn``: one transaction at a time; else the programs lock what they need, and NULL means to try again.
     ``settings``: whether what is computed may depend on settings of the session.
     ``may_fail``: whether the changes may be beyond evaluation although the query isn't.
     """
@@ -51,6 +54,7 @@ class Immediate:
     sources: dict[int, programs.Program]
     held: programs.Program
     by_rows: bool
+    turn: bool
     settings: bool
     may_fail: bool
 
@@ -60,6 +64,7 @@ class Immediate:
             "sources": {str(oid): list(program) for oid, program in self.sources.items()},
             "held": list(self.held),
             "by_rows": self.by_rows,
+            "turn": self.turn,
             "settings": self.settings,
             "may_fail": self.may_fail,
         }
@@ -69,14 +74,21 @@ def immediate(
     definition: programs.Definition, sources: dict[int, tuple[str, ...]], request: CompileRequest
 ) -> Immediate:
     """The programs for the statements of each source."""
-    by_rows = None if _is_parted(request) or may_fail(request) else _by_rows(definition, sources)
-    if by_rows is None:
+    # Who recomputes writes rows of others: where that may come to pass, one at a time does.
+    is_free = len(sources) == 1 and not _is_parted(request) and not may_fail(request)
+    by_rows = _by_rows(definition, sources) if is_free else None
+    by_groups = _by_groups(definition, Statement()) if is_free and by_rows is None else None
+    held: programs.Program = ()
+    if by_rows is not None:
+        made = {next(iter(sources)): by_rows}
+    elif by_groups is not None:
+        made, held = {next(iter(sources)): by_groups}, _by_groups(definition, Held(request.id)) or ()
+    else:
         made = {oid: programs.differential(definition, frozenset((oid,)), Statement())[0] for oid in sources}
         held = programs.differential(definition, None, Held(request.id))[0]
-    else:
-        made, held = {next(iter(sources)): by_rows}, ()
     texts = [text for program in (*made.values(), held, programs.full(definition)) for text in program]
-    return Immediate(made, held, by_rows is not None, is_sensitive(request, texts), may_fail(request))
+    has_turn = by_rows is None and by_groups is None
+    return Immediate(made, held, by_rows is not None, has_turn, is_sensitive(request, texts), may_fail(request))
 
 
 def _by_rows(definition: programs.Definition, sources: dict[int, tuple[str, ...]]) -> programs.Program | None:
@@ -100,6 +112,24 @@ def _by_rows(definition: programs.Definition, sources: dict[int, tuple[str, ...]
     return (
         programs.counting(add_up(final, store, change, first), first),
         programs.counting(clear_up(final, store, target, change, second), second),
+    )
+
+
+def _by_groups(definition: programs.Definition, feed: Feed) -> programs.Program | None:
+    """The program that needs no more than the locks of the groups it changes, if there is one."""
+    final, target = definition.final, definition.target
+    stage = definition.stages[0] if len(definition.stages) == 1 else None
+    if not isinstance(stage, Stage):
+        return None
+    store = definition.store(stage)
+    change = specialised(stage.below.delta(), lambda _: True)
+    if isinstance(change, Empty) or _reads_tables(change) or not is_settled(final, store, target):
+        return None
+    first = CommonTables((grouped_delta(stage, change),), feed=feed)
+    second = CommonTables((grouped_delta(stage, change), stage.below), feed=feed)
+    return (
+        programs.counting(add_up(final, store, change, first), first),
+        programs.counting(settle(final, store, target, change, second), second),
     )
 
 

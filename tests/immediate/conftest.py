@@ -29,6 +29,9 @@ QUERIES: dict[str, LiteralString] = {
     "totals": "SELECT customer_id, count(*) AS n, sum(amount) AS total FROM orders GROUP BY customer_id",
     "counted": "SELECT customer_id, count(*) AS n, count(id) AS ids, sum(id) AS s FROM orders GROUP BY customer_id",
     "extremes": "SELECT customer_id, min(amount) AS least, max(id) AS last FROM orders GROUP BY customer_id",
+    "spans": "SELECT note, count(*) AS n, min(id) AS first, max(amount) AS most FROM orders GROUP BY note",
+    "lists": """SELECT customer_id, string_agg(note, ',' ORDER BY id) AS notes, max(amount) AS most FROM orders
+                 GROUP BY customer_id HAVING count(*) > 2""",
     "dear": "SELECT id, amount * 2 AS twice FROM orders WHERE amount > 5",
     "notes": "SELECT note, amount FROM orders",
     "kinds": "SELECT DISTINCT note FROM orders",

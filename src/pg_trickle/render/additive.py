@@ -35,10 +35,10 @@ def is_additive(final: Plan, store: Store, target: Target) -> bool:
     if not is_direct(final, stage, target) or not all(one.is_added for one in stage.rest):
         return False
     # Where the stream table is the state it may show nothing else, for nothing else would be up to date.
-    return store.target is None or len(_places(final, store)) == len(target.names)
+    return store.target is None or len(places_of(final, store)) == len(target.names)
 
 
-def _places(final: Plan, store: Store) -> dict[str, str]:
+def places_of(final: Plan, store: Store) -> dict[str, str]:
     """The columns of the store, and of which column of the state each is."""
     if store.target is None or not isinstance(final, Project):
         return {one: one for one in (*store.stage.key_names, *(rest.name for rest in store.stage.rest))}
@@ -49,14 +49,14 @@ def add_up(final: Plan, store: Store, change: Plan, common: CommonTables) -> sql
     """Add the delta to the stored counters; the SELECT is 0 when there is nothing more to do."""
     stage = store.stage
     _touched(stage, change, common)
-    places = _places(final, store)
+    places = places_of(final, store)
     rest = {one.name: one for one in stage.rest}
     keys = [name for name, state in places.items() if state not in rest]
-    counters = {name: rest[state] for name, state in places.items() if state in rest}
+    counters = {name: rest[state] for name, state in places.items() if state in rest and rest[state].is_added}
     common.add_writing(
         "y",
         sql.SQL(
-            "INSERT INTO {table} AS t ({keys}, {columns}) SELECT {key_values}, {added} FROM g WHERE {any}"
+            "INSERT INTO {table} AS t ({keys}, {columns}) SELECT {key_values}, {added} FROM g{any}"
             " ORDER BY {key_values} ON CONFLICT ({unique}) DO UPDATE SET {sums} RETURNING {rows} AS n"
         ).format(
             table=store.table,
@@ -65,7 +65,7 @@ def add_up(final: Plan, store: Store, change: Plan, common: CommonTables) -> sql
             columns=names(counters),
             key_values=names(places[name] for name in keys),
             added=listed(_inserted(store, one) for one in counters.values()),
-            any=sql.SQL(" OR ").join(sql.SQL("{d} <> 0").format(d=_delta(one)) for one in stage.rest),
+            any=_any(stage),
             sums=listed(
                 sql.SQL("{c} = {sum}").format(c=sql.Identifier(name), sum=_sum(store, one))
                 for name, one in counters.items()
@@ -116,6 +116,14 @@ def _touched(stage: Stage, change: Plan, common: CommonTables) -> None:
 
 def _delta(one: StateColumn) -> sql.Identifier:
     return sql.Identifier(f"d_{one.name}")
+
+
+def _any(stage: Stage) -> sql.Composable:
+    """Which groups are touched; those with columns that aren't counted all are."""
+    if not all(one.is_added for one in stage.rest):
+        return sql.SQL("")
+    counted = sql.SQL(" OR ").join(sql.SQL("{d} <> 0").format(d=_delta(one)) for one in stage.rest)
+    return sql.SQL(" WHERE {counted}").format(counted=counted)
 
 
 def _is_shown_null(store: Store, one: StateColumn) -> bool:

@@ -65,7 +65,7 @@ def _images(final: Plan, store: Store, target: Target, common: CommonTables) -> 
     compares = compared or not _shows_all(final)
     before = sql.SQL("b.{w} IS NOT NULL").format(w=WEIGHT) if compares else sql.SQL("u.known")
     old = (
-        sql.SQL(" LEFT JOIN LATERAL ({old}) AS b ON TRUE").format(old=common.select(_over(final, stage, "o_")))
+        sql.SQL(" LEFT JOIN LATERAL ({old}) AS b ON TRUE").format(old=common.select(over_image(final, stage, "o_")))
         if compares
         else sql.SQL("")
     )
@@ -83,7 +83,7 @@ def _images(final: Plan, store: Store, target: Target, common: CommonTables) -> 
         before=before,
         changed=sql.SQL("WHEN {d} THEN 'z'").format(d=differ(written, "a", "b")) if compared else sql.SQL("ELSE 'z'"),
         u=sql.Identifier(f"{stage.state.name}_u"),
-        new=common.select(_over(final, stage, "")),
+        new=common.select(over_image(final, stage, "")),
         old=old,
         moving=sql.SQL("") if target.written else moving,
     )
@@ -127,10 +127,10 @@ def _numbered(image: str, shown: list[str]) -> sql.Composed:
     )
 
 
-def _over(plan: Plan, stage: Stage, prefix: str) -> Plan:
-    """The final plan over one image of an updated group instead of the state table."""
+def over_image(plan: Plan, stage: Stage, prefix: str) -> Plan:
+    """The final plan over one image of an updated group ``u`` instead of the state table: the old one has a prefix."""
     if not isinstance(plan, Scan):
-        return plan.over(lambda below: _over(below, stage, prefix))
+        return plan.over(lambda below: over_image(below, stage, prefix))
     values = listed(
         sql.SQL("u.{name}").format(name=sql.Identifier(_image(field.attribute, stage, prefix))) for field in plan.fields
     )

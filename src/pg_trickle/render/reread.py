@@ -57,10 +57,12 @@ def reread(final: Plan, target: Target, change: Plan, common: CommonTables) -> s
     return show(target, common)
 
 
-def touched_keys(columns: dict[str, str]) -> sql.Composed:
-    """The key of each touched row of the target, from ``g``, where ``columns`` names it."""
+def touched_keys(columns: dict[str, str], touched: str = "g") -> sql.Composed:
+    """The key of each touched row of the target, from what is ``touched``, where ``columns`` names it."""
     return listed(
-        sql.SQL("g.{column} AS {name}").format(column=sql.Identifier(column), name=sql.Identifier(f"__pgt_key_{place}"))
+        sql.SQL("{column} AS {name}").format(
+            column=sql.Identifier(touched, column), name=sql.Identifier(f"__pgt_key_{place}")
+        )
         for place, column in enumerate(columns.values(), 1)
     )
 

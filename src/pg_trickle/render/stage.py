@@ -45,9 +45,9 @@ def add_stage(store: Store, change: Plan, common: CommonTables) -> None:
     prefix = stage.state.name
     made = {part: f"{prefix}_{part}" for part in ("g", "j", "r", "u")}
     common.add(made["g"], groups(stage, change, common))
-    common.add(made["j"], _beside(store, made["g"]))
+    common.add(made["j"], beside(store, made["g"]))
     if stage.recomputed:
-        common.add(made["r"], _recomputed(stage, made["j"], common))
+        common.add(made["r"], read_again(stage, made["j"], common))
     common.add(made["u"], _updates(stage, made["j"], made["r"] if stage.recomputed else None))
     if store.target is not None:
         return
@@ -200,7 +200,8 @@ def _extremes(one: StateColumn) -> list[sql.Composable]:
     ]
 
 
-def _beside(store: Store, groups: str) -> sql.Composable:
+def beside(store: Store, groups: str, doubt: sql.Composable | None = None) -> sql.Composable:
+    """What comes to each touched group beside its row; ``doubt`` is a further reason to read it again."""
     stage = store.stage
     old = [
         sql.SQL("{stored} AS {old}").format(stored=store.stored(one), old=sql.Identifier(f"o_{one.name}"))
@@ -210,6 +211,7 @@ def _beside(store: Store, groups: str) -> sql.Composable:
     hits = [_hit(one, store) for one in stage.rest if one.is_extremum]
     if any(one.role is Role.VALUE for one in stage.rest):
         hits = [sql.SQL("TRUE")]
+    hits += [] if doubt is None else [doubt]
     hit = sql.SQL(" OR ").join(hits) if hits else sql.SQL("FALSE")
     return sql.SQL(
         "SELECT g.*, s.ctid AS at, {old}, {rows} IS NOT NULL AS known, {hit} AS hit"
@@ -237,7 +239,7 @@ def _hit(one: StateColumn, store: Store) -> sql.Composable:
     )
 
 
-def _recomputed(stage: Stage, beside: str, common: CommonTables) -> sql.Composable:
+def read_again(stage: Stage, beside: str, common: CommonTables) -> sql.Composable:
     values = [
         sql.SQL("{value} AS {name}").format(value=one.value.sql(), name=sql.Identifier(f"r_{one.name}"))
         for one in stage.recomputed
@@ -270,13 +272,13 @@ def _recomputed(stage: Stage, beside: str, common: CommonTables) -> sql.Composab
 
 def _updates(stage: Stage, beside: str, recomputed: str | None) -> sql.Composable:
     new = [
-        sql.SQL("{value} AS {name}").format(value=_new_value(one), name=sql.Identifier(one.name)) for one in stage.rest
+        sql.SQL("{value} AS {name}").format(value=new_value(one), name=sql.Identifier(one.name)) for one in stage.rest
     ]
     old = names((f"o_{one.name}" for one in stage.rest), "j")
     again = (
         sql.SQL(" LEFT JOIN {r} AS r ON j.hit AND {match}").format(
             r=sql.Identifier(recomputed),
-            match=matches(((one, one.name, one.name) for one in _plain_keys(stage)), "j", "r"),
+            match=matches(((one, one.name, one.name) for one in plain_keys(stage)), "j", "r"),
         )
         if recomputed
         else sql.SQL("")
@@ -294,11 +296,11 @@ def _updates(stage: Stage, beside: str, recomputed: str | None) -> sql.Composabl
     )
 
 
-def _plain_keys(stage: Stage) -> tuple[Column, ...]:
+def plain_keys(stage: Stage) -> tuple[Column, ...]:
     return tuple(one for one in stage.key_columns if stage.hashed is None or one.name != stage.hashed.name)
 
 
-def _new_value(one: StateColumn) -> sql.Composable:
+def new_value(one: StateColumn) -> sql.Composable:
     hole = {
         "old": sql.Identifier("j", f"o_{one.name}"),
         "delta": sql.Identifier("j", f"d_{one.name}"),

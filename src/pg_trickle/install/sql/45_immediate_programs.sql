@@ -88,6 +88,17 @@ END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.immediate_texts IS 'The statements of a program on a delta';
 
+CREATE FUNCTION pgtrickle_changes.immediate_again() RETURNS text
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN 'RAISE EXCEPTION USING ERRCODE = ''40001'', MESSAGE = ''could not serialize access due to concurrent update'','
+           ' DETAIL = ''Another transaction has deleted what this one writes anew.'', HINT = ''Try again.'';';
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.immediate_again IS 'What tells a transaction that it has to be done again, as PL/pgSQL';
+
 CREATE FUNCTION pgtrickle_changes.immediate_program(p_texts text[], p_name text, p_by_rows boolean, p_rest text) RETURNS text
     LANGUAGE plpgsql IMMUTABLE
     SET search_path = pg_catalog, pg_temp
@@ -102,13 +113,11 @@ BEGIN
         v_result := v_result || format(E'        IF __pgt_rows OPERATOR(pg_catalog.<=) 200 THEN\n            %s INTO __pgt_wrote;\n'
                                        '        ELSE\n            EXECUTE __pgt_texts[%s] INTO __pgt_wrote;\n        END IF;\n', p_texts[v_place], v_place);
         IF NOT p_by_rows THEN
-            v_result := v_result || E'        IF __pgt_wrote IS NULL THEN\n            ' || p_rest || E'\n            RETURN NULL;\n        END IF;\n';
+            v_result := v_result || E'        IF __pgt_wrote IS NULL THEN\n            ' || p_rest || E'\n        END IF;\n';
         ELSIF v_place < cardinality(p_texts) THEN
             v_result := v_result || E'        IF __pgt_wrote OPERATOR(pg_catalog.=) 0 THEN\n            RETURN NULL;\n        END IF;\n';
         ELSE
-            v_result := v_result || E'        IF __pgt_wrote IS NULL THEN\n            RAISE EXCEPTION USING ERRCODE = ''40001'','
-                        ' MESSAGE = ''could not serialize access due to concurrent update'','
-                        ' DETAIL = ''Another transaction has deleted what this one writes anew.'', HINT = ''Try again.'';\n        END IF;\n';
+            v_result := v_result || E'        IF __pgt_wrote IS NULL THEN\n            ' || pgtrickle_changes.immediate_again() || E'\n        END IF;\n';
         END IF;
     END LOOP;
     RETURN v_result;
@@ -125,15 +134,17 @@ DECLARE
     v_id      bigint := p_table.pgt_id;
     v_by_rows boolean := (p_plan #>> '{programs,immediate,by_rows}')::boolean;
     v_delta   text := pgtrickle_changes.immediate_delta(p_source, p_table.owner_oid, p_columns, p_event);
+    v_turn    boolean := (p_plan #>> '{programs,immediate,turn}')::boolean;
     v_rest    text := format('PERFORM pgtrickle_changes.maintain_%s_rest(%%s);', v_id);
     v_count   text := CASE WHEN p_event = 'trunc' THEN '1' ELSE pgtrickle_changes.immediate_count(p_source, p_table.owner_oid, p_columns, p_event) END;
     v_checks  text := pgtrickle_changes.immediate_checks(p_table);
     v_closed  text := pgtrickle_changes.keep_strangers_out(p_table, pgtrickle_changes.immediate_written(p_table));
     v_work    text := CASE WHEN p_event = 'trunc' THEN '        ' || format(v_rest, 'true') || E'\n'
-        ELSE CASE WHEN v_by_rows THEN '' ELSE '        ' || pgtrickle_changes.immediate_turn(v_id) || E';\n' END
+        ELSE CASE WHEN v_turn THEN '        ' || pgtrickle_changes.immediate_turn(v_id) || E';\n' ELSE '' END
              || pgtrickle_changes.immediate_program(
                     pgtrickle_changes.immediate_texts(p_plan #> ARRAY['programs', 'immediate', 'sources', p_source::text], v_delta),
-                    format('maintain_%s_%s_%s', v_id, p_source, p_event), v_by_rows, format(v_rest, 'NULL')) END;
+                    format('maintain_%s_%s_%s', v_id, p_source, p_event), v_by_rows,
+                    CASE WHEN v_turn THEN format(v_rest, 'NULL') || E'\n            RETURN NULL;' ELSE pgtrickle_changes.immediate_again() END) END;
     v_hold    text := CASE WHEN p_event = 'trunc' THEN pgtrickle_changes.immediate_note(v_id, 't') ELSE format(
         'EXECUTE (pgtrickle_changes.maintain_%s_%s_%s_texts())[%s];', v_id, p_source, p_event,
         1 + jsonb_array_length(p_plan #> ARRAY['programs', 'immediate', 'sources', p_source::text])) END;
@@ -170,11 +181,12 @@ DECLARE
     v_source oid;
     v_text   text;
     v_held   text := '';
+    v_turn   boolean := (p_plan #>> '{programs,immediate,turn}')::boolean;
 BEGIN
     FOR v_text IN SELECT s.value FROM jsonb_array_elements_text(p_plan #> '{programs,immediate,held}') WITH ORDINALITY AS s(value, place) ORDER BY s.place LOOP
         v_held := v_held || format(E'    IF NOT p_full THEN\n        EXECUTE %L INTO __pgt_wrote;\n'
-                                   '        IF __pgt_wrote IS NULL THEN\n            %s\n            p_full := true;\n        END IF;\n    END IF;\n',
-                                   v_text, pgtrickle_changes.immediate_warning(p_table));
+                                   '        IF __pgt_wrote IS NULL THEN\n            %s\n        END IF;\n    END IF;\n',
+                                   v_text, CASE WHEN v_turn THEN pgtrickle_changes.immediate_warning(p_table) || E'\n            p_full := true;' ELSE pgtrickle_changes.immediate_again() END);
     END LOOP;
     FOREACH v_source IN ARRAY pgtrickle_changes.immediate_sources(v_id) LOOP
         v_clear := v_clear || format(E'    DELETE FROM pgtrickle_changes.held_%s_%s AS h WHERE h.xid OPERATOR(pg_catalog.=) pg_catalog.pg_current_xact_id();\n', v_id, v_source);
@@ -187,8 +199,8 @@ BEGIN
     p_full := p_full OR EXISTS (SELECT FROM pgtrickle_changes.under_way_%1$s AS u
                                  WHERE u.xid OPERATOR(pg_catalog.=) pg_catalog.pg_current_xact_id() AND u.what OPERATOR(pg_catalog.=) 't'::"char");
     DELETE FROM pgtrickle_changes.under_way_%1$s AS u WHERE u.xid OPERATOR(pg_catalog.=) pg_catalog.pg_current_xact_id();
-    %2$s;
-$q$, v_id, pgtrickle_changes.immediate_turn(v_id), pgtrickle_changes.immediate_warning(p_table)) || pgtrickle_changes.immediate_tried(p_plan, v_held, 'p_full := true;')
+    %2$s
+$q$, v_id, CASE WHEN v_turn THEN pgtrickle_changes.immediate_turn(v_id) || ';' END, pgtrickle_changes.immediate_warning(p_table)) || pgtrickle_changes.immediate_tried(p_plan, v_held, 'p_full := true;')
         || pgtrickle_changes.immediate_full(p_table, p_plan) || v_clear;
 END
 $$;

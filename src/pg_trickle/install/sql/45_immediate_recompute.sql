@@ -22,7 +22,7 @@ AS $$
 -- Where no turn tells a transaction with an older snapshot that it doesn't see all rows of the stream table: TRUNCATE, which is all that such
 -- a stream table is recomputed for, has the source to itself, and doesn't go by snapshots either.
 BEGIN
-    IF NOT (p_plan #>> '{programs,immediate,by_rows}')::boolean THEN
+    IF (p_plan #>> '{programs,immediate,turn}')::boolean THEN
         RETURN '';
     END IF;
     RETURN format(E'        IF pg_catalog.current_setting(''transaction_isolation'') OPERATOR(pg_catalog.=) ANY (''{repeatable read,serializable}''::pg_catalog.text[]) THEN\n'

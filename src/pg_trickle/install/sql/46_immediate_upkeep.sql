@@ -168,8 +168,8 @@ BEGIN
         END LOOP;
     END LOOP;
     PERFORM pgtrickle_changes.make_tree_triggers(p_table);
-    IF (v_plan #>> '{programs,immediate,by_rows}')::boolean THEN
-        -- Statements within statements add in any order: in between a counter may be below zero.
+    IF NOT (v_plan #>> '{programs,immediate,turn}')::boolean THEN
+        -- Statements within statements add in any order: in between a counter may be below zero.  And so is what is inserted to be added.
         FOR v_event IN
             SELECT c.conname AS name, c.conrelid::regclass AS at FROM pg_constraint AS c
              WHERE c.contype = 'c' AND c.connamespace = 'pgtrickle_changes'::regnamespace
