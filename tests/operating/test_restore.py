@@ -20,6 +20,15 @@ BIG = 'SELECT customer, total AS "A Total" FROM public.totals WHERE total > 20'
 MINIMAL = "SELECT customer, min(amount) AS lowest FROM public.orders GROUP BY customer"
 NAMES = ("public.totals", '"My Schema"."Order.Sum"', "public.minimal", "public.empty")
 
+# What is made for stream tables, but for the definitions, has a number in its name.
+GENERATED = r"""
+SELECT c.relname FROM pg_class AS c
+ WHERE c.relnamespace = 'pgtrickle_changes'::regnamespace AND c.relname ~ '_[0-9]' AND c.relname !~ '^query_[0-9]+$'
+UNION ALL
+SELECT p.proname FROM pg_proc AS p
+ WHERE p.pronamespace = 'pgtrickle_changes'::regnamespace AND p.proname ~ '_[0-9]'
+UNION ALL SELECT t.tgname FROM pg_trigger AS t WHERE t.tgname ~ '^pg_trickle'
+"""
 SOURCES = """
 CREATE SCHEMA "My Schema";
 CREATE TABLE public.orders (id int PRIMARY KEY, gone int, customer int, amount numeric(10,2));
@@ -54,6 +63,10 @@ def installed(request, bare_database) -> Any:
         owner.execute(create, (NAMES[2], MINIMAL, "calculated", "IMMEDIATE", True))
         owner.execute(create, (NAMES[3], TOTALS, None, "AUTO", False))
         owner.execute("ALTER TABLE public.totals RENAME n TO number")
+        # From the second time on programs stand.
+        for number in range(60, 63):
+            conn.execute("INSERT INTO public.orders VALUES (%s, 1, 1)", (number,))
+            owner.execute("SELECT pgtrickle.refresh_stream_table('public.totals')")
         owner.execute("SELECT pgtrickle.suspend_stream_table(%s)", (NAMES[1],))
         owner.execute("SELECT pgtrickle.subscribe('public.totals', 'news')")
     owner.execute("GRANT SELECT ON public.totals TO reader; ALTER TABLE public.totals ENABLE ROW LEVEL SECURITY")
@@ -160,6 +173,7 @@ def _revived_stream_tables_are_maintained_again(installed, restored):
     with server.connect(restored, autocommit=True) as conn:
         before = {name: conn.execute("SELECT %s::regclass::oid", (name,)).fetchone() for name in NAMES}
         assert conn.execute("SELECT pgtrickle.restore_stream_tables()").fetchone() == (4,)
+        assert conn.execute(GENERATED).fetchall() == []
         assert conn.execute("SELECT pgtrickle.restore_stream_tables()").fetchone() == (0,)
         assert _status(conn) == {
             NAMES[0]: "ACTIVE",

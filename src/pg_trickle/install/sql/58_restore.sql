@@ -46,17 +46,18 @@ CREATE FUNCTION pgtrickle_changes.leftovers() RETURNS TABLE (command text)
     LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, pg_temp
 AS $$
--- All that was generated, as the commands that drop it; with a function go the triggers that call it.
+-- All that was generated, as the commands that drop it; with a function go the triggers that call it.  Whatever has a number in its name
+-- was made for a stream table, a source or an owner; the engine's own things have none.
 BEGIN
     RETURN QUERY
         SELECT format('DROP TABLE IF EXISTS %s CASCADE', c.oid::regclass)
           FROM pg_class AS c
          WHERE c.relnamespace = 'pgtrickle_changes'::regnamespace AND c.relkind = 'r'
-           AND c.relname ~ '^(changes|state|delta|turn|under_way|held)_[0-9]+(_[0-9]+)?$'
+           AND c.relname ~ '_[0-9]+(_|$)'
         UNION ALL
         SELECT format('DROP FUNCTION IF EXISTS %s CASCADE', p.oid::regprocedure)
           FROM pg_proc AS p
-         WHERE p.pronamespace = 'pgtrickle_changes'::regnamespace AND p.proname ~ '^(as|capture|maintain)_[0-9]+(_|$)'
+         WHERE p.pronamespace = 'pgtrickle_changes'::regnamespace AND p.proname ~ '_[0-9]+(_|$)'
         UNION ALL
         SELECT format('DROP VIEW IF EXISTS %s CASCADE', c.oid::regclass)
           FROM pg_class AS c
@@ -81,6 +82,7 @@ BEGIN
     DELETE FROM pgtrickle.pgt_dependencies;
     DELETE FROM pgtrickle.pgt_plans;
     DELETE FROM pgtrickle.pgt_captures;
+    DELETE FROM pgtrickle_changes.standing_programs;
     DELETE FROM pgtrickle_changes.immediate;
     DELETE FROM pgtrickle_changes.missed_changes;
     DELETE FROM pgtrickle_changes.bridge_requests;
