@@ -82,6 +82,8 @@ def test_expressions_are_kept(db: Connection, assert_fresh: Oracle) -> None:
         )
         queries["s4"] = f"SELECT {AGGREGATES[0]} AS c, grouping(b) AS g FROM t GROUP BY ROLLUP (b)"
         queries["s5"] = f"SELECT {AGGREGATES[0]} AS c FROM t"
+    # The same over the keys of groups.
+    queries["s6"] = f"{queries['s0']} WHERE id > 0 GROUP BY id, a, b, s, ts, arr, j HAVING a = ANY ('{{1,2,3}}'::int[])"
     for name, query in queries.items():
         pg_trickle.create_stream_table(db, name, query, schedule=None)
         assert is_maintained(db, name)

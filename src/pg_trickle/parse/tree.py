@@ -36,8 +36,15 @@ def kind(node: Node) -> str:
 
 
 def is_expression(node: Node) -> bool:
-    """Whether the node is a value by itself, not just a part of one (a name, an argument list, a WHEN branch)."""
-    return kind(node) not in {"", "string", "list", "case_when", "sort_by", "a_indices", "named_arg_expr", "type_name"}
+    """Whether the node is a value by itself, not just a part of one (a name, an argument list, an array's bound)."""
+    return kind(node) not in _PARTS
+
+
+_PARTS = {
+    "", "string", "integer", "list", "case_when", "sort_by", "a_indices", "named_arg_expr", "type_name", "res_target",
+    "json_key_value", "json_value_expr", "json_argument", "json_format", "json_returning", "json_output",
+    "json_behavior", "json_agg_constructor",
+}  # fmt: skip
 
 
 def inner(node: Node) -> Message:
@@ -125,7 +132,10 @@ def _deparsed(node: Node) -> str:
     statement = ParseResult()
     target = statement.stmts.add().stmt.select_stmt.target_list.add().res_target
     target.val.CopyFrom(node)
-    return str(postgast.deparse(statement)).removeprefix("SELECT ")
+    try:
+        return str(postgast.deparse(statement)).removeprefix("SELECT ")
+    except postgast.PgQueryError as exc:
+        raise UnsupportedQuery(f"{kind(node).replace('_', ' ')}", "its text can't be printed.") from exc
 
 
 def printed_select(statement: SelectStmt) -> str:
