@@ -41,6 +41,11 @@ class Type:
     scales: frozenset[int] = frozenset()
 
     @property
+    def is_row(self) -> bool:
+        """Whether values are rows of no type that has a name, or arrays of them: no table has such a column."""
+        return self.name in {"record", "_record"}
+
+    @property
     def is_integer(self) -> bool:
         return self.name in {"int2", "int4", "int8"}
 
@@ -108,6 +113,8 @@ BOOL = Type("bool", Identity.EQUAL)
 INT4 = Type("int4", Identity.EQUAL, 0)
 INT8 = Type("int8", Identity.EQUAL, 0)
 TEXT = Type("text", Identity.EQUAL)
+RECORD = Type("record", Identity.TEXT, hashable=False)
+RECORDS = Type("_record", Identity.TEXT, hashable=False)
 NUMERIC = Type("numeric", Identity.SCALE)
 _MOST_SCALES = 4
 

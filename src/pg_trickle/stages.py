@@ -17,11 +17,12 @@ from psycopg import sql
 from pg_trickle.algebra.aggregate import Aggregate, Call, Rule
 from pg_trickle.algebra.linear import Item, Project
 from pg_trickle.algebra.order import DistinctOn, TopK
-from pg_trickle.algebra.plan import Plan
+from pg_trickle.algebra.plan import Plan, inputs
 from pg_trickle.algebra.recompute import Recompute
 from pg_trickle.algebra.recursion import Recursion
 from pg_trickle.algebra.source import Field, Scan, State
 from pg_trickle.algebra.window import Window
+from pg_trickle.errors import UnsupportedQuery
 from pg_trickle.recomputed import Recomputed, recomputed
 from pg_trickle.scalar import BOOL, INT4, INT8, NUMERIC, Column, Scalar, Type, column, composed
 
@@ -186,7 +187,23 @@ def cut(plan: Plan, identifier: int) -> tuple[tuple[AnyStage, ...], Plan]:
         return outputs[below]
 
     final = descend(plan)
+    _check_columns(stages)
     return tuple(stages), final
+
+
+def _check_columns(stages: list[AnyStage]) -> None:
+    """Refuse to store what no table can hold."""
+    for plan in (stage.operator if isinstance(stage, Recomputed) else stage.aggregate for stage in stages):
+        rows = {one.name for below in inputs(plan) for one in below.columns if one.type.is_row}
+        made = [(one.column, one.value) for one in plan.calls] if isinstance(plan, Aggregate | Window) else []
+        # What an aggregate makes of rows may be rows.
+        unknown = any(value.columns & rows and column.type.name is None for column, value in made)
+        if unknown or any(one.type.is_row for one in plan.columns):
+            raise UnsupportedQuery(
+                "rows without a type",
+                "no state can store them.",
+                hint="Cast them to text, or use the columns that they are made of.",
+            )
 
 
 def _stage(aggregate: Aggregate, state: State) -> tuple[Stage, Plan]:

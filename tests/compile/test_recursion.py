@@ -61,6 +61,55 @@ def test_any_other_is_recomputed_and_why_is_said(recursion: str, reason: str) ->
     assert any(note.startswith("WITH RECURSIVE") and reason in note for note in plan.explain["notes"])
 
 
+WALK = "SELECT 1 AS id, 0 AS n UNION ALL SELECT o.id, w.n + 1 FROM w JOIN public.orders o ON o.customer_id = w.id"
+CYCLE = "CYCLE id SET again USING way"
+
+
+@pytest.mark.parametrize(
+    ("clause", "shown", "stored"),
+    [
+        ("SEARCH DEPTH FIRST BY id SET place", "w.id", 2),
+        ("SEARCH DEPTH FIRST BY id, n SET place", "w.id, w.place::text", 4),
+        ("SEARCH BREADTH FIRST BY id SET place", "w.id, w.place::text", 3),
+        (CYCLE, "w.id, w.again", 4),
+        (f"SEARCH BREADTH FIRST BY n SET place {CYCLE}", "w.id, w.way::text", 5),
+        ("CYCLE id, n SET again TO 'yes'::text DEFAULT 'no'::text USING way", "w.id, w.again", 4),
+    ],
+)
+def test_search_and_cycle_are_columns_that_only_who_reads_them_pays_for(clause: str, shown: str, stored: int) -> None:
+    outputs = ["id integer", "x text"][: shown.count(",") + 1]
+    query = f"WITH RECURSIVE w AS ({WALK}) {clause} SELECT {shown} FROM w"
+    plan = compile_query(request(query, outputs="; ".join(outputs)))
+    assert rules(plan)["Recursion"].startswith("semi-naive")
+    (state,) = plan.to_json()["states"]
+    assert len(state["columns"]) == stored
+
+
+@pytest.mark.parametrize(
+    ("recursion", "shown", "reason"),
+    [
+        (f"({WALK.replace(' ALL', '')}) {CYCLE}", "SELECT w.id FROM w", "UNION with SEARCH or CYCLE"),
+        (f"({WALK.replace('1 AS id', '1.5 AS id')}) {CYCLE}", "SELECT w.n FROM w", 'SEARCH or CYCLE by column "id"'),
+        (
+            f"({WALK.replace('ALL SELECT', 'ALL SELECT DISTINCT')}) {CYCLE}",
+            "SELECT w.id FROM w",
+            "SEARCH or CYCLE: a row",
+        ),
+        (f"({WALK}) {CYCLE}", "SELECT max(w.id) FROM w GROUP BY w.way", "rows without a type"),
+        (f"({WALK}) {CYCLE}", "SELECT length(max(w.way)::text) FROM w", "rows without a type"),
+        (
+            f"({WALK}) SEARCH DEPTH FIRST BY id SET o",
+            "SELECT w.id FROM w ORDER BY w.o, w.id LIMIT 3",
+            "rows without a type",
+        ),
+    ],
+)
+def test_paths_that_no_table_can_hold_are_recomputed(recursion: str, shown: str, reason: str) -> None:
+    plan = compile_query(request(f"WITH RECURSIVE w AS {recursion} {shown}", outputs="id integer"))
+    assert plan.refusal is None
+    assert any(reason in note for note in plan.explain["notes"])
+
+
 def test_only_what_the_term_reads_is_captured_and_looked_for_by_an_index() -> None:
     plan = compiled(BY_RULE[0])
     assert plan.sources == {2: ("id", "customer_id")}

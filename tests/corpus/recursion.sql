@@ -50,15 +50,38 @@ WITH RECURSIVE w AS (SELECT 1 AS id UNION SELECT o.id FROM w JOIN public.orders 
 --|   Project name__1="state_9_2_k1", count__1="state_9_2_n"
 --|     Changes state_9_2 (state_9_2_k1, state_9_2_n)
 
--- SEARCH: the whole query
+-- CYCLE, in columns of its own
+WITH RECURSIVE w AS (SELECT o.id FROM public.orders o UNION ALL SELECT o.id FROM w JOIN public.orders o ON o.customer_id = w.id) CYCLE id SET again USING way SELECT w.id, w.again FROM w;
+--| key: none
+--| captured: orders (id, customer_id)
+--| state_9_1: Recursion w__1 by UNION ALL
+--|   UnionAll
+--|     Project id__4="id__1", again__4=CASE WHEN false THEN true ELSE false END, pgt_seen__4=ARRAY[ROW(id__1)::text]
+--|       Scan public.orders (id__1)
+--|     Project id__3, again__3=CASE WHEN ROW(id__3)::text = ANY(pgt_seen__2) THEN true ELSE false END, pgt_seen__3=array_append(pgt_seen__2, ROW(id__3)::text)
+--|       Project id__3, pgt_seen__2
+--|         Join customer_id__2 = id__2
+--|           Filter again__2 <> true
+--|             Found w__1 (id__2, again__2, pgt_seen__2)
+--|           Scan public.orders (id__3, customer_id__2)
+--| final:
+--|   Project id__4, again__5="again__4"
+--|     Scan state_9_1 (id__4, again__4, pgt_seen__4)
+
+-- SEARCH by an order that nobody asks for
 WITH RECURSIVE w AS (SELECT o.id FROM public.orders o UNION ALL SELECT o.id FROM w JOIN public.orders o ON o.customer_id = w.id) SEARCH DEPTH FIRST BY id SET place SELECT w.id FROM w;
 --| key: none
---| captured: orders (id, customer_id, amount, placed, paid)
---| state_9_1: Recompute WITH RECURSIVE w AS (SELECT o.id FROM public.orders o UNION ALL SELECT o.id FROM w JOIN public.orders o ON o.customer_id = w.id) SEARCH DEPTH FIRST BY id SET place SELECT w.id FROM w
---|   Project
---|     Scan public.orders (id__1, customer_id__1, amount__1, placed__1, paid__1)
+--| captured: orders (id, customer_id)
+--| state_9_1: Recursion w__1 by UNION ALL
+--|   UnionAll
+--|     Project id__4="id__1"
+--|       Scan public.orders (id__1)
+--|     Project id__3
+--|       Join customer_id__2 = id__2
+--|         Found w__1 (id__2)
+--|         Scan public.orders (id__3, customer_id__2)
 --| final:
---|   Scan state_9_1 (refused__1)
+--|   Scan state_9_1 (id__4)
 
 -- a tree
 WITH RECURSIVE w (id, depth) AS (SELECT o.id, 1 FROM public.orders o WHERE o.customer_id IS NULL UNION ALL SELECT o.id, w.depth + 1 FROM public.orders o JOIN w ON o.customer_id = w.id) SELECT w.id, w.depth FROM w WHERE w.depth < 5;

@@ -57,6 +57,16 @@ BAGS = {
     "counted down": "r (n) AS (SELECT kind FROM roots UNION ALL SELECT n - 1 FROM r WHERE n > 0)",
     "known only": "r AS (SELECT id FROM roots UNION ALL SELECT e.b FROM r JOIN edges AS e ON e.a = r.id AND e.b > e.a"
     " WHERE e.b IN (SELECT x.b FROM edges AS x WHERE x.label IS NOT NULL))",
+    "breadth first": "q (id, depth) AS (SELECT id, 0 FROM roots UNION ALL SELECT e.b, q.depth + 1 FROM q"
+    " JOIN edges AS e ON e.a = q.id WHERE q.depth < 3) SEARCH BREADTH FIRST BY id SET place,"
+    " r AS (SELECT id, depth, place::text AS place FROM q)",
+    "until a cycle closes": "q (id, depth) AS (SELECT id, 0 FROM roots UNION ALL SELECT e.b, x.depth + 1"
+    " FROM edges AS e JOIN q AS x ON e.a = x.id WHERE x.depth < 3) CYCLE id SET again TO 'yes' DEFAULT 'no' USING way,"
+    " r AS (SELECT id, again, way::text AS way FROM q WHERE depth > 0)",
+    "depth first, around": "q (id, label, depth) AS (SELECT id, 'root', 0 FROM roots UNION ALL"
+    " SELECT e.b, e.label, q.depth + 1 FROM q JOIN edges AS e ON e.a = q.id WHERE q.depth < 3)"
+    " SEARCH DEPTH FIRST BY id, depth SET place CYCLE id, label SET again USING way,"
+    " r AS (SELECT id, label, again, array_length(way, 1) AS n, place > ARRAY[ROW(2, 0)] AS later FROM q)",
     "copies of constants": "r (id, n) AS (VALUES (1, 0), (1, 0), (2, 1) UNION ALL"
     " SELECT e.b, r.n + 1 FROM r JOIN edges AS e ON e.a = r.id WHERE r.n < 2)",
 }

@@ -1,4 +1,7 @@
-"""Windows inside subqueries that refer to the query around: partitioned by what they refer to, too."""
+"""Windows inside subqueries that refer to the query around: partitioned by what they refer to, too.
+
+And subqueries with an order whose condition is about the row around alone: nothing in them is equated to it.
+"""
 
 from __future__ import annotations
 
@@ -34,6 +37,10 @@ QUERIES = {
     " (PARTITION BY b.k + a.k) AS n FROM b WHERE b.id > a.id) AS q WHERE q.n > 1) AS e FROM a",
     "over groups": "SELECT a.id, l.* FROM a CROSS JOIN LATERAL (SELECT b.k, count(*) AS n, rank() OVER"
     " (ORDER BY count(*) DESC) AS r FROM b WHERE b.v = a.v GROUP BY b.k) AS l",
+    "first rows, about the outer row alone": "SELECT a.id, l.* FROM a LEFT JOIN LATERAL"
+    " (SELECT b.id AS of FROM b WHERE a.k = a.k ORDER BY b.id LIMIT 2) AS l ON true",
+    "all but the first, about the outer row alone":
+        "SELECT a.id FROM a WHERE a.id IN (SELECT b.id FROM b WHERE a.k = a.k ORDER BY b.id DESC OFFSET 1)",
     "over windows": "SELECT a.id, l.* FROM a CROSS JOIN LATERAL (SELECT q.of, q.r, count(*) OVER () AS n FROM"
     " (SELECT b.id AS of, lag(b.v) OVER (ORDER BY b.id) AS r FROM b WHERE b.k >= a.k) AS q WHERE q.r > 0) AS l",
 }  # fmt: skip
@@ -52,7 +59,7 @@ def test_correlated_windows_are_kept(db: Connection, assert_fresh: Oracle) -> No
     names = {f"s{place}": query for place, query in enumerate(QUERIES.values())}
     for name, query in names.items():
         pg_trickle.create_stream_table(db, name, query, schedule=None, refresh_mode="DIFFERENTIAL")
-        assert "recomputed for the touched partitions" in rules(db, name)
+        assert "recomputed for the touched" in rules(db, name)
         assert "recomputed and diffed" not in rules(db, name)
     for step in STEPS:
         db.execute(step.encode())

@@ -163,7 +163,7 @@ def grouped(plan: Aggregate, found: Lifted, outer: frozenset[str]) -> Lifted | N
 
 def _equated(found: Lifted, outer: frozenset[str]) -> tuple[str, ...] | None:
     """The columns that lifted conditions equate to outer ones; None if there are other conditions."""
-    if not all(one.equates and len(outer & set(one.equates)) == 1 for one in found[1]):
+    if not all(one.equates and len(outer & set(one.equates)) == 1 == len(set(one.equates) - outer) for one in found[1]):
         return None
     return tuple(dict.fromkeys(name for one in found[1] for name in sorted(one.columns - outer)))
 

@@ -38,7 +38,7 @@ def part(statement: SelectStmt, context: Context, refusal: UnsupportedQuery) -> 
     if any(kind(target.res_target.val) == "row_expr" for target in _first_branch(statement).target_list):
         # A row without a type can't be stored.
         raise refusal
-    return _part(statement, [(name, UNKNOWN) for name in _names(statement)], context, refusal)
+    return _part(statement, [(name, UNKNOWN) for name in output_names(statement)], context, refusal)
 
 
 def recursion(name: str, common: CommonTable, context: Context, parse: ParseQuery, refusal: UnsupportedQuery) -> Query:
@@ -48,8 +48,8 @@ def recursion(name: str, common: CommonTable, context: Context, parse: ParseQuer
     try:
         types = [column.type.of_any_scale for _, column in parse(first, inside).outputs]
     except UnsupportedQuery:
-        types = [UNKNOWN for _ in _names(first)]
-    names = list(_names(common.statement))
+        types = [UNKNOWN for _ in output_names(first)]
+    names = list(output_names(common.statement))
     names[: len(common.aliases)] = common.aliases
     columns = list(zip(names, types, strict=True))
     statement = SelectStmt(limit_option=LIMIT_OPTION_DEFAULT, op=SETOP_NONE)
@@ -69,7 +69,7 @@ def _part(
     return Query(plan, tuple((name, column) for (name, _), column in zip(columns, made, strict=True)))
 
 
-def _names(statement: SelectStmt) -> tuple[str, ...]:
+def output_names(statement: SelectStmt) -> tuple[str, ...]:
     """The names of a SELECT's columns."""
     first = _first_branch(statement)
     if first.values_lists:

@@ -12,6 +12,7 @@ from pg_trickle.algebra.plan import Plan, names
 from pg_trickle.algebra.recursion import Found, Recursion, is_linear
 from pg_trickle.errors import Undetermined, UnsupportedQuery
 from pg_trickle.parse import fallback
+from pg_trickle.parse.paths import paths
 from pg_trickle.parse.query import ParseQuery, Query
 from pg_trickle.parse.scope import CommonTable, Context
 from pg_trickle.parse.tree import kind, location, nodes, only
@@ -30,10 +31,10 @@ def recursion(name: str, common: CommonTable, context: Context, parse: ParseQuer
         raise UnsupportedQuery(
             "WITH RECURSIVE", "inside a subquery it may refer to the query around it.", position=place
         )
-    if common.expression.HasField("search_clause") or common.expression.HasField("cycle_clause"):
-        # Their columns are rows without a type, which no state can store; the query around shows something else.
-        raise UnsupportedQuery("WITH RECURSIVE", "SEARCH and CYCLE make columns of whole paths.", position=place)
+    carried = paths(common, context)
     try:
+        if carried is not None:
+            return carried.shown(_by_rule(name, carried.spelled_out(name), context, parse), context)
         return _by_rule(name, common, context, parse)
     except Undetermined:
         raise
@@ -44,6 +45,9 @@ def recursion(name: str, common: CommonTable, context: Context, parse: ParseQuer
             hint=refusal.hint,
             position=refusal.position or place,
         )
+        if carried is not None:
+            # Its rows without a type can't be stored by themselves; the query around shows something else.
+            raise why from refusal
         return fallback.recursion(name, common, context, parse, why)
 
 
