@@ -93,11 +93,22 @@ def test_only_so_many_sizes_are_kept(orders):
     for _ in range(6):
         change(orders, 5)
         change(orders, 2500)
-        # What is noted first is forgotten first: as if nine sizes had been met in between.
+        # What is noted first is forgotten first: as if other sizes had been met in between.
         orders.execute("UPDATE pgtrickle_changes.standing_programs SET sources = '{1}' WHERE number <= 100")
-    assert len(functions(orders)) == 8
+    assert len(functions(orders)) == 4
     found = orders.execute("SELECT count(*), min(number), max(number) FROM pgtrickle_changes.standing_programs")
-    assert found.fetchone() == (8, 5, 12)
+    assert found.fetchone() == (4, 9, 12)
+
+
+def test_all_stream_tables_together_keep_only_so_many(orders):
+    pg_trickle.create_stream_table(orders, "other", "SELECT id FROM customers", schedule=None)
+    orders.execute(
+        "INSERT INTO pgtrickle_changes.standing_programs SELECT pgt_id, n, '{}', '{}'"
+        " FROM pgtrickle.pgt_stream_tables, generate_series(1, 200) AS n WHERE pgt_name = 'other'"
+    )
+    for _ in range(3):
+        change(orders, 5)
+    assert functions(orders) == []
 
 
 def test_a_contradiction_is_noticed_by_a_standing_program(orders):

@@ -97,16 +97,18 @@ CREATE FUNCTION pgtrickle_changes.meet_changes(p_id bigint, p_sources oid[], p_s
     SET plan_cache_mode = force_generic_plan
 AS $$
 -- The number under which changes of that size are known: of each source no more than eight times as many rows, and no fewer than an
--- eighth.  Of the sizes that are noted the oldest makes room.
+-- eighth.  Of the sizes that are noted the oldest makes room.  A session that runs them all holds a megabyte or two for each, so
+-- there are only so many: NULL when there is room for no more.
 DECLARE
-    v_most CONSTANT integer := 8;
+    v_most     CONSTANT integer := 4;
+    v_together CONSTANT integer := 200;
 BEGIN
     SELECT s.number INTO number FROM pgtrickle_changes.standing_programs AS s
      WHERE s.pgt_id = p_id AND s.sources = p_sources
        AND NOT EXISTS (SELECT FROM unnest(s.sizes, p_sizes) AS z(known, met) WHERE abs(z.known - z.met) > ln(8))
      ORDER BY s.number LIMIT 1;
     is_known := FOUND;
-    IF NOT is_known THEN
+    IF NOT is_known AND (SELECT count(*) FROM pgtrickle_changes.standing_programs AS s WHERE s.pgt_id <> p_id) < v_together THEN
         SELECT coalesce(max(s.number), 0) + 1 INTO number FROM pgtrickle_changes.standing_programs AS s WHERE s.pgt_id = p_id;
         PERFORM pgtrickle_changes.drop_standing(p_id, s.number) FROM pgtrickle_changes.standing_programs AS s
           WHERE s.pgt_id = p_id AND s.number <= meet_changes.number - v_most;
@@ -138,7 +140,7 @@ BEGIN
         RETURN p_program;
     END IF;
     v_known := pgtrickle_changes.meet_changes(p_table.pgt_id, v_sources, v_sizes);
-    IF NOT v_known.is_known AND v_when <> 'always' THEN
+    IF v_known.number IS NULL OR NOT v_known.is_known AND v_when <> 'always' THEN
         RETURN p_program;
     END IF;
     v_name := pgtrickle_changes.standing_name(p_table.pgt_id, v_known.number);
