@@ -20,7 +20,7 @@ SELECT c.relname::text, c.relowner::regrole::text FROM pg_class AS c
    AND c.relname ~ '^(changes|state|delta|query|held|turn|under_way)_[0-9]'
 UNION ALL
 SELECT p.proname, p.proowner::regrole::text FROM pg_proc AS p
- WHERE p.pronamespace = 'pgtrickle_changes'::regnamespace AND p.proname ~ '^(as|capture|maintain)_[0-9]'
+ WHERE p.pronamespace = 'pgtrickle_changes'::regnamespace AND p.proname ~ '^(as|capture|maintain|program)_[0-9]'
    -- What an owner's functions are compared with is the engine's.
    AND p.proname !~ '_original$'
 """
