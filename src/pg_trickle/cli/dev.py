@@ -34,6 +34,8 @@ def up(
         output.document(state.to_json())
     else:
         output.line(f"ready: psql '{state.dsn}'")
+        if no_worker_schedule:
+            output.line("The worker refreshes nothing by itself: SELECT pgtrickle.refresh_stream_table('…') does.")
 
 
 @app.command()

@@ -103,9 +103,12 @@ BEGIN
                   DETAIL = 'A function that it calls, or a trigger, created a temporary object, a cursor WITH HOLD or a prepared statement.',
                   HINT = 'Such functions can''t be used in stream tables.';
     END IF;
-    -- Events that wait for the end of the transaction fill pieces of at least 1024 bytes.  Foreign keys are no danger.
+    -- Events that wait for the end of the transaction fill pieces of at least 1024 bytes.  Foreign keys are no danger, nor is what
+    -- looks a second time for equal rows: only exclusion constraints may call functions for that.
     IF EXISTS (SELECT FROM pg_trigger AS t WHERE t.tgdeferrable
-                  AND t.tgfoid <> ALL (ARRAY['"RI_FKey_check_ins"', '"RI_FKey_check_upd"', '"RI_FKey_noaction_del"', '"RI_FKey_noaction_upd"']::regproc[]))
+                  AND t.tgfoid <> ALL (ARRAY['"RI_FKey_check_ins"', '"RI_FKey_check_upd"', '"RI_FKey_noaction_del"', '"RI_FKey_noaction_upd"']::regproc[])
+                  AND NOT (t.tgfoid = 'unique_key_recheck'::regproc
+                           AND EXISTS (SELECT FROM pg_constraint AS k WHERE k.oid = t.tgconstraint AND k.contype IN ('p', 'u'))))
        AND EXISTS (SELECT FROM pg_backend_memory_contexts AS m WHERE m.name = 'AfterTriggerEvents' AND m.used_bytes >= 1024) THEN
         RAISE EXCEPTION 'triggers wait for the end of the transaction'
             USING ERRCODE = 'invalid_transaction_state',
@@ -123,9 +126,15 @@ AS $$
 -- The function that runs statements as a role.  Its owner may alter or drop it, which harms nobody else: the engine calls it by
 -- name, in a schema where he can't create, and the body refuses to run as anybody but him.
 DECLARE
-    v_name  name := 'as_' || p_owner;
-    v_owner name := pg_get_userbyid(p_owner);
+    v_name       name := 'as_' || p_owner;
+    v_owner      name := pg_get_userbyid(p_owner);
+    v_is_missing boolean := to_regprocedure(format('pgtrickle_changes.%I(text, pg_snapshot, xid8, jsonb, jsonb)', v_name)) IS NULL;
 BEGIN
+    -- Two at once would be an error: one waits until the other is committed.
+    PERFORM pgtrickle_changes.take_name(ARRAY['pgtrickle_changes', v_name]::text[]);
+    IF v_is_missing AND to_regprocedure(format('pgtrickle_changes.%I(text, pg_snapshot, xid8, jsonb, jsonb)', v_name)) IS NOT NULL THEN
+        RETURN v_name;
+    END IF;
     -- Not IF EXISTS, which would tell the caller that there was none.
     IF to_regprocedure(format('pgtrickle_changes.%I(text, pg_snapshot, xid8, jsonb, jsonb)', v_name)) IS NOT NULL THEN
         EXECUTE format('DROP FUNCTION pgtrickle_changes.%I(text, pg_snapshot, xid8, jsonb, jsonb)', v_name);

@@ -84,7 +84,13 @@ BEGIN
         PERFORM pgtrickle_changes.drop_capture_functions(p_source, v_buffer);
         PERFORM pgtrickle_changes.wal_begin(p_source, p_owner, v_drift IS NOT NULL);
     ELSE
-        PERFORM pgtrickle_changes.sync_triggers(p_source, p_owner, v_buffer, v_mode);
+        BEGIN
+            PERFORM pgtrickle_changes.sync_triggers(p_source, p_owner, v_buffer, v_mode);
+        EXCEPTION WHEN object_in_use THEN
+            RAISE EXCEPTION '%', SQLERRM
+                USING ERRCODE = 'object_in_use', DETAIL = format('Changes of %s are to be captured from now on, by triggers.', v_source),
+                      HINT = 'SET CONSTRAINTS ALL IMMEDIATE first, close what reads the table, or do it in a transaction of its own.';
+        END;
     END IF;
 
     INSERT INTO pgtrickle.pgt_captures AS c

@@ -154,7 +154,11 @@ BEGIN
                 END IF;
             WHEN SQLSTATE 'TK002' THEN
                 IF v_table.needs_reinit THEN
-                    RAISE;
+                    RAISE EXCEPTION 'recomputing "%" contradicts itself', v_table.pgt_name
+                        USING ERRCODE = 'object_not_in_prerequisite_state',
+                              DETAIL = 'A statement takes rows away that it has not found: somebody writes to the stream table, or its indexes are damaged.',
+                              HINT = format('Look for triggers and rules on the stream table; then SELECT pgtrickle.repair_stream_table(%L);',
+                                            format('%I.%I', v_table.pgt_schema, v_table.pgt_name));
                 END IF;
                 v_table.needs_reinit := true;
                 v_table.reinit_reason := 'the stream table did not hold what the changes take away';

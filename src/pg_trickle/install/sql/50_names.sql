@@ -70,6 +70,58 @@ END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.stream_table_of IS 'The stream table with exactly that schema and name; a null row if none';
 
+CREATE TABLE pgtrickle_changes.names_in_hand (
+    pgt_schema text NOT NULL,
+    pgt_name   text NOT NULL,
+    PRIMARY KEY (pgt_schema, pgt_name)
+);
+COMMENT ON TABLE pgtrickle_changes.names_in_hand IS 'Always empty: who inserts a name here, and deletes it at once, keeps others from inserting it until he commits';
+
+CREATE FUNCTION pgtrickle_changes.take_name(p_target text[]) RETURNS void
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- Whoever creates or drops a stream table of a name waits for others who do, and sees what they have done.  A unique index waits for
+-- whoever may have its value, whatever the snapshot; an advisory lock anybody could take.
+BEGIN
+    INSERT INTO pgtrickle_changes.names_in_hand VALUES (p_target[1], p_target[2]);
+    DELETE FROM pgtrickle_changes.names_in_hand AS n WHERE n.pgt_schema = p_target[1] AND n.pgt_name = p_target[2];
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.take_name IS 'Waits for everybody else who creates or drops a stream table of this name';
+
+CREATE FUNCTION pgtrickle_changes.stream_table_by_now(p_args jsonb) RETURNS pgtrickle.pgt_stream_tables
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_target text[] := pgtrickle_changes.split_name(p_args ->> 'name', p_args ->> 'schema');
+    v_table  pgtrickle.pgt_stream_tables;
+BEGIN
+    PERFORM pgtrickle_changes.take_name(v_target);
+    v_table := pgtrickle_changes.stream_table_of(v_target);
+    IF v_table.pgt_id IS NULL AND current_setting('transaction_isolation') IN ('repeatable read', 'serializable')
+       AND to_regclass(format('%I.%I', v_target[1], v_target[2])) IS NOT NULL
+       AND NOT EXISTS (SELECT FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE n.nspname = v_target[1] AND c.relname = v_target[2]) THEN
+        RAISE EXCEPTION 'could not serialize access to the name "%"', v_target[2]
+            USING ERRCODE = 'serialization_failure', DETAIL = 'A relation of that name was created since the snapshot.', HINT = 'Try again.';
+    END IF;
+    RETURN v_table;
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.stream_table_by_now IS 'The stream table with the name that a call creates, as others have left it; a null row if none';
+
+CREATE FUNCTION pgtrickle_changes.refuse_name(p_name text) RETURNS void
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RAISE EXCEPTION 'relation "%" already exists', p_name
+        USING ERRCODE = 'duplicate_table', HINT = 'Choose another name, or use create_or_replace_stream_table for a stream table.';
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.refuse_name IS 'Raises that a name is taken';
+
 CREATE FUNCTION pgtrickle_changes.owned_stream_table(p_caller name, p_args jsonb) RETURNS pgtrickle.pgt_stream_tables
     LANGUAGE plpgsql VOLATILE
     SET search_path = pg_catalog, pg_temp

@@ -15,7 +15,8 @@ DECLARE
     v_reserved name;
 BEGIN
     IF NOT EXISTS (SELECT FROM pg_namespace AS n WHERE n.nspname = p_schema) THEN
-        RAISE EXCEPTION 'schema "%" does not exist', p_schema USING ERRCODE = 'invalid_schema_name';
+        RAISE EXCEPTION 'schema "%" does not exist', p_schema
+            USING ERRCODE = 'invalid_schema_name', HINT = format('CREATE SCHEMA %I; or name another.', p_schema);
     END IF;
     IF p_schema IN ('pgtrickle', 'pgtrickle_changes') OR p_schema LIKE 'pg\_%' THEN
         RAISE EXCEPTION 'stream tables can''t be created in schema "%"', p_schema
@@ -37,7 +38,11 @@ BEGIN
             PERFORM pgtrickle_changes.refuse_statement(SQLERRM);
         WHEN invalid_table_definition THEN
             PERFORM pgtrickle_changes.refuse_temporary(p_owner, v_query, v_settings);
-            RAISE;
+            RAISE EXCEPTION '%', SQLERRM
+                USING ERRCODE = 'invalid_table_definition', DETAIL = 'The columns of a stream table are those of its query.',
+                      HINT = 'Cast it to a type that a table''s column can have, or select its parts.';
+        WHEN duplicate_column THEN
+            PERFORM pgtrickle_changes.refuse_column_name(SQLERRM);
     END;
     IF NOT EXISTS (SELECT FROM pg_attribute AS a WHERE a.attrelid = v_name::regclass AND a.attnum > 0) THEN
         RAISE EXCEPTION 'a stream table needs a column'
@@ -65,6 +70,17 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.refuse_statement IS 'Raises that a definition has to be one query';
+
+CREATE FUNCTION pgtrickle_changes.refuse_column_name(p_why text) RETURNS void
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RAISE EXCEPTION '%', p_why
+        USING ERRCODE = 'duplicate_column', DETAIL = 'The columns of a stream table are those of its query.', HINT = 'Give the column another name, with AS.';
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.refuse_column_name IS 'Raises that a column can''t be called so';
 
 CREATE FUNCTION pgtrickle_changes.refuse_temporary(p_owner oid, p_query text, p_settings jsonb) RETURNS void
     LANGUAGE plpgsql VOLATILE
@@ -169,6 +185,15 @@ BEGIN
     -- Whoever publishes it, or all tables, doesn't stop its refreshes.
     PERFORM pgtrickle_changes.command_as(p_owner, format('ALTER TABLE %s REPLICA IDENTITY FULL', v_name));
     RETURN v_name::regclass;
+EXCEPTION
+    WHEN duplicate_table OR unique_violation THEN
+        -- By somebody who didn't ask us.
+        PERFORM pgtrickle_changes.refuse_name(p_target[2]);
+        RETURN NULL;
+    WHEN duplicate_column THEN
+        -- Views may have columns that are called as tables' own.
+        PERFORM pgtrickle_changes.refuse_column_name(SQLERRM);
+        RETURN NULL;
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.make_table IS 'Creates the table of a stream table as its owner';
@@ -218,6 +243,8 @@ BEGIN
         END IF;
     ELSE
         v_target := pgtrickle_changes.split_name(p_args ->> 'name', p_args ->> 'schema');
+        -- The plan is for what is there when its turn has come.
+        PERFORM pgtrickle_changes.take_name(v_target);
         v_table := pgtrickle_changes.stream_table_of(v_target);
         -- Somebody else's: the function that the plan is for has to say so.
         IF NOT pg_has_role(p_caller, v_table.owner_oid, 'USAGE') THEN
@@ -249,9 +276,9 @@ DECLARE
     v_plan        jsonb;
 BEGIN
     PERFORM pgtrickle_changes.make_room();
+    PERFORM pgtrickle_changes.take_name(v_target);
     IF to_regclass(format('%I.%I', v_target[1], v_target[2])) IS NOT NULL THEN
-        RAISE EXCEPTION 'relation "%" already exists', v_target[2]
-            USING ERRCODE = 'duplicate_table', HINT = 'Choose another name, or use create_or_replace_stream_table for a stream table.';
+        PERFORM pgtrickle_changes.refuse_name(v_target[2]);
     END IF;
     v_view := pgtrickle_changes.standing_view(v_owner, v_target[1], p_args, '{}');
     v_id := pgtrickle_changes.reserved_id(p_args);
@@ -289,8 +316,7 @@ CREATE FUNCTION pgtrickle_changes.do_create_stream_table_if_not_exists(p_caller 
     SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    v_table pgtrickle.pgt_stream_tables := pgtrickle_changes.stream_table_of(
-        pgtrickle_changes.split_name(p_args ->> 'name', p_args ->> 'schema'));
+    v_table pgtrickle.pgt_stream_tables := pgtrickle_changes.stream_table_by_now(p_args);
 BEGIN
     IF v_table.pgt_id IS NOT NULL THEN
         RAISE NOTICE 'stream table "%" already exists, skipping', v_table.pgt_name;
@@ -307,7 +333,7 @@ CREATE FUNCTION pgtrickle_changes.do_create_or_replace_stream_table(p_caller nam
 AS $$
 DECLARE
     v_target text[] := pgtrickle_changes.split_name(p_args ->> 'name', p_args ->> 'schema');
-    v_table  pgtrickle.pgt_stream_tables := pgtrickle_changes.stream_table_of(v_target);
+    v_table  pgtrickle.pgt_stream_tables := pgtrickle_changes.stream_table_by_now(p_args);
     v_alter  jsonb := p_args || jsonb_build_object('name', format('%I.%I', v_target[1], v_target[2]), 'schedule_given', true);
 BEGIN
     IF v_table.pgt_id IS NULL THEN

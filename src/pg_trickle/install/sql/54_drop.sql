@@ -60,9 +60,14 @@ CREATE FUNCTION pgtrickle_changes.drop_one(p_id bigint) RETURNS void
     SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    v_table pgtrickle.pgt_stream_tables := pgtrickle_changes.lock_stream_table(p_id);
+    v_table pgtrickle.pgt_stream_tables;
     v_name  text;
 BEGIN
+    -- Whoever is to create one of that name next comes after this.
+    PERFORM pgtrickle_changes.take_name(ARRAY[n.nspname, c.relname]::text[])
+       FROM pgtrickle.pgt_stream_tables AS st JOIN pg_class AS c ON c.oid = st.pgt_relid JOIN pg_namespace AS n ON n.oid = c.relnamespace
+      WHERE st.pgt_id = p_id;
+    v_table := pgtrickle_changes.lock_stream_table(p_id);
     SELECT format('%I.%I', n.nspname, c.relname) INTO v_name
       FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE c.oid = v_table.pgt_relid;
     IF v_name IS NOT NULL THEN

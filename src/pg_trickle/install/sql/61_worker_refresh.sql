@@ -7,6 +7,8 @@ CREATE FUNCTION pgtrickle_changes.why_skipped(p_members bigint[], p_left_out big
 AS $$
 BEGIN
     IF cardinality(p_members) = 0
+       -- Dropped by hand: not even a failure is to be told of it.
+       OR EXISTS (SELECT FROM pgtrickle.pgt_stream_tables AS st WHERE st.pgt_id = ANY (p_members) AND has_table_privilege(st.pgt_relid::oid, 'SELECT') IS NULL)
        OR EXISTS (SELECT FROM pgtrickle.pgt_stream_tables AS st WHERE st.pgt_id = ANY (p_members)
                     AND (st.status = 'SUSPENDED' OR pgtrickle_changes.is_gated(st.pgt_id))) THEN
         RETURN 'suspended or dropped';

@@ -85,7 +85,8 @@ CREATE VIEW pgtrickle_changes.status AS
                                  WHERE s.pgt_id = st.pgt_id AND (NOT s.captured OR b.rows IS DISTINCT FROM 0))
                END AS stale
       FROM pgtrickle.pgt_stream_tables AS st
-      LEFT JOIN pg_class AS c ON c.oid = st.pgt_relid
+      -- What was dropped by hand is gone, and the rest of it is housekeeping's.
+      JOIN pg_class AS c ON c.oid = st.pgt_relid
       LEFT JOIN pg_namespace AS n ON n.oid = c.relnamespace
      CROSS JOIN LATERAL (SELECT st.home <> h.home AS is_restored FROM pgtrickle_changes.here AS h) AS o
      -- What is maintained in its writers' statements is of now.

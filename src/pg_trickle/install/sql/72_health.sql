@@ -177,7 +177,7 @@ CREATE VIEW pgtrickle.visible_health WITH (security_barrier) AS
         SELECT 'error_tables' AS check_name, CASE WHEN s.is_visible THEN s.name || CASE WHEN s.is_restored THEN ' (came with a dump: SELECT pgtrickle.restore_stream_tables())' ELSE '' END END AS what
           FROM seen AS s WHERE s.status = 'ERROR' OR s.status = 'SUSPENDED' AND s.consecutive_errors > 0
         UNION ALL
-        SELECT 'stale_tables', CASE WHEN s.is_visible THEN format('%s (%s s)', s.name, coalesce(extract(epoch FROM s.staleness)::bigint::text, 'never filled')) END
+        SELECT 'stale_tables', CASE WHEN s.is_visible THEN format('%s (%s)', s.name, coalesce(extract(epoch FROM s.staleness)::bigint || ' s', 'never filled')) END
           FROM seen AS s WHERE s.stale
         UNION ALL
         SELECT 'needs_reinit', CASE WHEN s.is_visible THEN s.name END FROM seen AS s WHERE s.needs_reinit
