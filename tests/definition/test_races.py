@@ -13,29 +13,29 @@ from psycopg import IsolationLevel
 import pg_trickle
 
 Connection = psycopg.Connection[tuple[Any, ...]]
-Act = Callable[[Connection], object]
+Act = Callable[[Connection], None]
 
 QUERY = "SELECT a FROM t"
 
 
-def create(conn: Connection) -> object:
-    return pg_trickle.create_stream_table(conn, "s", QUERY)
+def create(conn: Connection) -> None:
+    pg_trickle.create_stream_table(conn, "s", QUERY)
 
 
-def create_if_not_exists(conn: Connection) -> object:
-    return pg_trickle.create_stream_table_if_not_exists(conn, "s", QUERY)
+def create_if_not_exists(conn: Connection) -> None:
+    pg_trickle.create_stream_table_if_not_exists(conn, "s", QUERY)
 
 
-def replace(conn: Connection) -> object:
-    return pg_trickle.create_or_replace_stream_table(conn, "s", QUERY)
+def replace(conn: Connection) -> None:
+    pg_trickle.create_or_replace_stream_table(conn, "s", QUERY)
 
 
-def drop(conn: Connection) -> object:
-    return pg_trickle.drop_stream_table(conn, "s")
+def drop(conn: Connection) -> None:
+    pg_trickle.drop_stream_table(conn, "s")
 
 
-def plain(conn: Connection) -> object:
-    return conn.execute("CREATE TABLE s (a int)")
+def plain(conn: Connection) -> None:
+    conn.execute("CREATE TABLE s (a int)")
 
 
 class Second:

@@ -60,7 +60,7 @@ def test_what_was_dropped_by_hand_is_gone_at_once(t: Connection) -> None:
 def test_what_was_never_filled_is_told_so(t: Connection) -> None:
     pg_trickle.create_stream_table(t, "s", "SELECT a FROM t", schedule="1s", initialize=False)
     t.execute("UPDATE pgtrickle.pgt_stream_tables SET created_at = now() - interval '1 hour'")
-    checks = dict(t.execute("SELECT check_name, detail FROM pgtrickle.health_check()").fetchall())
+    checks: dict[str, str] = dict(t.execute("SELECT check_name, detail FROM pgtrickle.health_check()").fetchall())
     assert "public.s (never filled)" in checks["stale_tables"]
 
 

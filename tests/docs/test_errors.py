@@ -16,8 +16,9 @@ CODE = re.compile(r"\b([0-9A-Z]{5})\b")
 
 def by_condition() -> dict[str, str]:
     """SQLSTATEs by PostgreSQL's names for them, as PL/pgSQL spells those."""
-    classes = (one for one in vars(psycopg.errors).values() if isinstance(one, type) and getattr(one, "sqlstate", None))
-    return {re.sub(r"(?<!^)([A-Z])", r"_\1", one.__name__).lower(): one.sqlstate for one in classes}
+    classes = [one for one in vars(psycopg.errors).values() if isinstance(one, type) and issubclass(one, psycopg.Error)]
+    named = {re.sub(r"(?<!^)([A-Z])", r"_\1", one.__name__).lower(): one.sqlstate for one in classes}
+    return {name: code for name, code in named.items() if code}
 
 
 def raised_in_sql() -> set[str]:
