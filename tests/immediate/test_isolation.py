@@ -216,6 +216,10 @@ STATEMENTS: list[LiteralString] = [
     """WITH c AS (UPDATE customers SET region = 'w' WHERE id = %(customer)s)
        DELETE FROM orders WHERE customer_id = %(customer)s AND id < %(id)s""",
     "UPDATE orders SET note = %(note)s WHERE id < %(id)s AND customer_id = %(customer)s",
+    # Two changes of one table at once, which are held back.
+    """WITH gone AS (DELETE FROM orders WHERE id BETWEEN %(id)s AND %(id)s + 1 RETURNING *)
+       INSERT INTO orders SELECT id + 200, %(customer)s, amount + 1, note FROM gone ON CONFLICT DO NOTHING""",
+    "DELETE FROM orders WHERE id >= 200 AND amount > %(amount)s",
 ]
 TRY_AGAIN = (psycopg.errors.SerializationFailure, psycopg.errors.DeadlockDetected, psycopg.errors.IntegrityError)
 

@@ -8,10 +8,11 @@ from typing import Any
 
 import psycopg
 import pytest
-from hypothesis import Phase, assume, event, given, settings
+from hypothesis import assume, event, given, settings
 
 import pg_trickle
 from tests.refresh.workload.cases import Case, Refresh, cases, script
+from tests.refresh.workload.randomness import afresh
 from tests.refresh.workload.runner import HARMLESS, NoQuery, Runner
 from tests.refresh.workload.shrink import shrunk
 from tests.refresh.workload.types import PREPARATION
@@ -92,7 +93,7 @@ def sessions(database) -> tuple[Connection, Connection]:
 FEW = max(10, settings().max_examples // 4)
 
 
-@settings(max_examples=FEW, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+@afresh(FEW)
 @given(case=cases())
 def test_immediate_stream_tables_equal_their_queries(sessions, case: Case):
     trouble = carried_out(sessions, case)

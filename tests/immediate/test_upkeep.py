@@ -241,6 +241,29 @@ def test_a_renamed_column_stops_writers_until_it_is_repaired(author: Connection,
     check(db)
 
 
+def test_a_renamed_stream_table_stops_writers_until_it_is_followed(author: Connection, db: Connection) -> None:
+    for change, name in (
+        ("ALTER TABLE totals RENAME TO sums", "public.sums"),
+        ("CREATE SCHEMA elsewhere AUTHORIZATION author; ALTER TABLE sums SET SCHEMA elsewhere", "elsewhere.sums"),
+    ):
+        db.execute(change.encode())
+        with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="has another name") as failure:
+            db.execute("INSERT INTO orders VALUES (100, 1, 5)")
+        assert f"refresh_stream_table('{name}')" in str(failure.value.diag.message_hint)
+        pg_trickle.refresh_stream_table(author, name)
+        db.execute("UPDATE orders SET amount = amount + 1")
+        assert differences(db, name) == []
+
+
+def test_a_stream_table_dropped_by_hand_stops_nobody(author: Connection, db: Connection) -> None:
+    del author
+    db.execute("DROP TABLE totals, regions")
+    db.execute("INSERT INTO orders VALUES (100, 1, 5); DELETE FROM customers")
+    db.execute("BEGIN; UPDATE orders SET amount = 3; TRUNCATE orders; DELETE FROM customers; COMMIT")
+    db.execute("SELECT pgtrickle_changes.worker_housekeeping()")
+    assert one(db, "SELECT count(*) FROM pg_trigger WHERE tgname LIKE 'pg\\_trickle%'") == 0
+
+
 def test_a_written_stream_table_is_recomputed(author: Connection, db: Connection) -> None:
     found: list[str | None] = []
     db.add_notice_handler(lambda diagnostic: found.append(diagnostic.message_primary))

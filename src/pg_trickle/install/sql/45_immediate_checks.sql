@@ -50,6 +50,27 @@ END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.immediate_trapped IS 'Whether a trigger of the owner''s could run as somebody else, as an expression';
 
+CREATE FUNCTION pgtrickle_changes.immediate_lost(p_table pgtrickle.pgt_stream_tables) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN format('pg_catalog.to_regclass(%L) IS DISTINCT FROM %s::pg_catalog.regclass', format('%I.%I', p_table.pgt_schema, p_table.pgt_name),
+                  p_table.pgt_relid::oid);
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.immediate_lost IS 'Whether the stream table was dropped, or has another name by now, as an expression';
+
+CREATE FUNCTION pgtrickle_changes.immediate_unless(p_table pgtrickle.pgt_stream_tables, p_condition text) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN format(E'    IF %s THEN\n        IF pgtrickle_changes.maintain_%s_check() THEN\n            RETURN NULL;\n        END IF;\n    END IF;\n', p_condition, p_table.pgt_id);
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.immediate_unless IS 'What says why a maintenance may not go on, or ends it, as PL/pgSQL';
+
 CREATE FUNCTION pgtrickle_changes.immediate_checks(p_table pgtrickle.pgt_stream_tables) RETURNS text
     LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, pg_temp
@@ -58,9 +79,8 @@ AS $$
 DECLARE
     v_trapped text := nullif(pgtrickle_changes.immediate_trapped(p_table), 'false');
 BEGIN
-    RETURN format(E'\n    IF %s THEN\n        PERFORM pgtrickle_changes.maintain_%s_check();\n    END IF;\n',
-        concat_ws(' OR ', format('NOT (%s)', pgtrickle_changes.immediate_may(p_table, false)), pgtrickle_changes.immediate_hidden(p_table), v_trapped),
-        p_table.pgt_id);
+    RETURN E'\n' || pgtrickle_changes.immediate_unless(p_table, concat_ws(' OR ', pgtrickle_changes.immediate_lost(p_table),
+        format('NOT (%s)', pgtrickle_changes.immediate_may(p_table, false)), pgtrickle_changes.immediate_hidden(p_table), v_trapped));
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.immediate_checks IS 'What every maintenance has to check first, as PL/pgSQL';
@@ -69,8 +89,16 @@ CREATE FUNCTION pgtrickle_changes.immediate_check(p_table pgtrickle.pgt_stream_t
     LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, pg_temp
 AS $$
+-- True: there is nothing to maintain.  What is left of a stream table that was dropped by hand must not stop writers, and nobody can name it any more.
 BEGIN
     RETURN format($q$
+    IF NOT EXISTS (SELECT FROM pg_catalog.pg_class AS c WHERE c.oid OPERATOR(pg_catalog.=) %13$s::pg_catalog.oid) THEN
+        RETURN true;
+    END IF;
+    IF %14$s THEN
+        RAISE EXCEPTION USING ERRCODE = '55000', MESSAGE = %15$L,
+            HINT = pg_catalog.format('SELECT pgtrickle.refresh_stream_table(%%L); makes its maintenance follow.', %13$s::pg_catalog.regclass);
+    END IF;
     IF NOT (%1$s) THEN
         RAISE EXCEPTION USING ERRCODE = '42501', MESSAGE = %2$L, DETAIL = %3$L, HINT = %9$L;
     END IF;
@@ -91,7 +119,8 @@ BEGIN
         pgtrickle_changes.immediate_hint(p_table),
         CASE WHEN pgtrickle_changes.trusted_by_writers(p_table) THEN 'false'
              ELSE pgtrickle_changes.has_attachments(p_table, pgtrickle_changes.immediate_written(p_table)) END,
-        format('something is attached to stream table "%s" that may not run here', p_table.pgt_name), pgtrickle_changes.about_attachments(p_table));
+        format('something is attached to stream table "%s" that may not run here', p_table.pgt_name), pgtrickle_changes.about_attachments(p_table),
+        p_table.pgt_relid::oid, pgtrickle_changes.immediate_lost(p_table), format('stream table "%s" has another name or schema by now', p_table.pgt_name));
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.immediate_check IS 'Says what a maintenance may not go on for, as PL/pgSQL';
