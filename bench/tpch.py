@@ -20,6 +20,8 @@ from tests.tpch.data import generate, load, queries
 Connection = psycopg.Connection[Any]
 
 SHARES = (0.001, 0.01)
+# A program stands from the second refresh of its size on, and is planned at the next.
+WARM_UPS = 3
 
 # Of orders with their lines a third of the share comes, a third goes and a third changes.
 PICK = """
@@ -89,6 +91,7 @@ def compare(
     names = create(conn, scale, report)
     results = []
     for share in shares:
+        _warm_up(conn, share, names)
         measured = alternating(repetitions, partial(change, conn, share), _contenders(conn, names))
         found = [Result(name, share, measured[name], measured[_plain(name)]) for name in names]
         for one in found:
@@ -99,6 +102,14 @@ def compare(
         if not verdict.ok:
             raise AssertionError(f"{name} lacks {verdict.missing} rows and has {verdict.extra} too many")
     return results
+
+
+def _warm_up(conn: Connection, share: float, names: list[str]) -> None:
+    """As in a session that has refreshed for a while: programs stand, and their plans are made."""
+    for _ in range(WARM_UPS):
+        change(conn, share)
+        for name in names:
+            refresh(conn, name)()
 
 
 def line(one: Result) -> str:
