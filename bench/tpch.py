@@ -105,8 +105,10 @@ def compare(
 
 
 def _warm_up(conn: Connection, share: float, names: list[str]) -> None:
-    """As in a session that has refreshed for a while: programs stand, and their plans are made."""
-    for _ in range(WARM_UPS):
+    """As in a session that has refreshed for a while: programs stand, tables are vacuumed, and then plans are made."""
+    for done in range(WARM_UPS):
+        if done == WARM_UPS - 1:
+            conn.execute("VACUUM ANALYZE")
         change(conn, share)
         for name in names:
             refresh(conn, name)()

@@ -18,7 +18,7 @@ from pg_trickle.algebra.linear import Consolidate, Filter, Negate, UnionAll
 from pg_trickle.algebra.mark import Flipped, Mark
 from pg_trickle.algebra.order import DistinctOn, TopK
 from pg_trickle.algebra.outer_join import FullJoin, LeftJoin
-from pg_trickle.algebra.plan import Plan, names
+from pg_trickle.algebra.plan import Plan
 from pg_trickle.algebra.states import old
 from pg_trickle.algebra.timed import Elapsed, TimedFilter
 from pg_trickle.algebra.window import Window
@@ -332,26 +332,6 @@ def test_an_interval_that_rests_on_half_the_frontier_is_noticed(conn, monkeypatc
 
     monkeypatch.setattr(select, "_changes", changes)
     assert are_noticed(conn)
-
-
-def test_a_shared_key_that_is_looked_up_for_every_image_is_noticed(conn, monkeypatch):
-    monkeypatch.setattr(select, "_met_once", _met_by_every_image)
-    assert is_noticed(conn, PLANS["join"])
-
-
-def _met_by_every_image(columns, change, other, on, keys, common):
-    return sql.SQL(
-        "SELECT {columns}c.{w}::bigint * m.{w} AS {w} FROM {changed} AS c JOIN (SELECT {theirs}r.{w} FROM"
-        " (SELECT {keys} FROM {changed} AS c) AS k JOIN ({other}) AS r ON {condition}) AS m ON {condition}"
-    ).format(
-        columns=parts.leading(columns),
-        w=parts.WEIGHT,
-        changed=common.named(change),
-        theirs=parts.leading(names(other)),
-        keys=parts.names(one.name for one in keys),
-        other=common.select(other),
-        condition=parts.conjunction(on),
-    )
 
 
 def test_a_mark_taken_below_the_wrong_side_is_noticed(conn, monkeypatch):

@@ -13,11 +13,9 @@ from pg_trickle.algebra.outer_join import FullJoin, LeftJoin
 from pg_trickle.algebra.plan import Plan, inputs
 from pg_trickle.algebra.recompute import Recompute
 from pg_trickle.algebra.recursion import Found, Recursion
-from pg_trickle.algebra.source import Changes, Empty, Opaque, Scan, Source, Unit, Unwatched
+from pg_trickle.algebra.source import Changes, Empty, Opaque, Scan, Unit, Unwatched
 from pg_trickle.algebra.timed import Elapsed, TimedFilter
 from pg_trickle.algebra.window import Window
-from pg_trickle.scalar import Column, Identity, Scalar
-from pg_trickle.uniqueness import is_looked_up
 
 
 def is_delta(plan: Plan, known: dict[int, bool] | None = None) -> bool:
@@ -62,31 +60,3 @@ def is_bag(plan: Plan) -> bool:
             return is_bag(below)
         case Filter() | TimedFilter() | Project() | UnionAll() | Join() | Lateral():
             return all(map(is_bag, inputs(plan)))
-
-
-def shared_keys(change: Plan, other: Plan, on: tuple[Scalar, ...]) -> tuple[Column, ...]:
-    """The columns of a source's change that lead to many rows of the other side, if they are worth looking up once.
-
-    An update is two rows of the change, with the same key as a rule: what they meet is the same.  Where they meet at
-    most one row, to find that a key is shared costs as much as to look twice.
-    """
-    if not is_from_one_source(change) or is_delta(other) or is_looked_up(other, on):
-        return ()
-    mine = {one.name: one for one in change.columns}
-    pairs = [one.equates for one in on]
-    if not all(pair and (pair[0] in mine) != (pair[1] in mine) for pair in pairs):
-        return ()
-    found = {name: mine[name] for pair in pairs if pair for name in pair if name in mine}
-    certain = all(one.type.identity is Identity.EQUAL and one.type.name for one in found.values())
-    return tuple(found.values()) if certain else ()
-
-
-def is_from_one_source(plan: Plan) -> bool:
-    """Whether nothing stands above a source's changes but filters and columns."""
-    match operator(plan):
-        case Project(below) | Filter(below):
-            return is_from_one_source(below)
-        case Changes(Source()):
-            return True
-        case _:
-            return False

@@ -22,8 +22,8 @@ from pg_trickle.algebra.source import Changes, Empty, Field, Opaque, Scan, Sourc
 from pg_trickle.algebra.timed import Elapsed, Timed, TimedFilter
 from pg_trickle.algebra.window import Window
 from pg_trickle.render import first
-from pg_trickle.render.feed import BUFFERS, Buffers, Feed, Statement
-from pg_trickle.render.kinds import is_bag, is_delta, shared_keys
+from pg_trickle.render.feed import BUFFERS, Feed, Statement
+from pg_trickle.render.kinds import is_bag, is_delta
 from pg_trickle.render.leaves import attributes, relation
 from pg_trickle.render.netting import INT, consolidated
 from pg_trickle.render.parts import (
@@ -31,7 +31,6 @@ from pg_trickle.render.parts import (
     WEIGHT,
     conjunction,
     distinct_keys,
-    index_order,
     leading,
     names,
     touching,
@@ -98,13 +97,6 @@ class CommonTables:
         )
         gate = self._gate(plan)
         return found if gate is None else sql.SQL("{found} WHERE {gate}").format(found=found, gate=gate)
-
-    def named(self, plan: Plan) -> sql.Composable:
-        """The plan as something that may be read several times."""
-        body = self.select(plan)
-        if self._is_shared(plan) and self._gate(plan) is None:
-            return self._names[id(plan)]
-        return self.add_unnamed(body)
 
     def summed(self, plan: Plan) -> sql.Composable:
         """The same for a reader that sums up by itself: netting the changes of a source before would be done twice."""
@@ -308,9 +300,6 @@ def _opaque(text: str, schema: tuple[Column, ...]) -> sql.Composable:
 
 
 def _join(left: Plan, right: Plan, on: tuple[Scalar, ...], common: CommonTables) -> sql.Composable:
-    for change, other in ((left, right), (right, left)):
-        if isinstance(common.feed, Buffers) and (keys := shared_keys(change, other, on)):
-            return _met_once(names_of(left) + names_of(right), change, other, on, keys, common)
     if is_bag(right):
         weight = sql.SQL("l.{w}")
     elif is_bag(left):
@@ -322,34 +311,6 @@ def _join(left: Plan, right: Plan, on: tuple[Scalar, ...], common: CommonTables)
         weight=weight.format(w=WEIGHT),
         left=common.seeking(left, _sought(left, right, on)),
         right=common.seeking(right, _sought(right, left, on)),
-        condition=conjunction(on),
-    )
-
-
-def _met_once(
-    columns: tuple[str, ...],
-    change: Plan,
-    other: Plan,
-    on: tuple[Scalar, ...],
-    keys: tuple[Column, ...],
-    common: CommonTables,
-) -> sql.Composable:
-    """``ΔL ⋈ R = ΔL ⋈ (R ⋉ ΔL)``: what both images of a row meet is read once, for the key that they share."""
-    changed = common.named(change)
-    weight = sql.SQL("c.{w}") if is_bag(other) else sql.SQL("c.{w}::bigint * m.{w} AS {w}")
-    return sql.SQL(
-        "SELECT {columns}{weight} FROM {changed} AS c JOIN (SELECT {theirs}r.{w} FROM"
-        " (SELECT DISTINCT {keys} FROM {changed} AS c{order}) AS k JOIN ({other}) AS r ON {condition} OFFSET 0) AS m"
-        " ON {condition}"
-    ).format(
-        columns=leading(columns),
-        weight=weight.format(w=WEIGHT),
-        changed=changed,
-        theirs=leading(names_of(other)),
-        w=WEIGHT,
-        keys=names(one.name for one in keys),
-        order=index_order(keys),
-        other=common.select(other),
         condition=conjunction(on),
     )
 
