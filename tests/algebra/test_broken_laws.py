@@ -23,7 +23,7 @@ from pg_trickle.algebra.states import old
 from pg_trickle.algebra.timed import Elapsed, TimedFilter
 from pg_trickle.algebra.window import Window
 from pg_trickle.render import kinds, netting, parts, select, turned
-from pg_trickle.rewrite import prune, pushdown, restrict, strengthen
+from pg_trickle.rewrite import matched_early, prune, pushdown, restrict, strengthen
 from pg_trickle.rewrite.passes import optimised
 from pg_trickle.rewrite.strengthen import strengthened
 from pg_trickle.scalar import Column
@@ -334,14 +334,15 @@ def test_an_interval_that_rests_on_half_the_frontier_is_noticed(conn, monkeypatc
     assert are_noticed(conn)
 
 
-def test_a_mark_taken_below_the_wrong_side_is_noticed(conn, monkeypatch):
+def test_a_mark_lost_on_its_way_down_is_noticed(conn, monkeypatch):
     plan = PLANS["semi-join of a join"]
     tables = {"r": _pairs((1, 1), (2, 1), (1, 0)), "s": _pairs((1, 0), (2, 2))}
     with conn.transaction(force_rollback=True):
         fill(conn, tables)
-        assert zset(conn, pushdown.pushed_down(plan)) == zset(conn, plan)
-        monkeypatch.setattr(pushdown, "_sunk_mark", lambda mark, predicates: mark.left)
-        assert zset(conn, pushdown.pushed_down(plan)) != zset(conn, plan)
+        assert matched_early.matched_early(plan) != plan
+        assert zset(conn, matched_early.matched_early(plan)) == zset(conn, plan)
+        monkeypatch.setattr(matched_early, "_sunk", lambda mark, predicates: mark.left)
+        assert zset(conn, matched_early.matched_early(plan)) != zset(conn, plan)
 
 
 def test_a_predicate_lost_on_its_way_down_is_noticed(conn, monkeypatch):

@@ -74,6 +74,16 @@ def shape(plan: Plan) -> str:
     return plan.table.name if isinstance(plan, Scan) and isinstance(plan.table, Source) else shape(inputs(plan)[0])
 
 
+MET = "EXISTS (SELECT FROM public.visits v WHERE v.customer_id = o.customer_id)"
+
+
+@pytest.mark.parametrize(("condition", "is_early"), [("o.paid", True), ("i.line > 0", False), ("c.name = 'x'", False)])
+def test_a_match_is_looked_for_before_partners_unless_these_are_filtered(condition: str, is_early: bool):
+    query = f"SELECT i.line {FROM} WHERE o.customer_id = c.id AND i.order_id = o.id AND {MET} AND {condition}"
+    marked = next(node.left for node in distinct(rewritten(query)) if isinstance(node, Mark))
+    assert (order(marked) == ["orders"]) == is_early
+
+
 @pytest.mark.parametrize(
     ("condition", "expected"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pg_trickle.algebra.plan import Plan, names
+from pg_trickle.rewrite.matched_early import matched_early
 from pg_trickle.rewrite.pushdown import pushed_down
 from pg_trickle.rewrite.reorder import reordered
 from pg_trickle.rewrite.repeated import pruned_alike
@@ -13,7 +14,7 @@ def optimised(plan: Plan) -> Plan:
     """The same query, arranged so that deltas stay small.
 
     Outer joins whose padded rows are thrown away become inner ones.  Predicates go down, so that a delta is
-    filtered before it is joined; then joins are put in order; then columns that nobody reads go, so that they are
-    neither captured nor grouped by.
+    filtered before it is joined, and matches are looked for early; then joins are put in order; then columns that
+    nobody reads go, so that they are neither captured nor grouped by.
     """
-    return pruned_alike(reordered(pushed_down(strengthened(plan))), frozenset(names(plan)))
+    return pruned_alike(reordered(matched_early(pushed_down(strengthened(plan)))), frozenset(names(plan)))

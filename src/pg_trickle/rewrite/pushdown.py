@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TypeGuard
 
 from pg_trickle.algebra.join import Join
 from pg_trickle.algebra.lateral import Lateral
-from pg_trickle.algebra.linear import Filter, Item, Project
+from pg_trickle.algebra.linear import Filter, Project
 from pg_trickle.algebra.mark import Mark
 from pg_trickle.algebra.order import DistinctOn
 from pg_trickle.algebra.outer_join import LeftJoin
@@ -15,7 +14,7 @@ from pg_trickle.algebra.plan import Plan, names
 from pg_trickle.algebra.source import Unit
 from pg_trickle.algebra.timed import Timed, TimedFilter
 from pg_trickle.algebra.window import Window
-from pg_trickle.scalar import Identity, Scalar, column
+from pg_trickle.scalar import Identity, Scalar
 
 
 def pushed_down(plan: Plan) -> Plan:
@@ -69,9 +68,6 @@ def _sunk(plan: Plan, predicates: tuple[Scalar, ...]) -> Plan:
         # Which rows of the left side are kept is no matter of what they match: σp(L ⟕ R) = σp(L) ⟕ R for p over L.
         down, here = _split(predicates, plan.left)
         kept = replace(plan, left=_sunk(plan.left, down))
-        below = _sunk_mark(kept, here) if isinstance(kept, Mark) else None
-        if below is not None:
-            return below
         return Filter(kept, here) if here else kept
     if isinstance(plan, Filter):
         return _sunk(plan.input, plan.predicates + predicates)
@@ -80,40 +76,12 @@ def _sunk(plan: Plan, predicates: tuple[Scalar, ...]) -> Plan:
     if isinstance(plan, Lateral):
         return _below(plan, predicates, frozenset(names(plan.input)))
     if isinstance(plan, Project):
-        return _below(plan, predicates, _passed(plan))
+        return _below(plan, predicates, passed_through(plan))
     if isinstance(plan, Window | DistinctOn):
         # A predicate over the keys leaves out whole partitions, unless it can tell equal keys apart.
         whole = {one.name for one in plan.columns if one.name in plan.keys and one.type.identity is Identity.EQUAL}
         return _below(plan, predicates, frozenset(whole))
     return Filter(plan, predicates)
-
-
-def _sunk_mark(mark: Mark, predicates: tuple[Scalar, ...]) -> Plan | None:
-    """A tested mark below joins that make no rows fewer: ``(L ⋈ R) ⋉ S = (L ⋉ S) ⋈ R`` for conditions over L.
-
-    A change of L that has no match is looked up nowhere else then.  Beside a filtered R it stays above: few rows are
-    left of such a join, and a look for matches costs more than one for partners.
-    """
-    tests = tuple(one for one in predicates if one.columns == {mark.column.name})
-    join = mark.left.input if _only_picks(mark.left) else mark.left
-    if not tests or not isinstance(join, Join):
-        return None
-    read = {name for one in mark.on for name in one.columns} - set(names(mark.right))
-    sides = (join.left, join.right)
-    for side, other in (sides, sides[::-1]):
-        if read and read <= set(names(side)) and not is_filtered(other):
-            tested = _sunk(replace(mark, left=side), tests)
-            # The order of columns is put right above all of them: joins that follow one another are put in order later.
-            tested = tested.input if _only_picks(tested) else tested
-            made = replace(join, left=tested) if side is join.left else replace(join, right=tested)
-            rest = tuple(one for one in predicates if one not in tests)
-            return _sunk(Project(made, tuple(Item(one, column(one)) for one in mark.columns)), rest)
-    return None
-
-
-def _only_picks(plan: Plan) -> TypeGuard[Project]:
-    """Whether it is a projection that renames nothing and computes nothing."""
-    return isinstance(plan, Project) and _passed(plan) == set(names(plan))
 
 
 def is_filtered(plan: Plan) -> bool:
@@ -139,7 +107,7 @@ def _below(
     return Filter(inside, rest) if rest else inside
 
 
-def _passed(plan: Project) -> frozenset[str]:
+def passed_through(plan: Project) -> frozenset[str]:
     """The columns that a projection passes through under their own names."""
     return frozenset(
         item.column.name for item in plan.items if item.value.is_column and item.column.name in item.value.columns
@@ -148,7 +116,7 @@ def _passed(plan: Project) -> frozenset[str]:
 
 def _sunk_timed(plan: Plan, condition: Timed) -> Plan:
     """A condition on time where its columns come from: what it changes there is found by an index, and is small."""
-    if isinstance(plan, Project) and condition.columns <= _passed(plan):
+    if isinstance(plan, Project) and condition.columns <= passed_through(plan):
         return replace(plan, input=_sunk_timed(plan.input, condition))
     if isinstance(plan, Lateral) and condition.columns <= set(names(plan.input)):
         return replace(plan, input=_sunk_timed(plan.input, condition))
