@@ -57,6 +57,15 @@ def test_what_was_dropped_by_hand_is_gone_at_once(t: Connection) -> None:
     assert t.execute("SELECT count(*) FROM pgtrickle.pgt_refresh_history WHERE NOT success").fetchone() == (0,)
 
 
+def test_what_is_set_before_the_first_stream_table_is_kept(t: Connection) -> None:
+    """Its owner's runner is there already, and looks like what a dump may have left."""
+    pg_trickle.create_stream_table(t, "s", "SELECT a FROM t")
+    pg_trickle.drop_stream_table(t, "s")
+    t.execute("SELECT pgtrickle.gate_source('t')")
+    pg_trickle.create_stream_table(t, "s", "SELECT a FROM t")
+    assert t.execute("SELECT source_table FROM pgtrickle.source_gates()").fetchall() == [("public.t",)]
+
+
 def test_what_was_never_filled_is_told_so(t: Connection) -> None:
     pg_trickle.create_stream_table(t, "s", "SELECT a FROM t", schedule="1s", initialize=False)
     t.execute("UPDATE pgtrickle.pgt_stream_tables SET created_at = now() - interval '1 hour'")

@@ -34,7 +34,8 @@ BEGIN
     IF cardinality(pgtrickle_changes.restored_tables()) > 0 THEN
         PERFORM pgtrickle_changes.refuse_restored('what this database holds of stream tables');
     END IF;
-    -- A dump without data tells nothing of its stream tables.
+    -- A dump without data tells nothing of its stream tables, nor has it anything in the catalog.  What is there is of this database, which may
+    -- have had stream tables: gates, watermarks, snapshots, the replication slot.
     IF NOT EXISTS (SELECT FROM pgtrickle.pgt_stream_tables) AND EXISTS (SELECT FROM pgtrickle_changes.leftovers()) THEN
         PERFORM pgtrickle_changes.drop_leftovers();
     END IF;
@@ -78,7 +79,16 @@ BEGIN
     FOR v_command IN SELECT l.command FROM pgtrickle_changes.leftovers() AS l LOOP
         EXECUTE v_command;
     END LOOP;
-    -- What the catalog says of them; an extension's is empty.
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.drop_leftovers IS 'Drops what a dump brought of the machinery: all of it is made anew';
+
+CREATE FUNCTION pgtrickle_changes.forget_origin() RETURNS void
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- An extension's catalog is empty.
+BEGIN
     DELETE FROM pgtrickle.pgt_dependencies;
     DELETE FROM pgtrickle.pgt_plans;
     DELETE FROM pgtrickle.pgt_captures;
@@ -95,7 +105,7 @@ BEGIN
     DELETE FROM pgtrickle_changes.wal_slot;
 END
 $$;
-COMMENT ON FUNCTION pgtrickle_changes.drop_leftovers IS 'Drops what a dump brought of the machinery: all of it is made anew';
+COMMENT ON FUNCTION pgtrickle_changes.forget_origin IS 'Empties what a dump''s catalog says of the database that it comes from';
 
 CREATE FUNCTION pgtrickle_changes.restored_columns(p_table pgtrickle.pgt_stream_tables, p_view oid) RETURNS smallint[]
     LANGUAGE sql STABLE
@@ -169,6 +179,7 @@ BEGIN
     END IF;
     PERFORM pgtrickle_changes.one_at_a_time();
     PERFORM pgtrickle_changes.drop_leftovers();
+    PERFORM pgtrickle_changes.forget_origin();
     v_adopted := ARRAY(SELECT r.id FROM unnest(v_restored) AS r(id) WHERE pgtrickle_changes.adopt_restored(r.id));
     -- What reads what: refreshes come in that order.
     PERFORM pgtrickle_changes.set_dependencies(st, '{"sources": []}') FROM pgtrickle.pgt_stream_tables AS st WHERE st.pgt_id = ANY (v_adopted);
