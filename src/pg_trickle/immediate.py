@@ -12,15 +12,20 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from psycopg import sql
+
 from pg_trickle import programs
 from pg_trickle.algebra.plan import Plan, distinct
-from pg_trickle.algebra.source import Empty, Scan, Source
+from pg_trickle.algebra.source import Empty, Scan, Source, State
 from pg_trickle.catalog.model import CompileRequest
 from pg_trickle.render.additive import add_up, clear_up, is_additive
+from pg_trickle.render.apply import renamed
 from pg_trickle.render.feed import Feed, Held, Statement
+from pg_trickle.render.onesided import bring, can_grow, comes, grow, take
 from pg_trickle.render.reread import is_lookup, reread
 from pg_trickle.render.select import CommonTables
 from pg_trickle.render.settled import is_settled, settle
+from pg_trickle.render.single import BROUGHT, CHANGED, TAKEN, add_one, reread_one
 from pg_trickle.render.stage import grouped_delta
 from pg_trickle.rewrite.specialise import specialised
 from pg_trickle.stages import Stage
@@ -29,6 +34,7 @@ from pg_trickle.stages import Stage
 PLAIN_TYPES = frozenset(
     {"int2", "int4", "int8", "numeric", "bool", "text", "varchar", "bpchar", "uuid", "oid", "name", "char"}
 )
+EVENTS = (BROUGHT, CHANGED, TAKEN)
 _LITERAL = re.compile(r"'(?:[^']|'')*'")
 _CAST = re.compile(r'::\s*"?([a-z][a-z0-9_ ]*)', re.IGNORECASE)
 _PLAIN_CAST = re.compile(
@@ -47,14 +53,18 @@ class Immediate:
     ``by_rows``: the locks of the rows written are enough, in whatever order statements are worked off; nothing
     is ever held back, and a statement that yields 0 is the program's last.
     ``turn``: one transaction at a time; else the programs lock what they need, and NULL means to try again.
+    ``sided`` holds by source and event other programs for statements that only bring rows or only take some away.
+    ``one`` holds, by event, the statement that is tried first: it may do all the work where a single row changed.
     ``settings``: whether what is computed may depend on settings of the session.
     ``may_fail``: whether the changes may be beyond evaluation although the query isn't.
     """
 
     sources: dict[int, programs.Program]
+    sided: dict[int, dict[str, programs.Program]]
     held: programs.Program
     by_rows: bool
     turn: bool
+    one: dict[str, str]
     settings: bool
     may_fail: bool
 
@@ -62,9 +72,14 @@ class Immediate:
         """As the engine reads it."""
         return {
             "sources": {str(oid): list(program) for oid, program in self.sources.items()},
+            "sided": {
+                str(oid): {event: list(program) for event, program in found.items()}
+                for oid, found in self.sided.items()
+            },
             "held": list(self.held),
             "by_rows": self.by_rows,
             "turn": self.turn,
+            "one": self.one,
             "settings": self.settings,
             "may_fail": self.may_fail,
         }
@@ -76,7 +91,7 @@ def immediate(
     """The programs for the statements of each source."""
     # Who recomputes writes rows of others: where that may come to pass, one at a time does.
     is_free = len(sources) == 1 and not _is_parted(request) and not may_fail(request)
-    by_rows = _by_rows(definition, sources) if is_free else None
+    by_rows, one = (_by_rows(definition, sources) if is_free else None) or (None, {})
     by_groups = _by_groups(definition, Statement()) if is_free and by_rows is None else None
     held: programs.Program = ()
     if by_rows is not None:
@@ -86,20 +101,27 @@ def immediate(
     else:
         made = {oid: programs.differential(definition, frozenset((oid,)), Statement())[0] for oid in sources}
         held = programs.differential(definition, None, Held(request.id))[0]
-    texts = [text for program in (*made.values(), held, programs.full(definition)) for text in program]
+    sided = {} if by_rows is not None else {oid: _one_sided(definition, oid) for oid in sources}
+    halves = (program for found in sided.values() for program in found.values())
+    all_programs = (*made.values(), *halves, held, tuple(one.values()), programs.full(definition))
+    texts = [text for program in all_programs for text in program]
     has_turn = by_rows is None and by_groups is None
-    return Immediate(made, held, by_rows is not None, has_turn, is_sensitive(request, texts), may_fail(request))
+    sensitive = is_sensitive(request, texts)
+    return Immediate(made, sided, held, by_rows is not None, has_turn, one, sensitive, may_fail(request))
 
 
-def _by_rows(definition: programs.Definition, sources: dict[int, tuple[str, ...]]) -> programs.Program | None:
-    """The program that needs no more than the locks of the rows it writes, if there is one."""
+def _by_rows(
+    definition: programs.Definition, sources: dict[int, tuple[str, ...]]
+) -> tuple[programs.Program, dict[str, str]] | None:
+    """The program that needs no more than the locks of the rows it writes, if there is one; and for a single row."""
     if len(sources) != 1:
         return None
     final, target = definition.final, definition.target
     if not definition.stages and is_lookup(final, target):
         change = specialised(final.delta(), lambda _: True)
         common = _common(change, final)
-        return (programs.counting(reread(final, target, change, common), common),)
+        one = {event: _printed(reread_one(final, target, change, event)) for event in EVENTS}
+        return (programs.counting(reread(final, target, change, common), common),), one
     stage = definition.stages[0] if len(definition.stages) == 1 else None
     if not isinstance(stage, Stage):
         return None
@@ -109,10 +131,40 @@ def _by_rows(definition: programs.Definition, sources: dict[int, tuple[str, ...]
     if isinstance(change, Empty) or _reads_tables(change) or not is_additive(final, store, target):
         return None
     first, second = _common(change), _common(change)
+    one = {event: _printed(add_one(final, store, target, change, event)) for event in EVENTS}
     return (
         programs.counting(add_up(final, store, change, first), first),
         programs.counting(clear_up(final, store, target, change, second), second),
-    )
+    ), one
+
+
+def _one_sided(definition: programs.Definition, changed: int) -> dict[str, programs.Program]:
+    """The programs for an INSERT and a DELETE, where they are simpler than for any statement."""
+    final, target = definition.final, definition.target
+    if target.key is None or len(definition.stages) > 1:
+        return {}
+
+    def is_changed(table: Source | State) -> bool:
+        return isinstance(table, Source) and table.oid == changed
+
+    stage = definition.stages[0] if definition.stages else None
+    change = specialised((final if stage is None else stage.below).delta(), is_changed)
+    if not comes(change):
+        return {}
+    common = CommonTables((change,), feed=Statement(is_net=True))
+    if stage is None:
+        again = CommonTables((change,), feed=Statement(is_net=True))
+        return {
+            BROUGHT: (programs.counting(bring(target, renamed(target, common.select(change)), common), common),),
+            TAKEN: (programs.counting(take(target, renamed(target, again.select(change)), again), again),),
+        }
+    if isinstance(stage, Stage) and definition.store(stage).target is None and can_grow(final, stage, target):
+        return {BROUGHT: (programs.counting(grow(final, stage, target, change, common), common),)}
+    return {}
+
+
+def _printed(statement: sql.Composable) -> str:
+    return statement.as_string(None)
 
 
 def _by_groups(definition: programs.Definition, feed: Feed) -> programs.Program | None:

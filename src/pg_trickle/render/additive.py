@@ -45,34 +45,60 @@ def places_of(final: Plan, store: Store) -> dict[str, str]:
     return shown_by(store.target, final, store.stage)
 
 
+def _keys(final: Plan, store: Store) -> list[str]:
+    """The key columns of the store."""
+    rest = {one.name for one in store.stage.rest}
+    return [name for name, state in places_of(final, store).items() if state not in rest]
+
+
+def _counters(final: Plan, store: Store) -> dict[str, StateColumn]:
+    """The other columns, and what they count."""
+    rest = {one.name: one for one in store.stage.rest if one.is_added}
+    return {
+        name: rest[state] for name, state in places_of(final, store).items() if state in rest and rest[state].is_added
+    }
+
+
+def row_counter(final: Plan, store: Store) -> sql.Identifier:
+    """How many rows the group of a stored row ``t`` has."""
+    counters = _counters(final, store).items()
+    return sql.Identifier("t", next(name for name, one in counters if one.role is Role.ROWS))
+
+
+def adds_anything(stage: Stage) -> sql.Composable:
+    """Whether what is summed up for a group changes it."""
+    return sql.SQL(" OR ").join(sql.SQL("{d} <> 0").format(d=_delta(one)) for one in stage.rest)
+
+
+def adding(final: Plan, store: Store, rows: sql.Composable, returned: sql.Composable) -> sql.Composable:
+    """The statement that adds to the stored counters what ``rows`` says for each group, one row a group."""
+    places, keys, counters = places_of(final, store), _keys(final, store), _counters(final, store)
+    return sql.SQL(
+        "INSERT INTO {table} AS t ({keys}, {columns}) SELECT {key_values}, {added} FROM {rows}"
+        " ON CONFLICT ({unique}) DO UPDATE SET {sums} RETURNING {returned}"
+    ).format(
+        table=store.table,
+        keys=names(keys),
+        unique=names(keys if store.target is None else store.target.key or ()),
+        columns=names(counters),
+        key_values=names(places[name] for name in keys),
+        added=listed(_inserted(store, one) for one in counters.values()),
+        rows=rows,
+        sums=listed(
+            sql.SQL("{c} = {sum}").format(c=sql.Identifier(name), sum=_sum(store, one))
+            for name, one in counters.items()
+        ),
+        returned=returned,
+    )
+
+
 def add_up(final: Plan, store: Store, change: Plan, common: CommonTables) -> sql.Composable:
     """Add the delta to the stored counters; the SELECT is 0 when there is nothing more to do."""
-    stage = store.stage
-    _touched(stage, change, common)
+    _touched(store.stage, change, common)
     places = places_of(final, store)
-    rest = {one.name: one for one in stage.rest}
-    keys = [name for name, state in places.items() if state not in rest]
-    counters = {name: rest[state] for name, state in places.items() if state in rest and rest[state].is_added}
-    common.add_writing(
-        "y",
-        sql.SQL(
-            "INSERT INTO {table} AS t ({keys}, {columns}) SELECT {key_values}, {added} FROM g{any}"
-            " ORDER BY {key_values} ON CONFLICT ({unique}) DO UPDATE SET {sums} RETURNING {rows} AS n"
-        ).format(
-            table=store.table,
-            keys=names(keys),
-            unique=names(keys if store.target is None else store.target.key or ()),
-            columns=names(counters),
-            key_values=names(places[name] for name in keys),
-            added=listed(_inserted(store, one) for one in counters.values()),
-            any=_any(stage),
-            sums=listed(
-                sql.SQL("{c} = {sum}").format(c=sql.Identifier(name), sum=_sum(store, one))
-                for name, one in counters.items()
-            ),
-            rows=sql.Identifier("t", next(name for name, one in counters.items() if one.role is Role.ROWS)),
-        ),
-    )
+    keys = [places[name] for name in _keys(final, store)]
+    rows = sql.SQL("g{any} ORDER BY {keys}").format(any=_any(store.stage), keys=names(keys))
+    common.add_writing("y", adding(final, store, rows, sql.SQL("{rows} AS n").format(rows=row_counter(final, store))))
     what = sql.SQL("count(*)") if store.target is None else sql.SQL("count(*) FILTER (WHERE n = 0)")
     return sql.SQL("SELECT {what} FROM y").format(what=what)
 
@@ -104,7 +130,7 @@ def clear_up(final: Plan, store: Store, target: Target, change: Plan, common: Co
             w=WEIGHT,
             state=relation(stage.state),
             match=store.match("g"),
-            row=common.select(_of_state(final, stage)),
+            row=common.select(of_state(final, stage)),
         ),
     )
     return show(target, common)
@@ -122,8 +148,7 @@ def _any(stage: Stage) -> sql.Composable:
     """Which groups are touched; those with columns that aren't counted all are."""
     if not all(one.is_added for one in stage.rest):
         return sql.SQL("")
-    counted = sql.SQL(" OR ").join(sql.SQL("{d} <> 0").format(d=_delta(one)) for one in stage.rest)
-    return sql.SQL(" WHERE {counted}").format(counted=counted)
+    return sql.SQL(" WHERE {counted}").format(counted=adds_anything(stage))
 
 
 def _is_shown_null(store: Store, one: StateColumn) -> bool:
@@ -169,9 +194,9 @@ def _total(store: Store, one: StateColumn) -> sql.Composable:
     return sql.SQL("({sum})").format(sum=template.format(mine=mine, theirs=theirs))
 
 
-def _of_state(plan: Plan, stage: Stage) -> Plan:
+def of_state(plan: Plan, stage: Stage) -> Plan:
     """The final plan over the stored row ``s`` of one group."""
     if not isinstance(plan, Scan):
-        return plan.over(lambda below: _of_state(below, stage))
+        return plan.over(lambda below: of_state(below, stage))
     values = listed(sql.SQL("s.{name}").format(name=sql.Identifier(field.attribute)) for field in plan.fields)
     return Opaque(sql.SQL("SELECT {values} WHERE s.n <> 0").format(values=values).as_string(None), plan.columns)

@@ -62,7 +62,7 @@ def _images(final: Plan, store: Store, target: Target, common: CommonTables) -> 
     stage = store.stage
     shown = [column.name for _, column in target.columns]
     compared = store.target is None and bool(target.written)
-    compares = compared or not _shows_all(final)
+    compares = compared or not shows_all(final)
     before = sql.SQL("b.{w} IS NOT NULL").format(w=WEIGHT) if compares else sql.SQL("u.known")
     old = (
         sql.SQL(" LEFT JOIN LATERAL ({old}) AS b ON TRUE").format(old=common.select(over_image(final, stage, "o_")))
@@ -89,9 +89,9 @@ def _images(final: Plan, store: Store, target: Target, common: CommonTables) -> 
     )
 
 
-def _shows_all(final: Plan) -> bool:
+def shows_all(final: Plan) -> bool:
     """Whether every group that has rows is shown."""
-    return isinstance(final, Scan) or (isinstance(final, Project) and _shows_all(final.input))
+    return isinstance(final, Scan) or (isinstance(final, Project) and shows_all(final.input))
 
 
 def _keys(final: Plan, stage: Stage, target: Target) -> sql.Composed:

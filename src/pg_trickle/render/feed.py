@@ -15,6 +15,9 @@ from pg_trickle.algebra.source import Source
 from pg_trickle.render.parts import CHANGES_SCHEMA, WEIGHT, listed
 
 DELTA = "__pgt_delta"
+# What a statement that changed rows took away, and what it brought.
+BEFORE, AFTER = "__pgt_before", "__pgt_after"
+NEW_ROWS = "__pgt_new"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +54,13 @@ class Buffers:
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """What the statement that fires the trigger changed: the engine puts a WITH query of that name in front."""
+    """What the statement that fires the trigger changed: the engine puts a WITH query of that name in front.
+
+    ``is_net`` where that needs no netting: a single row, or rows that only came, or only went.
+    """
+
+    delta: str = DELTA
+    is_net: bool = False
 
     def gate(self, sources: Iterable[Source]) -> None:
         """It has changed, or there would be no maintenance."""
@@ -59,7 +68,7 @@ class Statement:
     def rows(self, source: Source, captured: sql.Composable) -> sql.Composable:
         """The change rows of the one source that changes."""
         return sql.SQL("SELECT {captured}w AS {w} FROM {delta}").format(
-            captured=captured, w=WEIGHT, delta=sql.Identifier(DELTA)
+            captured=captured, w=WEIGHT, delta=sql.Identifier(self.delta)
         )
 
 

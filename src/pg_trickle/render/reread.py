@@ -83,18 +83,21 @@ def show(target: Target, common: CommonTables) -> sql.Composable:
         ),
     )
     key = names(target.key)
-    # What is there is updated even if nothing but its key is shown: each row has to be counted.
-    action = sql.SQL("DO UPDATE SET {assignments}").format(
-        assignments=assignments(target.written or target.key, "excluded")
-    )
     common.add_writing(
         "y",
         sql.SQL(
             "INSERT INTO {table} ({columns}) SELECT DISTINCT ON ({key}) {columns} FROM a WHERE __pgt_there"
             " ORDER BY {key} ON CONFLICT ({key}) {action} RETURNING 1"
-        ).format(table=target.table, columns=names(target.names), key=key, action=action),
+        ).format(table=target.table, columns=names(target.names), key=key, action=overwritten(target)),
     )
     return sql.SQL(
         "SELECT CASE WHEN (SELECT count(*) FROM a WHERE __pgt_there) = (SELECT count(*) FROM y)"
         " THEN (SELECT count(*) FROM x) + (SELECT count(*) FROM y) END"
+    )
+
+
+def overwritten(target: Target) -> sql.Composable:
+    """What is there is updated even if nothing but its key is shown: each row has to be counted."""
+    return sql.SQL("DO UPDATE SET {assignments}").format(
+        assignments=assignments(target.written or target.key or (), "excluded")
     )

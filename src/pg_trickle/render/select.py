@@ -283,7 +283,7 @@ def _changes(table: Source | State, fields: tuple[Field, ...], common: CommonTab
         for field in fields
     ]
     interval = common.feed.rows(table, sql.Composed(captured))
-    if not common.nets_changes:
+    if not common.nets_changes or (isinstance(common.feed, Statement) and common.feed.is_net):
         return interval
     # No row comes two thousand million times, and sums of integers are cheaper than sums of bigints.
     order = tuple(name for name in common.order if name in {field.column.name for field in fields})

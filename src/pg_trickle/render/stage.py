@@ -93,19 +93,44 @@ def _counted(one: StateColumn, weight: sql.Composable) -> sql.Composable:
     """Σ w, Σ w·x or Σ w·x², over the rows that count."""
     if one.role is Role.XOR:
         return _turned_bits(one, weight)
+    tests = _conditions(one)
+    where = sql.SQL(" FILTER (WHERE {tests})").format(tests=every(tests)) if tests else sql.SQL("")
+    return sql.SQL("coalesce(sum({term}){where}, 0)::{type}").format(
+        term=_term(one, weight), where=where, type=_number(one)
+    )
+
+
+def added_by(one: StateColumn, weight: sql.Composable) -> sql.Composable:
+    """The same for a single row."""
+    term, tests = _term(one, weight), _conditions(one)
+    if tests:
+        term = sql.SQL("CASE WHEN {tests} THEN {term} END").format(tests=every(tests), term=term)
+    return sql.SQL("coalesce({term}, 0)::{type}").format(term=term, type=_number(one))
+
+
+def _number(one: StateColumn) -> sql.SQL:
+    return sql.SQL("numeric") if one.type.name == "numeric" else sql.SQL("bigint")
+
+
+def _conditions(one: StateColumn) -> list[sql.Composable]:
+    """What a row has to satisfy to count."""
+    tests: list[sql.Composable] = [sql.Identifier(one.condition)] if one.condition else []
+    if one.argument:
+        hole = {"x": sql.Identifier(one.argument), "scale": sql.Literal(one.scale)}
+        tests += [test.format(**hole) for test in _tests(one)]
+    return tests
+
+
+def _term(one: StateColumn, weight: sql.Composable) -> sql.Composable:
+    """What a row that counts adds: w, w·x or w·x²."""
     argument = sql.Identifier(one.argument) if one.argument else None
-    tests = [sql.SQL("{condition}").format(condition=sql.Identifier(one.condition))] if one.condition else []
-    if argument is not None:
-        tests += [test.format(x=argument, scale=sql.Literal(one.scale)) for test in _tests(one)]
-    where = sql.SQL(" FILTER (WHERE {tests})").format(tests=sql.SQL(" AND ").join(tests)) if tests else sql.SQL("")
-    of = sql.SQL("numeric") if one.type.name == "numeric" else sql.SQL("bigint")
     term = weight
     # In the type of the sum: several times a bigint need not be one, nor minus the least.
     if argument is not None and one.role in {Role.SUM, Role.FINITE_SUM}:
-        term = sql.SQL("{w}::bigint * {x}::{type}").format(w=weight, x=argument, type=of)
+        term = sql.SQL("{w}::bigint * {x}::{type}").format(w=weight, x=argument, type=_number(one))
     elif argument is not None and one.role in {Role.SQUARES, Role.FINITE_SQUARES}:
         term = sql.SQL("{w}::bigint * {x}::numeric * {x}::numeric").format(w=weight, x=argument)
-    return sql.SQL("coalesce(sum({term}){where}, 0)::{type}").format(term=term, where=where, type=of)
+    return term
 
 
 def _turned_bits(one: StateColumn, weight: sql.Composable) -> sql.Composable:
@@ -145,14 +170,19 @@ def _tests(one: StateColumn) -> list[sql.SQL]:
             return []
 
 
-def groups(stage: Stage, change: Plan, common: CommonTables) -> sql.Composable:
-    """The delta below, summed up for each touched group: the group's key, and what is added to each counter."""
-    keys = [
+def group_keys(stage: Stage) -> list[sql.Composable]:
+    """The key of a row's group, under the names of the state."""
+    keys: list[sql.Composable] = [
         sql.SQL("{value} AS {name}").format(value=value, name=sql.Identifier(key.name))
         for value, (key, _) in zip(_key_values(stage), stage.keys, strict=True)
     ]
     if stage.hashed is not None:
         keys.insert(0, sql.SQL("{hash} AS h").format(hash=row_hash(stage.aggregate.keys)))
+    return keys
+
+
+def groups(stage: Stage, change: Plan, common: CommonTables) -> sql.Composable:
+    """The delta below, summed up for each touched group: the group's key, and what is added to each counter."""
     values: list[sql.Composable] = []
     for one in stage.rest:
         if one.follows:
@@ -172,7 +202,7 @@ def groups(stage: Stage, change: Plan, common: CommonTables) -> sql.Composable:
     sums = all(one.follows or one.role in {Role.MIN, Role.MAX} for one in stage.rest)
     read = common.summed if sums else common.select
     return sql.SQL("SELECT {values} FROM ({change}) AS x{grouping}").format(
-        values=listed([*keys, *values]), change=read(change), grouping=grouping
+        values=listed([*group_keys(stage), *values]), change=read(change), grouping=grouping
     )
 
 

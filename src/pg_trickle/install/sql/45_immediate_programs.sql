@@ -99,31 +99,89 @@ END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.immediate_again IS 'What tells a transaction that it has to be done again, as PL/pgSQL';
 
-CREATE FUNCTION pgtrickle_changes.immediate_program(p_texts text[], p_name text, p_by_rows boolean, p_rest text) RETURNS text
+CREATE FUNCTION pgtrickle_changes.immediate_statements(p_plan jsonb, p_source oid, p_event text) RETURNS jsonb
     LANGUAGE plpgsql IMMUTABLE
     SET search_path = pg_catalog, pg_temp
 AS $$
--- A program's statements as they stand, with plans that the session keeps; and for more than a few hundred rows planned for their
+BEGIN
+    RETURN coalesce(p_plan #> ARRAY['programs', 'immediate', 'sided', p_source::text, p_event], p_plan #> ARRAY['programs', 'immediate', 'sources', p_source::text]);
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.immediate_statements IS 'The program for an event: one of its own, or that for whatever a statement changes';
+
+CREATE FUNCTION pgtrickle_changes.immediate_one(p_table pgtrickle.pgt_stream_tables, p_source oid, p_columns text[], p_event text, p_plan jsonb) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN 'WITH ' || concat_ws(', ',
+        CASE WHEN p_event IN ('del', 'upd') THEN format('__pgt_before AS (%s)', pgtrickle_changes.immediate_delta(p_source, p_table.owner_oid, p_columns, 'del')) END,
+        CASE WHEN p_event IN ('ins', 'upd') THEN format('__pgt_after AS (%s)', pgtrickle_changes.immediate_delta(p_source, p_table.owner_oid, p_columns, 'ins')) END)
+        || ' ' || (p_plan #>> ARRAY['programs', 'immediate', 'one', p_event]);
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.immediate_one IS 'The statement that may do all the work where a single row changed; NULL if there is none';
+
+CREATE FUNCTION pgtrickle_changes.immediate_step(p_text text, p_place integer) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- A statement of a program as it stands, with a plan that the session keeps; and for more than a few hundred rows planned for their
 -- number.  A plan made for one row can take hours over a hundred thousand.  Those texts are elsewhere: the trigger's WHEN compares
 -- all of this.
+BEGIN
+    RETURN format(E'        IF __pgt_rows OPERATOR(pg_catalog.<=) 200 THEN\n            %s INTO __pgt_wrote;\n'
+                  '        ELSE\n            EXECUTE __pgt_texts[%s] INTO __pgt_wrote;\n        END IF;\n', p_text, p_place);
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.immediate_step IS 'A statement of a program as PL/pgSQL';
+
+CREATE FUNCTION pgtrickle_changes.immediate_large(p_name text) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN E'        IF __pgt_rows OPERATOR(pg_catalog.>) 200 THEN\n            __pgt_texts := pgtrickle_changes.' || p_name || E'_texts();\n        END IF;\n';
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.immediate_large IS 'What fetches a program''s texts for many rows, as PL/pgSQL';
+
+CREATE FUNCTION pgtrickle_changes.immediate_program(p_texts text[], p_name text, p_rest text) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
 DECLARE
-    v_result text := E'        IF __pgt_rows OPERATOR(pg_catalog.>) 200 THEN\n            __pgt_texts := pgtrickle_changes.' || p_name || E'_texts();\n        END IF;\n';
+    v_result text := pgtrickle_changes.immediate_large(p_name);
 BEGIN
     FOR v_place IN 1..cardinality(p_texts) LOOP
-        v_result := v_result || format(E'        IF __pgt_rows OPERATOR(pg_catalog.<=) 200 THEN\n            %s INTO __pgt_wrote;\n'
-                                       '        ELSE\n            EXECUTE __pgt_texts[%s] INTO __pgt_wrote;\n        END IF;\n', p_texts[v_place], v_place);
-        IF NOT p_by_rows THEN
-            v_result := v_result || E'        IF __pgt_wrote IS NULL THEN\n            ' || p_rest || E'\n        END IF;\n';
-        ELSIF v_place < cardinality(p_texts) THEN
-            v_result := v_result || E'        IF __pgt_wrote OPERATOR(pg_catalog.=) 0 THEN\n            RETURN NULL;\n        END IF;\n';
-        ELSE
-            v_result := v_result || E'        IF __pgt_wrote IS NULL THEN\n            ' || pgtrickle_changes.immediate_again() || E'\n        END IF;\n';
-        END IF;
+        v_result := v_result || pgtrickle_changes.immediate_step(p_texts[v_place], v_place)
+            || E'        IF __pgt_wrote IS NULL THEN\n            ' || p_rest || E'\n        END IF;\n';
     END LOOP;
     RETURN v_result;
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.immediate_program IS 'A program as PL/pgSQL';
+
+CREATE FUNCTION pgtrickle_changes.immediate_by_rows(p_one text, p_most integer, p_texts text[], p_name text) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- First what may do all the work for a single row.  If it did nothing, the program's statements, as many as it takes.  Nothing is
+-- tried where nothing changed: statement triggers of the stream table would fire.
+DECLARE
+    v_again  text := E'        IF __pgt_wrote IS NULL THEN\n            ' || pgtrickle_changes.immediate_again() || E'\n        END IF;\n';
+    v_done   text := E'        IF __pgt_wrote OPERATOR(pg_catalog.=) 0 THEN\n            RETURN NULL;\n        END IF;\n';
+    v_result text := format(E'    IF __pgt_rows OPERATOR(pg_catalog.<=) %s THEN\n        %s INTO __pgt_wrote;\n    END IF;\n    IF __pgt_wrote IS NULL THEN\n',
+                            p_most, p_one) || pgtrickle_changes.immediate_large(p_name);
+BEGIN
+    FOR v_place IN 1..cardinality(p_texts) LOOP
+        v_result := v_result || pgtrickle_changes.immediate_step(p_texts[v_place], v_place) || CASE WHEN v_place = cardinality(p_texts) THEN v_again ELSE '' END
+            || CASE WHEN v_place = 1 THEN E'    END IF;\n' ELSE '' END || CASE WHEN v_place < cardinality(p_texts) THEN v_done ELSE '' END;
+    END LOOP;
+    RETURN v_result;
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.immediate_by_rows IS 'A program that row locks are enough for, as PL/pgSQL';
 
 CREATE FUNCTION pgtrickle_changes.immediate_after(p_table pgtrickle.pgt_stream_tables, p_source oid, p_columns text[], p_event text, p_plan jsonb) RETURNS text
     LANGUAGE plpgsql STABLE
@@ -139,20 +197,23 @@ DECLARE
     v_count   text := CASE WHEN p_event = 'trunc' THEN '1' ELSE pgtrickle_changes.immediate_count(p_source, p_table.owner_oid, p_columns, p_event) END;
     v_checks  text := pgtrickle_changes.immediate_checks(p_table);
     v_closed  text := pgtrickle_changes.keep_strangers_out(p_table, pgtrickle_changes.immediate_written(p_table));
+    v_name    text := format('maintain_%s_%s_%s', v_id, p_source, p_event);
+    v_texts   text[] := pgtrickle_changes.immediate_texts(pgtrickle_changes.immediate_statements(p_plan, p_source, p_event), v_delta);
     v_work    text := CASE WHEN p_event = 'trunc' THEN '        ' || format(v_rest, 'true') || E'\n'
         ELSE CASE WHEN v_turn THEN '        ' || pgtrickle_changes.immediate_turn(v_id) || E';\n' ELSE '' END
-             || pgtrickle_changes.immediate_program(
-                    pgtrickle_changes.immediate_texts(p_plan #> ARRAY['programs', 'immediate', 'sources', p_source::text], v_delta),
-                    format('maintain_%s_%s_%s', v_id, p_source, p_event), v_by_rows,
+             || pgtrickle_changes.immediate_program(v_texts, v_name,
                     CASE WHEN v_turn THEN format(v_rest, 'NULL') || E'\n            RETURN NULL;' ELSE pgtrickle_changes.immediate_again() END) END;
     v_hold    text := CASE WHEN p_event = 'trunc' THEN pgtrickle_changes.immediate_note(v_id, 't') ELSE format(
         'EXECUTE (pgtrickle_changes.maintain_%s_%s_%s_texts())[%s];', v_id, p_source, p_event,
-        1 + jsonb_array_length(p_plan #> ARRAY['programs', 'immediate', 'sources', p_source::text])) END;
+        1 + jsonb_array_length(pgtrickle_changes.immediate_statements(p_plan, p_source, p_event))) END;
 BEGIN
     IF v_by_rows THEN
-        RETURN v_closed || '    __pgt_rows := ' || v_count || E';\n    IF __pgt_rows OPERATOR(pg_catalog.>) 0 THEN' || v_checks || E'\n' || v_work || '    END IF;';
+        -- An update of one row counts twice, as an old and a new one.
+        RETURN v_closed || '    __pgt_rows := ' || v_count || E';\n    IF __pgt_rows OPERATOR(pg_catalog.=) 0 THEN\n        RETURN NULL;\n    END IF;' || v_checks
+            || CASE WHEN p_event = 'trunc' THEN v_work ELSE pgtrickle_changes.immediate_by_rows(
+                   pgtrickle_changes.immediate_one(p_table, p_source, p_columns, p_event, p_plan), CASE p_event WHEN 'upd' THEN 2 ELSE 1 END, v_texts, v_name) END;
     END IF;
-    RETURN v_closed || pgtrickle_changes.immediate_take_back(v_id) || E'\n    __pgt_rows := ' || v_count || ';' || pgtrickle_changes.immediate_moves(v_id, p_source, p_event)
+    RETURN v_closed || pgtrickle_changes.immediate_take_back(v_id, v_count) || pgtrickle_changes.immediate_moves(v_id, p_source, p_event)
         || pgtrickle_changes.immediate_tree_kept(v_id, false) || $q$
     IF (__pgt_open OPERATOR(pg_catalog.>) 1 OR __pgt_held) AND __pgt_rows OPERATOR(pg_catalog.>) 0 THEN
         $q$ || v_hold || $q$

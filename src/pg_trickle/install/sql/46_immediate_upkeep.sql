@@ -76,7 +76,7 @@ BEGIN
     EXECUTE format('INSERT INTO pgtrickle_changes.turn_%s SELECT ''0''%s', v_id,
                    CASE WHEN v_roots <> '{}' THEN ', ' || pgtrickle_changes.immediate_tree(v_roots) END);
     PERFORM pgtrickle_changes.hand_over(p_table, format('pgtrickle_changes.turn_%s', v_id), 'Who maintains stream table');
-    EXECUTE format('CREATE UNLOGGED TABLE pgtrickle_changes.under_way_%s (xid xid8 NOT NULL, what "char" NOT NULL, number bigint GENERATED ALWAYS AS IDENTITY)'
+    EXECUTE format('CREATE UNLOGGED TABLE pgtrickle_changes.under_way_%s (xid xid8 NOT NULL, what "char" NOT NULL, number bigint GENERATED ALWAYS AS IDENTITY (CACHE 1000000))'
                    ' WITH (autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_scale_factor = 0)', v_id);
     EXECUTE format('CREATE INDEX ON pgtrickle_changes.under_way_%s (xid, number)', v_id);
     EXECUTE format('CREATE UNLOGGED SEQUENCE pgtrickle_changes.closed_%s OWNED BY pgtrickle_changes.under_way_%1$s.number', v_id);
@@ -153,7 +153,7 @@ BEGIN
                 v_delta := pgtrickle_changes.immediate_delta(v_source.oid, p_table.owner_oid, v_source.columns_used, v_event.name);
                 PERFORM pgtrickle_changes.make_owned_function(p_table, v_name || '_texts', '', 'text[]',
                     format(E'\nBEGIN\n    RETURN %L::pg_catalog.text[];\nEND\n', pgtrickle_changes.immediate_texts(
-                        v_plan #> ARRAY['programs', 'immediate', 'sources', v_source.oid::text], v_delta)
+                        pgtrickle_changes.immediate_statements(v_plan, v_source.oid, v_event.name), v_delta)
                         || pgtrickle_changes.immediate_hold(v_id, v_source.oid, v_source.columns_used, v_delta)));
             END IF;
             v_guard := CASE WHEN v_event.name = 'begin' THEN v_begin ELSE pgtrickle_changes.make_guarded_function(p_table, v_name,

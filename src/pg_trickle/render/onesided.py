@@ -1,0 +1,150 @@
+"""Programs for statements that only bring rows, or only take some away: half of what an update needs.
+
+An INSERT's delta is a bag.  As long as nothing in the plan subtracts (``comes``), the change of the stream table is a
+bag too: nothing has to be netted, no group can vanish, no extreme can be lost.  So counters are upserted, and what they
+show after them; keyed rows are inserted, or by a DELETE deleted.
+
+::
+
+    g   what came, summed up for each touched group
+    u   each added to its row in the state table, as it is now
+    y   what those groups show
+"""
+
+from __future__ import annotations
+
+from psycopg import sql
+
+from pg_trickle.algebra.aggregate import Aggregate, Touched
+from pg_trickle.algebra.join import Join
+from pg_trickle.algebra.lateral import Lateral
+from pg_trickle.algebra.linear import Consolidate, Filter, Negate, Project, UnionAll
+from pg_trickle.algebra.mark import Flipped, Mark
+from pg_trickle.algebra.operators import operator
+from pg_trickle.algebra.order import DistinctOn, TopK
+from pg_trickle.algebra.outer_join import FullJoin, LeftJoin
+from pg_trickle.algebra.plan import Plan, inputs
+from pg_trickle.algebra.recompute import Recompute
+from pg_trickle.algebra.recursion import Found, Recursion
+from pg_trickle.algebra.source import Changes, Empty, Opaque, Scan, Source, Unit, Unwatched
+from pg_trickle.algebra.timed import Elapsed, TimedFilter
+from pg_trickle.algebra.window import Window
+from pg_trickle.render.additive import of_state
+from pg_trickle.render.apply import Target, located, upsert_action
+from pg_trickle.render.direct import shows_all
+from pg_trickle.render.leaves import relation
+from pg_trickle.render.parts import differ, listed, names
+from pg_trickle.render.select import CommonTables
+from pg_trickle.render.stage import grouped_delta, groups
+from pg_trickle.render.store import is_direct
+from pg_trickle.stages import Role, Stage, StateColumn
+
+
+def comes(delta: Plan) -> bool:
+    """Whether a delta holds nothing that goes, where its sources' changes hold nothing that goes."""
+    match operator(delta):
+        case Changes(table):
+            return isinstance(table, Source)
+        case Negate() | Flipped() | Elapsed() | Empty() | Unwatched():
+            return False
+        case Scan() | Unit() | Opaque() | Found():
+            return True
+        case Touched(below, _, _) | LeftJoin(below) | Mark(below):
+            return comes(below)
+        case Filter() | TimedFilter() | Project() | UnionAll() | Join() | Lateral() | Consolidate():
+            return all(map(comes, inputs(delta)))
+        case FullJoin() | Aggregate() | Window() | DistinctOn() | TopK() | Recompute() | Recursion():
+            return False
+
+
+def bring(target: Target, rows: sql.Composable, common: CommonTables) -> sql.Composable:
+    """Insert rows under their keys; the SELECT that counts them."""
+    assert target.key is not None
+    common.add_writing("y", _upsert(target, sql.SQL("({rows}) AS f").format(rows=rows), upsert_action(target)))
+    return sql.SQL("SELECT count(*) FROM y")
+
+
+def take(target: Target, rows: sql.Composable, common: CommonTables) -> sql.Composable:
+    """Delete rows by their keys; the SELECT that counts them, or is NULL if they weren't all there."""
+    assert target.key is not None
+    common.add("f", sql.SQL("SELECT {key} FROM ({rows}) AS f").format(key=names(target.key), rows=rows))
+    common.add_writing(
+        "x",
+        sql.SQL("DELETE FROM {table} AS t USING f WHERE {match} RETURNING 1").format(
+            table=target.table, match=located(target, "t", "f", {name: name for name in target.key})
+        ),
+    )
+    return sql.SQL(
+        "SELECT CASE WHEN (SELECT count(*) FROM x) = (SELECT count(*) FROM f) THEN (SELECT count(*) FROM x) END"
+    )
+
+
+def can_grow(final: Plan, stage: Stage, target: Target) -> bool:
+    """Whether a stage with a state table only ever shows more, or more of the same, of rows that come."""
+    return (
+        is_direct(final, stage, target)
+        and shows_all(final)
+        and bool(target.written)
+        and all(one.is_added or one.role in _EXTREMES for one in stage.rest)
+    )
+
+
+def grow(final: Plan, stage: Stage, target: Target, change: Plan, common: CommonTables) -> sql.Composable:
+    """Add what came to its groups, and show them; the SELECT that counts the rows shown anew."""
+    narrow = grouped_delta(stage, change)
+    common.add("g", groups(stage, narrow.input if isinstance(narrow, Consolidate) else narrow, common))
+    common.add_writing("u", _added(stage))
+    shown = sql.SQL("u AS s CROSS JOIN LATERAL (SELECT {shown} FROM ({row}) AS a) AS f").format(
+        shown=listed(
+            sql.SQL("a.{plan} AS {name}").format(plan=sql.Identifier(column.name), name=sql.Identifier(name))
+            for name, column in target.columns
+        ),
+        row=common.select(of_state(final, stage)),
+    )
+    # Compared with the row as it is when it is locked: others may have changed it since this statement began.
+    moved = differ(((of, name, name) for name, of in target.columns if name in target.written), "t", "excluded")
+    action = sql.SQL("{action} WHERE {moved}").format(action=upsert_action(target), moved=moved)
+    common.add_writing("y", _upsert(target, shown, action))
+    return sql.SQL("SELECT count(*) FROM y")
+
+
+def _upsert(target: Target, rows: sql.Composable, action: sql.Composable) -> sql.Composable:
+    """Insert the rows ``f``."""
+    return sql.SQL(
+        "INSERT INTO {table} AS t ({columns}) SELECT {values} FROM {rows} ON CONFLICT ({key}) {action} RETURNING 1"
+    ).format(
+        table=target.table,
+        columns=names(target.names),
+        values=names(target.names, "f"),
+        rows=rows,
+        key=names(target.key or ()),
+        action=action,
+    )
+
+
+def _added(stage: Stage) -> sql.Composable:
+    return sql.SQL(
+        "INSERT INTO {state} AS t ({keys}, {rest}) SELECT {keys}, {came} FROM g"
+        " ON CONFLICT ({keys}) DO UPDATE SET {sums} RETURNING {returned}"
+    ).format(
+        state=relation(stage.state),
+        keys=names(stage.key_names),
+        rest=names(one.name for one in stage.rest),
+        came=listed(sql.Identifier(_came(one)) for one in stage.rest),
+        sums=listed(_sum(one) for one in stage.rest),
+        returned=names(stage.column_names, "t"),
+    )
+
+
+def _came(one: StateColumn) -> str:
+    return f"came_{one.name}" if one.role in _EXTREMES else f"d_{one.name}"
+
+
+def _sum(one: StateColumn) -> sql.Composable:
+    return _EXTREMES.get(one.role, sql.SQL("{c} = t.{c} + excluded.{c}")).format(c=sql.Identifier(one.name))
+
+
+_EXTREMES = {
+    Role.MIN: sql.SQL("{c} = LEAST(t.{c}, excluded.{c})"),
+    Role.MAX: sql.SQL("{c} = GREATEST(t.{c}, excluded.{c})"),
+}

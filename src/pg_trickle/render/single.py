@@ -1,0 +1,129 @@
+"""The change of a single row, where that is all that a statement changed: most statements change one.
+
+Nothing is summed up, sorted or counted then, and one plain statement does what a program of several parts does
+for any number of rows.  Each of these yields a row if it has done its work: 0 if that was all, else what the
+program's later statements do is left to do.  It yields none, and has done nothing, if an update changed more rows, or
+if the row takes another way (an update of a group's key; a row that comes into view): then the program does it all.
+
+What makes the programs right makes these right as well: additions to the newest version of a row, and keys looked up as
+they are now.  The look-ups are for READ COMMITTED alone; with an older snapshot two rows of a key may be seen.
+"""
+
+from __future__ import annotations
+
+from psycopg import sql
+
+from pg_trickle.algebra.plan import Plan
+from pg_trickle.render.additive import adding, adds_anything, row_counter
+from pg_trickle.render.apply import Target, located, renamed
+from pg_trickle.render.direct import shows_all
+from pg_trickle.render.feed import AFTER, BEFORE, NEW_ROWS, Statement
+from pg_trickle.render.parts import WEIGHT, differ, every, listed, matches, names
+from pg_trickle.render.reread import overwritten
+from pg_trickle.render.select import CommonTables
+from pg_trickle.render.stage import added_by, group_keys, grouped_delta, plain_keys
+from pg_trickle.render.store import Store
+from pg_trickle.stages import Stage
+
+BROUGHT, TAKEN, CHANGED = "ins", "del", "upd"
+
+
+def add_one(final: Plan, store: Store, target: Target, change: Plan, event: str) -> sql.Composable:
+    """Add a row's worth to the counters of its group, or take it away."""
+    row = _moved(store.stage, change) if event == CHANGED else _added(store.stage, change, event)
+    rows = sql.SQL("({row}) AS g WHERE {single} AND ({any})").format(
+        row=row, single=_is_single(event), any=adds_anything(store.stage)
+    )
+    return adding(final, store, rows, _left_to_do(final, store, target, event))
+
+
+def _left_to_do(final: Plan, store: Store, target: Target, event: str) -> sql.Composable:
+    """Whether the group is to be removed; where its row is stored apart from what is shown, whether that changes."""
+    some = sql.SQL("CASE WHEN {n} IN (0, {w}) THEN 1 ELSE 0 END")
+    if store.target is None and (target.written or not shows_all(final)):
+        return sql.SQL("1")
+    # A row of nothing but its key is shown as long as the group has rows: it had none if it has now what came.
+    came = _WEIGHT[event] if store.target is None else 0
+    return some.format(n=row_counter(final, store), w=sql.Literal(came))
+
+
+_WEIGHT = {BROUGHT: 1, TAKEN: -1, CHANGED: 0}
+
+
+def _added(stage: Stage, change: Plan, event: str) -> sql.Composable:
+    """What the row adds to its group."""
+    values = [
+        sql.SQL("{v} AS {name}").format(v=added_by(one, WEIGHT), name=sql.Identifier(f"d_{one.name}"))
+        for one in stage.rest
+    ]
+    return sql.SQL("SELECT {values} FROM ({row}) AS x").format(
+        values=listed([*group_keys(stage), *values]), row=_image(grouped_delta(stage, change), _SIDE[event])
+    )
+
+
+_SIDE = {BROUGHT: AFTER, TAKEN: BEFORE}
+
+
+def _moved(stage: Stage, change: Plan) -> sql.Composable:
+    """What the row adds to its group by changing, if it stays in it."""
+    values = [sql.SQL("o.{d} + n.{d} AS {d}").format(d=sql.Identifier(f"d_{one.name}")) for one in stage.rest]
+    keys = [sql.Identifier("n", name) for name in stage.key_names]
+    return sql.SQL("SELECT {values} FROM ({before}) AS o JOIN ({after}) AS n ON {match}").format(
+        values=listed([*keys, *values]),
+        before=_added(stage, change, TAKEN),
+        after=_added(stage, change, BROUGHT),
+        match=matches(((one, one.name, one.name) for one in plain_keys(stage)), "o", "n"),
+    )
+
+
+def reread_one(final: Plan, target: Target, change: Plan, event: str) -> sql.Composable:
+    """Show a row as it is now, or no more."""
+    template = {BROUGHT: _BRING, TAKEN: _TAKE, CHANGED: _CHANGE}[event]
+    assert target.key is not None
+    same = {name: name for name in target.key}
+    compared = [(column, name, name) for name, column in target.columns]
+    return template.format(
+        table=target.table,
+        columns=names(target.names),
+        values=names(target.names, "w"),
+        key=names(target.key),
+        action=overwritten(target),
+        now=renamed(target, CommonTables(()).select(final)),
+        before=renamed(target, _image(change, BEFORE)),
+        after=renamed(target, _image(change, AFTER)),
+        assigned=listed(sql.SQL("{c} = w.{c}").format(c=sql.Identifier(name)) for name in target.written or target.key),
+        found_before=located(target, "t", "o", same),
+        found_now=located(target, "w", "n", same),
+        found=located(target, "t", "n", same),
+        still=located(target, "w", "o", same),
+        stays=matches([pair for pair in compared if pair[1] in target.key], "o", "n"),
+        differs=differ(compared, "o", "n"),
+        single=every([_is_single(event), _IS_READ_COMMITTED]),
+    )
+
+
+_IS_READ_COMMITTED = sql.SQL("current_setting('transaction_isolation') = 'read committed'")
+_BRING = sql.SQL(
+    "INSERT INTO {table} ({columns}) SELECT {values} FROM ({after}) AS n JOIN ({now}) AS w ON {found_now}"
+    " WHERE {single} ON CONFLICT ({key}) {action} RETURNING 0"
+)
+_TAKE = sql.SQL(
+    "DELETE FROM {table} AS t USING ({before}) AS o WHERE {single} AND {found_before}"
+    " AND NOT EXISTS (SELECT FROM ({now}) AS w WHERE {still}) RETURNING 0"
+)
+_CHANGE = sql.SQL(
+    "UPDATE {table} AS t SET {assigned} FROM ({before}) AS o, ({after}) AS n, ({now}) AS w"
+    " WHERE {single} AND {stays} AND {differs} AND {found_now} AND {found} RETURNING 0"
+)
+
+
+def _image(change: Plan, side: str) -> sql.Composable:
+    """The row before or after the statement, with its weight."""
+    return CommonTables((), feed=Statement(side, is_net=True)).select(change)
+
+
+def _is_single(event: str) -> sql.Composable:
+    """Whether an update changed one row; more than two aren't counted.  Of rows that came or went the engine knows."""
+    if event != CHANGED:
+        return sql.SQL("TRUE")
+    return sql.SQL("(SELECT count(*) FROM (SELECT FROM {rows} LIMIT 2) AS l) = 1").format(rows=sql.Identifier(NEW_ROWS))

@@ -1,0 +1,132 @@
+"""Statements that change one row take a short way; what it rests on, and when it must not be taken."""
+
+from __future__ import annotations
+
+from typing import Any, LiteralString
+
+import psycopg
+import pytest
+
+from tests.immediate.conftest import Shop
+from tests.immediate.test_isolation import only
+from tests.immediate.test_statements import TRIGGERS
+
+MORE: dict[str, LiteralString] = {
+    "some": """SELECT customer_id, count(*) FILTER (WHERE amount > 5) AS dear, sum(id) FILTER (WHERE amount > 5) AS s,
+                      count(*) AS n FROM orders GROUP BY customer_id""",
+    "named": "SELECT note, customer_id, count(*) AS n, count(amount) AS amounts FROM orders GROUP BY note, customer_id",
+    "means": "SELECT customer_id, avg(amount) AS mean, bool_or(amount > 7) AS dear FROM orders GROUP BY customer_id",
+    "ids": "SELECT id FROM orders WHERE amount > 5",
+    "pairs_of_values": "SELECT DISTINCT note, customer_id FROM orders",
+    "dear_groups": """SELECT customer_id, sum(amount) AS total FROM orders
+                       WHERE amount > 3 GROUP BY 1 HAVING count(*) > 2""",
+}
+
+STATEMENTS: list[LiteralString] = [
+    # A group's first row, another, and both away again.
+    "INSERT INTO orders VALUES (100, NULL, 7, 'a')",
+    "INSERT INTO orders VALUES (101, NULL, NULL, NULL)",
+    "UPDATE orders SET amount = 8 WHERE id = 101",
+    "UPDATE orders SET amount = NULL WHERE id = 100",
+    "DELETE FROM orders WHERE id = 100",
+    "DELETE FROM orders WHERE id = 101",
+    # Out of view and into it, to another group, under another key, with nothing changed.
+    "UPDATE orders SET amount = 1 WHERE id = 20",
+    "UPDATE orders SET amount = 9 WHERE id = 20",
+    "UPDATE orders SET amount = 10 WHERE id = 20",
+    "UPDATE orders SET customer_id = 2 WHERE id = 20",
+    "UPDATE orders SET id = 120, amount = 4 WHERE id = 20",
+    "UPDATE orders SET id = 121, amount = 14, customer_id = NULL, note = NULL WHERE id = 120",
+    "UPDATE orders SET amount = amount WHERE id = 121",
+    "UPDATE orders SET note = 'x' WHERE id = 121",
+    "INSERT INTO orders VALUES (130, 3, 1, 'not shown')",
+    "DELETE FROM orders WHERE id = 130",
+    # Of several kinds at once, each of one row.
+    "INSERT INTO orders VALUES (1, 1, 7, 'a') ON CONFLICT (id) DO UPDATE SET amount = 99, customer_id = 5",
+    """MERGE INTO orders AS o USING (VALUES (2), (3), (200)) AS v(id) ON v.id = o.id
+        WHEN MATCHED AND o.id = 2 THEN DELETE WHEN MATCHED THEN UPDATE SET amount = 1
+        WHEN NOT MATCHED THEN INSERT VALUES (v.id, 2, 3, 'm')""",
+    """WITH d AS (DELETE FROM orders WHERE id = 4), u AS (UPDATE orders SET amount = 2 WHERE id = 5)
+       INSERT INTO orders VALUES (201, 6, 6, 'w')""",
+]
+
+
+@pytest.fixture
+def more(shop: Shop) -> Shop:
+    for name, query in MORE.items():
+        shop.add(name, query)
+    return shop
+
+
+@pytest.mark.versions
+@pytest.mark.parametrize("level", ["READ COMMITTED", "REPEATABLE READ"])
+def test_statements_of_one_row(more: Shop, level: str) -> None:
+    more.conn.execute(f"BEGIN ISOLATION LEVEL {level}".encode())
+    more.run(*STATEMENTS, "COMMIT")
+
+
+def test_statements_of_one_row_inside_others(more: Shop) -> None:
+    """What an inner statement has done to the row is kept by the outer one, which is worked off after it."""
+    for trigger in TRIGGERS.values():
+        with more.conn.transaction(force_rollback=True):
+            more.run(
+                trigger,
+                "INSERT INTO orders VALUES (100, 1, 7, 'a')",
+                "UPDATE orders SET amount = amount / 2 WHERE id = 3",
+                "UPDATE orders SET customer_id = 8 WHERE id = 4",
+                "DELETE FROM orders WHERE id = 7",
+                "SET CONSTRAINTS ALL IMMEDIATE",
+            )
+
+
+UNDONE: LiteralString = """
+    CREATE FUNCTION undo() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        IF TG_OP = 'INSERT' THEN DELETE FROM orders WHERE id = NEW.id;
+        ELSIF TG_OP = 'DELETE' THEN INSERT INTO orders VALUES (OLD.id, OLD.customer_id, OLD.amount + 1, 'back');
+        ELSE UPDATE orders SET amount = OLD.amount, customer_id = OLD.customer_id WHERE id = NEW.id; END IF;
+        RETURN NULL; END $$;
+    CREATE TRIGGER undo AFTER INSERT OR UPDATE OR DELETE ON orders
+       FOR EACH ROW WHEN (pg_trigger_depth() = 0) EXECUTE FUNCTION undo()"""
+
+
+def test_what_a_statement_does_may_be_undone_inside_it(more: Shop) -> None:
+    more.run(
+        UNDONE,
+        "INSERT INTO orders VALUES (100, NULL, 7, 'a')",
+        "INSERT INTO orders VALUES (100, 1, 2, 'a')",
+        "UPDATE orders SET amount = 100, customer_id = 1 WHERE id = 5",
+        "UPDATE orders SET amount = 1 WHERE id = 6",
+        "DELETE FROM orders WHERE id = 7",
+        "DELETE FROM orders WHERE id = 2",
+    )
+
+
+def test_what_is_not_read_changes_nothing_for_one_row_either(more: Shop) -> None:
+    del more.names[:]
+    names = ("totals", "dear", "ids", "some", "means")
+    before = {name: more.version(name) for name in names}
+    more.conn.execute("UPDATE orders SET note = note || 'x' WHERE id = 30")
+    more.conn.execute("UPDATE orders SET amount = amount WHERE id = 30")
+    assert {name: more.version(name) for name in names} == before
+
+
+def test_a_key_seen_twice_is_shown_as_it_is_or_told_to_try_again(more: Shop, database: Any) -> None:
+    """In REPEATABLE READ: written anew after another transaction had deleted it, shown before or now or both."""
+    only(more, "dear", "ids")
+    other = database.connect()
+    failed = []
+    for before, after in ((20, 1), (1, 20), (1, 1), (20, 21)):
+        more.run("DELETE FROM orders WHERE id = 500", "INSERT INTO orders VALUES (500, 1, 1, 'n')")
+        more.conn.execute("UPDATE orders SET amount = %s WHERE id = 500", (before,))
+        other.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
+        other.execute("SELECT count(*) FROM orders")
+        more.conn.execute("DELETE FROM orders WHERE id = 500")
+        try:
+            other.execute("INSERT INTO orders VALUES (500, 1, %s, 'n')", (after,))
+            other.execute("UPDATE orders SET note = 'm' WHERE id = 500")
+            other.execute("COMMIT")
+        except psycopg.errors.SerializationFailure:
+            failed.append((before, after))
+            other.execute("ROLLBACK")
+        more.check()
+    assert (20, 21) in failed
