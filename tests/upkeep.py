@@ -43,6 +43,16 @@ def _comparable(conn: Connection, table: sql.Identifier, names: list[str]) -> sq
     )
 
 
+# Why a refresh recomputes though nobody but the compiler is to blame.
+CONTRADICTIONS = ("did not hold what the changes take away", "contradicted the changes")
+
+
+def check_reason(conn: Connection, name: str) -> None:
+    """The last refresh met no contradiction: what a wrong delta takes away, and isn't there, is repaired unseen."""
+    reason = last_refresh(conn, name)[2] or ""
+    assert not any(sign in reason for sign in CONTRADICTIONS), f"refreshing {name} recomputed: {reason}"
+
+
 def last_refresh(conn: Connection, name: str) -> tuple[str, int, str | None]:
     """Mode, rows written and reason of a stream table's last refresh."""
     mode, rows, reason = _one(

@@ -10,6 +10,7 @@ import pytest
 
 import pg_trickle
 from tests.refresh.test_row_local import is_maintained
+from tests.upkeep import check_reason
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 Oracle = Callable[[Connection, str], None]
@@ -92,6 +93,7 @@ def test_grouping_sets_are_kept(db: Connection, assert_fresh: Oracle) -> None:
         db.execute(step.encode())
         for name in names:
             pg_trickle.refresh_stream_table(db, name)
+            check_reason(db, name)
             assert_fresh(db, name)
 
 

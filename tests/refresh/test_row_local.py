@@ -9,6 +9,7 @@ import psycopg
 import pytest
 
 import pg_trickle
+from tests.upkeep import check_reason
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 Oracle = Callable[[Connection, str], None]
@@ -55,6 +56,10 @@ QUERIES = {
     " jsonb_array_elements(CASE jsonb_typeof(t.j) WHEN 'array' THEN t.j END) e GROUP BY 1",
     "column definitions": "SELECT t.id, r.* FROM t, jsonb_to_recordset("
     "CASE jsonb_typeof(t.j) WHEN 'array' THEN t.j END) AS r(a int, b text)",
+    "column definitions, by whose names values are found": "SELECT t.id, r.* FROM t,"
+    " jsonb_to_record(CASE jsonb_typeof(t.j) WHEN 'object' THEN t.j END) AS r(a int, k text)",
+    "column definitions in a subquery": "SELECT id, (SELECT sum(r.a) FROM jsonb_to_record("
+    "CASE jsonb_typeof(t.j) WHEN 'object' THEN t.j END) AS r(a int)) AS a FROM t",
     "column definitions in lock step": "SELECT t.id, r.* FROM t, ROWS FROM (jsonb_to_recordset("
     "CASE jsonb_typeof(t.j) WHEN 'array' THEN t.j END) AS (a int, b text), generate_series(1, 2)) AS r(x, y, z)",
     "json path": "SELECT t.id, p FROM t, jsonb_path_query(t.j, '$.b[*]') p",
@@ -149,6 +154,7 @@ def test_tables_in_documents_are_kept(db: Connection, assert_fresh: Oracle) -> N
         db.execute(step.encode())
         for name in ("s", "g"):
             pg_trickle.refresh_stream_table(db, name)
+            check_reason(db, name)
             assert_fresh(db, name)
 
 
@@ -163,4 +169,5 @@ def test_what_a_row_alone_makes_is_kept(db: Connection, assert_fresh: Oracle) ->
         db.execute(step.encode())
         for name in names:
             pg_trickle.refresh_stream_table(db, name)
+            check_reason(db, name)
             assert_fresh(db, name)

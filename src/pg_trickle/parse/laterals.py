@@ -189,14 +189,18 @@ def _alias(node: Node) -> Alias:
 
 
 def _rename(node: Node, names: list[str]) -> None:
-    """Give the item the plan's names."""
+    """Give the item the plan's names.
+
+    Those in a column definition list stay: jsonb_to_record() and its like look for values by them.
+    """
     alias = _alias(node)
     alias.aliasname = ITEM
     del alias.colnames[:]
     if kind(node) == "range_function" and node.range_function.coldeflist:
-        for definition, name in zip(node.range_function.coldeflist, names, strict=True):
-            definition.column_def.colname = name
-        return
+        function = node.range_function
+        function.functions[0].list.items[1].list.items.extend(function.coldeflist)
+        del function.coldeflist[:]
+        function.is_rowsfrom = True
     for name in names:
         alias.colnames.add().string.sval = name
 
