@@ -6,17 +6,18 @@ of the same name does.  What the server refuses is raised as psycopg's own excep
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
 from typing import Any, LiteralString, NamedTuple
 
 import psycopg
 from psycopg import sql
 from psycopg.rows import tuple_row
-from psycopg.types.json import Jsonb
 
 from pg_trickle.catalog.model import CompileRequest
 from pg_trickle.compile import Plan
 from pg_trickle.compile import compile as compile_query
+from pg_trickle.repertoire import stored_plan
 
 Connection = psycopg.Connection[Any]
 
@@ -157,7 +158,7 @@ def alter_stream_table(
             _call(conn, "alter_stream_table", arguments)
         else:
             plan = compile_locally(conn, name, query, existing=True)
-            _call(conn, "alter_stream_table_with_plan", {**arguments, "plan": Jsonb(plan.to_json())})
+            _call(conn, "alter_stream_table_with_plan", {**arguments, "plan": stored_plan(conn, plan.to_json())})
             if _is_to_settle(conn, name):
                 refresh_stream_table(conn, name)
 
@@ -224,7 +225,7 @@ def validate_query(conn: Connection, query: str) -> list[Check]:
 
 def compile_locally(conn: Connection, name: str, query: str, *, existing: bool = False) -> Plan:
     """The plan of a query for a stream table of that name; an ``existing`` one is found along the search path."""
-    (request,) = _row(conn, "SELECT pgtrickle.compile_request(%s, %s, %s)", name, query, existing)
+    request = _document(conn, "SELECT pgtrickle.compile_request(%s, %s, %s)::text", name, query, existing)
     return compile_query(CompileRequest.from_json(request))
 
 
@@ -232,22 +233,26 @@ def _create(conn: Connection, function: str, name: str, query: str, **options: A
     # One transaction: the plan is made for facts that must still hold when it is stored.
     with conn.transaction():
         plan = compile_locally(conn, name, query)
-        _call(conn, f"{function}_with_plan", {"name": name, "query": query, **options, "plan": Jsonb(plan.to_json())})
+        _call(
+            conn,
+            f"{function}_with_plan",
+            {"name": name, "query": query, **options, "plan": stored_plan(conn, plan.to_json())},
+        )
 
 
 def _compile_stale(conn: Connection, name: str) -> None:
     """Compile again what a refresh would ask the worker for, because definitions changed."""
     for _ in range(_PLANS):
-        (stale,) = _row(
+        stale = _document(
             conn,
             """INSERT INTO pgtrickle.gate (action, args)
-               VALUES ('stale_plans', pg_catalog.jsonb_build_object('name', %s::text)) RETURNING result""",
+               VALUES ('stale_plans', pg_catalog.jsonb_build_object('name', %s::text)) RETURNING result::text""",
             name,
         )
         for table in stale:
-            (request,) = _row(conn, "SELECT pgtrickle.compile_request(%s, NULL, true)", table)
+            request = _document(conn, "SELECT pgtrickle.compile_request(%s, NULL, true)::text", table)
             plan = compile_query(CompileRequest.from_json(request))
-            _call(conn, "alter_stream_table_with_plan", {"name": table, "plan": Jsonb(plan.to_json())})
+            _call(conn, "alter_stream_table_with_plan", {"name": table, "plan": stored_plan(conn, plan.to_json())})
         if not stale:
             return
 
@@ -269,6 +274,12 @@ def _row(conn: Connection, query: LiteralString, *parameters: str | bool | timed
     row = conn.cursor(row_factory=tuple_row).execute(query, parameters).fetchone()
     assert row is not None
     return row
+
+
+def _document(conn: Connection, query: LiteralString, *parameters: str | bool) -> Any:
+    # As text: psycopg reads jsonb as UTF-8, whatever the connection's encoding.
+    (text,) = _row(conn, query, *parameters)
+    return json.loads(text)
 
 
 def _call(conn: Connection, function: str, arguments: dict[str, Any]) -> None:

@@ -17,8 +17,9 @@ Connection = psycopg.Connection[Any]
 
 TOTALS = "SELECT customer, sum(amount) AS total, count(*) AS n FROM public.orders GROUP BY customer"
 BIG = 'SELECT customer, total AS "A Total" FROM public.totals WHERE total > 20'
+BY_PART = "SELECT part, count(*) AS n FROM public.parted GROUP BY part"
 MINIMAL = "SELECT customer, min(amount) AS lowest FROM public.orders GROUP BY customer"
-NAMES = ("public.totals", '"My Schema"."Order.Sum"', "public.minimal", "public.empty")
+NAMES = ("public.totals", '"My Schema"."Order.Sum"', "public.minimal", "public.empty", "public.by_part", "public.later")
 
 # What is made for stream tables, but for the definitions, has a number in its name.
 GENERATED = r"""
@@ -34,6 +35,10 @@ CREATE SCHEMA "My Schema";
 CREATE TABLE public.orders (id int PRIMARY KEY, gone int, customer int, amount numeric(10,2));
 ALTER TABLE public.orders DROP COLUMN gone;
 INSERT INTO public.orders SELECT i, i % 7, i FROM generate_series(1, 50) AS i;
+CREATE TABLE public.parted (part int) PARTITION BY LIST (part);
+CREATE TABLE public.parted_1 PARTITION OF public.parted FOR VALUES IN (1);
+CREATE TABLE public.parted_2 PARTITION OF public.parted FOR VALUES IN (2);
+INSERT INTO public.parted VALUES (1), (1), (2);
 """
 
 
@@ -52,9 +57,8 @@ def installed(request, bare_database) -> Any:
     conn.execute(SOURCES)
     conn.execute("SELECT pgtrickle.grant_worker('pgtrickle_worker')")
     conn.execute('GRANT USAGE ON SCHEMA pgtrickle TO keeper; GRANT ALL ON SCHEMA public, "My Schema" TO keeper')
-    conn.execute(
-        "GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA pgtrickle TO keeper; GRANT SELECT ON public.orders TO keeper"
-    )
+    conn.execute("GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA pgtrickle TO keeper")
+    conn.execute("GRANT SELECT ON public.orders, public.parted TO keeper")
     with _worker(bare_database.dsn_of("pgtrickle_worker")):
         owner = bare_database.connect("keeper")
         create = "SELECT pgtrickle.create_stream_table(%s, %s, %s, %s, %s)"
@@ -62,6 +66,9 @@ def installed(request, bare_database) -> Any:
         owner.execute(create, (NAMES[1], BIG, "calculated", "DIFFERENTIAL", True))
         owner.execute(create, (NAMES[2], MINIMAL, "calculated", "IMMEDIATE", True))
         owner.execute(create, (NAMES[3], TOTALS, None, "AUTO", False))
+        # Row triggers, whose conditions have to mean the same once printed.
+        owner.execute(create, (NAMES[4], BY_PART, "calculated", "IMMEDIATE", True))
+        owner.execute(create, (NAMES[5], BY_PART, "calculated", "DIFFERENTIAL", True))
         owner.execute("ALTER TABLE public.totals RENAME n TO number")
         # From the second time on programs stand.
         for number in range(60, 63):
@@ -172,7 +179,7 @@ def _revived_stream_tables_are_maintained_again(installed, restored):
     server = installed.server
     with server.connect(restored, autocommit=True) as conn:
         before = {name: conn.execute("SELECT %s::regclass::oid", (name,)).fetchone() for name in NAMES}
-        assert conn.execute("SELECT pgtrickle.restore_stream_tables()").fetchone() == (4,)
+        assert conn.execute("SELECT pgtrickle.restore_stream_tables()").fetchone() == (len(NAMES),)
         assert conn.execute(GENERATED).fetchall() == []
         assert conn.execute("SELECT pgtrickle.restore_stream_tables()").fetchone() == (0,)
         assert _status(conn) == {
@@ -180,6 +187,8 @@ def _revived_stream_tables_are_maintained_again(installed, restored):
             NAMES[1]: "SUSPENDED",
             NAMES[2]: "ACTIVE",
             NAMES[3]: "INITIALIZING",
+            NAMES[4]: "ACTIVE",
+            NAMES[5]: "ACTIVE",
         }
         with _worker(server.dsn(restored, "pgtrickle_worker")) as worker:
             conn.execute("SELECT pgtrickle.resume_stream_table(%s)", (NAMES[1],))
@@ -188,7 +197,11 @@ def _revived_stream_tables_are_maintained_again(installed, restored):
                 assert_fresh(conn, name)
             conn.execute("INSERT INTO public.orders VALUES (300, 2, 4711), (301, 9, 1)")
             conn.execute("UPDATE public.orders SET amount = -1 WHERE id < 5; DELETE FROM public.orders WHERE id = 100")
+            conn.execute(
+                "UPDATE public.parted SET part = 2 WHERE ctid = '(0,1)'; INSERT INTO public.parted_1 VALUES (1)"
+            )
             assert_fresh(conn, NAMES[2])
+            assert_fresh(conn, NAMES[4])
             for name in NAMES:
                 conn.execute("SELECT pgtrickle.refresh_stream_table(%s)", (name,))
                 assert_fresh(conn, name)

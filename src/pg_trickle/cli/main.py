@@ -11,7 +11,9 @@ import typer
 
 from pg_trickle.cli import (
     alter,
+    bench,
     create,
+    dashboard,
     demo,
     dev,
     doctor,
@@ -21,6 +23,7 @@ from pg_trickle.cli import (
     install,
     listing,
     refresh,
+    upgrade,
     validate,
     verify,
     worker,
@@ -44,6 +47,7 @@ for _command in (
     demo.demo,
     install.install,
     install.uninstall,
+    upgrade.upgrade,
     worker.worker,
     create.create,
     alter.alter,
@@ -51,11 +55,13 @@ for _command in (
     refresh.refresh,
     listing.list_,
     listing.status,
+    dashboard.dashboard,
     explain.explain,
     verify.verify,
     export.export,
     validate.validate,
     doctor.doctor,
+    bench.bench,
 ):
     app.command(_command.__name__.strip("_"))(_command)
 

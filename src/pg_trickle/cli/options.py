@@ -22,4 +22,5 @@ Name = Annotated[str, typer.Argument(help="The stream table, by a name as in SQL
 
 def connect(dsn: str) -> psycopg.Connection[tuple[Any, ...]]:
     """A connection that commits each statement."""
-    return psycopg.connect(dsn, autocommit=True, application_name="pgtrickle")
+    # Whatever encoding a database prescribes for its clients.
+    return psycopg.connect(dsn, autocommit=True, application_name="pgtrickle", client_encoding="UTF8")

@@ -11,9 +11,9 @@ from typing import Any
 
 import psycopg
 from psycopg.rows import DictRow, dict_row
-from psycopg.types.json import Jsonb
 from psycopg_pool import ConnectionPool
 
+from pg_trickle.repertoire import stored_plan, stored_words
 from pg_trickle.worker.dag import StreamTable
 from pg_trickle.worker.marks import Snapshot, full_xid
 from pg_trickle.worker.scheduler import Settings
@@ -24,6 +24,8 @@ NO_STREAM_TABLES = 0
 
 SESSION = {
     "application_name": "pg_trickle worker",
+    # What a database prescribes for its clients would reach us as bytes, or not at all.
+    "client_encoding": "UTF8",
     "connect_timeout": "5",
     # A server that vanished without a word is noticed in a quarter of a minute.
     "keepalives_idle": "5",
@@ -82,9 +84,14 @@ def _configure(connection: Connection, isolation: str) -> None:
         "default_transaction_deferrable": "off",
         "synchronous_commit": "off",
         "client_min_messages": "warning",
+        # As the gate has them: definitions printed otherwise would look altered, and be made again by every refresh.
+        "quote_all_identifiers": "off",
+        "standard_conforming_strings": "on",
+        "transform_null_equals": "off",
     }
     for name, value in settings.items():
         connection.execute("SELECT pg_catalog.set_config(%s, %s, false)", (name, value))
+    connection.execute(queries()["lift_limits"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,7 +250,7 @@ class Gateway:
         return request
 
     def install_plan(self, table: int, plan: dict[str, Any]) -> None:
-        self._row("install_plan", table=table, plan=Jsonb(plan))
+        self._row("install_plan", table=table, plan=stored_plan(self.connection, plan))
 
     def take_requests(self, *, most: int, longest: int) -> list[tuple[int, str | None]]:
         """The next compile requests, as JSON text; None for one that is longer than that many bytes."""
@@ -254,8 +261,8 @@ class Gateway:
         self._row(
             "answer",
             request=request,
-            plan=None if plan is None else Jsonb(plan),
-            error=None if error is None else Jsonb(error),
+            plan=None if plan is None else stored_plan(self.connection, plan),
+            error=None if error is None else stored_words(self.connection, error),
         )
 
     def metrics(self) -> Any:

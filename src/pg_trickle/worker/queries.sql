@@ -3,6 +3,13 @@
 -- name: lock
 SELECT pgtrickle_changes.worker_take_turn()
 
+-- name: lift_limits
+-- What a server or a database sets is meant for its clients.  A limit for the worker's role, or in its connection string, is meant for it.
+SELECT pg_catalog.set_config(s.name, '0', false)
+  FROM pg_catalog.pg_settings AS s
+ WHERE s.name IN ('statement_timeout', 'transaction_timeout', 'lock_timeout', 'idle_session_timeout', 'idle_in_transaction_session_timeout')
+   AND s.setting <> '0' AND s.source NOT IN ('user', 'database user', 'client')
+
 -- name: look
 -- The position in the WAL is read first: whatever is written while the rest is looked at moves it, and is seen next time.
 -- OFFSET 0 keeps the subquery, and so the order.  What a transaction wrote is seen when it has ended, which may be after its last WAL.

@@ -83,10 +83,10 @@ COMMENT ON COLUMN pgtrickle.pgt_stream_tables.frontier_xid IS 'The refreshing tr
 COMMENT ON COLUMN pgtrickle.pgt_stream_tables.quiet_at IS 'How far the buffers were when all was in and nobody was under way: nothing is pending as long as they are no further';
 COMMENT ON COLUMN pgtrickle.pgt_stream_tables.frontier_time IS 'What now() was for the contents: conditions on the time are maintained from there';
 COMMENT ON COLUMN pgtrickle.pgt_stream_tables.unsettled IS 'Transactions that were writing sources at the frontier, and may have judged rows by what policies read before: when one has committed, the next refresh recomputes';
-COMMENT ON COLUMN pgtrickle.pgt_stream_tables.timed IS 'Whether the result changes without any captured change: conditions on now(), CURRENT_DATE …, materialized views, foreign tables';
+COMMENT ON COLUMN pgtrickle.pgt_stream_tables.timed IS 'Whether the result changes without any captured change: conditions on now(), CURRENT_DATE ..., materialized views, foreign tables';
 COMMENT ON COLUMN pgtrickle.pgt_stream_tables.scc_id IS 'The circle of stream tables that read each other, by the least id in it; NULL: it is in none';
 COMMENT ON COLUMN pgtrickle.pgt_stream_tables.fixpoint_iterations IS 'How many rounds its circle took when it last had something to do';
-COMMENT ON COLUMN pgtrickle.pgt_stream_tables.settings IS 'Session settings of the creator that a query''s result may depend on (TimeZone, DateStyle …), applied at every refresh';
+COMMENT ON COLUMN pgtrickle.pgt_stream_tables.settings IS 'Session settings of the creator that a query''s result may depend on (TimeZone, DateStyle ...), applied at every refresh';
 COMMENT ON COLUMN pgtrickle.pgt_stream_tables.column_numbers IS 'Which columns of the table (attnum) hold those of the query, in the query''s order: what was renamed is known by it';
 COMMENT ON COLUMN pgtrickle.pgt_stream_tables.fingerprint IS 'Versions of the catalog rows the plan was compiled from; a difference means: check, and compile again';
 

@@ -1,4 +1,4 @@
--- Facts for the compiler: a query in PostgreSQL's canonical text, and what it reads (docs/internals.md §4).
+-- Facts for the compiler: a query in PostgreSQL's canonical text, and what it reads (docs/internals.md section 4).
 --
 -- Gathered for all relations and all types of a request at once, by functions that keep their plans for the session.
 

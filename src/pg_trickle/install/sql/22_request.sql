@@ -1,4 +1,4 @@
--- The request to the compiler: the relations, columns and functions of a query, and whether its owner may read them (docs/internals.md §4).
+-- The request to the compiler: the relations, columns and functions of a query, and whether its owner may read them (docs/internals.md section 4).
 
 CREATE FUNCTION pgtrickle_changes.opaque_reason(p_owner oid, p_relation oid, p_columns smallint[], p_below_view boolean,
     p_below_foreign_view boolean) RETURNS text

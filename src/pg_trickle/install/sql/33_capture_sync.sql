@@ -279,7 +279,7 @@ BEGIN
     PERFORM pgtrickle_changes.drop_triggers(p_source, p_buffer, p_mode = 'statement');
     IF p_mode = 'row' THEN
         -- Cast, or it would be a comparison column by column, and not of what is stored.
-        SELECT format('ROW(%s)::pg_catalog.record OPERATOR(pg_catalog.*<>) ROW(%s)::pg_catalog.record',
+        SELECT format('pg_catalog.record_image_ne(ROW(%s), ROW(%s))',
                       string_agg(format('OLD.%I', a.attname), ', ' ORDER BY a.attnum),
                       string_agg(format('NEW.%I', a.attname), ', ' ORDER BY a.attnum))
           INTO v_changed

@@ -201,7 +201,7 @@ CREATE FUNCTION pgtrickle_changes.wal_store(p_capture pgtrickle.pgt_captures, p_
     SET search_path = pg_catalog, pg_temp
     SET lock_timeout = '1s'
 AS $$
--- Into the owner's buffer, as the owner: x is the transaction, w the weight, c1, c2 … the columns as text, read by the input functions
+-- Into the owner's buffer, as the owner: x is the transaction, w the weight, c1, c2 ... the columns as text, read by the input functions
 -- of their types.  A buffer that can't be written to is his own doing; the changes are missed, which the next refresh sees.
 DECLARE
     v_statement text;

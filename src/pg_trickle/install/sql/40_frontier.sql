@@ -1,10 +1,10 @@
--- Which changes are new: a frontier is the snapshot of the last refresh (docs/internals.md §2).
+-- Which changes are new: a frontier is the snapshot of the last refresh (docs/internals.md section 2).
 
 CREATE FUNCTION pgtrickle_changes.new_rows(p_source oid, p_frontier text, p_xid text, p_seqs text) RETURNS text
     LANGUAGE plpgsql IMMUTABLE
     SET search_path = pg_catalog, pg_temp
 AS $$
--- The condition on a change row c that makes it new to a frontier (docs/internals.md §2); the arguments are SQL.
+-- The condition on a change row c that makes it new to a frontier (docs/internals.md section 2); the arguments are SQL.
 BEGIN
     RETURN format('c.xid >= pg_catalog.pg_snapshot_xmin(%1$s) AND CASE WHEN c.xid = %2$s'
                   ' THEN c.seq > coalesce((%3$s ->> %4$L)::pg_catalog.int8, 0)'

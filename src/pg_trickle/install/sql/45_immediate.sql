@@ -1,4 +1,4 @@
--- IMMEDIATE: maintenance inside the statement that writes a source (docs/internals.md §10, docs/decisions/0010).
+-- IMMEDIATE: maintenance inside the statement that writes a source (docs/internals.md section 10, docs/decisions/0010).
 --
 -- Each stream table has triggers of its own on each of its sources.  BEFORE a statement one notes that the statement is under
 -- way; AFTER it another takes the note back and, if none is left, runs the program for what changed.  While other statements on

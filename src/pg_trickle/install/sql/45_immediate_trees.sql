@@ -97,7 +97,7 @@ AS $$
 DECLARE
     v_keys text[] := pgtrickle_changes.partition_keys(p_root);
 BEGIN
-    RETURN format('ROW(%s)::record OPERATOR(pg_catalog.*<>) ROW(%s)::record', (SELECT string_agg(format('OLD.%I', k), ', ') FROM unnest(v_keys) AS k),
+    RETURN format('pg_catalog.record_image_ne(ROW(%s), ROW(%s))', (SELECT string_agg(format('OLD.%I', k), ', ') FROM unnest(v_keys) AS k),
                   (SELECT string_agg(format('NEW.%I', k), ', ') FROM unnest(v_keys) AS k));
 END
 $$;

@@ -331,7 +331,7 @@ CREATE FUNCTION pgtrickle_changes.rounds(p_runs pgtrickle_changes.prepared_refre
     LANGUAGE plpgsql VOLATILE
     SET search_path = pg_catalog, pg_temp
 AS $$
--- {"results": {id: …}, "rows": {id: rows written}, "why": why they have to begin with nothing}.  A round refreshes each member by what has
+-- {"results": {id: ...}, "rows": {id: rows written}, "why": why they have to begin with nothing}.  A round refreshes each member by what has
 -- come since its last turn, to the sources or to other members; each finds what the ones before it have written.
 DECLARE
     v_most    integer := pgtrickle_changes.setting('max_fixpoint_iterations')::integer;

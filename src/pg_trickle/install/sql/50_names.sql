@@ -161,7 +161,7 @@ CREATE FUNCTION pgtrickle_changes.follow_owner(p_table pgtrickle.pgt_stream_tabl
     SET search_path = pg_catalog, pg_temp
     SET plan_cache_mode = force_generic_plan
 AS $$
--- Who was given the table by ALTER TABLE … OWNER TO is given the rest: from now on the query runs with his rights.  To give it away takes the
+-- Who was given the table by ALTER TABLE ... OWNER TO is given the rest: from now on the query runs with his rights.  To give it away takes the
 -- rights of both.  What was captured for the former owner goes; the next refresh captures anew, and recomputes.
 DECLARE
     v_owner  oid := (SELECT c.relowner FROM pg_class AS c WHERE c.oid = p_table.pgt_relid);

@@ -29,7 +29,7 @@ CREATE FUNCTION pgtrickle_changes.check_plan(p_plan jsonb) RETURNS void
     LANGUAGE plpgsql IMMUTABLE
     SET search_path = pg_catalog, pg_temp
 AS $$
--- The shape of a plan (docs/internals.md §5); what it names is checked where it is used.
+-- The shape of a plan (docs/internals.md section 5); what it names is checked where it is used.
 DECLARE
     v_wrong text;
 BEGIN

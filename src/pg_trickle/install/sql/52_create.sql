@@ -52,7 +52,7 @@ BEGIN
     IF FOUND THEN
         RAISE EXCEPTION 'the column name "%" is reserved', v_reserved
             USING ERRCODE = 'reserved_name', DETAIL = 'Names that begin with "__pgt_" are for what the engine adds to rows.',
-                  HINT = format('Call it something else: … AS %I', ltrim(v_reserved, '_'));
+                  HINT = format('Call it something else: ... AS %I', ltrim(v_reserved, '_'));
     END IF;
     RETURN v_name::regclass;
 END

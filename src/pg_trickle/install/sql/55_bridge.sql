@@ -1,4 +1,4 @@
--- The bridge: compile requests to the worker, over a loopback connection of their own (docs/internals.md §6).
+-- The bridge: compile requests to the worker, over a loopback connection of their own (docs/internals.md section 6).
 
 CREATE TABLE pgtrickle_changes.bridge_requests (
     id           bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -43,7 +43,9 @@ BEGIN
             USING ERRCODE = 'object_not_in_prerequisite_state',
                   HINT = 'CREATE ROLE pgtrickle_worker LOGIN; SELECT pgtrickle.grant_worker(''pgtrickle_worker''); then run pgtrickle worker.';
     END IF;
-    RETURN coalesce(v_dsn, format('host=%s port=%s dbname=%s user=%s connect_timeout=2 application_name=pg_trickle_bridge',
+    -- A database may prescribe read-only transactions to its clients.
+    RETURN coalesce(v_dsn, format('host=%s port=%s dbname=%s user=%s connect_timeout=2 application_name=pg_trickle_bridge '
+                                  'options=''-c default_transaction_read_only=off''',
         CASE WHEN v_socket = '' THEN '127.0.0.1' ELSE pgtrickle_changes.dsn_value(v_socket) END, current_setting('port'),
         pgtrickle_changes.dsn_value(current_database()), pgtrickle_changes.dsn_value(v_role)));
 END
@@ -213,7 +215,7 @@ BEGIN
         RAISE EXCEPTION 'no pg_trickle worker is running'
             USING ERRCODE = 'object_not_in_prerequisite_state',
                   DETAIL = 'Queries that come in through SQL are compiled by the worker.',
-                  HINT = 'Start one with pgtrickle worker --dsn …, or use the command line (pgtrickle create) or the Python API, which need none.';
+                  HINT = 'Start one with pgtrickle worker --dsn ..., or use the command line (pgtrickle create) or the Python API, which need none.';
     END IF;
 END
 $$;

@@ -148,7 +148,7 @@ BEGIN
     IF jsonb_typeof(p_object) IS DISTINCT FROM 'object' THEN
         RAISE EXCEPTION 'arguments of a stream table are a JSON object'
             USING ERRCODE = 'invalid_parameter_value', DETAIL = format('This is %s.', coalesce(jsonb_typeof(p_object), 'NULL')),
-                  HINT = 'For instance {"name": "totals", "query": "SELECT …"}.';
+                  HINT = 'For instance {"name": "totals", "query": "SELECT ..."}.';
     END IF;
     SELECT k.key INTO v_key FROM jsonb_object_keys(p_object) AS k(key) WHERE k.key <> ALL (p_allowed) ORDER BY 1 LIMIT 1;
     IF FOUND THEN
@@ -171,7 +171,7 @@ DECLARE
 BEGIN
     IF jsonb_typeof(p_args -> 'definitions') IS DISTINCT FROM 'array' THEN
         RAISE EXCEPTION 'definitions are a JSON array'
-            USING ERRCODE = 'invalid_parameter_value', HINT = 'For instance [{"name": "totals", "query": "SELECT …"}].';
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'For instance [{"name": "totals", "query": "SELECT ..."}].';
     END IF;
     FOR v_one IN SELECT d.value FROM jsonb_array_elements(p_args -> 'definitions') WITH ORDINALITY AS d(value, place) ORDER BY d.place LOOP
         v_one := pgtrickle_changes.checked_keys(v_one, '{name,query,schedule,refresh_mode,initialize,diamond_consistency,diamond_schedule_policy,cdc_mode,append_only}');

@@ -50,7 +50,13 @@ DECLARE
     v_below  jsonb;
     v_shown  text[] := '{}'::text[];
     v_again  boolean;
+    -- Before the last of a level, before another, and beside what is below another.
+    v_twigs  text[] := ARRAY['`-- ', '|-- ', '|   '];
 BEGIN
+    -- Not every encoding has lines.
+    IF getdatabaseencoding() = 'UTF8' THEN
+        v_twigs := ARRAY[chr(9492) || repeat(chr(9472), 2) || ' ', chr(9500) || repeat(chr(9472), 2) || ' ', chr(9474) || '   '];
+    END IF;
     SELECT coalesce(jsonb_object_agg(i.name, jsonb_build_array(i.status, i.effective_refresh_mode)), '{}') INTO v_tables
       FROM pgtrickle.stream_tables_info AS i;
     SELECT coalesce(jsonb_object_agg(e.name, e.sources), '{}') INTO v_edges
@@ -82,8 +88,8 @@ BEGIN
         CONTINUE WHEN v_again;
         v_shown := v_shown || node;
         SELECT v_stack || coalesce(jsonb_agg(jsonb_build_object('node', b.value ->> 0, 'kind', b.value ->> 1, 'depth', depth + 1,
-                   'lead', (v_item ->> 'next') || CASE WHEN b.place = 1 THEN '└── ' ELSE '├── ' END,
-                   'next', (v_item ->> 'next') || CASE WHEN b.place = 1 THEN '    ' ELSE '│   ' END) ORDER BY b.place), '[]')
+                   'lead', (v_item ->> 'next') || v_twigs[CASE WHEN b.place = 1 THEN 1 ELSE 2 END],
+                   'next', (v_item ->> 'next') || CASE WHEN b.place = 1 THEN '    ' ELSE v_twigs[3] END) ORDER BY b.place), '[]')
           INTO v_stack
           FROM jsonb_array_elements(v_below) WITH ORDINALITY AS b(value, place);
     END LOOP;
