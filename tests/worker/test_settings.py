@@ -103,3 +103,11 @@ def test_identifiers_quoted_everywhere_make_no_refresh_recompute(database, db):
         worker.stop()
     history = "SELECT DISTINCT refresh_mode FROM pgtrickle.pgt_refresh_history WHERE initiated_by = 'SCHEDULER'"
     assert db.execute(history).fetchall() == [("DIFFERENTIAL",)]
+
+
+def test_the_role_that_is_appointed_may_connect(database, db):
+    """A database that isn't open to everybody is a usual precaution."""
+    db.execute(sql.SQL("REVOKE CONNECT ON DATABASE {} FROM PUBLIC").format(sql.Identifier(database.name)))
+    db.execute("SELECT pgtrickle.grant_worker(%s)", (WORKER_ROLE,))
+    with connect(database.dsn_of(WORKER_ROLE)) as connection:
+        assert connection.execute("SELECT current_user AS role").fetchone() == {"role": WORKER_ROLE}

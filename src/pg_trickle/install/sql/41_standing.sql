@@ -139,14 +139,19 @@ BEGIN
     IF v_when = 'off' OR v_rows IS NULL OR v_rows > 50000 THEN
         RETURN p_program;
     END IF;
-    v_known := pgtrickle_changes.meet_changes(p_table.pgt_id, v_sources, v_sizes);
-    IF v_known.number IS NULL OR NOT v_known.is_known AND v_when <> 'always' THEN
+    BEGIN
+        v_known := pgtrickle_changes.meet_changes(p_table.pgt_id, v_sources, v_sizes);
+        IF v_known.number IS NULL OR NOT v_known.is_known AND v_when <> 'always' THEN
+            RETURN p_program;
+        END IF;
+        v_name := pgtrickle_changes.standing_name(p_table.pgt_id, v_known.number);
+        IF NOT pgtrickle_changes.is_standing(p_table.owner_oid, v_name) THEN
+            PERFORM pgtrickle_changes.make_standing(p_table, v_known.number, p_program);
+        END IF;
+    EXCEPTION WHEN OTHERS THEN
+        -- Whatever forbids it, an event trigger for one, a refresh doesn't need it.
         RETURN p_program;
-    END IF;
-    v_name := pgtrickle_changes.standing_name(p_table.pgt_id, v_known.number);
-    IF NOT pgtrickle_changes.is_standing(p_table.owner_oid, v_name) THEN
-        PERFORM pgtrickle_changes.make_standing(p_table, v_known.number, p_program);
-    END IF;
+    END;
     RETURN jsonb_build_array(format('SELECT pgtrickle_changes.%I($1, $2, $3, $4)', v_name));
 END
 $$;

@@ -30,6 +30,10 @@ BEGIN
         EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO %I', v_function, grant_worker.role);
     END LOOP;
     EXECUTE format('GRANT USAGE ON SCHEMA pgtrickle, pgtrickle_changes TO %I', grant_worker.role);
+    -- Where PUBLIC has lost it.
+    IF NOT has_database_privilege(grant_worker.role, current_database(), 'CONNECT') THEN
+        EXECUTE format('GRANT CONNECT ON DATABASE %I TO %I', current_database(), grant_worker.role);
+    END IF;
     INSERT INTO pgtrickle.pgt_settings AS s (name, value) VALUES ('worker_role', grant_worker.role)
         ON CONFLICT (name) DO UPDATE SET value = excluded.value;
 END
