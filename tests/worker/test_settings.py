@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import psycopg
 import pytest
 from psycopg import sql
 
 from pg_trickle.testing.oracle import assert_fresh
 from pg_trickle.worker.gateway import connect, connect_pool
-from pg_trickle.worker.loop import Worker
+from pg_trickle.worker.loop import Worker, reason
 
 WORKER_ROLE = "pgtrickle_worker"
 LIMITS = ("statement_timeout", "lock_timeout", "idle_session_timeout", "idle_in_transaction_session_timeout")
@@ -111,3 +112,15 @@ def test_the_role_that_is_appointed_may_connect(database, db):
     db.execute("SELECT pgtrickle.grant_worker(%s)", (WORKER_ROLE,))
     with connect(database.dsn_of(WORKER_ROLE)) as connection:
         assert connection.execute("SELECT current_user AS role").fetchone() == {"role": WORKER_ROLE}
+
+
+def test_the_log_says_why_a_server_turns_the_worker_away_and_no_password(database):
+    def told(dsn: str) -> str | None:
+        with pytest.raises(psycopg.Error) as raised:
+            connect(dsn)
+        return reason(raised.value)
+
+    assert "refused" in str(told("host=127.0.0.1 port=1 password=secret"))
+    assert 'role "nobody_here"' in str(told(database.dsn_of("nobody_here")))
+    assert told("postgresql://worker:sec:ret@127.0.0.1:half:secret/x") is None
+    assert told("host=127.0.0.1 port=secret") is None

@@ -88,6 +88,9 @@ def main() -> None:
     except (PgTrickleError, psycopg.Error) as error:
         sys.stderr.write(report(error) + "\n")
         sys.exit(FAILURE)
+    except OSError as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(FAILURE)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
 

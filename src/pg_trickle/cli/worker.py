@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
+from psycopg.conninfo import conninfo_to_dict
 
 from pg_trickle.cli.options import Dsn
 from pg_trickle.worker import process
@@ -34,4 +35,6 @@ def worker(
 
     Example: pgtrickle worker --dsn "host=db dbname=shop user=pgtrickle_worker"
     """
+    # One that can't be read won't be any better later.
+    conninfo_to_dict(dsn)
     process.run(dsn, schedule=not no_schedule, metrics_port=metrics_port, metrics_address=metrics_address)

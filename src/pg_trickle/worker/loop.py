@@ -135,7 +135,12 @@ class Worker:
             try:
                 self._session()
             except psycopg.Error as exc:
-                log.warning("connection to the server ended", sqlstate=exc.sqlstate, error=type(exc).__name__)
+                log.warning(
+                    "connection to the server ended",
+                    sqlstate=exc.sqlstate,
+                    error=type(exc).__name__,
+                    reason=reason(exc),
+                )
             except Exception as exc:
                 log.exception("worker stumbled", error=type(exc).__name__)
             failures = 1 if self._clock.monotonic() - began > retry.LONGEST_DELAY_SECONDS else failures + 1
@@ -283,6 +288,15 @@ class Worker:
             if idle:
                 self._idle_looks = self._looks
             self._looked.notify_all()
+
+
+def reason(error: psycopg.Error) -> str | None:
+    """Why there is no connection: the server isn't there, or turns us away.
+
+    Other words may quote what isn't for a log, such as half of a connection string.
+    """
+    words = str(error)
+    return words if words.startswith("connection failed: connection to server") else None
 
 
 def _place(dsn: str) -> dict[str, object]:
