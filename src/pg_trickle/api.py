@@ -155,6 +155,8 @@ def alter_stream_table(
     }
     with conn.transaction():
         if query is None:
+            if refresh_mode is not None or (status or "").upper() == "ACTIVE":
+                _compile_stale(conn, name)
             _call(conn, "alter_stream_table", arguments)
         else:
             plan = compile_locally(conn, name, query, existing=True)
@@ -198,7 +200,9 @@ def suspend_stream_table(conn: Connection, name: str) -> None:
 
 def resume_stream_table(conn: Connection, name: str) -> None:
     """Let a suspended or failed stream table go on."""
-    _call(conn, "resume_stream_table", {"name": name})
+    with conn.transaction():
+        _compile_stale(conn, name)
+        _call(conn, "resume_stream_table", {"name": name})
 
 
 def reinitialize_stream_table(conn: Connection, name: str) -> None:

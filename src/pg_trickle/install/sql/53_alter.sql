@@ -42,7 +42,10 @@ BEGIN
     RETURNING st.* INTO v_table;
     IF v_view IS NOT NULL THEN
         PERFORM pgtrickle_changes.alter_query(v_table, v_view, p_args);
-    ELSIF jsonb_typeof(p_args -> 'plan') = 'object' THEN
+    ELSIF jsonb_typeof(p_args -> 'plan') = 'object'
+          -- What maintains it is made anew from the plan, which may name columns as they were called.
+          OR (v_former = 'IMMEDIATE') <> (v_table.refresh_mode = 'IMMEDIATE')
+             AND v_table.fingerprint IS DISTINCT FROM pgtrickle_changes.fingerprint(v_table.pgt_id) THEN
         PERFORM pgtrickle_changes.recompile(v_table.pgt_id, p_args -> 'plan');
     ELSIF v_mode IS NOT NULL THEN
         UPDATE pgtrickle.pgt_stream_tables AS st
