@@ -266,7 +266,7 @@ def _is_to_settle(conn: Connection, name: str) -> bool:
     (unsettled,) = _row(
         conn,
         """SELECT EXISTS (SELECT FROM pgtrickle.stream_tables_info AS i
-                           WHERE i.pgt_relid = %s::pg_catalog.regclass
+                           WHERE i.pgt_relid OPERATOR(pg_catalog.=) %s::pg_catalog.regclass
                              AND i.scc_id IS NOT NULL AND i.needs_reinit AND i.is_populated)""",
         name,
     )

@@ -22,6 +22,8 @@ def doctor(dsn: Dsn = "", as_json: AsJson = False) -> None:
     Example: pgtrickle doctor --dsn "dbname=shop user=postgres"
     """
     with connect(dsn) as conn:
+        # Whoever may create in a schema on a superuser's path could otherwise have his functions called here.
+        conn.execute("SET search_path = pg_catalog, pg_temp")
         checks, _ = output.rows_of(conn.execute(_query("doctor_server.sql")))
         found = {check["check_name"]: check["severity"] for check in checks}
         if found["superuser"] == found["installed"] == "OK":

@@ -45,6 +45,8 @@ class Drainer:
         known: str | None = None
         while not self._stopping.is_set():
             drained = gateway.drain_wal(known)
+            if drained and drained.lsn != known:
+                gateway.restore()
             trouble = drained.trouble if drained else None
             if trouble and trouble != self._trouble:
                 log.warning("nothing can be captured from the WAL", trouble=trouble)

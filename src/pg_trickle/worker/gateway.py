@@ -22,6 +22,9 @@ Connection = psycopg.Connection[DictRow]
 # The version of the graph when there is none.
 NO_STREAM_TABLES = 0
 
+# How long a refresh waits for a lock before it lets others go first.
+LOCK_SECONDS = 10
+
 SESSION = {
     "application_name": "pg_trickle worker",
     # What a database prescribes for its clients would reach us as bytes, or not at all.
@@ -57,7 +60,13 @@ def connect_pool(dsn: str, *, most: int) -> ConnectionPool[Connection]:
 
     def prepare(connection: Connection) -> None:
         connection.autocommit = True
-        _configure(connection, "repeatable read")
+        restore(connection)
+
+    def restore(connection: Connection) -> None:
+        # What an owner's functions have set for the session is gone.  And a lock on something of his keeps a
+        # connection from the others for so long only.
+        connection.execute("RESET ALL")
+        _configure(connection, "repeatable read", lock_timeout=f"{LOCK_SECONDS}s")
 
     return ConnectionPool(
         dsn,
@@ -67,12 +76,13 @@ def connect_pool(dsn: str, *, most: int) -> ConnectionPool[Connection]:
         timeout=5,
         kwargs={"row_factory": dict_row, **SESSION},
         configure=prepare,
+        reset=restore,
         name="pg_trickle refresh",
         open=False,
     )
 
 
-def _configure(connection: Connection, isolation: str) -> None:
+def _configure(connection: Connection, isolation: str, **more: str) -> None:
     """Settle what a role's or a database's settings could have changed.
 
     A refresh whose commit a crash loses is made again from the same buffers, so no refresh waits for the disk.
@@ -89,9 +99,9 @@ def _configure(connection: Connection, isolation: str) -> None:
         "standard_conforming_strings": "on",
         "transform_null_equals": "off",
     }
-    for name, value in settings.items():
-        connection.execute("SELECT pg_catalog.set_config(%s, %s, false)", (name, value))
     connection.execute(queries()["lift_limits"])
+    names, values = zip(*(settings | more).items(), strict=True)
+    connection.execute(queries()["configure"], {"names": list(names), "values": list(values)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,6 +277,11 @@ class Gateway:
 
     def metrics(self) -> Any:
         return self._row("metrics")["metrics"]
+
+    def restore(self) -> None:
+        """Take back what owners' types have set for the session, if their input functions call somebody's code."""
+        self.connection.execute("RESET ALL")
+        _configure(self.connection, "read committed")
 
     def drain_wal(self, known_lsn: str | None) -> Drained | None:
         """Decode what was written to the WAL since; None where nothing is captured from it."""

@@ -1,5 +1,9 @@
 -- What the worker asks the server.  A section a query; the worker's role may call these functions and nothing else.
 
+-- name: configure
+SELECT pg_catalog.set_config(s.name, s.value, false)
+  FROM ROWS FROM (pg_catalog.unnest(%(names)s::text[]), pg_catalog.unnest(%(values)s::text[])) AS s(name, value)
+
 -- name: lock
 SELECT pgtrickle_changes.worker_take_turn()
 

@@ -56,14 +56,11 @@ class Refresher:
         except (psycopg.Error, PoolTimeout) as exc:
             sqlstate = _sqlstate(exc)
             log.warning("refresh broken off", tables=run.group, sqlstate=sqlstate)
-            if self.stopping.is_set() or (retry.is_transient(sqlstate) and self._has_retries(run)):
+            if self.stopping.is_set() or retry.may_be_retried(sqlstate, max(run.failures.values())):
                 return dict.fromkeys(run.group, Outcome.RETRY)
             if len(run.group) > 1:
                 return self._one_by_one(run)
             return {run.group[0]: self._failed(run, run.group[0], sqlstate, _message(exc))}
-
-    def _has_retries(self, run: Run) -> bool:
-        return max(run.failures.values()) < retry.RETRIES
 
     def _one_by_one(self, run: Run) -> dict[int, Outcome]:
         """Find out which member it was.
@@ -126,7 +123,7 @@ class Refresher:
 
     def _judged(self, run: Run, table: int, sqlstate: str, message: str) -> Outcome:
         """Retry what may pass by itself, a few times; record anything else as an error of this stream table."""
-        if self.stopping.is_set() or (retry.is_transient(sqlstate) and run.failures[table] < retry.RETRIES):
+        if self.stopping.is_set() or retry.may_be_retried(sqlstate, run.failures[table]):
             log.info("refresh to be retried", table=table, sqlstate=sqlstate, failures=run.failures[table] + 1)
             return Outcome.RETRY
         # The message may quote values of the data: it belongs in the history, which has its readers, not in the log.

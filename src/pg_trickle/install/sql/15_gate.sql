@@ -12,9 +12,16 @@ CREATE DOMAIN pgtrickle_changes.replication_role AS text
     CONSTRAINT "must be origin or local: SET session_replication_role = origin" CHECK (VALUE <> 'replica');
 COMMENT ON DOMAIN pgtrickle_changes.replication_role IS 'The session_replication_role of a call: triggers must fire';
 
+-- INSERT on the columns action and args is all that callers are granted.  Who may write to every table of the server (pg_write_all_data)
+-- could name the others, but nobody else than himself.  Without USAGE on it nobody has a column where somebody else's name could lie.
+CREATE DOMAIN pgtrickle_changes.calling_role AS name
+    CONSTRAINT "nobody calls as somebody else" CHECK (VALUE = CURRENT_USER);
+COMMENT ON DOMAIN pgtrickle_changes.calling_role IS 'Who calls';
+REVOKE ALL ON DOMAIN pgtrickle_changes.calling_role FROM PUBLIC;
+
 CREATE VIEW pgtrickle.gate AS
 SELECT NULL::text AS action, NULL::jsonb AS args, NULL::jsonb AS result,
-       NULL::name AS caller, NULL::text AS search_path, NULL::name AS schema, NULL::name[] AS schemas,
+       NULL::pgtrickle_changes.calling_role AS caller, NULL::text AS search_path, NULL::name AS schema, NULL::name[] AS schemas,
        NULL::pgtrickle_changes.replication_role AS replication_role
  WHERE false;
 ALTER VIEW pgtrickle.gate
@@ -57,7 +64,7 @@ BEGIN
     IF NOT FOUND THEN
         RAISE EXCEPTION 'unknown action "%"', p_action USING ERRCODE = 'invalid_parameter_value';
     END IF;
-    IF NOT has_function_privilege(p_caller, v_function, 'EXECUTE') THEN
+    IF has_function_privilege(p_caller, v_function, 'EXECUTE') IS NOT TRUE THEN
         RAISE EXCEPTION 'permission denied for function %', p_action
             USING ERRCODE = 'insufficient_privilege',
                   HINT = format('GRANT EXECUTE ON FUNCTION %s TO %I;', v_function, p_caller);
@@ -86,10 +93,39 @@ BEGIN
         (SELECT string_agg(p.name || p.prepare_time, ',' ORDER BY p.name) FROM pg_prepared_statements AS p),
         CASE WHEN pg_my_temp_schema() <> 0 THEN
             (SELECT string_agg(d.classid || ' ' || d.objid, ',' ORDER BY d.classid, d.objid) FROM pg_depend AS d
-              WHERE d.refclassid = 'pg_namespace'::regclass AND d.refobjid = pg_my_temp_schema()) END);
+              WHERE d.refclassid = 'pg_namespace'::regclass AND d.refobjid = pg_my_temp_schema()) END,
+        pgtrickle_changes.settings_state());
 END
 $$;
-COMMENT ON FUNCTION pgtrickle_changes.session_state() IS 'The cursors that outlive a transaction, the prepared statements and the temporary objects of this session';
+COMMENT ON FUNCTION pgtrickle_changes.session_state() IS 'The cursors that outlive a transaction, the prepared statements, the temporary objects and the settings of this session';
+
+CREATE FUNCTION pgtrickle_changes.settings_state() RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- Those by which statements mean something else, fail, or are lost in a crash; not those by which they are only slower.  One expression:
+-- it is asked for twice a refresh.  (run_as itself looks after search_path and standard_conforming_strings.)
+BEGIN
+    RETURN concat_ws('|',
+        current_setting('array_nulls'), current_setting('backslash_quote'), current_setting('bytea_output'), current_setting('check_function_bodies'),
+        current_setting('client_encoding'), current_setting('client_min_messages'), current_setting('DateStyle'),
+        current_setting('default_table_access_method'), current_setting('default_tablespace'), current_setting('default_text_search_config'),
+        current_setting('default_transaction_deferrable'), current_setting('default_transaction_isolation'),
+        current_setting('default_transaction_read_only'), current_setting('extra_float_digits'),
+        current_setting('idle_in_transaction_session_timeout'), current_setting('idle_session_timeout'), current_setting('IntervalStyle'),
+        current_setting('lc_monetary'), current_setting('lc_numeric'), current_setting('lc_time'), current_setting('lock_timeout'),
+        current_setting('password_encryption'), current_setting('row_security'), current_setting('statement_timeout'),
+        current_setting('synchronous_commit'), current_setting('temp_tablespaces'), current_setting('TimeZone'),
+        current_setting('transform_null_equals'), current_setting('xmlbinary'), current_setting('xmloption'),
+        current_setting('createrole_self_grant', true), current_setting('restrict_nonsystem_relation_kind', true),
+        current_setting('transaction_timeout', true), current_setting('pg_trickle.differential_max_change_ratio', true),
+        current_setting('pg_trickle.fuse_default_ceiling', true), current_setting('pg_trickle.default_schedule_seconds', true),
+        current_setting('pg_trickle.min_schedule_seconds', true), current_setting('pg_trickle.max_consecutive_errors', true),
+        current_setting('pg_trickle.max_concurrent_refreshes', true), current_setting('pg_trickle.metrics_port', true),
+        current_setting('pg_trickle.float_aggregates', true), current_setting('pg_trickle.buffer_alert_threshold', true));
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.settings_state() IS 'The settings of this session that anybody may change';
 
 CREATE FUNCTION pgtrickle_changes.check_session(p_before text) RETURNS void
     LANGUAGE plpgsql VOLATILE
@@ -100,7 +136,7 @@ BEGIN
     IF pgtrickle_changes.session_state() <> p_before THEN
         RAISE EXCEPTION 'the query leaves something behind in the session'
             USING ERRCODE = 'invalid_transaction_state',
-                  DETAIL = 'A function that it calls, or a trigger, created a temporary object, a cursor WITH HOLD or a prepared statement.',
+                  DETAIL = 'A function that it calls, or a trigger, created a temporary object, a cursor WITH HOLD or a prepared statement, or changed a setting.',
                   HINT = 'Such functions can''t be used in stream tables.';
     END IF;
     -- Events that wait for the end of the transaction fill pieces of at least 1024 bytes.  Foreign keys are no danger, nor is what
@@ -322,7 +358,7 @@ AS $$
 DECLARE
     v_value text;
 BEGIN
-    IF p_name IN ('enabled', 'allow_circular', 'max_fixpoint_iterations', 'cdc_mode', 'cdc_trigger_mode') THEN
+    IF p_name IN ('enabled', 'allow_circular', 'max_fixpoint_iterations', 'cdc_mode', 'cdc_trigger_mode', 'history_retention_days') THEN
         BEGIN
             SELECT f.setting INTO v_value FROM pg_file_settings AS f
              WHERE f.name = 'pg_trickle.' || p_name AND f.error IS NULL ORDER BY f.seqno DESC LIMIT 1;

@@ -95,3 +95,42 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.capture_drift IS 'NULL when changes of the source have been captured without a gap since the capture was made; else what is wrong';
+
+CREATE FUNCTION pgtrickle_changes.is_plain(p_buffer oid) RETURNS boolean
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, pg_temp
+    SET plan_cache_mode = force_generic_plan
+AS $$
+-- Asked where the engine looks after the buffers of many owners: what one has hung on his would run in the others' time.  An index needs
+-- a right on the schema that he hasn't got.
+BEGIN
+    RETURN (SELECT b.relkind = 'r' AND b.relchecks = 0 AND NOT (b.relhastriggers OR b.relhasrules OR b.relrowsecurity OR b.relispartition OR b.relhassubclass)
+                   AND NOT EXISTS (SELECT FROM pg_attribute AS a JOIN pg_type AS t ON t.oid = a.atttypid
+                                    WHERE a.attrelid = b.oid AND a.attnum > 0 AND NOT a.attisdropped AND (a.atthasdef OR t.typtype = 'd'))
+              FROM pg_class AS b WHERE b.oid = p_buffer);
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.is_plain IS 'Whether a change buffer has nothing attached to it in which code of its owner''s could be; NULL if it is gone';
+
+CREATE FUNCTION pgtrickle_changes.lock_plain(p_capture pgtrickle.pgt_captures, p_to_write boolean) RETURNS boolean
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- Nothing can be attached from then on.  Nobody waits for whoever has locked it.
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_class AS c WHERE c.oid = p_capture.buffer_relid AND c.relname = p_capture.buffer AND c.relnamespace = 'pgtrickle_changes'::regnamespace) THEN
+        RETURN false;
+    END IF;
+    BEGIN
+        IF p_to_write THEN
+            EXECUTE format('LOCK TABLE pgtrickle_changes.%I IN ROW EXCLUSIVE MODE NOWAIT', p_capture.buffer);
+        ELSE
+            EXECUTE format('LOCK TABLE pgtrickle_changes.%I IN ACCESS SHARE MODE NOWAIT', p_capture.buffer);
+        END IF;
+    EXCEPTION WHEN lock_not_available OR undefined_table THEN
+        RETURN false;
+    END;
+    RETURN coalesce(pgtrickle_changes.is_plain(p_capture.buffer_relid), false);
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.lock_plain IS 'Locks a change buffer, if that can be had at once and nothing of its owner''s is attached to it; whether it is so';

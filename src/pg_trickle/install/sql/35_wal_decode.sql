@@ -202,7 +202,8 @@ CREATE FUNCTION pgtrickle_changes.wal_store(p_capture pgtrickle.pgt_captures, p_
     SET lock_timeout = '1s'
 AS $$
 -- Into the owner's buffer, as the owner: x is the transaction, w the weight, c1, c2 ... the columns as text, read by the input functions
--- of their types.  A buffer that can't be written to is his own doing; the changes are missed, which the next refresh sees.
+-- of their types.  A buffer that can't be written to, or that he has hung something on, is his own doing; the changes are missed, which
+-- the next refresh sees.
 DECLARE
     v_statement text;
 BEGIN
@@ -220,6 +221,10 @@ BEGIN
       FROM (SELECT r.*, array_position(p_capture.columns, r.source_column::text) AS place
               FROM pgtrickle_changes.read_columns(p_capture.source_relid, p_capture.columns) AS r) AS c;
     BEGIN
+        EXECUTE format('LOCK TABLE pgtrickle_changes.%I IN ROW EXCLUSIVE MODE', p_capture.buffer);
+        IF pgtrickle_changes.is_plain(p_capture.buffer_relid) IS NOT TRUE THEN
+            RAISE lock_not_available;
+        END IF;
         PERFORM pgtrickle_changes.run_as(p_capture.owner_oid, v_statement, p_own_seqs => p_rows);
     EXCEPTION WHEN OTHERS THEN
         INSERT INTO pgtrickle_changes.missed_changes (source_relid, owner_oid) VALUES (p_capture.source_relid, p_capture.owner_oid);
@@ -265,6 +270,15 @@ END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.wal_relations IS 'The tables that a message is about: of a Truncate perhaps several';
 
+CREATE UNLOGGED TABLE pgtrickle_changes.wal_spool (
+    number bigint  GENERATED ALWAYS AS IDENTITY,
+    place  integer NOT NULL,
+    item   jsonb   NOT NULL
+);
+CREATE INDEX wal_spool_by_place ON pgtrickle_changes.wal_spool (place, number);
+COMMENT ON TABLE pgtrickle_changes.wal_spool IS
+    'What has been decoded and is still to be written into buffers, where it is much; each transaction leaves it as empty as it found it';
+
 CREATE FUNCTION pgtrickle_changes.decode_wal(p_owners oid[], OUT snapshot pg_snapshot, OUT news boolean, OUT safe_lsn pg_lsn)
     LANGUAGE plpgsql VOLATILE
     SET search_path = pg_catalog, pg_temp
@@ -272,7 +286,8 @@ CREATE FUNCTION pgtrickle_changes.decode_wal(p_owners oid[], OUT snapshot pg_sna
 AS $$
 -- Put into the buffers of some owners the changes of all transactions that the snapshot sees and that aren't there yet.  Others that
 -- have committed meanwhile are left for later.  One at a time decodes for an owner: the next sees what this one did, or in
--- REPEATABLE READ fails.
+-- REPEATABLE READ fails.  While the query of the messages is open nothing runs as an owner: code of his could read on in it (from a cursor
+-- of the session, by its name), what isn't for him, or have it begin again.
 DECLARE
     v_most     CONSTANT integer := 5000;
     v_captures pgtrickle.pgt_captures[];
@@ -294,6 +309,7 @@ DECLARE
     v_new      text[];
     v_rows     jsonb[] := '{}'::jsonb[];
     v_of       integer[] := '{}'::integer[];
+    v_spooled  boolean := false;
 BEGIN
     news := false;
     PERFORM FROM pgtrickle_changes.wal_readers AS r WHERE r.owner_oid = ANY (p_owners) ORDER BY r.owner_oid FOR UPDATE;
@@ -358,12 +374,13 @@ BEGIN
             END IF;
         END LOOP;
         IF cardinality(v_rows) >= v_most THEN
-            PERFORM pgtrickle_changes.wal_store_all(v_captures, v_rows, v_of);
+            INSERT INTO pgtrickle_changes.wal_spool (place, item) SELECT r.place, r.item FROM unnest(v_of, v_rows) WITH ORDINALITY AS r(place, item, n) ORDER BY r.n;
+            v_spooled := true;
             v_rows := '{}'::jsonb[];
             v_of := '{}'::integer[];
         END IF;
     END LOOP;
-    PERFORM pgtrickle_changes.wal_store_all(v_captures, v_rows, v_of);
+    PERFORM pgtrickle_changes.wal_store_all(v_captures, v_rows, v_of, v_spooled);
 
     IF news THEN
         UPDATE pgtrickle_changes.wal_readers AS r SET decoded = decode_wal.snapshot, decoder = pg_current_xact_id(), safe_lsn = decode_wal.safe_lsn
@@ -374,15 +391,30 @@ $$;
 COMMENT ON FUNCTION pgtrickle_changes.decode_wal IS
     'Puts into the buffers of some owners the changes of all transactions that the snapshot sees; the snapshot, whether there were any, and before which LSN none is left';
 
-CREATE FUNCTION pgtrickle_changes.wal_store_all(p_captures pgtrickle.pgt_captures[], p_rows jsonb[], p_of integer[]) RETURNS void
+CREATE FUNCTION pgtrickle_changes.wal_store_all(p_captures pgtrickle.pgt_captures[], p_rows jsonb[], p_of integer[], p_spooled boolean) RETURNS void
     LANGUAGE plpgsql VOLATILE
     SET search_path = pg_catalog, pg_temp
 AS $$
+-- First what was spooled, a piece at a time, then the rest; and no query is open meanwhile, as in decode_wal.
 DECLARE
-    v_item record;
+    v_most  CONSTANT integer := 5000;
+    v_items jsonb;
 BEGIN
-    FOR v_item IN SELECT r.place, jsonb_agg(r.item) AS items FROM unnest(p_rows, p_of) AS r(item, place) GROUP BY r.place ORDER BY r.place LOOP
-        PERFORM pgtrickle_changes.wal_store(p_captures[v_item.place], v_item.items);
+    FOR v_place IN 1 .. cardinality(p_captures) LOOP
+        LOOP
+            EXIT WHEN NOT p_spooled;
+            WITH piece AS (
+                DELETE FROM pgtrickle_changes.wal_spool AS s
+                 WHERE s.number IN (SELECT n.number FROM pgtrickle_changes.wal_spool AS n WHERE n.place = v_place ORDER BY n.number LIMIT v_most)
+                RETURNING s.number, s.item)
+            SELECT jsonb_agg(p.item ORDER BY p.number) INTO v_items FROM piece AS p;
+            EXIT WHEN v_items IS NULL;
+            PERFORM pgtrickle_changes.wal_store(p_captures[v_place], v_items);
+        END LOOP;
+        SELECT jsonb_agg(r.item) INTO v_items FROM unnest(p_rows, p_of) AS r(item, place) WHERE r.place = v_place;
+        IF v_items IS NOT NULL THEN
+            PERFORM pgtrickle_changes.wal_store(p_captures[v_place], v_items);
+        END IF;
     END LOOP;
 END
 $$;

@@ -36,7 +36,7 @@ DECLARE
     v_noted    pg_lsn;
     v_owners   oid[];
     v_trouble  text;
-    v_session  text := pgtrickle_changes.session_state();
+    v_session  text;
 BEGIN
     IF pg_is_in_recovery() OR NOT EXISTS (SELECT FROM pgtrickle_changes.wal_slot) THEN
         RETURN NULL;
@@ -64,6 +64,7 @@ BEGIN
     IF EXISTS (SELECT FROM pgtrickle_changes.wal_messages()) THEN
         -- Where a refresh is decoding for an owner, it does all there is.
         v_owners := ARRAY(SELECT r.owner_oid FROM pgtrickle_changes.wal_readers AS r ORDER BY r.owner_oid FOR UPDATE SKIP LOCKED);
+        v_session := pgtrickle_changes.session_state();
         v_safe := (pgtrickle_changes.decode_wal(v_owners)).safe_lsn;
         PERFORM pgtrickle_changes.check_session(v_session);
         v_safe := least(v_safe, (SELECT min(r.safe_lsn) FROM pgtrickle_changes.wal_readers AS r WHERE r.owner_oid <> ALL (v_owners)));

@@ -25,16 +25,16 @@ BEGIN
     IF NOT FOUND OR to_regclass(v_table) IS NULL THEN
         RETURN 0;
     END IF;
-    v_size := pg_relation_size(v_capture.buffer_relid);
-    IF v_size = 0 THEN
+    -- Of the file, which waits for nobody.
+    IF (pg_stat_file(pg_relation_filepath(v_capture.buffer_relid), true)).size = 0 THEN
         RETURN 0;
     END IF;
-    BEGIN
-        -- Several buffers are cleaned in one transaction: waiting for one that is being dropped could be a deadlock.
-        EXECUTE format('LOCK TABLE %s IN ROW EXCLUSIVE MODE NOWAIT', v_table);
-    EXCEPTION WHEN lock_not_available OR undefined_table THEN
+    -- Several buffers are cleaned in one transaction: waiting for one that is being dropped could be a deadlock.  One that its owner has
+    -- hung something on, the next refresh makes anew.
+    IF NOT pgtrickle_changes.lock_plain(v_capture, true) THEN
         RETURN 0;
-    END;
+    END IF;
+    v_size := pg_relation_size(v_capture.buffer_relid);
     PERFORM pgtrickle_changes.let_go(v_capture, v_size);
 
     SELECT coalesce(string_agg(format('(%s)', pgtrickle_changes.new_rows(v_capture.source_relid,

@@ -146,7 +146,7 @@ BEGIN
     wal_lsn := CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_insert_lsn() END;
     enabled := CASE WHEN p_with_enabled THEN pgtrickle_changes.setting('enabled')::boolean AND (SELECT s.last_value = 1 FROM pgtrickle_changes.drain_switch AS s) END;
     catalog_version := pgtrickle_changes.graph_version();
-    -- A sequence that is being dropped can't be read, nor waited for: whoever drops it may take his time.
+    -- A sequence that is being dropped or altered can't be read, nor waited for: whoever does it may take his time.
     FOR v_try IN 1..5 LOOP
         BEGIN
             SELECT coalesce(jsonb_object_agg(m.source_relid, m.mark), '{}') INTO high_water
@@ -162,7 +162,8 @@ BEGIN
             IF v_try = 5 THEN
                 RAISE;
             END IF;
-            v_dropped := ARRAY(SELECT l.relation FROM pg_locks AS l WHERE l.locktype = 'relation' AND l.mode = 'AccessExclusiveLock');
+            v_dropped := ARRAY(SELECT l.relation FROM pg_locks AS l WHERE l.locktype = 'relation'
+                                  AND l.mode IN ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock'));
         END;
     END LOOP;
     SELECT count(*) INTO requests FROM pgtrickle_changes.bridge_requests AS r WHERE r.taken_at IS NULL AND r.answered_at IS NULL;
@@ -174,27 +175,32 @@ CREATE FUNCTION pgtrickle_changes.worker_pending(p_ids bigint[]) RETURNS bigint[
     LANGUAGE plpgsql VOLATILE SECURITY DEFINER
     SET search_path = pg_catalog, pg_temp
 AS $$
--- In the order of the index: EXISTS would read the consumed rows from the beginning, expecting a hit among the first.
+-- In the order of the index: EXISTS would read the consumed rows from the beginning, expecting a hit among the first.  No buffer is
+-- waited for, and no query is open while one is read: whoever got to run code there could have it skip others.
 DECLARE
+    v_ids     bigint[] := ARRAY(SELECT st.pgt_id FROM pgtrickle.pgt_stream_tables AS st WHERE st.pgt_id = ANY (p_ids) AND st.frontier IS NOT NULL ORDER BY 1);
+    v_id      bigint;
     v_item    record;
     v_pending bigint[] := '{}'::bigint[];
     v_changed boolean;
     v_session text := pgtrickle_changes.session_state();
 BEGIN
-    FOR v_item IN
+    FOREACH v_id IN ARRAY v_ids LOOP
         SELECT st.pgt_id, st.owner_oid, st.frontier, st.frontier_xid, st.frontier_seqs,
                st.unsettled <> '{}' AND pgtrickle_changes.any_committed(st.unsettled, pg_current_snapshot()) AS settled,
                'SELECT pg_catalog.to_jsonb(' || string_agg(format('(SELECT true FROM pgtrickle_changes.%I AS c WHERE %s'
                                               ' ORDER BY c.xid LIMIT 1) IS NOT NULL', k.buffer,
-                                              pgtrickle_changes.new_rows(s.source_relid, '$1', '$2', '$3')), ' OR ') || ')' AS statement
+                                              pgtrickle_changes.new_rows(s.source_relid, '$1', '$2', '$3')), ' OR ') || ')' AS statement,
+               bool_and(pgtrickle_changes.lock_plain(k, false)) AS is_plain
+          INTO v_item
           FROM pgtrickle.pgt_stream_tables AS st
           JOIN pgtrickle.pgt_dependencies AS s ON s.pgt_id = st.pgt_id AND s.captured
           JOIN pgtrickle.pgt_captures AS k ON k.source_relid = s.source_relid AND k.owner_oid = st.owner_oid
-         WHERE st.pgt_id = ANY (p_ids) AND st.frontier IS NOT NULL
-         GROUP BY st.pgt_id
-    LOOP
+         WHERE st.pgt_id = v_id
+         GROUP BY st.pgt_id;
+        CONTINUE WHEN NOT FOUND;
         BEGIN
-            v_changed := pgtrickle_changes.run_as(v_item.owner_oid, v_item.statement, v_item.frontier, v_item.frontier_xid,
+            v_changed := NOT v_item.is_plain OR pgtrickle_changes.run_as(v_item.owner_oid, v_item.statement, v_item.frontier, v_item.frontier_xid,
                                                   v_item.frontier_seqs)::boolean;
             PERFORM pgtrickle_changes.check_session(v_session);
         EXCEPTION WHEN OTHERS THEN

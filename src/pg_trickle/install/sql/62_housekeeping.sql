@@ -5,7 +5,14 @@ CREATE FUNCTION pgtrickle_changes.worker_housekeeping() RETURNS jsonb
     SET search_path = pg_catalog, pg_temp
     SET lock_timeout = '1s'
 AS $$
+-- Of many owners: no query is open while one's turn is, or code of his could have it skip others.
 DECLARE
+    v_days    float8 := pgtrickle_changes.setting('history_retention_days')::float8;
+    -- The big ones last: emptying one locks it until this transaction ends.  Asking for their size would wait for who has locked one.
+    v_buffers name[] := ARRAY(SELECT k.buffer FROM pgtrickle.pgt_captures AS k
+                               ORDER BY pg_stat_get_live_tuples(k.buffer_relid) + pg_stat_get_dead_tuples(k.buffer_relid), k.buffer_relid);
+    v_gone    bigint[] := ARRAY(SELECT st.pgt_id FROM pgtrickle.pgt_stream_tables AS st
+                                 WHERE NOT EXISTS (SELECT FROM pg_class AS c WHERE c.oid = st.pgt_relid) ORDER BY st.pgt_id);
     v_buffer  name;
     v_id      bigint;
     v_rows    bigint := 0;
@@ -14,8 +21,7 @@ DECLARE
     v_problems jsonb := '[]'::jsonb;
     v_session text := pgtrickle_changes.session_state();
 BEGIN
-    -- The big ones last: emptying one locks it until this transaction ends.
-    FOR v_buffer IN SELECT k.buffer FROM pgtrickle.pgt_captures AS k ORDER BY pg_relation_size(k.buffer_relid) LOOP
+    FOREACH v_buffer IN ARRAY v_buffers LOOP
         BEGIN
             v_rows := v_rows + pgtrickle_changes.cleanup_buffer(v_buffer);
             PERFORM pgtrickle_changes.check_session(v_session);
@@ -24,10 +30,7 @@ BEGIN
             v_problems := v_problems || jsonb_build_object('place', v_buffer, 'sqlstate', SQLSTATE);
         END;
     END LOOP;
-    FOR v_id IN
-        SELECT st.pgt_id FROM pgtrickle.pgt_stream_tables AS st
-         WHERE NOT EXISTS (SELECT FROM pg_class AS c WHERE c.oid = st.pgt_relid)
-    LOOP
+    FOREACH v_id IN ARRAY v_gone LOOP
         BEGIN
             PERFORM pgtrickle_changes.forget_stream_table(v_id);
             v_dropped := v_dropped + 1;
@@ -56,7 +59,7 @@ BEGIN
     WITH gone AS (
         DELETE FROM pgtrickle.pgt_refresh_history AS h
          WHERE h.refresh_id IN (SELECT o.refresh_id FROM pgtrickle.pgt_refresh_history AS o
-                                 WHERE o.started_at < now() - pgtrickle_changes.setting('history_retention_days')::float8 * interval '1 day'
+                                 WHERE o.started_at < now() - v_days * interval '1 day'
                                  LIMIT 5000)
             -- What found nothing to do every second tells nothing after a day, and would be nearly all there is.
             OR h.refresh_id IN (SELECT o.refresh_id FROM pgtrickle.pgt_refresh_history AS o

@@ -57,7 +57,10 @@ CREATE VIEW pgtrickle_changes.worker_sessions AS
 CREATE VIEW pgtrickle_changes.buffers AS
     -- The change buffers by their size on disk, and how many rows they hold by the server's statistics: nothing reads them.
     SELECT k.source_relid, k.owner_oid, k.buffer, k.buffer_relid, pg_stat_get_live_tuples(k.buffer_relid) AS rows,
-           pg_total_relation_size(k.buffer_relid) AS bytes
+           -- Of those that somebody has locked it can't be asked without waiting for him.
+           CASE WHEN k.buffer_relid <> ALL (ARRAY(SELECT coalesce(i.indrelid, l.relation) FROM pg_locks AS l LEFT JOIN pg_index AS i ON i.indexrelid = l.relation
+                                                   WHERE l.locktype = 'relation' AND l.mode = 'AccessExclusiveLock' AND l.granted AND l.pid <> pg_backend_pid()))
+                THEN pg_total_relation_size(k.buffer_relid) END AS bytes
       FROM pgtrickle.pgt_captures AS k;
 
 CREATE VIEW pgtrickle_changes.status AS

@@ -5,20 +5,26 @@ CREATE FUNCTION pgtrickle_changes.do_change_buffer_sizes(p_caller name, p_args j
     SET search_path = pg_catalog, pg_temp
 AS $$
 -- What each stream table that the caller may look at still has to read.  The owner counts his own buffers; when he can't,
--- because he broke something of his, the others' figures are shown all the same.
+-- because he broke something of his, the others' figures are shown all the same.  Nothing that he has hung on them runs: he who
+-- looks need not trust him.
 DECLARE
+    v_ids     bigint[] := ARRAY(SELECT v.pgt_id FROM pgtrickle_changes.visibility AS v WHERE v.role = p_caller AND (v.may_read OR v.is_monitor) ORDER BY 1);
+    v_id      bigint;
     v_table   record;
     v_pending jsonb;
     v_result  jsonb := '[]'::jsonb;
 BEGIN
-    FOR v_table IN
-        SELECT st.pgt_id, st.frontier, st.frontier_xid, st.frontier_seqs, st.owner_oid
-          FROM pgtrickle.pgt_stream_tables AS st JOIN pgtrickle_changes.visibility AS v USING (pgt_id)
-         WHERE v.role = p_caller AND (v.may_read OR v.is_monitor)
-    LOOP
+    FOREACH v_id IN ARRAY v_ids LOOP
+        SELECT st.pgt_id, st.frontier, st.frontier_xid, st.frontier_seqs, st.owner_oid INTO v_table
+          FROM pgtrickle.pgt_stream_tables AS st WHERE st.pgt_id = v_id;
+        CONTINUE WHEN NOT FOUND;
         v_pending := NULL;
         IF v_table.frontier IS NOT NULL THEN
             BEGIN
+                IF EXISTS (SELECT FROM pgtrickle.pgt_dependencies AS d JOIN pgtrickle.pgt_captures AS k USING (source_relid)
+                            WHERE d.pgt_id = v_id AND d.captured AND k.owner_oid = v_table.owner_oid AND NOT pgtrickle_changes.lock_plain(k, false)) THEN
+                    RAISE EXCEPTION 'a buffer is locked or was altered' USING ERRCODE = 'object_not_in_prerequisite_state';
+                END IF;
                 v_pending := coalesce(pgtrickle_changes.pending(v_table.pgt_id, v_table.frontier, v_table.frontier_xid, v_table.frontier_seqs), '{}');
             EXCEPTION
                 WHEN query_canceled OR admin_shutdown OR crash_shutdown THEN

@@ -28,6 +28,20 @@ BEGIN
 END
 $$;
 
+-- Nor may those write, or read the secret of seals, whose rights are on every table of the server (pg_write_all_data, pg_read_all_data):
+-- a row here may decide what runs as somebody else.  Where there are no policies, there is nothing for anybody but the owner.
+DO $$
+DECLARE
+    v_table regclass;
+BEGIN
+    FOR v_table IN SELECT c.oid FROM pg_class AS c
+                    WHERE c.relkind = 'r' AND c.relnamespace IN ('pgtrickle'::regnamespace, 'pgtrickle_changes'::regnamespace) LOOP
+        EXECUTE format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY', v_table);
+    END LOOP;
+END
+$$;
+CREATE POLICY own ON pgtrickle_changes.missed_changes FOR INSERT WITH CHECK (owner_oid = to_regrole(quote_ident(CURRENT_USER)));
+
 GRANT INSERT (action, args), SELECT (result) ON pgtrickle.gate TO PUBLIC;
 -- And what a capture function notes of changes that it missed: for its owner, which nobody can name otherwise.
 GRANT INSERT (source_relid) ON pgtrickle_changes.missed_changes TO PUBLIC;
