@@ -107,6 +107,13 @@ CREATE TABLE pgtrickle.pgt_dependencies (
 COMMENT ON TABLE pgtrickle.pgt_dependencies IS 'What each stream table reads: a row a source (for views the tables below them)';
 COMMENT ON COLUMN pgtrickle.pgt_dependencies.decides_rows IS 'Policies of a source read it to tell which rows they show: when it changes, the next refresh recomputes';
 
+CREATE VIEW pgtrickle_changes.reads AS
+    SELECT st.pgt_id, coalesce(st.scc_id, st.pgt_id) AS node, u.pgt_id AS source_id, coalesce(u.scc_id, u.pgt_id) AS source_node, u.pgt_name AS source_name
+      FROM pgtrickle.pgt_dependencies AS d
+      JOIN pgtrickle.pgt_stream_tables AS st ON st.pgt_id = d.pgt_id
+      JOIN pgtrickle.pgt_stream_tables AS u ON u.pgt_relid = d.source_relid;
+COMMENT ON VIEW pgtrickle_changes.reads IS 'Which stream table reads which; a node is a stream table, or the circle that it is in';
+
 CREATE TABLE pgtrickle.pgt_plans (
     pgt_id       bigint NOT NULL PRIMARY KEY REFERENCES pgtrickle.pgt_stream_tables ON DELETE CASCADE,
     request_hash text   NOT NULL,

@@ -54,12 +54,9 @@ AS $$
     WITH RECURSIVE up AS (
         SELECT coalesce(st.scc_id, st.pgt_id) AS node, 0 AS depth FROM pgtrickle.pgt_stream_tables AS st WHERE st.pgt_id = p_id
         UNION
-        SELECT coalesce(u.scc_id, u.pgt_id), up.depth + 1
-          FROM up
-          JOIN pgtrickle.pgt_stream_tables AS st ON coalesce(st.scc_id, st.pgt_id) = up.node
-          JOIN pgtrickle.pgt_dependencies AS s ON s.pgt_id = st.pgt_id
-          JOIN pgtrickle.pgt_stream_tables AS u ON u.pgt_relid = s.source_relid
-         WHERE up.depth < 1000 AND coalesce(u.scc_id, u.pgt_id) <> up.node
+        SELECT r.source_node, up.depth + 1
+          FROM up JOIN pgtrickle_changes.reads AS r ON r.node = up.node
+         WHERE up.depth < 1000 AND r.source_node <> up.node
     )
     SELECT array_agg(st.pgt_id ORDER BY d.depth DESC, d.node, st.pgt_id)
       FROM (SELECT up.node, max(up.depth) AS depth FROM up GROUP BY up.node) AS d

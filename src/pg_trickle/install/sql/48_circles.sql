@@ -11,15 +11,9 @@ BEGIN
         WITH RECURSIVE up(pgt_id) AS (
             SELECT p_id
             UNION
-            SELECT u.pgt_id
-              FROM up
-              JOIN pgtrickle.pgt_dependencies AS s ON s.pgt_id = up.pgt_id
-              JOIN pgtrickle.pgt_stream_tables AS u ON u.pgt_relid = s.source_relid
+            SELECT r.source_id FROM up JOIN pgtrickle_changes.reads AS r ON r.pgt_id = up.pgt_id
         )
-        SELECT coalesce(array_agg(DISTINCT u.pgt_id), '{}')
-          FROM up
-          JOIN pgtrickle.pgt_dependencies AS s ON s.pgt_id = up.pgt_id
-          JOIN pgtrickle.pgt_stream_tables AS u ON u.pgt_relid = s.source_relid);
+        SELECT coalesce(array_agg(DISTINCT r.source_id), '{}') FROM up JOIN pgtrickle_changes.reads AS r ON r.pgt_id = up.pgt_id);
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.upstream IS 'The stream tables that one reads, directly or through others; itself only if it is in a circle';
@@ -87,8 +81,7 @@ CREATE FUNCTION pgtrickle_changes.circle_closed_by(p_id bigint, p_view oid) RETU
 AS $$
 -- The relations in a stream table's definition that come to read the stream table itself.
 BEGIN
-    IF NOT EXISTS (SELECT FROM pgtrickle.pgt_dependencies AS d JOIN pgtrickle.pgt_stream_tables AS st ON st.pgt_relid = d.source_relid
-                    WHERE st.pgt_id = p_id)
+    IF NOT EXISTS (SELECT FROM pgtrickle_changes.reads AS r WHERE r.source_id = p_id)
        AND NOT EXISTS (SELECT FROM pgtrickle.pgt_stream_tables AS st JOIN pgtrickle_changes.relation_closure(p_view) AS c ON c.relid = st.pgt_relid
                         WHERE st.pgt_id = p_id) THEN
         -- Mostly it reads none.

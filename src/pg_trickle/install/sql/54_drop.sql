@@ -10,12 +10,9 @@ BEGIN
         WITH RECURSIVE down(node, depth) AS (
             SELECT coalesce(st.scc_id, st.pgt_id), 0 FROM pgtrickle.pgt_stream_tables AS st WHERE st.pgt_id = p_id
             UNION
-            SELECT coalesce(r.scc_id, r.pgt_id), down.depth + 1
-              FROM down
-              JOIN pgtrickle.pgt_stream_tables AS st ON coalesce(st.scc_id, st.pgt_id) = down.node
-              JOIN pgtrickle.pgt_dependencies AS d ON d.source_relid = st.pgt_relid
-              JOIN pgtrickle.pgt_stream_tables AS r ON r.pgt_id = d.pgt_id
-             WHERE down.depth < 1000 AND coalesce(r.scc_id, r.pgt_id) <> down.node
+            SELECT r.node, down.depth + 1
+              FROM down JOIN pgtrickle_changes.reads AS r ON r.source_node = down.node
+             WHERE down.depth < 1000 AND r.node <> down.node
         )
         SELECT coalesce(array_agg(st.pgt_id ORDER BY x.depth DESC, st.pgt_id), '{}')
           FROM (SELECT down.node, max(down.depth) AS depth FROM down GROUP BY down.node) AS x

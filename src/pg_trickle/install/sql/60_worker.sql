@@ -77,9 +77,7 @@ CREATE FUNCTION pgtrickle_changes.worker_stream_tables()
     SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT st.pgt_id, format('%I.%I', st.pgt_schema, st.pgt_name),
-           ARRAY(SELECT DISTINCT u.pgt_id
-                   FROM pgtrickle.pgt_dependencies AS s JOIN pgtrickle.pgt_stream_tables AS u ON u.pgt_relid = s.source_relid
-                  WHERE s.pgt_id = st.pgt_id),
+           ARRAY(SELECT DISTINCT r.source_id FROM pgtrickle_changes.reads AS r WHERE r.pgt_id = st.pgt_id),
            ARRAY(SELECT s.source_relid FROM pgtrickle.pgt_dependencies AS s WHERE s.pgt_id = st.pgt_id),
            st.schedule, st.schedule_seconds,
            -- A circle is refreshed as a whole or not at all.

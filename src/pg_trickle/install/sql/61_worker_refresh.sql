@@ -13,10 +13,8 @@ BEGIN
                     AND (st.status = 'SUSPENDED' OR pgtrickle_changes.is_gated(st.pgt_id))) THEN
         RETURN 'suspended or dropped';
     END IF;
-    RETURN (SELECT format('"%s" was not refreshed', u.pgt_name)
-              FROM pgtrickle.pgt_dependencies AS s JOIN pgtrickle.pgt_stream_tables AS u ON u.pgt_relid = s.source_relid
-             WHERE s.pgt_id = ANY (p_members) AND u.pgt_id = ANY (p_left_out)
-             LIMIT 1);
+    RETURN (SELECT format('"%s" was not refreshed', r.source_name) FROM pgtrickle_changes.reads AS r
+             WHERE r.pgt_id = ANY (p_members) AND r.source_id = ANY (p_left_out) LIMIT 1);
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.why_skipped IS 'Why the worker leaves a stream table, or its circle, as it is; NULL when it doesn''t';
