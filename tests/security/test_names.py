@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import psycopg
@@ -23,9 +24,12 @@ HOSTILE = [
     "';--",
     "🐘🐘",
     "x" * 63,
+    "🐘" * 15 + "abc",
     "%s %I %L {}",
     "select",
     "\\' E",
+    "\\",
+    "$1 $2 %1$s",
     "new\nline",
     'a"; DROP TABLE orders; --',
 ]
@@ -74,6 +78,65 @@ def test_a10_hostile_names_round_trip(place: Place, name: str) -> None:
     owner = place.author(name)
     place.superuser.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(name)))
     lived(place, owner, name, name, name, name[:-1] + "y")
+
+
+LABELLED = """
+CREATE TYPE {name} AS ENUM ({label}, 'plain');
+CREATE TABLE labelled (id int PRIMARY KEY, kind {name}, note text);
+INSERT INTO labelled VALUES (1, {label}, {label}), (2, 'plain', {label}), (3, NULL, {label}), (4, {label}, 'hidden');
+GRANT SELECT ON labelled TO st_author; GRANT USAGE ON TYPE {name} TO st_author;
+ALTER TABLE labelled ENABLE ROW LEVEL SECURITY;
+CREATE POLICY {name} ON labelled TO st_author USING (note = {label});
+"""
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a10_hostile_labels_and_policies_round_trip(place: Place, author: Connection, name: str, stopped: Any) -> None:
+    """A label of an enum is a value in plans, a policy's condition is part of them, and its name of what is said."""
+    parts = {"name": sql.Identifier(name), "label": sql.Literal(name)}
+    place.superuser.execute(sql.SQL(LABELLED).format(**parts))
+    query = sql.SQL("SELECT kind, count(*) AS n FROM labelled WHERE kind <> 'plain' AND kind = {label} GROUP BY kind")
+    for target, mode in (("st", "DIFFERENTIAL"), ("now", "IMMEDIATE")):
+        pg_trickle.create_stream_table(author, target, query.format(**parts).as_string(author), refresh_mode=mode)
+    place.superuser.execute(sql.SQL("UPDATE labelled SET kind = {label} WHERE id = 2").format(**parts))
+    pg_trickle.refresh_stream_table(author, "st")
+    assert place.last_refresh("refresh_mode") == "DIFFERENTIAL"
+    for target in ("st", "now"):
+        rows = place.superuser.execute(sql.SQL("SELECT kind::text, n FROM {}").format(sql.Identifier(target)))
+        assert rows.fetchall() == [(name, 2)]
+    setting = sql.SQL("ALTER POLICY {name} ON labelled USING (current_setting('app.note', true) = note)")
+    place.superuser.execute(setting.format(**parts))
+    said = stopped("0A000", pg_trickle.create_stream_table, author, "no", "TABLE labelled", refresh_mode="DIFFERENTIAL")
+    assert name in f"{said.diag.message_primary} {said.diag.message_detail} {said.diag.message_hint}"
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a10_hostile_names_of_channels_groups_and_publications_round_trip(
+    place: Place, author: Connection, name: str
+) -> None:
+    grant = sql.SQL("GRANT CREATE ON DATABASE {} TO st_author")
+    place.superuser.execute(grant.format(sql.Identifier(place.database.name)))
+    quoted = sql.Identifier(name).as_string(author)
+    pg_trickle.create_stream_table(author, quoted, "SELECT tenant_id, count(*) AS n FROM orders GROUP BY tenant_id")
+    author.execute("SELECT pgtrickle.subscribe(%s, %s)", (quoted, name))
+    author.execute(sql.SQL("LISTEN {}").format(sql.Identifier(name)))
+    place.superuser.execute("DELETE FROM orders WHERE id = 1")
+    pg_trickle.refresh_stream_table(author, quoted)
+    (told,) = author.notifies(timeout=5, stop_after=1)
+    assert told.channel == name
+    assert json.loads(told.payload)["stream_table"] == place.value("SELECT format('public.%%I', %s::text)", name)
+    assert author.execute("SELECT channel FROM pgtrickle.list_subscriptions()").fetchall() == [(name,)]
+    author.execute("SELECT pgtrickle.unsubscribe(%s, %s)", (quoted, name))
+    published = author.execute("SELECT pgtrickle.stream_table_to_publication(%s)", (quoted,)).fetchone()
+    assert published == author.execute("SELECT pubname FROM pg_publication").fetchone()
+    assert author.execute("SELECT tablename FROM pg_publication_tables").fetchall() == [(name,)]
+    author.execute("SELECT pgtrickle.drop_stream_table_publication(%s)", (quoted,))
+    author.execute("CREATE TABLE a (); CREATE TABLE b ()")
+    author.execute("SELECT pgtrickle.create_watermark_group(%s, ARRAY['a', 'b'], 1)", (name,))
+    groups = author.execute("SELECT DISTINCT group_name FROM pgtrickle.watermark_status()")
+    assert groups.fetchall() == [(name,)]
+    author.execute("SELECT pgtrickle.drop_watermark_group(%s)", (name,))
+    assert author.execute("SELECT count(*) FROM pgtrickle.watermark_status()").fetchone() == (0,)
 
 
 @settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])

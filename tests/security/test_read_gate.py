@@ -93,6 +93,25 @@ def test_a07_a_seal_is_of_one_session_and_one_transaction(
         assert verify(author, "st_author", seal_of(author)) == RIGHT
 
 
+def test_a07_each_thing_that_a_seal_is_made_of_counts(place: Place, author: Connection, stranger: Connection) -> None:
+    """Who knew the secret could make a seal; not without it, nor one for other sessions, moments or names."""
+    made = """SELECT sha256(s.secret || sha256(convert_to(concat_ws(' ', %s::int, %s::numeric, %s::text), 'UTF8'))
+                            || s.secret)
+                FROM (SELECT coalesce(%s::bytea, (TABLE pgtrickle_changes.gate_secret))) AS s(secret)"""
+    with author.transaction():
+        pid = author.info.backend_pid
+        moment = author.execute("SELECT extract(epoch FROM transaction_timestamp())").fetchone()
+        assert moment is not None
+        assert verify(author, "st_author", place.value(made, pid, moment[0], "st_author", None)) == RIGHT
+        for others in (
+            (pid + 1, moment[0], "st_author", None),
+            (pid, moment[0] + 1, "st_author", None),
+            (pid, moment[0], "stranger", None),
+            (pid, moment[0], "st_author", bytes(32)),
+        ):
+            refused(author, "st_author", place.value(made, *others))
+
+
 def test_a07_a_savepoint_neither_opens_nor_closes(author: Connection, stranger: Connection) -> None:
     with stranger.transaction():
         for _ in range(2):
