@@ -54,3 +54,14 @@ def test_each_mistake_comes_with_a_fix(pgtrickle: Any, db: Any, check: str) -> N
     assert found["severity"] in {"WARN", "ERROR"}
     assert found["fix"]
     assert found["detail"]
+
+
+def test_of_the_wal_nothing_is_said_where_nothing_asks_for_it(pgtrickle: Any, db: Any) -> None:
+    """And where something does, without what it takes, it is."""
+    assert not [name for name in severities(pgtrickle("doctor", "--json")) if name.startswith("wal")]
+    db.execute("INSERT INTO pgtrickle.pgt_settings VALUES ('cdc_mode', 'wal')")
+    result = pgtrickle("doctor", "--json")
+    found = {check["check_name"]: check for check in result.json}
+    assert result.code == 1
+    assert (found["wal_level"]["severity"], found["wal_slot"]["severity"]) == ("ERROR", "ERROR")
+    assert "restart" in found["wal_level"]["fix"]
