@@ -116,3 +116,64 @@ def test_s57_log_lines_bear_no_values(place: Place, author: Connection, worker: 
         place.superuser.execute("INSERT INTO orders VALUES (99, 1, 1, 1, 'treasure')")
         worker.wait_for(lambda: ("SCHEDULER", False, None) in history(place))
     assert "treasure" not in " ".join(str(vars(record)) for record in caplog.records)
+
+
+def everything(error: psycopg.Error) -> str:
+    """All that a client is told of an error."""
+    fields = (getattr(error.diag, name) for name in dir(error.diag) if not name.startswith("_"))
+    return " ".join(field for field in fields if isinstance(field, str))
+
+
+def test_s57_nor_do_those_of_the_server_when_the_worker_refreshes(
+    place: Place, author: Connection, worker: Any
+) -> None:
+    log = place.database.server.log
+    before = log.stat().st_size
+    pg_trickle.create_stream_table(author, "st", "SELECT note::int AS number FROM orders WHERE note ~ 'treas'")
+    place.superuser.execute("INSERT INTO orders VALUES (99, 1, 1, 1, 'treasure')")
+    worker.wait_for(lambda: ("SCHEDULER", False, None) in history(place))
+    assert b"treasure" not in log.read_bytes()[before:]
+
+
+SPOILT = {
+    "a value": ("SELECT 1", "22P02", "Token"),
+    "a constraint": ("ALTER TABLE lower ADD CHECK (id <> 99)", "23514", "Failing row"),
+}
+
+
+@pytest.mark.parametrize("how", SPOILT)
+def test_s60_a_stranger_is_told_no_rows_of_what_he_reads(
+    place: Place, author: Connection, how: str, stopped: Any
+) -> None:
+    """Who refreshes what reads his table sees its errors without DETAIL and CONTEXT; the owner sees all."""
+    command, sqlstate, detail = SPOILT[how]
+    note = "note" if how == "a constraint" else "note::json"
+    pg_trickle.create_stream_table(
+        author, "lower", f"SELECT id, {note} AS note FROM orders WHERE id > 90", schedule=None, refresh_mode="FULL"
+    )
+    author.execute(command.encode())
+    stranger = place.author("stranger")
+    place.superuser.execute("REVOKE ALL ON lower FROM stranger; GRANT SELECT (id) ON lower TO stranger")
+    pg_trickle.create_stream_table(stranger, "upper", "SELECT id FROM lower", schedule=None)
+    place.superuser.execute("INSERT INTO orders VALUES (99, 1, 1, 1, 'treasure trove')")
+    told = stopped(sqlstate, pg_trickle.refresh_stream_table, stranger, "upper")
+    assert "treasure" not in everything(told)
+    assert "for its owner to see" in str(told.diag.message_detail)
+    for who in (author, place.superuser):
+        told = stopped(sqlstate, pg_trickle.refresh_stream_table, who, "lower")
+        assert detail in str(told.diag.message_detail)
+        assert "treasure" in everything(told)
+
+
+@pytest.mark.versions
+def test_s60_a_writer_is_told_no_values_of_what_he_does_not_read(
+    place: Place, author: Connection, stopped: Any
+) -> None:
+    query = """SELECT o.id, (o.note || c.secret)::int AS number
+                 FROM orders AS o JOIN customers AS c ON c.id = o.customer_id WHERE o.id > 90"""
+    pg_trickle.create_stream_table(author, "st", query, refresh_mode="IMMEDIATE")
+    writer = place.role("writer")
+    place.superuser.execute("GRANT INSERT ON orders TO writer")
+    told = stopped("22P02", writer.execute, "INSERT INTO orders VALUES (99, 1, 1, 1, 'x \"y\"')")
+    assert 'the query of stream table "st" fails: invalid input syntax for type integer: "..."' in everything(told)
+    assert "secret 1" not in everything(told)

@@ -86,10 +86,12 @@ END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.check_rests IS 'Whether a refresh by hand leaves a stream table as it is; raises if it is suspended and asked for itself';
 
-CREATE FUNCTION pgtrickle_changes.refresh_or_tell(p_id bigint, p_members bigint[]) RETURNS void
+CREATE FUNCTION pgtrickle_changes.refresh_or_tell(p_id bigint, p_members bigint[], p_asked bigint) RETURNS void
     LANGUAGE plpgsql VOLATILE
     SET search_path = pg_catalog, pg_temp
 AS $$
+-- Whoever asked for a stream table of his own that reads a stranger's learns of that one's errors what all learn who may read it: the
+-- message.  DETAIL and CONTEXT may hold whole rows of tables that he may not read.
 DECLARE
     v_started_at timestamptz := clock_timestamp();
     v_sqlstate   text;
@@ -108,6 +110,13 @@ EXCEPTION WHEN OTHERS THEN
         RAISE WARNING 'the failed refresh of "%" is not in the history', (SELECT st.pgt_name FROM pgtrickle.pgt_stream_tables AS st WHERE st.pgt_id = p_id)
             USING DETAIL = v_why;
     END;
+    IF left(v_sqlstate, 2) IN ('22', '23', 'P0') AND EXISTS (
+           SELECT FROM pgtrickle.pgt_stream_tables AS st JOIN pgtrickle.pgt_stream_tables AS a ON a.pgt_id = p_asked
+            WHERE st.pgt_id = ANY (p_members) AND NOT pg_has_role(a.owner_oid, st.owner_oid, 'USAGE')) THEN
+        RAISE EXCEPTION USING ERRCODE = v_sqlstate, MESSAGE = v_message,
+            DETAIL = format('Stream table "%s", which is read, could not be refreshed. More is for its owner to see.',
+                            (SELECT st.pgt_name FROM pgtrickle.pgt_stream_tables AS st WHERE st.pgt_id = p_id));
+    END IF;
     RAISE;
 END
 $$;
@@ -129,7 +138,7 @@ BEGIN
         SELECT st.* INTO v_table FROM pgtrickle.pgt_stream_tables AS st
          WHERE st.pgt_id = ANY (v_members) ORDER BY st.status <> 'SUSPENDED', st.pgt_id <> v_id LIMIT 1;
         CONTINUE WHEN pgtrickle_changes.check_rests(v_table, p_id = ANY (v_members));
-        PERFORM pgtrickle_changes.refresh_or_tell(v_id, v_members);
+        PERFORM pgtrickle_changes.refresh_or_tell(v_id, v_members, p_id);
     END LOOP;
 END
 $$;

@@ -39,9 +39,12 @@ CREATE FUNCTION pgtrickle_changes.immediate_full(p_table pgtrickle.pgt_stream_ta
     LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, pg_temp
 AS $$
+-- A writer may be told an error that comes of rows which he may not read: PostgreSQL quotes values, in English in these quotes.  In other
+-- languages, or where a value might stand unquoted, the SQLSTATE has to do.
 BEGIN
     RETURN format(E'    IF p_full THEN\n%s        BEGIN\n%s        EXCEPTION WHEN data_exception THEN\n'
-                  '            RAISE EXCEPTION USING ERRCODE = SQLSTATE, MESSAGE = pg_catalog.format(''the query of stream table "%%s" fails: %%s'', %L, SQLERRM),'
+                  '            RAISE EXCEPTION USING ERRCODE = SQLSTATE, MESSAGE = pg_catalog.format(''the query of stream table "%%s" fails: %%s'', %L,'
+                  ' CASE WHEN SQLERRM OPERATOR(pg_catalog.~) ''^[ -~]*$'' THEN pg_catalog.regexp_replace(SQLERRM, ''".*"'', ''"..."'') ELSE SQLSTATE END),'
                   ' DETAIL = ''It is run over all that its sources contain after the statement.'', HINT = %L;\n        END;\n%s    END IF;\n',
         pgtrickle_changes.immediate_emptied(p_table, p_plan),
         (SELECT string_agg(format(E'            EXECUTE %L;\n', s.value), '' ORDER BY s.place)
