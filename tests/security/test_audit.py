@@ -71,6 +71,12 @@ def test_s43_the_second_audit_query_lists_failures_alone(place: Place, author: C
     place.superuser.execute("UPDATE orders SET tenant_id = 0 WHERE id = 1")
     with pytest.raises(psycopg.errors.DivisionByZero):
         pg_trickle.refresh_stream_table(author, "st")
+    # One that is running, and one that failed long ago.
+    place.superuser.execute(
+        """INSERT INTO pgtrickle.pgt_refresh_history (pgt_id, pgt_name, refresh_mode, initiated_by, started_at, success)
+           VALUES (0, 'running', 'FULL', 'MANUAL', now(), NULL),
+                  (0, 'old', 'FULL', 'MANUAL', now() - interval '2h', false)"""
+    )
     cursor = place.superuser.execute(guide("audit_failed"))
     names = [column.name for column in cursor.description or ()]
     (failed,) = (dict(zip(names, row, strict=True)) for row in cursor)

@@ -141,6 +141,7 @@ def test_s29_wal_capture_that_can_not_be_had_is_a_clear_error(
     assert "trigger" in (error.diag.message_hint or "")
     assert triggers(place) == []
     pg_trickle.create_stream_table(author, "st", TOTALS, cdc_mode="auto")
+    assert len(triggers(place)) == 4
     place.fresh("st")
 
 

@@ -25,6 +25,9 @@ WAYS: dict[str, Callable[[Connection, str], Any]] = {
     "replace": lambda conn, query: pg_trickle.create_or_replace_stream_table(conn, "mine", query),
     "compile": lambda conn, query: compile_locally(conn, "st", query),
     "validate": lambda conn, query: pg_trickle.validate_query(conn, query),
+    "bulk": lambda conn, query: conn.execute(
+        "SELECT pgtrickle.bulk_create(%s)", (Jsonb([{"name": "st", "query": query}]),)
+    ),
     "snapshot": lambda conn, _: conn.execute("SELECT pgtrickle.snapshot_stream_table('others', 'st')"),
 }
 SECRETS = {
