@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +14,11 @@ import pytest
 import pg_trickle
 from pg_trickle.testing import EmbeddedServer
 from pg_trickle.testing.oracle import assert_fresh
-from tests.disk.conftest import small_disk
+from tests.disk.conftest import Disk, small_disk
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
 MEGABYTES = 8
-PIECE = 4096
 HISTORY = "SELECT success, error_message FROM pgtrickle.pgt_refresh_history ORDER BY refresh_id DESC LIMIT 1"
 WRITE = "INSERT INTO t SELECT n, n %% 500, repeat('x', 200) FROM generate_series(%s::int, %s::int) AS n"
 MISPLACED = """
@@ -28,29 +26,6 @@ SELECT c.relname FROM pg_class AS c
  WHERE c.relkind = 'r' AND c.reltablespace = 0
    AND (c.relname = 'st' OR c.relname IN (SELECT buffer FROM pgtrickle.pgt_captures))
 """
-
-
-@dataclass
-class Disk:
-    """A tablespace that can be filled up by a file beside it."""
-
-    directory: Path
-
-    @property
-    def ballast(self) -> Path:
-        return self.directory / "ballast"
-
-    def fill(self) -> None:
-        """Take all the space there is."""
-        with self.ballast.open("ab", buffering=0) as file:
-            try:
-                while file.write(bytes(PIECE)):
-                    continue
-            except OSError:
-                assert os.statvfs(self.directory).f_bavail == 0
-
-    def clear(self) -> None:
-        self.ballast.unlink(missing_ok=True)
 
 
 @pytest.fixture(scope="module")
