@@ -260,9 +260,10 @@ def test_nobody_tells_the_gate_who_he_is(author: Connection, fails: Fails, state
 
 def test_a_view_on_the_gate_does_not_open_it(shop: Any, attacker: Connection, fails: Fails) -> None:
     pg_trickle.create_stream_table(shop.superuser, "precious", "SELECT id, secret FROM customers")
-    attacker.execute("CREATE VIEW own.door AS SELECT action, args, caller FROM pgtrickle.gate")
+    fails("42501", attacker.execute, "CREATE VIEW own.door AS SELECT action, args, caller FROM pgtrickle.gate")
     args = Jsonb({"name": "public.precious"})
-    insert = "INSERT INTO own.door (action, args, caller) VALUES ('drop_stream_table', %s, 'postgres')"
+    insert = "INSERT INTO own.door (action, args) VALUES ('drop_stream_table', %s)"
+    attacker.execute("CREATE VIEW own.door AS SELECT action, args FROM pgtrickle.gate")
     fails("42501", attacker.execute, insert, (args,))
     assert shop.catalog("precious")
 
