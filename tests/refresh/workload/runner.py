@@ -12,7 +12,7 @@ import pg_trickle
 from tests.refresh.workload.cases import Case, Close, Commit, Open, Refresh
 from tests.refresh.workload.tables import quoted
 from tests.refresh.workload.values import Query
-from tests.upkeep import check_states, last_refresh
+from tests.upkeep import check_reason, check_states, last_refresh
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 # A statement that breaks a constraint, or has to wait for the other session, is not carried out.
@@ -147,6 +147,7 @@ class Runner:
         for name in step.names:
             with self._in_time(name), self._moment():
                 pg_trickle.refresh_stream_table(self.conn, name)
+                check_reason(self.conn, name)
                 self.check(name)
         for statement in step.after:
             self._write(self.conn, statement)
