@@ -48,7 +48,7 @@ def add_stage(store: Store, change: Plan, common: CommonTables) -> None:
     common.add(made["j"], beside(store, made["g"]))
     if stage.recomputed:
         common.add(made["r"], read_again(stage, made["j"], common))
-    common.add(made["u"], _updates(stage, made["j"], made["r"] if stage.recomputed else None))
+    common.add(made["u"], _updates(store, made["j"], made["r"] if stage.recomputed else None))
     if store.target is not None:
         return
     common.add_writing(f"{prefix}_up", _update(stage, made["u"]))
@@ -237,6 +237,10 @@ def beside(store: Store, groups: str, doubt: sql.Composable | None = None) -> sq
         sql.SQL("{stored} AS {old}").format(stored=store.stored(one), old=sql.Identifier(f"o_{one.name}"))
         for one in stage.rest
     ]
+    old += [
+        sql.SQL("{stored} AS {old}").format(stored=sql.Identifier("s", name), old=sql.Identifier(f"o_{name}"))
+        for name in sorted(_respelled(store))
+    ]
     rows = next(one for one in stage.rest if one.role is Role.ROWS)
     hits = [_hit(one, store) for one in stage.rest if one.is_extremum]
     if any(one.role is Role.VALUE for one in stage.rest):
@@ -300,7 +304,8 @@ def read_again(stage: Stage, beside: str, common: CommonTables) -> sql.Composabl
     )
 
 
-def _updates(stage: Stage, beside: str, recomputed: str | None) -> sql.Composable:
+def _updates(store: Store, beside: str, recomputed: str | None) -> sql.Composable:
+    stage = store.stage
     new = [
         sql.SQL("{value} AS {name}").format(value=new_value(one), name=sql.Identifier(one.name)) for one in stage.rest
     ]
@@ -317,12 +322,28 @@ def _updates(stage: Stage, beside: str, recomputed: str | None) -> sql.Composabl
         "SELECT * FROM (SELECT {keys}, j.at, {old}, j.known, {new} FROM {j} AS j{again}) AS u"
         " WHERE NOT known OR {changed}"
     ).format(
-        keys=names(stage.key_names, "j"),
+        keys=listed(_shown_key(name, respelled=name in _respelled(store)) for name in stage.key_names),
         old=old,
         new=listed(new),
         j=sql.Identifier(beside),
         again=again,
         changed=differ((one.column, one.name, f"o_{one.name}") for one in stage.rest),
+    )
+
+
+def _respelled(store: Store) -> frozenset[str]:
+    """The keys in a state table of which a change may bring an equal value that reads otherwise: ``1.0``, ``1.00``."""
+    if store.target is not None:
+        return frozenset()
+    return frozenset(one.name for one in plain_keys(store.stage) if not one.type.has_one_image)
+
+
+def _shown_key(name: str, *, respelled: bool) -> sql.Composable:
+    """A group's key as it is stored, which is how it is shown: what is taken away has to be found there."""
+    if not respelled:
+        return sql.Identifier("j", name)
+    return sql.SQL("CASE WHEN j.known THEN j.{old} ELSE j.{name} END AS {name}").format(
+        old=sql.Identifier(f"o_{name}"), name=sql.Identifier(name)
     )
 
 
