@@ -7,6 +7,7 @@ of the same name does.  What the server refuses is raised as psycopg's own excep
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any, LiteralString, NamedTuple
 
@@ -155,9 +156,11 @@ def alter_stream_table(
     }
     with conn.transaction():
         if query is None:
-            if refresh_mode is not None or (status or "").upper() == "ACTIVE":
-                _compile_stale(conn, name)
-            _call(conn, "alter_stream_table", arguments)
+            # A new plan comes with the new mode: the old mode might not take it.
+            changes = arguments if refresh_mode is not None else {}
+            is_done = (changes or (status or "").upper() == "ACTIVE") and _compile_stale(conn, name, changes)
+            if not is_done:
+                _call(conn, "alter_stream_table", arguments)
         else:
             plan = compile_locally(conn, name, query, existing=True)
             _call(conn, "alter_stream_table_with_plan", {**arguments, "plan": stored_plan(conn, plan.to_json())})
@@ -244,8 +247,12 @@ def _create(conn: Connection, function: str, name: str, query: str, **options: A
         )
 
 
-def _compile_stale(conn: Connection, name: str) -> None:
-    """Compile again what a refresh would ask the worker for, because definitions changed."""
+def _compile_stale(conn: Connection, name: str, changes: Mapping[str, Any] | None = None) -> bool:
+    """Compile again what a refresh would ask the worker for, because definitions changed.
+
+    ``changes`` are made to the stream table itself together with its new plan; whether they were.
+    """
+    is_changed = False
     for _ in range(_PLANS):
         stale = _document(
             conn,
@@ -256,9 +263,15 @@ def _compile_stale(conn: Connection, name: str) -> None:
         for table in stale:
             request = _document(conn, "SELECT pgtrickle.compile_request(%s, NULL, true)::text", table)
             plan = compile_query(CompileRequest.from_json(request))
-            _call(conn, "alter_stream_table_with_plan", {"name": table, "plan": stored_plan(conn, plan.to_json())})
+            (is_own,) = _row(
+                conn, "SELECT %s::pg_catalog.regclass OPERATOR(pg_catalog.=) %s::pg_catalog.regclass", table, name
+            )
+            arguments = {**(changes or {}), "name": table} if is_own and not is_changed else {"name": table}
+            is_changed = is_changed or bool(is_own and changes)
+            _call(conn, "alter_stream_table_with_plan", {**arguments, "plan": stored_plan(conn, plan.to_json())})
         if not stale:
-            return
+            break
+    return is_changed
 
 
 def _is_to_settle(conn: Connection, name: str) -> bool:

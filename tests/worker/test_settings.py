@@ -37,7 +37,8 @@ def test_limits_that_a_database_sets_for_its_clients_are_not_the_workers(databas
     with connect(database.dsn_of(WORKER_ROLE)) as connection:
         assert _limits(connection) == ["0"] * len(LIMITS)
     with connect_pool(database.dsn_of(WORKER_ROLE), most=1) as pool, pool.connection() as connection:
-        assert _limits(connection) == ["0"] * len(LIMITS)
+        # Refreshes have a limit of their own for locks, which owners may hold.
+        assert sorted(_limits(connection)) == ["0"] * (len(LIMITS) - 1) + ["10000"]
 
 
 @pytest.mark.versions(since=17)

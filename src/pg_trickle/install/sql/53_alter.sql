@@ -44,8 +44,7 @@ BEGIN
         PERFORM pgtrickle_changes.alter_query(v_table, v_view, p_args);
     ELSIF jsonb_typeof(p_args -> 'plan') = 'object'
           -- What maintains it is made anew from the plan, which may name columns as they were called.
-          OR (v_former = 'IMMEDIATE') <> (v_table.refresh_mode = 'IMMEDIATE')
-             AND v_table.fingerprint IS DISTINCT FROM pgtrickle_changes.fingerprint(v_table.pgt_id) THEN
+          OR (v_former = 'IMMEDIATE') <> (v_table.refresh_mode = 'IMMEDIATE') AND pgtrickle_changes.has_stale_plan(v_table) THEN
         PERFORM pgtrickle_changes.recompile(v_table.pgt_id, p_args -> 'plan');
     ELSIF v_mode IS NOT NULL THEN
         UPDATE pgtrickle.pgt_stream_tables AS st
@@ -264,6 +263,20 @@ END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.do_reinitialize_stream_table IS 'The gate''s reinitialize_stream_table';
 
+CREATE FUNCTION pgtrickle_changes.has_stale_plan(p_table pgtrickle.pgt_stream_tables) RETURNS boolean
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- Definitions changed, and so that the plan would be another one.
+BEGIN
+    RETURN pgtrickle_changes.fingerprint(p_table.pgt_id) IS DISTINCT FROM p_table.fingerprint
+           AND pgtrickle_changes.request_hash(pgtrickle_changes.compile_request(p_table.owner_oid, p_table.definition_view, p_table.pgt_id,
+                   p_table.pgt_schema, p_table.pgt_name)) IS DISTINCT FROM (
+                   SELECT p.request_hash FROM pgtrickle.pgt_plans AS p WHERE p.pgt_id = p_table.pgt_id);
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.has_stale_plan IS 'Whether a stream table''s plan was made for other definitions than hold now';
+
 CREATE FUNCTION pgtrickle_changes.do_stale_plans(p_caller name, p_args jsonb) RETURNS jsonb
     LANGUAGE plpgsql VOLATILE
     SET search_path = pg_catalog, pg_temp
@@ -287,9 +300,7 @@ BEGIN
                 -- No plan will help: the refresh says what is wrong, and leaves it in the history.
                 CONTINUE;
             END;
-            IF pgtrickle_changes.request_hash(pgtrickle_changes.compile_request(v_table.owner_oid, v_table.definition_view, v_id,
-                   v_table.pgt_schema, v_table.pgt_name)) IS DISTINCT FROM (
-                   SELECT p.request_hash FROM pgtrickle.pgt_plans AS p WHERE p.pgt_id = v_id) THEN
+            IF pgtrickle_changes.has_stale_plan(v_table) THEN
                 v_stale := v_stale || to_jsonb(format('%I.%I', v_table.pgt_schema, v_table.pgt_name));
             END IF;
         END IF;
