@@ -59,6 +59,7 @@ def compare(
         with stream_table(conn, view) as name, _materialized(conn, view) as (plain, concurrent):
             for share in shares:
                 rows = max(1, round(share * size.orders))
+                _warm_up(conn, size, rows, name)
                 costs = alternating(
                     repetitions,
                     partial(_prepare, conn, size, rows),
@@ -86,6 +87,13 @@ def _line(result: Result) -> str:
 
 def _execute(conn: Connection, statement: sql.Composed) -> Callable[[], Cost]:
     return lambda: cost_of(conn, lambda: conn.execute(statement))
+
+
+def _warm_up(conn: Connection, size: Size, rows: int, name: str) -> None:
+    """As in a session that has refreshed such changes before: their program stands (docs/decisions/0018)."""
+    for _ in range(2):
+        _prepare(conn, size, rows)
+        refresh(conn, name)()
 
 
 def _prepare(conn: Connection, size: Size, rows: int) -> None:
@@ -124,6 +132,7 @@ def small_deltas(conn: Connection, size: Size, repetitions: int, report: Callabl
     found = {}
     for view in VIEWS:
         with stream_table(conn, view, check=False) as name:
+            _warm_up(conn, size, DELTA_ROWS, name)
             costs = alternating(
                 repetitions, lambda: _prepare(conn, size, DELTA_ROWS), {"differential": refresh(conn, name)}
             )

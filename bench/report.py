@@ -98,8 +98,9 @@ Milliseconds of CPU / wall clock. Goal: 50× at 0.1 % changed rows, 10× at 1 %.
 
 Between two measurements one transaction changes so many random orders: 7 of 10 get another quantity and price, 1 moves
 to another customer, 1 is deleted, 1 is inserted. Then the stream table is refreshed (one call of
-`refresh_stream_table`, everything included) and two materialized views of the same query with the stream table's
-unique index, one by each command; {figures.repetitions} times, in turns. "Parallel" is REFRESH, once, with the two
+`refresh_stream_table`, everything included, in a session that has refreshed such changes before) and two materialized
+views of the same query with the stream table's unique index, one by each command; {figures.repetitions} times, in
+turns. "Parallel" is REFRESH, once, with the two
 parallel workers per query that PostgreSQL allows by default, wall clock only; in the other columns nobody has parallel
 workers, since their processor time couldn't be counted. At the end each stream table is compared with its query."""
 
