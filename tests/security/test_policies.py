@@ -114,6 +114,38 @@ def test_a13_row_security_switched_on_later_counts_at_once(place: Place, author:
     refreshed(place, author)
 
 
+@pytest.mark.versions
+@pytest.mark.parametrize("mode", ["DIFFERENTIAL", "IMMEDIATE"])
+def test_a13_who_policies_are_for_is_said_by_roles_between_too(place: Place, author: Connection, mode: str) -> None:
+    """Nothing is written meanwhile: the next refresh has to see it from the roles alone."""
+    for role in ("between", "viewers", "keepers"):
+        place.database.adopt_role(role)
+    place.superuser.execute(
+        """CREATE ROLE between; CREATE ROLE viewers; CREATE ROLE keepers; ALTER ROLE st_author INHERIT;
+           GRANT between TO st_author; ALTER TABLE orders OWNER TO keepers; GRANT SELECT ON orders TO st_author"""
+    )
+    protect(place, "TO viewers USING (tenant_id = 1)")
+    pg_trickle.create_stream_table(author, "st", LINES, refresh_mode=mode)
+    inherits = place.value("SELECT current_setting('server_version_num')::int < 160000")
+    lifted, back = (
+        ("ALTER ROLE between NOINHERIT", "ALTER ROLE between INHERIT")
+        if inherits
+        else ("GRANT viewers TO between WITH INHERIT FALSE", "GRANT viewers TO between WITH INHERIT TRUE")
+    )
+    for change, rows in (
+        ("GRANT viewers TO between", 10),
+        (lifted, 0),
+        (back, 10),
+        ("GRANT keepers TO between", 30),
+        ("REVOKE viewers FROM between", 30),
+        ("REVOKE keepers FROM between", 0),
+    ):
+        place.superuser.execute(change.encode())
+        pg_trickle.refresh_stream_table(author, "st")
+        assert place.value("SELECT count(*) FROM st") == rows, change
+        assert_fresh(author, "st")
+
+
 def test_a13_a_policy_that_raises_an_error_stops_no_writer(place: Place, author: Connection) -> None:
     protect(place, "FOR SELECT USING (10 / tenant_id > 2)")
     create(place)

@@ -86,7 +86,13 @@ BEGIN
             UNION ALL
             SELECT 'o' || o.oid || ':' || o.xmin FROM pg_authid AS o WHERE o.oid = s.owner_oid
             UNION ALL
-            SELECT 'o' || m.roleid || ':' || m.xmin FROM pg_auth_members AS m WHERE m.member = s.owner_oid
+            -- Policies are for a role's members too, whatever is between them.
+            (WITH RECURSIVE held AS (
+                SELECT s.owner_oid AS roleid, NULL::xid AS version
+                UNION
+                SELECT m.roleid, m.xmin FROM held AS h JOIN pg_auth_members AS m ON m.member = h.roleid)
+             SELECT 'o' || h.roleid || ':' || h.version || ':' || o.rolinherit FROM held AS h JOIN pg_authid AS o ON o.oid = h.roleid
+              WHERE h.version IS NOT NULL)
          ) AS f
          WHERE s.pgt_id = p_id);
 END
