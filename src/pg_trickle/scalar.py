@@ -7,7 +7,7 @@ it says so (``UNKNOWN``) and every user of a type takes the careful way.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from psycopg import sql
@@ -31,7 +31,8 @@ class Type:
 
     ``name`` is the built-in's ``typname``, None when it isn't known or not built in.
     ``scale`` is the number of decimals that every value has, None when they vary; ``scales`` are then all that
-    occur, empty when that isn't known.
+    occur, empty when that isn't known.  ``respelled``: what is shown is one of several equal values that may read
+    differently, and perhaps one that no row has any more; whose keys a group's are, so that an expression may not tell.
     """
 
     name: str | None
@@ -39,6 +40,7 @@ class Type:
     scale: int | None = None
     hashable: bool = True
     scales: frozenset[int] = frozenset()
+    respelled: bool = field(default=False, compare=False)
 
     @property
     def is_row(self) -> bool:
@@ -98,6 +100,11 @@ class Type:
     def of_any_scale(self) -> Type:
         """The type where nothing is known of decimals."""
         return self if self.is_integer else replace(self, scale=None, scales=frozenset())
+
+    @property
+    def of_group(self) -> Type:
+        """The type of what a group shows of its key."""
+        return self if self.is_identity or self.has_one_image else replace(self, respelled=True)
 
     @property
     def grouped(self) -> Type:

@@ -66,7 +66,7 @@ class Aggregate(Plan):
     @property
     def columns(self) -> tuple[Column, ...]:
         by_name = {column.name: column for column in self.input.columns}
-        keys = (replace(by_name[key], type=by_name[key].type.by_value) for key in self.keys)
+        keys = (replace(by_name[key], type=by_name[key].type.of_group.by_value) for key in self.keys)
         return (*keys, *(call.column for call in self.calls))
 
     def delta(self) -> Plan:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace as replaced
+
 from postgast.pg_query_pb2 import AEXPR_OP, Node
 
 from pg_trickle.errors import UnsupportedQuery
 from pg_trickle.parse.scope import JSON_AGGREGATES, Context, Scope
+from pg_trickle.parse.spelling import by_value_within, spelled
 from pg_trickle.parse.timed import HINT, is_time
 from pg_trickle.parse.tree import (
     column_reference,
@@ -23,7 +26,7 @@ from pg_trickle.parse.tree import (
     strings,
 )
 from pg_trickle.parse.types import Resolve, Types, declared
-from pg_trickle.scalar import Column, Scalar, identifier
+from pg_trickle.scalar import Column, Scalar, Type, identifier
 
 # Kinds of node that PostgreSQL evaluates row by row from their operands alone.
 _PLAIN = frozenset({
@@ -162,13 +165,41 @@ def _scalar(node: Node, resolve: Resolve, context: Context) -> Scalar:
     return Scalar(
         text=text,
         columns=frozenset(column.name for column in used),
-        type=types.of(node),
+        type=_spelled_anyhow(rebuilt_node, used, types.of(node), context),
         not_null=types.not_null(node),
         equates=_equates(node, used),
         compares=_compares(node, used),
         returns_set=returns_set(node, context),
         strict=_strict(node, resolve),
     )
+
+
+def _spelled_anyhow(node: Node, used: list[Column], of: Type, context: Context) -> Type:
+    """The type of an expression, which may be over groups' keys: refused if it tells equal ones apart.
+
+    A key reads as it did when its group came, and the row that read so may be gone.
+    """
+    loose = {one.name for one in used if one.type.respelled}
+    if not loose:
+        return of
+    for part in by_value_within(node) if _gathers(node, context) else [node]:
+        for told in spelled(part, lambda one: kind(one) == "column_ref" and _name(one) in loose, by_value=True):
+            raise UnsupportedQuery(
+                "expression that tells equal values of a group apart",
+                f'of "{_name(told)}" the group may show 1.0 when all rows that read so are gone, and 1.00 is left.',
+                hint="Group by the expression itself, or by one form of the value, such as round(…, 2).",
+                position=location(node),
+            )
+    return of if of.has_one_image else replaced(of, respelled=True)
+
+
+def _gathers(node: Node, context: Context) -> bool:
+    """Whether it is an aggregate or a window function."""
+    return context.aggregates(node) or (kind(node) == "func_call" and node.func_call.HasField("over"))
+
+
+def _name(reference: Node) -> str:
+    return strings(list(reference.column_ref.fields))[0]
 
 
 def _strict(node: Node, resolve: Resolve) -> frozenset[str]:

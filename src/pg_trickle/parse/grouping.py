@@ -24,7 +24,7 @@ from pg_trickle.parse.expressions import check, over_columns, resolved, scalar
 from pg_trickle.parse.grouping_sets import Copies, Sets, expanded
 from pg_trickle.parse.laterals import sets
 from pg_trickle.parse.scope import JSON_AGGREGATES, Context, Entry, Scope
-from pg_trickle.parse.spelling import spelled
+from pg_trickle.parse.spelling import decimals, spelled
 from pg_trickle.parse.tree import (
     below,
     column_reference,
@@ -94,6 +94,9 @@ class Grouping:
         if kind(node) == "row_expr":
             raise UnsupportedQuery("row as a grouping key", "no column can store a row without a type.")
         value = scalar(node, self.scope, self.context)
+        places = decimals(node) if value.type.name == "numeric" else None
+        if places is not None:
+            value = replace(value, type=replace(value.type, scale=places))
         self.keys.setdefault(self._text(node), self._key(value))
 
     def add_expression(self, node: Node, *, timed: bool = False) -> None:
@@ -109,7 +112,7 @@ class Grouping:
         """An output or HAVING expression over the columns of the groups, and others that a wider scope knows."""
         others: dict[str, Column] = {}
 
-        def replace(part: Node) -> Node | None:
+        def replace_part(part: Node) -> Node | None:
             if not is_expression(part):
                 return None
             known = self.keys.get(printed(resolved(part, scope)))
@@ -125,10 +128,11 @@ class Grouping:
                 return column_reference(other.name)
             return None
 
-        over = rebuilt(node, replace)
+        over = rebuilt(node, replace_part)
+        keys = (replace(key, type=key.type.of_group) for key in self.keys.values())
         made = (one for one, _ in self.groupings.values())
         calls = (call.column for call in self.calls.values())
-        return over_columns(over, (*self.keys.values(), *calls, *made, *others.values()), self.context)
+        return over_columns(over, (*keys, *calls, *made, *others.values()), self.context)
 
     def plan(self, source: Plan) -> Plan:
         """The aggregation over what FROM and WHERE give."""
@@ -253,7 +257,8 @@ class Grouping:
             self._item(column(self._column(used)), used)
         name = strings(list(node.func_call.funcname))[-1] if kind(node) == "func_call" else kind(node)
         types = Types(self.context.request.functions, self.scope.resolve)
-        return Call(Column(self.context.namer.fresh(name), types.of(node)), Rule.RECOMPUTE, whole)
+        of = replace(types.of(node), respelled=whole.type.respelled)
+        return Call(Column(self.context.namer.fresh(name), of), Rule.RECOMPUTE, whole)
 
     def _once(self, argument: Column, condition: Column | None) -> Column:
         """The column that holds each value of an argument once."""

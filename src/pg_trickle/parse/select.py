@@ -121,7 +121,8 @@ def _plain(statement: SelectStmt, context: Context, expected: Expected = None) -
         return query
     if any(kind(target.val) == "row_expr" for target in targets):
         raise UnsupportedQuery("DISTINCT of rows", "no column can store a row without a type.")
-    return Query(distinct(query.plan), query.outputs)
+    shown = tuple((name, replace(one, type=one.type.of_group)) for name, one in query.outputs)
+    return Query(distinct(query.plan), shown)
 
 
 def _check_order(statement: SelectStmt, context: Context) -> None:

@@ -28,6 +28,10 @@ _ROUNDING = {"round", "trunc", "ceil", "ceiling", "floor", "sign", "trim_scale"}
 _BY_VALUE = {"int2", "int4", "int8", "float4", "float8"}
 # Their result is equal for equal numbers, and has decimals of its own.
 _EXACT = {"+", "-", "*", "%"}
+_WHOLE = {
+    *("millennium", "century", "decade", "year", "isoyear", "quarter", "month", "week", "day"),
+    *("dow", "isodow", "doy", "hour", "minute"),
+}
 _PASSING = {"bool_expr", "coalesce_expr", "min_max_expr", "case_expr", "case_when"}
 
 
@@ -41,6 +45,31 @@ def spelled(node: Node, is_sought: Callable[[Node], bool], *, by_value: bool) ->
     # Of a subquery, what it is compared with.
     for part in [node.sub_link.testexpr] if kind(node) == "sub_link" else below(node):
         yield from spelled(part, is_sought, by_value=inside)
+
+
+def by_value_within(call: Node) -> list[Node]:
+    """What decides an aggregate's or a window function's result by value: arguments of PostgreSQL's own, but for those
+    that write text; which rows are gathered, and in what order, goes by value in any.
+    """
+    name = _function(call) if kind(call) == "func_call" else ""
+    if not name or name.startswith(("json_", "xml")):
+        return [call]
+    held = call.func_call
+    return [*held.args, *([held.agg_filter] if held.HasField("agg_filter") else [])]
+
+
+def decimals(node: Node) -> int | None:
+    """How many decimals every numeric has that it yields: parts of a time but its seconds, and what is rounded."""
+    name = _function(node) if kind(node) == "func_call" else ""
+    args = node.func_call.args
+    if name == "extract":
+        return 0 if kind(args[0]) == "a_const" and args[0].a_const.sval.sval.lower() in _WHOLE else None
+    if name not in _ROUNDING - {"trim_scale"}:
+        return None
+    if len(args) == 1:
+        return 0
+    places = args[1].a_const.ival.ival if kind(args[1]) == "a_const" and args[1].a_const.HasField("ival") else -1
+    return places if places >= 0 else None
 
 
 def _is_blind(node: Node) -> bool:
