@@ -241,3 +241,26 @@ def test_a_dump_without_rows_leaves_room(installed):
 def _superuser_worker(conn: Connection, server: Any, name: str) -> _worker:
     conn.execute("SELECT pgtrickle.grant_worker('pgtrickle_worker')")
     return _worker(server.dsn(name, "pgtrickle_worker"))
+
+
+@pytest.mark.versions(program="pg_dump", since=18)
+@pytest.mark.parametrize("installed", [_as_extension], indirect=True)
+def test_nobodys_query_becomes_a_superusers(installed):
+    """Restored without owners everything is the superuser's who restores."""
+    server = installed.server
+    name = f"{installed.name}_owned"
+    server.create_database(name)
+    try:
+        _restore(server, installed.name, name, "--no-owner")
+        with server.connect(name, autocommit=True) as conn:
+            revive = "SELECT pgtrickle.restore_stream_tables()"
+            with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="to a superuser"):
+                conn.execute(revive)
+            assert set(_status(conn).values()) == {"ERROR"}
+            for stream_table in NAMES:
+                conn.execute(f"ALTER TABLE {stream_table} OWNER TO keeper")
+            assert conn.execute(revive).fetchone() == (len(NAMES),)
+            owners = "SELECT DISTINCT pg_get_userbyid(relowner)::text FROM pg_class WHERE relname ~ '^query_[0-9]+$'"
+            assert conn.execute(owners).fetchall() == [("keeper",)]
+    finally:
+        server.drop_database(name)

@@ -24,6 +24,7 @@ CREATE TABLE pgtrickle.pgt_stream_tables (
     pgt_schema             text        NOT NULL,
     pgt_name               text        NOT NULL,
     owner_oid              oid         NOT NULL,
+    owner_was_superuser    boolean     NOT NULL DEFAULT false,
     defining_query         text        NOT NULL,
     definition_view        oid         NOT NULL,
     schedule               text,
@@ -93,6 +94,7 @@ COMMENT ON COLUMN pgtrickle.pgt_stream_tables.fingerprint IS 'Versions of the ca
 -- An extension's tables are made anew where a dump is restored; those of a plain installation come with it, but not under their numbers.
 CREATE VIEW pgtrickle_changes.here AS
     SELECT concat_ws('/', i.id, 'pgtrickle.pgt_stream_tables'::regclass::oid) AS home FROM pgtrickle_changes.installation AS i;
+COMMENT ON COLUMN pgtrickle.pgt_stream_tables.owner_was_superuser IS 'Whether the owner was one when it became his: where a dump is restored, nobody''s query becomes a superuser''s unnoticed';
 COMMENT ON COLUMN pgtrickle.pgt_stream_tables.home IS 'Where all this holds: a row from elsewhere came with a dump, and waits for restore_stream_tables()';
 
 CREATE TABLE pgtrickle.pgt_dependencies (

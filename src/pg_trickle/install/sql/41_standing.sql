@@ -91,6 +91,20 @@ END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.drop_standing IS 'Drops the standing programs of a stream table, or one of them';
 
+CREATE FUNCTION pgtrickle_changes.known_changes(p_id bigint, p_sources oid[], p_sizes float8[]) RETURNS integer
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, pg_temp
+    SET plan_cache_mode = force_generic_plan
+AS $$
+BEGIN
+    RETURN (SELECT s.number FROM pgtrickle_changes.standing_programs AS s
+             WHERE s.pgt_id = p_id AND s.sources = p_sources
+               AND NOT EXISTS (SELECT FROM unnest(s.sizes, p_sizes) AS z(known, met) WHERE abs(z.known - z.met) > ln(8))
+             ORDER BY s.number LIMIT 1);
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.known_changes IS 'The number that changes of some size have; NULL if none like them were met';
+
 CREATE FUNCTION pgtrickle_changes.meet_changes(p_id bigint, p_sources oid[], p_sizes float8[], OUT number integer, OUT is_known boolean)
     LANGUAGE plpgsql VOLATILE
     SET search_path = pg_catalog, pg_temp
@@ -103,11 +117,8 @@ DECLARE
     v_most     CONSTANT integer := 4;
     v_together CONSTANT integer := 200;
 BEGIN
-    SELECT s.number INTO number FROM pgtrickle_changes.standing_programs AS s
-     WHERE s.pgt_id = p_id AND s.sources = p_sources
-       AND NOT EXISTS (SELECT FROM unnest(s.sizes, p_sizes) AS z(known, met) WHERE abs(z.known - z.met) > ln(8))
-     ORDER BY s.number LIMIT 1;
-    is_known := FOUND;
+    number := pgtrickle_changes.known_changes(p_id, p_sources, p_sizes);
+    is_known := number IS NOT NULL;
     IF NOT is_known AND (SELECT count(*) FROM pgtrickle_changes.standing_programs AS s WHERE s.pgt_id <> p_id) < v_together THEN
         SELECT coalesce(max(s.number), 0) + 1 INTO number FROM pgtrickle_changes.standing_programs AS s WHERE s.pgt_id = p_id;
         PERFORM pgtrickle_changes.drop_standing(p_id, s.number) FROM pgtrickle_changes.standing_programs AS s
@@ -139,17 +150,20 @@ BEGIN
     IF v_when = 'off' OR v_rows IS NULL OR v_rows > 50000 THEN
         RETURN p_program;
     END IF;
+    v_name := pgtrickle_changes.standing_name(p_table.pgt_id, pgtrickle_changes.known_changes(p_table.pgt_id, v_sources, v_sizes));
+    IF pgtrickle_changes.is_standing(p_table.owner_oid, v_name) THEN
+        RETURN jsonb_build_array(format('SELECT pgtrickle_changes.%I($1, $2, $3, $4)', v_name));
+    END IF;
     BEGIN
         v_known := pgtrickle_changes.meet_changes(p_table.pgt_id, v_sources, v_sizes);
         IF v_known.number IS NULL OR NOT v_known.is_known AND v_when <> 'always' THEN
             RETURN p_program;
         END IF;
         v_name := pgtrickle_changes.standing_name(p_table.pgt_id, v_known.number);
-        IF NOT pgtrickle_changes.is_standing(p_table.owner_oid, v_name) THEN
-            PERFORM pgtrickle_changes.make_standing(p_table, v_known.number, p_program);
-        END IF;
+        PERFORM pgtrickle_changes.make_standing(p_table, v_known.number, p_program);
     EXCEPTION WHEN OTHERS THEN
         -- Whatever forbids it, an event trigger for one, a refresh doesn't need it.
+        RAISE LOG 'pg_trickle: no program stands for stream table % (SQLSTATE %)', p_table.pgt_id, SQLSTATE;
         RETURN p_program;
     END;
     RETURN jsonb_build_array(format('SELECT pgtrickle_changes.%I($1, $2, $3, $4)', v_name));

@@ -191,7 +191,7 @@ BEGIN
         EXECUTE format('ALTER TABLE %s OWNER TO %I', v_item, pg_get_userbyid(v_owner));
     END LOOP;
     UPDATE pgtrickle.pgt_stream_tables AS st
-       SET owner_oid = v_owner, frontier = NULL, frontier_xid = NULL, frontier_seqs = '{}', needs_reinit = st.is_populated,
+       SET owner_oid = v_owner, owner_was_superuser = (SELECT r.rolsuper FROM pg_authid AS r WHERE r.oid = v_owner), frontier = NULL, frontier_xid = NULL, frontier_seqs = '{}', needs_reinit = st.is_populated,
            reinit_reason = 'it was given to another owner'
      WHERE st.pgt_id = p_table.pgt_id;
     FOR v_source IN SELECT d.source_relid FROM pgtrickle.pgt_dependencies AS d WHERE d.pgt_id = p_table.pgt_id AND d.captured ORDER BY 1 LOOP

@@ -286,10 +286,11 @@ BEGIN
     v_plan := pgtrickle_changes.plan_for(p_args, v_request);
 
     INSERT INTO pgtrickle.pgt_stream_tables AS st
-           (pgt_id, pgt_relid, pgt_schema, pgt_name, owner_oid, defining_query, definition_view, schedule, schedule_seconds,
+           (pgt_id, pgt_relid, pgt_schema, pgt_name, owner_oid, owner_was_superuser, defining_query, definition_view, schedule, schedule_seconds,
             refresh_mode, effective_refresh_mode, diamond_consistency, diamond_schedule_policy, cdc_mode, append_only, settings,
             system_identifier)
     VALUES (v_id, pgtrickle_changes.make_table(v_owner, v_target, v_view), v_target[1], v_target[2], v_owner,
+            (SELECT r.rolsuper FROM pg_authid AS r WHERE r.oid = v_owner),
             p_args ->> 'query', v_view, v_schedule, v_seconds, v_mode, pgtrickle_changes.effective_mode(v_mode, v_plan),
             coalesce(v_consistency, 'atomic'), coalesce(v_policy, 'fastest'), v_cdc_mode,
             coalesce((p_args ->> 'append_only')::boolean, false), pgtrickle_changes.session_settings(),

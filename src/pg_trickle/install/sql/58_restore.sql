@@ -144,6 +144,11 @@ BEGIN
         END IF;
         RETURN false;
     END IF;
+    IF (SELECT r.rolsuper FROM pg_authid AS r WHERE r.oid = v_owner) AND NOT v_table.owner_was_superuser THEN
+        RAISE EXCEPTION 'stream table "%" came with the dump to a superuser', v_table.pgt_name
+            USING ERRCODE = 'object_not_in_prerequisite_state', DETAIL = 'Its query, which somebody else wrote, would run with a superuser''s rights.',
+                  HINT = format('ALTER TABLE %s OWNER TO a role without such rights; then call it again.', v_table.pgt_relid);
+    END IF;
     EXECUTE format('ALTER VIEW %s OWNER TO %I', v_view::regclass, pg_get_userbyid(v_owner));
     UPDATE pgtrickle.pgt_stream_tables AS st
        SET home = DEFAULT, owner_oid = v_owner, definition_view = v_view,
