@@ -73,6 +73,8 @@ def judged(sessions: Sessions, case: Case, kind: type[Runner] = Runner) -> set[C
     trouble = carried_out(sessions, case, event, kind)
     if trouble is None:
         return pairs(case)
+    if isinstance(trouble, NoQuery):
+        event(f"left alone: {trouble}"[:60])
     assume(not isinstance(trouble, NoQuery))
     small = shrunk(case, lambda other: _kind(carried_out(sessions, other, kind=kind)) == _kind(trouble))
     final = carried_out(sessions, small, kind=kind)
