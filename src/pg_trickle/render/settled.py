@@ -22,11 +22,12 @@ from psycopg import sql
 from pg_trickle.algebra.plan import Plan
 from pg_trickle.render.additive import places_of
 from pg_trickle.render.apply import Target, located
+from pg_trickle.render.counters import new_value
 from pg_trickle.render.direct import over_image
 from pg_trickle.render.parts import WEIGHT, assignments, differ, listed, matches, names
 from pg_trickle.render.reread import touched_keys
 from pg_trickle.render.select import CommonTables
-from pg_trickle.render.stage import beside, grouped_delta, groups, new_value, plain_keys, read_again
+from pg_trickle.render.stage import beside, grouped_delta, groups, plain_keys, read_again
 from pg_trickle.render.store import Store, is_direct, passed
 from pg_trickle.stages import Role, StateColumn
 

@@ -16,12 +16,13 @@ from psycopg import sql
 from pg_trickle.algebra.plan import Plan
 from pg_trickle.render.additive import adding, adds_anything, row_counter
 from pg_trickle.render.apply import Target, located, renamed
+from pg_trickle.render.counters import added_by
 from pg_trickle.render.direct import shows_all
 from pg_trickle.render.feed import AFTER, BEFORE, NEW_ROWS, Statement
 from pg_trickle.render.parts import WEIGHT, differ, every, listed, matches, names
 from pg_trickle.render.reread import overwritten
 from pg_trickle.render.select import CommonTables
-from pg_trickle.render.stage import added_by, group_keys, grouped_delta, plain_keys
+from pg_trickle.render.stage import group_keys, grouped_delta, plain_keys
 from pg_trickle.render.store import Store
 from pg_trickle.stages import Stage
 

@@ -15,6 +15,7 @@ from psycopg import sql
 
 from pg_trickle.algebra.linear import Consolidate, Item, Project
 from pg_trickle.algebra.plan import Plan
+from pg_trickle.render.counters import counted, extremes, fresh_value, key_values, new_value
 from pg_trickle.render.leaves import relation
 from pg_trickle.render.parts import WEIGHT, assignments, differ, every, index_order, listed, matches, names, row_hash
 from pg_trickle.render.select import CommonTables, rows
@@ -65,7 +66,7 @@ def add_delta(stage: Stage, common: CommonTables) -> None:
 def fresh(stage: Stage, common: CommonTables) -> sql.Composable:
     """The state as it should be, computed from scratch: a row a group, in the state's columns."""
     values = [
-        sql.SQL("{value} AS {name}").format(value=_fresh_value(stage, one), name=sql.Identifier(one.name))
+        sql.SQL("{value} AS {name}").format(value=fresh_value(stage, one), name=sql.Identifier(one.name))
         for one in stage.columns
     ]
     grouping = sql.SQL("") if stage.is_global else sql.SQL(" GROUP BY {keys}").format(keys=names(stage.aggregate.keys))
@@ -74,107 +75,11 @@ def fresh(stage: Stage, common: CommonTables) -> sql.Composable:
     )
 
 
-def _key_values(stage: Stage) -> list[sql.Composable]:
-    return [sql.SQL("1") if below is None else sql.Identifier(below.name) for _, below in stage.keys]
-
-
-def _fresh_value(stage: Stage, one: StateColumn) -> sql.Composable:
-    if one.role is Role.HASH:
-        return row_hash(stage.aggregate.keys)
-    if one.role is Role.KEY:
-        place = [key for key, _ in stage.keys].index(one)
-        return _key_values(stage)[place]
-    if one.value is not None:
-        return one.value.sql()
-    return _counted(one, sql.SQL("1"))
-
-
-def _counted(one: StateColumn, weight: sql.Composable) -> sql.Composable:
-    """Σ w, Σ w·x or Σ w·x², over the rows that count."""
-    if one.role is Role.XOR:
-        return _turned_bits(one, weight)
-    tests = _conditions(one)
-    where = sql.SQL(" FILTER (WHERE {tests})").format(tests=every(tests)) if tests else sql.SQL("")
-    return sql.SQL("coalesce(sum({term}){where}, 0)::{type}").format(
-        term=_term(one, weight), where=where, type=_number(one)
-    )
-
-
-def added_by(one: StateColumn, weight: sql.Composable) -> sql.Composable:
-    """The same for a single row."""
-    term, tests = _term(one, weight), _conditions(one)
-    if tests:
-        term = sql.SQL("CASE WHEN {tests} THEN {term} END").format(tests=every(tests), term=term)
-    return sql.SQL("coalesce({term}, 0)::{type}").format(term=term, type=_number(one))
-
-
-def _number(one: StateColumn) -> sql.SQL:
-    return sql.SQL("numeric") if one.type.name == "numeric" else sql.SQL("bigint")
-
-
-def _conditions(one: StateColumn) -> list[sql.Composable]:
-    """What a row has to satisfy to count."""
-    tests: list[sql.Composable] = [sql.Identifier(one.condition)] if one.condition else []
-    if one.argument:
-        hole = {"x": sql.Identifier(one.argument), "scale": sql.Literal(one.scale)}
-        tests += [test.format(**hole) for test in _tests(one)]
-    return tests
-
-
-def _term(one: StateColumn, weight: sql.Composable) -> sql.Composable:
-    """What a row that counts adds: w, w·x or w·x²."""
-    argument = sql.Identifier(one.argument) if one.argument else None
-    term = weight
-    # In the type of the sum: several times a bigint need not be one, nor minus the least.
-    if argument is not None and one.role in {Role.SUM, Role.FINITE_SUM}:
-        term = sql.SQL("{w}::bigint * {x}::{type}").format(w=weight, x=argument, type=_number(one))
-    elif argument is not None and one.role in {Role.SQUARES, Role.FINITE_SQUARES}:
-        term = sql.SQL("{w}::bigint * {x}::numeric * {x}::numeric").format(w=weight, x=argument)
-    return term
-
-
-def _turned_bits(one: StateColumn, weight: sql.Composable) -> sql.Composable:
-    """What rows that come or go an odd number of times turn."""
-    assert one.argument is not None
-    condition = sql.SQL(" AND {c}").format(c=sql.Identifier(one.condition)) if one.condition else sql.SQL("")
-    return sql.SQL("coalesce(bit_xor({x}) FILTER (WHERE {w} % 2 <> 0{condition}), 0)::{type}").format(
-        x=sql.Identifier(one.argument), w=weight, condition=condition, type=_type_of(one)
-    )
-
-
-def _type_of(one: StateColumn) -> sql.Identifier:
-    assert one.type.name is not None
-    return sql.Identifier("pg_catalog", one.type.name)
-
-
-def _tests(one: StateColumn) -> list[sql.SQL]:
-    match one.role:
-        case Role.COUNT:
-            # IS NOT NULL would ask for the fields of a composite.
-            return [sql.SQL("{x} IS DISTINCT FROM NULL")]
-        case Role.COUNT_TRUE:
-            return [sql.SQL("{x}")]
-        case Role.COUNT_FALSE:
-            return [sql.SQL("NOT {x}")]
-        case Role.COUNT_NAN:
-            return [sql.SQL("{x} = 'NaN'")]
-        case Role.COUNT_POSITIVE_INFINITY:
-            return [sql.SQL("{x} = 'Infinity'")]
-        case Role.COUNT_NEGATIVE_INFINITY:
-            return [sql.SQL("{x} = '-Infinity'")]
-        case Role.COUNT_SCALE:
-            return [sql.SQL("scale({x}) = {scale}")]
-        case Role.FINITE_SUM | Role.FINITE_SQUARES:
-            return [sql.SQL("{x} NOT IN ('NaN', 'Infinity', '-Infinity')")]
-        case _:
-            return []
-
-
 def group_keys(stage: Stage) -> list[sql.Composable]:
     """The key of a row's group, under the names of the state."""
     keys: list[sql.Composable] = [
         sql.SQL("{value} AS {name}").format(value=value, name=sql.Identifier(key.name))
-        for value, (key, _) in zip(_key_values(stage), stage.keys, strict=True)
+        for value, (key, _) in zip(key_values(stage), stage.keys, strict=True)
     ]
     if stage.hashed is not None:
         keys.insert(0, sql.SQL("{hash} AS h").format(hash=row_hash(stage.aggregate.keys)))
@@ -186,11 +91,9 @@ def groups(stage: Stage, change: Plan, common: CommonTables) -> sql.Composable:
     values: list[sql.Composable] = []
     for one in stage.rest:
         if one.follows:
-            values.append(
-                sql.SQL("{v} AS {name}").format(v=_counted(one, WEIGHT), name=sql.Identifier(f"d_{one.name}"))
-            )
+            values.append(sql.SQL("{v} AS {name}").format(v=counted(one, WEIGHT), name=sql.Identifier(f"d_{one.name}")))
         if one.is_extremum:
-            values += _extremes(one)
+            values += extremes(one)
     grouping = (
         sql.SQL(" HAVING count(*) > 0")
         if stage.is_global
@@ -204,30 +107,6 @@ def groups(stage: Stage, change: Plan, common: CommonTables) -> sql.Composable:
     return sql.SQL("SELECT {values} FROM ({change}) AS x{grouping}").format(
         values=listed([*group_keys(stage), *values]), change=read(change), grouping=grouping
     )
-
-
-_EXTREMES = {
-    Role.MIN: sql.SQL("min"),
-    Role.MAX: sql.SQL("max"),
-    Role.BIT_AND: sql.SQL("bit_and"),
-    Role.BIT_OR: sql.SQL("bit_or"),
-}
-
-
-def _extremes(one: StateColumn) -> list[sql.Composable]:
-    """The extreme value, or the bits, of what left, and of what came."""
-    assert one.argument is not None
-    condition = sql.SQL(" AND {c}").format(c=sql.Identifier(one.condition)) if one.condition else sql.SQL("")
-    hole = {"x": sql.Identifier(one.argument), "w": WEIGHT, "condition": condition}
-    extreme = _EXTREMES[one.role]
-    return [
-        sql.SQL("{f}({x}) FILTER (WHERE {w} < 0{condition}) AS {name}").format(
-            f=extreme, name=sql.Identifier(f"gone_{one.name}"), **hole
-        ),
-        sql.SQL("{f}({x}) FILTER (WHERE {w} > 0{condition}) AS {name}").format(
-            f=extreme, name=sql.Identifier(f"came_{one.name}"), **hole
-        ),
-    ]
 
 
 def beside(store: Store, groups: str, doubt: sql.Composable | None = None) -> sql.Composable:
@@ -349,34 +228,6 @@ def _shown_key(name: str, *, respelled: bool) -> sql.Composable:
 
 def plain_keys(stage: Stage) -> tuple[Column, ...]:
     return tuple(one for one in stage.key_columns if stage.hashed is None or one.name != stage.hashed.name)
-
-
-def new_value(one: StateColumn) -> sql.Composable:
-    hole = {
-        "old": sql.Identifier("j", f"o_{one.name}"),
-        "delta": sql.Identifier("j", f"d_{one.name}"),
-        "came": sql.Identifier("j", f"came_{one.name}"),
-        "again": sql.Identifier("r", f"r_{one.name}"),
-    }
-    match one.role:
-        case Role.VALUE:
-            return sql.SQL("{again}").format(**hole)
-        case Role.MIN:
-            return sql.SQL("CASE WHEN j.hit THEN {again} ELSE LEAST({old}, {came}) END").format(**hole)
-        case Role.MAX:
-            return sql.SQL("CASE WHEN j.hit THEN {again} ELSE GREATEST({old}, {came}) END").format(**hole)
-        case Role.BIT_AND:
-            return sql.SQL("CASE WHEN j.hit THEN {again} ELSE coalesce({old} & {came}, {old}, {came}) END").format(
-                **hole
-            )
-        case Role.BIT_OR:
-            return sql.SQL("CASE WHEN j.hit THEN {again} ELSE coalesce({old} | {came}, {old}, {came}) END").format(
-                **hole
-            )
-        case Role.XOR:
-            return sql.SQL("(coalesce({old}, 0) # {delta})::{type}").format(**hole, type=_type_of(one))
-        case _:
-            return sql.SQL("coalesce({old}, 0) + {delta}").format(**hole)
 
 
 def _delta(stage: Stage, updates: str) -> sql.Composable:
