@@ -173,7 +173,7 @@ BEGIN
     END IF;
     -- Not IF EXISTS, which would tell the caller that there was none.
     IF to_regprocedure(format('pgtrickle_changes.%I(text, pg_snapshot, xid8, jsonb, jsonb)', v_name)) IS NOT NULL THEN
-        EXECUTE format('DROP FUNCTION pgtrickle_changes.%I(text, pg_snapshot, xid8, jsonb, jsonb)', v_name);
+        EXECUTE format('DROP FUNCTION pgtrickle_changes.%I(text, pg_snapshot, xid8, jsonb, jsonb) CASCADE', v_name);
     END IF;
     EXECUTE format($create$
         CREATE FUNCTION pgtrickle_changes.%I(statement text, frontier pg_snapshot, own_xid xid8, own_seqs jsonb, settings jsonb)

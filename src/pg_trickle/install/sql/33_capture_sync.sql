@@ -375,7 +375,7 @@ BEGIN
         RETURN;
     END IF;
     PERFORM pgtrickle_changes.drop_capture_functions(p_source, v_buffer);
-    EXECUTE format('DROP TABLE IF EXISTS pgtrickle_changes.%I', v_buffer);
+    EXECUTE format('DROP TABLE IF EXISTS pgtrickle_changes.%I CASCADE', v_buffer);
     PERFORM pgtrickle_changes.wal_end(p_source, p_owner);
 END
 $$;
@@ -392,7 +392,7 @@ BEGIN
     FOREACH v_function IN ARRAY pgtrickle_changes.capture_functions(p_buffer) LOOP
         -- Not IF EXISTS, which would tell the caller that there was none.
         IF to_regprocedure(format('pgtrickle_changes.%I()', v_function)) IS NOT NULL THEN
-            EXECUTE format('DROP FUNCTION pgtrickle_changes.%I()', v_function);
+            EXECUTE format('DROP FUNCTION pgtrickle_changes.%I() CASCADE', v_function);
         END IF;
     END LOOP;
 END

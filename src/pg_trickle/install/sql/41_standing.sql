@@ -82,7 +82,7 @@ BEGIN
          WHERE p.pronamespace = 'pgtrickle_changes'::regnamespace
            AND CASE WHEN p_number IS NULL THEN p.proname ~ format('^program_%s_[0-9]+$', p_id) ELSE p.proname = pgtrickle_changes.standing_name(p_id, p_number) END
     LOOP
-        EXECUTE format('DROP FUNCTION %s', v_function);
+        EXECUTE format('DROP FUNCTION %s CASCADE', v_function);
     END LOOP;
     IF p_number IS NULL THEN
         DELETE FROM pgtrickle_changes.standing_programs AS s WHERE s.pgt_id = p_id;

@@ -64,6 +64,39 @@ AS $$
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.with_upstream IS 'The stream tables below one, each after those it reads, and itself at the end with its circle';
 
+CREATE FUNCTION pgtrickle_changes.session_decides(p_table pgtrickle.pgt_stream_tables) RETURNS boolean
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- Whether what the query returns may be a matter of who runs it where: of a setting like app.tenant_id, of session_user.
+BEGIN
+    RETURN EXISTS (
+        WITH RECURSIVE judged(relid) AS (
+            SELECT u.relid FROM unnest(p_table.watched_relations) AS u(relid)
+            UNION
+            SELECT t.value[1]::oid
+              FROM judged AS j JOIN pg_policy AS p ON p.polrelid = j.relid
+             CROSS JOIN LATERAL regexp_matches(p.polqual::text, ':relid ([1-9]\d*)', 'g') AS t(value)
+        )
+        SELECT FROM judged AS j JOIN pg_class AS c ON c.oid = j.relid AND c.relrowsecurity JOIN pg_policy AS p ON p.polrelid = c.oid
+         WHERE p.polcmd IN ('r', '*') AND pgtrickle_changes.policy_problem(p) IS NOT NULL)
+        OR EXISTS (SELECT FROM pg_proc AS f WHERE f.oid = ANY (p_table.watched_functions) AND f.provolatile <> 'i');
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.session_decides IS 'Whether settings of the session, or who has opened it, may decide what the query of a stream table returns';
+
+CREATE FUNCTION pgtrickle_changes.is_left_alone(p_table pgtrickle.pgt_stream_tables, p_asked bigint) RETURNS boolean
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- Who may read a stream table has no say in what it shows: where his session would decide that, he reads what it holds.
+BEGIN
+    RETURN NOT pg_has_role((SELECT a.owner_oid FROM pgtrickle.pgt_stream_tables AS a WHERE a.pgt_id = p_asked), p_table.owner_oid, 'USAGE')
+           AND pgtrickle_changes.session_decides(p_table);
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.is_left_alone IS 'Whether a stream table isn''t refreshed before one that reads it, because that is somebody else''s';
+
 CREATE FUNCTION pgtrickle_changes.check_rests(p_table pgtrickle.pgt_stream_tables, p_is_asked boolean) RETURNS boolean
     LANGUAGE plpgsql VOLATILE
     SET search_path = pg_catalog, pg_temp
@@ -138,6 +171,7 @@ BEGIN
         SELECT st.* INTO v_table FROM pgtrickle.pgt_stream_tables AS st
          WHERE st.pgt_id = ANY (v_members) ORDER BY st.status <> 'SUSPENDED', st.pgt_id <> v_id LIMIT 1;
         CONTINUE WHEN pgtrickle_changes.check_rests(v_table, p_id = ANY (v_members));
+        CONTINUE WHEN p_id <> ALL (v_members) AND pgtrickle_changes.is_left_alone(v_table, p_id);
         PERFORM pgtrickle_changes.refresh_or_tell(v_id, v_members, p_id);
     END LOOP;
 END

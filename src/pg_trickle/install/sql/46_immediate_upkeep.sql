@@ -219,8 +219,8 @@ BEGIN
     FOR v_object IN SELECT o.* FROM pgtrickle_changes.immediate_objects(p_id) AS o LOOP
         EXECUTE CASE v_object.kind
             WHEN 'trigger' THEN format('DROP TRIGGER %I ON %s', v_object.identity, v_object.relation)
-            WHEN 'function' THEN format('DROP FUNCTION %s', v_object.identity)
-            ELSE format('DROP TABLE %s', v_object.identity) END;
+            WHEN 'function' THEN format('DROP FUNCTION %s CASCADE', v_object.identity)
+            ELSE format('DROP TABLE %s CASCADE', v_object.identity) END;
     END LOOP;
     DELETE FROM pgtrickle_changes.immediate AS i WHERE i.pgt_id = p_id;
 END

@@ -144,7 +144,7 @@ BEGIN
          CROSS JOIN LATERAL jsonb_array_elements((p.plan -> 'states') || (p.plan -> 'deltas')) AS t(item)
          WHERE p.pgt_id = p_id AND to_regclass(format('pgtrickle_changes.%I', t.item ->> 'name')) IS NOT NULL
     LOOP
-        EXECUTE format('DROP TABLE pgtrickle_changes.%I', v_name);
+        EXECUTE format('DROP TABLE pgtrickle_changes.%I CASCADE', v_name);
     END LOOP;
 END
 $$;

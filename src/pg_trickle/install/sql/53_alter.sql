@@ -95,7 +95,7 @@ BEGIN
     PERFORM pgtrickle_changes.effective_mode(p_table.refresh_mode, v_plan);
     v_forced := pgtrickle_changes.lift_row_security(p_table);
     PERFORM pgtrickle_changes.alter_columns(p_table, p_view);
-    EXECUTE format('DROP VIEW IF EXISTS pgtrickle_changes.%I', 'query_' || p_table.pgt_id);
+    EXECUTE format('DROP VIEW IF EXISTS pgtrickle_changes.%I CASCADE', 'query_' || p_table.pgt_id);
     PERFORM pgtrickle_changes.adopt_definition_view(p_view, p_table.pgt_id);
     UPDATE pgtrickle.pgt_stream_tables AS st
        SET defining_query = p_args ->> 'query', definition_view = p_view, settings = pgtrickle_changes.session_settings(),

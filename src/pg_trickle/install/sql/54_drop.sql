@@ -42,7 +42,7 @@ BEGIN
     -- In a circle each table has a definition that depends on it.
     FOR v_id IN SELECT st.pgt_id FROM pgtrickle.pgt_stream_tables AS st
                  WHERE st.pgt_id = ANY (v_down || v_table.pgt_id) AND st.scc_id IS NOT NULL LOOP
-        EXECUTE format('DROP VIEW IF EXISTS pgtrickle_changes.%I', 'query_' || v_id);
+        EXECUTE format('DROP VIEW IF EXISTS pgtrickle_changes.%I CASCADE', 'query_' || v_id);
     END LOOP;
     FOREACH v_id IN ARRAY v_down || v_table.pgt_id LOOP
         PERFORM pgtrickle_changes.drop_one(v_id);
@@ -100,9 +100,9 @@ BEGIN
     v_circle := array_remove(pgtrickle_changes.members(p_id), p_id);
     DELETE FROM pgtrickle.pgt_stream_tables AS st WHERE st.pgt_id = p_id RETURNING st.owner_oid INTO v_owner;
     PERFORM pgtrickle_changes.mark_circles(v_circle, NULL);
-    EXECUTE format('DROP VIEW IF EXISTS pgtrickle_changes.%I', 'query_' || p_id);
+    EXECUTE format('DROP VIEW IF EXISTS pgtrickle_changes.%I CASCADE', 'query_' || p_id);
     FOREACH v_item IN ARRAY v_states LOOP
-        EXECUTE format('DROP TABLE IF EXISTS pgtrickle_changes.%I', v_item);
+        EXECUTE format('DROP TABLE IF EXISTS pgtrickle_changes.%I CASCADE', v_item);
     END LOOP;
     FOREACH v_source IN ARRAY v_sources LOOP
         PERFORM pgtrickle_changes.sync_capture(v_source, v_owner);
@@ -119,7 +119,7 @@ AS $$
 -- So that a role that owns no stream table any more can be dropped.
 BEGIN
     IF NOT EXISTS (SELECT FROM pgtrickle.pgt_stream_tables AS st WHERE st.owner_oid = p_owner) THEN
-        EXECUTE format('DROP FUNCTION IF EXISTS pgtrickle_changes.%I(text, pg_snapshot, xid8, jsonb, jsonb)', 'as_' || p_owner);
+        EXECUTE format('DROP FUNCTION IF EXISTS pgtrickle_changes.%I(text, pg_snapshot, xid8, jsonb, jsonb) CASCADE', 'as_' || p_owner);
     END IF;
 END
 $$;
