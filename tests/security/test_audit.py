@@ -7,6 +7,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg import sql
 
 import pg_trickle
 from tests.security.conftest import TOTALS, Connection, Place, denied, guide
@@ -139,6 +140,32 @@ def test_s57_nor_do_those_of_the_server_when_the_worker_refreshes(
     place.superuser.execute("INSERT INTO orders VALUES (99, 1, 1, 1, 'treasure')")
     worker.wait_for(lambda: ("SCHEDULER", False, None) in history(place))
     assert b"treasure" not in log.read_bytes()[before:]
+
+
+@pytest.mark.versions
+@pytest.mark.parametrize("value", ["treasure", 'trea"sure', "trea\nsure", "treasüre"])
+def test_s57_a_reader_is_told_no_values_of_sources(
+    place: Place, author: Connection, worker: Any, stopped: Any, value: str
+) -> None:
+    """By history, status or the error of a stream table of his own above it; the owner is told when he refreshes."""
+    query = "SELECT id, note::int AS number FROM orders WHERE id > 90"
+    pg_trickle.create_stream_table(author, "st", query, schedule=None)
+    reader = place.author("reader")
+    place.superuser.execute("REVOKE ALL ON orders FROM reader; GRANT SELECT ON st TO reader")
+    pg_trickle.create_stream_table(reader, "upper", "SELECT count(*) AS n FROM st", schedule=None)
+    place.superuser.execute("INSERT INTO orders VALUES (99, 1, 1, 1, %s)", (value,))
+    told = stopped("22P02", pg_trickle.refresh_stream_table, author, "st")
+    assert value in everything(told)
+    beside = stopped("22P02", pg_trickle.refresh_stream_table, reader, "upper")
+    assert "sure" not in everything(beside)
+    author.execute("SELECT pgtrickle.alter_stream_table('st', schedule => 'calculated')")
+    worker.wait_for(lambda: ("SCHEDULER", False, None) in history(place))
+    shown = [
+        str(reader.execute(sql.SQL("SELECT * FROM pgtrickle.{}").format(sql.SQL(where))).fetchall())
+        for where in ("pgt_refresh_history", "stream_tables_info", "get_refresh_history('st')", "health_check()")
+    ]
+    assert 'invalid input syntax for type integer: "..." (SQLSTATE 22P02)' in shown[0]
+    assert "sure" not in " ".join(shown)
 
 
 SPOILT = {

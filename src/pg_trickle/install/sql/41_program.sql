@@ -136,6 +136,19 @@ END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.record_refresh IS 'Writes a refresh into history and catalog';
 
+CREATE FUNCTION pgtrickle_changes.without_values(p_sqlstate text, p_message text) RETURNS text
+    LANGUAGE sql IMMUTABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    -- What all may know who may read a stream table: PostgreSQL quotes the values that it can't make anything of, in English in these
+    -- quotes.  In other languages the SQLSTATE has to do.
+    SELECT CASE WHEN left(p_sqlstate, 2) <> '22' THEN p_message
+                WHEN m.masked ~ '^[ -~]*$' THEN m.masked
+                ELSE 'a value can''t be evaluated' END
+      FROM (SELECT regexp_replace(p_message, '".*"', '"..."') AS masked) AS m
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.without_values IS 'The message of an error without the values that it quotes';
+
 CREATE FUNCTION pgtrickle_changes.record_failure(p_id bigint, p_initiated_by text, p_started_at timestamptz,
     p_sqlstate text, p_message text, p_max_errors integer) RETURNS void
     LANGUAGE plpgsql VOLATILE
@@ -144,7 +157,7 @@ AS $$
 -- A failed refresh in history and catalog; suspended after so many in a row.  It runs beside the transaction that
 -- failed, which may still hold the catalog row: then the history has to do.
 DECLARE
-    v_text text := format('%s (SQLSTATE %s)', p_message, p_sqlstate);
+    v_text text := format('%s (SQLSTATE %s)', pgtrickle_changes.without_values(p_sqlstate, p_message), p_sqlstate);
 BEGIN
     INSERT INTO pgtrickle.pgt_refresh_history (pgt_id, pgt_name, refresh_mode, initiated_by, started_at, finished_at, success, error_message)
     SELECT st.pgt_id, st.pgt_name, st.effective_refresh_mode, p_initiated_by, p_started_at, clock_timestamp(), false, v_text

@@ -124,7 +124,7 @@ CREATE FUNCTION pgtrickle_changes.refresh_or_tell(p_id bigint, p_members bigint[
     SET search_path = pg_catalog, pg_temp
 AS $$
 -- Whoever asked for a stream table of his own that reads a stranger's learns of that one's errors what all learn who may read it: the
--- message.  DETAIL and CONTEXT may hold whole rows of tables that he may not read.
+-- message without values.  DETAIL and CONTEXT may hold whole rows of tables that he may not read.
 DECLARE
     v_started_at timestamptz := clock_timestamp();
     v_sqlstate   text;
@@ -146,7 +146,7 @@ EXCEPTION WHEN OTHERS THEN
     IF left(v_sqlstate, 2) IN ('22', '23', 'P0') AND EXISTS (
            SELECT FROM pgtrickle.pgt_stream_tables AS st JOIN pgtrickle.pgt_stream_tables AS a ON a.pgt_id = p_asked
             WHERE st.pgt_id = ANY (p_members) AND NOT pg_has_role(a.owner_oid, st.owner_oid, 'USAGE')) THEN
-        RAISE EXCEPTION USING ERRCODE = v_sqlstate, MESSAGE = v_message,
+        RAISE EXCEPTION USING ERRCODE = v_sqlstate, MESSAGE = pgtrickle_changes.without_values(v_sqlstate, v_message),
             DETAIL = format('Stream table "%s", which is read, could not be refreshed. More is for its owner to see.',
                             (SELECT st.pgt_name FROM pgtrickle.pgt_stream_tables AS st WHERE st.pgt_id = p_id));
     END IF;
