@@ -130,12 +130,26 @@ END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.meet_changes IS 'The number that changes of some size have, and whether there were such before';
 
-CREATE FUNCTION pgtrickle_changes.standing_program(p_table pgtrickle.pgt_stream_tables, p_program jsonb, p_pending jsonb) RETURNS jsonb
+CREATE FUNCTION pgtrickle_changes.differential_program(p_id bigint, p_pending jsonb) RETURNS jsonb
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, pg_temp
+    SET plan_cache_mode = force_generic_plan
+AS $$
+-- A plan is some hundred kilobytes, compressed, and unpacked whole for whatever is taken out of it: so once.
+BEGIN
+    RETURN (SELECT coalesce(d.programs -> (SELECT coalesce(string_agg(k, ',' ORDER BY k::bigint), '') FROM jsonb_object_keys(p_pending) AS k),
+                            d.programs -> '*')
+              FROM (SELECT p.plan #> '{programs,differential}' FROM pgtrickle.pgt_plans AS p WHERE p.pgt_id = p_id OFFSET 0) AS d(programs));
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.differential_program IS 'The program of a plan for the sources that have changed; NULL if it has none';
+
+CREATE FUNCTION pgtrickle_changes.standing_program(p_table pgtrickle.pgt_stream_tables, p_pending jsonb) RETURNS jsonb
     LANGUAGE plpgsql VOLATILE
     SET search_path = pg_catalog, pg_temp
     SET plan_cache_mode = force_generic_plan
 AS $$
--- The call of a function that does what the program does, as a program; the program itself where planning it is worth while: for
+-- The call of a function that does what the program for these changes does, as a program; NULL where planning it is worth while: for
 -- changes of a size that was never met before, and for many.  Few are taken for sixteen: their number hardly matters.
 DECLARE
     v_when    text := pgtrickle_changes.setting('keep_plans');
@@ -144,11 +158,12 @@ DECLARE
     v_rows    bigint;
     v_known   record;
     v_name    name;
+    v_program jsonb;
 BEGIN
     SELECT array_agg(s.key::oid ORDER BY s.key), array_agg(ln(greatest((s.value ->> 0)::float8, 16)) ORDER BY s.key), sum((s.value ->> 0)::bigint)
       INTO v_sources, v_sizes, v_rows FROM jsonb_each(p_pending) AS s;
     IF v_when = 'off' OR v_rows IS NULL OR v_rows > 50000 THEN
-        RETURN p_program;
+        RETURN NULL;
     END IF;
     v_name := pgtrickle_changes.standing_name(p_table.pgt_id, pgtrickle_changes.known_changes(p_table.pgt_id, v_sources, v_sizes));
     IF pgtrickle_changes.is_standing(p_table.owner_oid, v_name) THEN
@@ -157,16 +172,20 @@ BEGIN
     BEGIN
         v_known := pgtrickle_changes.meet_changes(p_table.pgt_id, v_sources, v_sizes);
         IF v_known.number IS NULL OR NOT v_known.is_known AND v_when <> 'always' THEN
-            RETURN p_program;
+            RETURN NULL;
         END IF;
         v_name := pgtrickle_changes.standing_name(p_table.pgt_id, v_known.number);
-        PERFORM pgtrickle_changes.make_standing(p_table, v_known.number, p_program);
+        v_program := pgtrickle_changes.differential_program(p_table.pgt_id, p_pending);
+        IF v_program IS NULL THEN
+            RETURN NULL;
+        END IF;
+        PERFORM pgtrickle_changes.make_standing(p_table, v_known.number, v_program);
     EXCEPTION WHEN OTHERS THEN
         -- Whatever forbids it, an event trigger for one, a refresh doesn't need it.
         RAISE LOG 'pg_trickle: no program stands for stream table % (SQLSTATE %)', p_table.pgt_id, SQLSTATE;
-        RETURN p_program;
+        RETURN NULL;
     END;
     RETURN jsonb_build_array(format('SELECT pgtrickle_changes.%I($1, $2, $3, $4)', v_name));
 END
 $$;
-COMMENT ON FUNCTION pgtrickle_changes.standing_program IS 'A program, as the call of the function that stands for it where there is one';
+COMMENT ON FUNCTION pgtrickle_changes.standing_program IS 'The call of the function that stands for the program for some changes; NULL where there is none';

@@ -1,6 +1,6 @@
 -- One attempt at a refresh: which program is due, and whether the snapshot will do.
 
-CREATE FUNCTION pgtrickle_changes.recompute_reason(p_table pgtrickle.pgt_stream_tables, p_plan jsonb, p_pending jsonb, p_rows bigint) RETURNS text
+CREATE FUNCTION pgtrickle_changes.recompute_reason(p_table pgtrickle.pgt_stream_tables, p_pending jsonb, p_rows bigint) RETURNS text
     LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, pg_temp
 AS $$
@@ -13,7 +13,7 @@ BEGIN
         RETURN 'nothing is known of what it contains';
     ELSIF p_table.needs_reinit THEN
         RETURN coalesce(p_table.reinit_reason, 'asked to start afresh');
-    ELSIF p_table.effective_refresh_mode <> 'DIFFERENTIAL' OR NOT (p_plan ->> 'incremental')::boolean THEN
+    ELSIF p_table.effective_refresh_mode <> 'DIFFERENTIAL' THEN
         RETURN '';
     ELSIF EXISTS (SELECT FROM pgtrickle.pgt_dependencies AS d WHERE d.pgt_id = p_table.pgt_id AND d.decides_rows AND p_pending ? d.source_relid::text) THEN
         RETURN 'what policies of its sources read was changed';
@@ -56,25 +56,25 @@ END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.find_nothing IS 'Notes that a refresh found nothing to do; what it says then';
 
-CREATE FUNCTION pgtrickle_changes.choose_program(p_table pgtrickle.pgt_stream_tables, p_plan jsonb, p_pending jsonb, p_reason text,
+CREATE FUNCTION pgtrickle_changes.choose_program(p_table pgtrickle.pgt_stream_tables, p_pending jsonb, p_reason text,
                                                  OUT mode text, OUT reason text, OUT program jsonb)
-    LANGUAGE plpgsql STABLE
+    LANGUAGE plpgsql VOLATILE
     SET search_path = pg_catalog, pg_temp
     SET plan_cache_mode = force_generic_plan
 AS $$
--- The program for the sources that have changed; the one that recomputes if there is a reason, which may be empty: then it needs none.
+-- The program for the sources that have changed, or the call of the function that stands for it; the one that recomputes if there is a
+-- reason, which may be empty: then it needs none.
 BEGIN
     mode := 'DIFFERENTIAL';
     reason := p_reason;
     IF reason IS NULL THEN
-        program := coalesce(
-            p_plan #> ARRAY['programs', 'differential', (SELECT coalesce(string_agg(k, ',' ORDER BY k::bigint), '') FROM jsonb_object_keys(p_pending) AS k)],
-            p_plan #> ARRAY['programs', 'differential', '*']);
+        program := coalesce(pgtrickle_changes.standing_program(p_table, p_pending), pgtrickle_changes.differential_program(p_table.pgt_id, p_pending));
         reason := CASE WHEN program IS NULL THEN 'the plan has no program for what changed' END;
     END IF;
     IF reason IS NOT NULL THEN
         mode := 'FULL';
-        program := p_plan #> ARRAY['programs', CASE WHEN p_table.is_populated THEN 'full' ELSE 'fill' END];
+        SELECT p.plan #> ARRAY['programs', CASE WHEN p_table.is_populated THEN 'full' ELSE 'fill' END] INTO STRICT program
+          FROM pgtrickle.pgt_plans AS p WHERE p.pgt_id = p_table.pgt_id;
         reason := nullif(reason, '');
     END IF;
 END
@@ -124,7 +124,6 @@ DECLARE
     v_snapshot pg_snapshot;
     v_seqs     jsonb;
     v_pending  jsonb;
-    v_plan     jsonb;
     v_rows_in  bigint := 0;
     v_rows_out bigint;
     v_mode     text;
@@ -155,7 +154,6 @@ BEGIN
         RETURN pgtrickle_changes.find_nothing(p_table, v_snapshot, v_seqs, v_taken_at);
     END IF;
 
-    SELECT p.plan INTO STRICT v_plan FROM pgtrickle.pgt_plans AS p WHERE p.pgt_id = p_table.pgt_id;
     SELECT coalesce(sum((s.value ->> 0)::bigint), 0) INTO v_rows_in FROM jsonb_each(v_pending) AS s;
     IF v_reason IS NULL AND v_rows_in > 0 THEN
         v_fuse := pgtrickle_changes.fuse_verdict(p_table, v_rows_in);
@@ -164,12 +162,9 @@ BEGIN
         END IF;
     END IF;
     SELECT c.mode, c.reason, c.program INTO v_mode, v_reason, v_program
-      FROM pgtrickle_changes.choose_program(p_table, v_plan, v_pending,
-               coalesce(v_reason, pgtrickle_changes.recompute_reason(p_table, v_plan, v_pending, v_rows_in),
+      FROM pgtrickle_changes.choose_program(p_table, v_pending,
+               coalesce(v_reason, pgtrickle_changes.recompute_reason(p_table, v_pending, v_rows_in),
                         CASE WHEN v_settled THEN 'a transaction had written a source before what its policies read was changed' END)) AS c;
-    IF v_mode = 'DIFFERENTIAL' THEN
-        v_program := pgtrickle_changes.standing_program(p_table, v_program, v_pending);
-    END IF;
     v_rows_out := pgtrickle_changes.run_program(p_table, v_program,
         CASE WHEN v_mode = 'DIFFERENTIAL' THEN (SELECT jsonb_agg(k) FROM jsonb_object_keys(v_pending) AS k) END);
     v_ms := 1000 * extract(epoch FROM clock_timestamp() - v_began_at);
