@@ -224,7 +224,10 @@ def validate_query(conn: Connection, query: str) -> list[Check]:
         plan = compile_locally(conn, "pg_trickle_validated_query", query)
     checks = [Check("resolved_refresh_mode", "DIFFERENTIAL" if plan.incremental else "FULL", "OK")]
     if plan.refusal:
-        checks.append(Check(plan.refusal.construct, plan.refusal.reason, "WARN"))
+        place = f" It stands at: {plan.refusal.near}" if plan.refusal.near else ""
+        checks.append(Check(plan.refusal.construct, plan.refusal.reason + place, "WARN"))
+        if plan.refusal.only_full:
+            checks.append(Check("refresh_mode", "it is refused unless asked for with refresh_mode => 'FULL'", "WARN"))
     checks.append(Check("key", ", ".join(plan.key) if plan.key else "none: rows are told apart by their content", "OK"))
     checks.extend(Check("wanted_index", str(index["why"]), "WARN") for index in plan.indexes)
     return checks

@@ -42,6 +42,28 @@ def test_every_refusal_has_a_hint(t: Connection, name: str, query: str, sqlstate
     assert caught.value.diag.message_hint
 
 
+def test_a_column_called_as_tables_own_is_told_beforehand(t: Connection) -> None:
+    with pytest.raises(psycopg.errors.DuplicateColumn):
+        pg_trickle.validate_query(t, 'SELECT a AS "tableoid" FROM t')
+    pg_trickle.create_stream_table(t, "s", "SELECT a FROM t")
+    with pytest.raises(psycopg.errors.DuplicateColumn) as caught:
+        pg_trickle.alter_stream_table(t, "s", query='SELECT a AS "tableoid" FROM t')
+    assert "with AS" in (caught.value.diag.message_hint or "")
+
+
+def test_what_auto_refuses_is_told_beforehand(t: Connection) -> None:
+    def warnings(query: str) -> list[str]:
+        return [check.check_name for check in pg_trickle.validate_query(t, query) if check.severity == "WARN"]
+
+    volatile, without = "SELECT random() AS r FROM t", "SELECT a FROM t LIMIT 1"
+    assert warnings(volatile) == ["volatile function random()", "refresh_mode"]
+    assert warnings(without) == ["LIMIT without ORDER BY"]
+    with pytest.raises(psycopg.errors.FeatureNotSupported):
+        pg_trickle.create_stream_table(t, "v", volatile)
+    pg_trickle.create_stream_table(t, "v", volatile, refresh_mode="FULL")
+    pg_trickle.create_stream_table(t, "w", without)
+
+
 def test_what_was_dropped_by_hand_is_gone_at_once(t: Connection) -> None:
     pg_trickle.create_stream_table(t, "s", "SELECT a FROM t")
     (number,) = t.execute("SELECT pgt_id FROM pgtrickle.pgt_stream_tables").fetchone() or (0,)

@@ -77,6 +77,41 @@ def test_up_twice_is_up_once(dev: Run) -> None:
     assert started(dev) == started(dev)
 
 
+def test_up_again_gives_the_worker_that_is_asked_for(dev: Run, data: Path) -> None:
+    first = started(dev)
+    with psycopg.connect(first["dsn"], autocommit=True) as conn:
+        second = started(dev, "--no-worker-schedule")
+        assert second == {**first, "worker_pid": second["worker_pid"]}
+        assert second["worker_pid"] != first["worker_pid"]
+        assert started(dev, "--no-worker-schedule") == second
+        assert conn.execute("SELECT 1").fetchone() == (1,), "the server goes on"
+    assert Process.of(first["worker_pid"]) is None
+    assert '"schedule": false' in (data / "worker.log").read_text().splitlines()[-1]
+
+
+def test_up_again_on_another_port_is_refused(dev: Run) -> None:
+    first = started(dev)
+    answer = dev("up", "--port", str(first["port"] % 60_000 + 1_024))
+    assert answer.returncode == 1
+    assert f"runs there already, on port {first['port']}" in answer.stderr
+    assert started(dev, "--port", str(first["port"])) == first
+
+
+@pytest.mark.parametrize(
+    "options", [["up", "--port", "0"], ["up", "--port", "65536"], ["up", "--data", ""], ["status", "--data", ""]]
+)
+def test_what_is_no_port_or_directory_is_told_at_once(dev: Run, data: Path, options: list[str]) -> None:
+    answer = dev(*options)
+    assert answer.returncode == 2, answer.stderr
+    assert list(data.iterdir()) == []
+
+
+def test_there_is_no_connection_string_before_up(dev: Run) -> None:
+    answer = dev("status", "--dsn-only")
+    assert (answer.returncode, answer.stdout) == (1, "")
+    assert "nothing was started there" in answer.stderr
+
+
 def test_up_mends_a_dead_worker(dev: Run) -> None:
     first = started(dev)
     os.kill(first["worker_pid"], signal.SIGKILL)

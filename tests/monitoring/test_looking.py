@@ -91,6 +91,27 @@ def test_sources_with_the_columns_used(shop, rows):
     assert sorted(columns) == ["amount", "customer_id", "tenant_id"]
 
 
+def test_a_source_that_was_dropped_goes_by_its_number(shop, rows):
+    (number,) = rows(shop.superuser, "SELECT 'orders'::regclass::oid::text")[0]
+    shop.superuser.execute("DROP TABLE orders CASCADE")
+    assert rows(shop.superuser, "SELECT source_table FROM pgtrickle.list_sources('order_summary')") == [(number,)]
+    nodes = rows(shop.superuser, "SELECT node FROM pgtrickle.dependency_tree()")
+    assert nodes == [("public.order_summary",), (number,)]
+    ((text,),) = rows(shop.superuser, "SELECT pgtrickle.explain_stream_table('order_summary')")
+    assert text.startswith("Stream table public.order_summary\n")
+    assert rows(shop.superuser, "SELECT DISTINCT changed FROM pgtrickle.explain_delta('order_summary')") == [(number,)]
+    for other in (
+        "change_buffer_sizes",
+        "check_cdc_health",
+        "trigger_inventory",
+        "diamond_groups",
+        "refresh_efficiency",
+    ):
+        rows(shop.superuser, f"SELECT * FROM pgtrickle.{other}()")
+    with pytest.raises(psycopg.errors.InvalidObjectDefinition, match=r"the definition .* was dropped"):
+        rows(shop.superuser, "SELECT * FROM pgtrickle.verify_stream_table('order_summary')")
+
+
 def test_the_tree_shows_a_shared_part_once(shop, rows):
     shop.create("left_arm", "SELECT customer_id, total FROM order_summary", schedule=None)
     shop.create("right_arm", "SELECT customer_id, total AS t FROM order_summary", schedule=None)

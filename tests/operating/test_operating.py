@@ -96,6 +96,12 @@ def test_several_are_created_changed_and_dropped_at_once(source: Connection, wor
     assert status(source) == {}
 
 
+@pytest.mark.parametrize("call", ["bulk_alter_stream_tables(NULL, '{}')", "bulk_drop_stream_tables(NULL)"])
+def test_no_array_of_names_is_told(db: Connection, call: str) -> None:
+    with pytest.raises(psycopg.errors.InvalidParameterValue, match="names are an array"):
+        db.execute(f"SELECT pgtrickle.{call}".encode())
+
+
 @pytest.mark.parametrize(
     ("definitions", "complaint"),
     [

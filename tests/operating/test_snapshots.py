@@ -186,3 +186,5 @@ def test_a_write_and_its_refresh_are_one(source: Connection, author: Connection)
     with pytest.raises(psycopg.errors.InsufficientPrivilege):
         author.execute("SELECT pgtrickle.write_and_refresh('INSERT INTO t VALUES (11, 9, 1)', 'theirs')")
     assert source.execute("SELECT count(*) FROM t WHERE id = 11").fetchone() == (0,)
+    with pytest.raises(psycopg.errors.InvalidParameterValue, match="the statement is NULL"):
+        author.execute("SELECT pgtrickle.write_and_refresh(NULL, 'st')")

@@ -9,17 +9,31 @@ import typer
 
 from pg_trickle.cli import output
 from pg_trickle.cli.options import AsJson
+from pg_trickle.errors import NotInstalled
 from pg_trickle.testing import playground
 
 app = typer.Typer(help="An embedded PostgreSQL with the extension and a worker, to play with.", no_args_is_help=True)
 
-Data = Annotated[Path, typer.Option("--data", metavar="DIR", help="Where the cluster is kept.", show_default=False)]
+
+def _directory(data: str) -> Path:
+    # A variable that isn't set must not mean the current directory.
+    if not data:
+        raise typer.BadParameter("it is empty")
+    return Path(data)
+
+
+Data = Annotated[
+    Path,
+    typer.Option("--data", metavar="DIR", help="Where the cluster is kept.", show_default=False, parser=_directory),
+]
 
 
 @app.command()
 def up(
     data: Data,
-    port: Annotated[int | None, typer.Option(help="The port on 127.0.0.1; by default a free one.")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="The port on 127.0.0.1; by default a free one.")
+    ] = None,
     no_worker_schedule: Annotated[
         bool, typer.Option("--no-worker-schedule", help="The worker compiles for SQL callers, but refreshes nothing.")
     ] = False,
@@ -61,7 +75,10 @@ def status(
     server, worker = (state.server.is_alive, state.worker.is_alive) if state else (False, False)
     if as_json:
         output.document({**(state.to_json() if state else {}), "server_running": server, "worker_running": worker})
-    elif dsn_only and state:
+    elif dsn_only:
+        if state is None:
+            # Not where a connection string is read from.
+            raise NotInstalled("nothing was started there", hint=f'pgtrickle dev up --data "{data}" does.')
         output.line(state.dsn)
     else:
         output.line(f"server: {'running' if server else 'stopped'}\nworker: {'running' if worker else 'stopped'}")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import psycopg
 
-from pg_trickle.errors import PgTrickleError
+from pg_trickle.errors import NotInstalled, PgTrickleError
 
 
 def report(error: PgTrickleError | psycopg.Error, query: str | None = None) -> str:
@@ -23,6 +24,12 @@ def translate(error: psycopg.Error, query: str | None = None) -> PgTrickleError:
             str(error).strip(),
             sqlstate=error.sqlstate or "08001",
             hint="Is the server running, and the connection string (--dsn) right?",
+        )
+    if diag.sqlstate in ("3F000", "42P01") and re.search(r"\Wpgtrickle(\.gate)?\W", diag.message_primary):
+        # Whatever was called, in whatever language the server says so.
+        return NotInstalled(
+            "pg_trickle is not installed in this database",
+            hint="Install it with pgtrickle install or CREATE EXTENSION pg_trickle, or connect (--dsn) to where it is.",
         )
     return PgTrickleError(
         diag.message_primary,

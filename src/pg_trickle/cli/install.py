@@ -36,9 +36,13 @@ def install(
         output.line(f"wrote pg_trickle.control and its script to {files}")
         return
     with connect(dsn) as conn:
-        installer.install(conn)
-        if worker_role is not None:
-            conn.execute("SELECT pgtrickle.grant_worker(%s)", (worker_role,))
+        # All or nothing: called again with what was wrong put right, it doesn't find half of it there.
+        with conn.transaction():
+            installer.install(conn)
+            if worker_role is not None:
+                conn.execute("SELECT pgtrickle.grant_worker(%s)", (worker_role,))
+            if wal:
+                conn.execute("SELECT pgtrickle_changes.wal_make_publication()")
         if wal:
             conn.execute("CALL pgtrickle.enable_wal()")
         row = conn.execute("SELECT pgtrickle.version()").fetchone()

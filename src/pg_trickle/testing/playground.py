@@ -38,6 +38,7 @@ class State:
     server: Process
     worker: Process
     socket_directory: str
+    schedule: bool = True
 
     @property
     def is_up(self) -> bool:
@@ -55,14 +56,18 @@ class State:
 
 
 def up(data: Path, *, port: int | None = None, schedule: bool = True) -> State:
-    """Start a server in ``data`` and a worker on it, and wait until both are ready; if they run already, say where."""
+    """Start a server in ``data`` and a worker on it, and wait until both are ready; if they run already, say where.
+
+    A worker that is there and isn't as asked for gives way to another; a server on another port is refused.
+    """
     data = data.absolute()
     data.mkdir(parents=True, exist_ok=True)
     with _locked(data):
         before = status(data)
-        if before and before.is_up:
-            return before
-        if before and before.server.is_alive and port in (None, before.port):
+        if before and before.server.is_alive:
+            _demand_port(before, port)
+            if before.worker.is_alive and before.schedule == schedule:
+                return before
             return _with_new_worker(before, data, schedule=schedule)
         if before:
             _end(before)
@@ -76,15 +81,25 @@ def up(data: Path, *, port: int | None = None, schedule: bool = True) -> State:
             raise
         assert server.process is not None
         assert server.port is not None
-        state = State(server.dsn(), server.port, str(data), server.process, worker, str(server.socket_directory))
+        place = str(server.socket_directory)
+        state = State(server.dsn(), server.port, str(data), server.process, worker, place, schedule)
         return _noted(state, data)
 
 
 def _with_new_worker(before: State, data: Path, *, schedule: bool) -> State:
     """The server goes on, with whoever is connected to it."""
+    _end_process(before.worker, signal.SIGTERM)
     server = EmbeddedServer(data, port=before.port, attached=False)
     worker = start_worker(server, data / "worker.log", schedule=schedule)
-    return _noted(replace(before, worker=worker), data)
+    return _noted(replace(before, worker=worker, schedule=schedule), data)
+
+
+def _demand_port(before: State, port: int | None) -> None:
+    if port not in (None, before.port):
+        raise NotInstalled(
+            f"a server runs there already, on port {before.port}",
+            hint=f'Stop it with pgtrickle dev down --data "{before.data}" first, or choose another directory.',
+        )
 
 
 def _noted(state: State, data: Path) -> State:
@@ -174,10 +189,14 @@ def _has_worker(conn: psycopg.Connection[Any]) -> bool:
 
 def _end(state: State) -> None:
     # The worker first: it logs off, and has no server to miss.
-    for process, polite in ((state.worker, signal.SIGTERM), (state.server, signal.SIGINT)):
-        if not process.end(polite, signal.SIGQUIT, signal.SIGKILL, seconds_each=STOP_SECONDS):
-            raise NotInstalled(f"process {process.pid} could not be stopped")
+    _end_process(state.worker, signal.SIGTERM)
+    _end_process(state.server, signal.SIGINT)
     shutil.rmtree(state.socket_directory, ignore_errors=True)
+
+
+def _end_process(process: Process, polite: signal.Signals) -> None:
+    if not process.end(polite, signal.SIGQUIT, signal.SIGKILL, seconds_each=STOP_SECONDS):
+        raise NotInstalled(f"process {process.pid} could not be stopped")
 
 
 def _state_file(data: Path) -> Path:

@@ -80,6 +80,7 @@ class EmbeddedServer:
         self._attached = attached
         self._fixed_port = port is not None
         self._temporary = False
+        self._words_from = 0
         self._settings = {**SETTINGS, **({} if durable else THROWAWAY_SETTINGS), **(settings or {})}
         self._popen: subprocess.Popen[bytes] | None = None
         self._watchdog: Watchdog | None = None
@@ -246,6 +247,7 @@ class EmbeddedServer:
 
     def _launch(self, programs: Binaries) -> None:
         with self.log.open("ab") as log:
+            self._words_from = log.tell()
             self._popen = subprocess.Popen(
                 [programs.bin / "postgres", "-D", self.data],
                 cwd="/",
@@ -277,7 +279,9 @@ class EmbeddedServer:
         return True
 
     def _last_words(self) -> str:
-        return "\n".join(self.log.read_text(errors="replace").splitlines()[-5:])
+        """The end of what this start has logged, not of what others did."""
+        words = self.log.read_bytes()[self._words_from :].decode(errors="replace")
+        return "\n".join(words.splitlines()[-5:])
 
     def _forget(self) -> None:
         if self._watchdog is not None:

@@ -212,6 +212,7 @@ BEGIN
             USING ERRCODE = 'object_not_in_prerequisite_state', DETAIL = 'It came with a dump, and hasn''t been refreshed since.',
                   HINT = format('SELECT pgtrickle.refresh_stream_table(%L);', format('%I.%I', v_table.pgt_schema, v_table.pgt_name));
     END IF;
+    PERFORM pgtrickle_changes.demand_definition(v_table);
     v_forced := pgtrickle_changes.lift_row_security(v_table);
     v_result := pgtrickle_changes.run_as(v_table.owner_oid, v_query, v_table.frontier, v_table.frontier_xid, v_table.frontier_seqs, v_table.settings);
     PERFORM pgtrickle_changes.restore_row_security(v_table, v_forced);

@@ -28,11 +28,10 @@ END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.discard_foreign_changes IS 'Empties change buffers that another cluster''s transactions wrote';
 
-CREATE FUNCTION pgtrickle_changes.follow_name(p_table pgtrickle.pgt_stream_tables) RETURNS pgtrickle.pgt_stream_tables
-    LANGUAGE plpgsql VOLATILE
+CREATE FUNCTION pgtrickle_changes.demand_definition(p_table pgtrickle.pgt_stream_tables) RETURNS void
+    LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, pg_temp
 AS $$
--- The catalog row under the table's name of today; the table and its definition must be there still.
 BEGIN
     IF NOT EXISTS (SELECT FROM pg_class AS c WHERE c.oid = p_table.definition_view AND c.relkind = 'v') THEN
         RAISE EXCEPTION 'the definition of stream table "%" was dropped', p_table.pgt_name
@@ -40,6 +39,17 @@ BEGIN
                   DETAIL = 'A source, or a column that the query uses, was dropped with CASCADE.',
                   HINT = 'Give it a new query with pgtrickle.alter_stream_table, or drop it.';
     END IF;
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.demand_definition IS 'Raises if what a stream table is defined by is gone';
+
+CREATE FUNCTION pgtrickle_changes.follow_name(p_table pgtrickle.pgt_stream_tables) RETURNS pgtrickle.pgt_stream_tables
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- The catalog row under the table's name of today; the table and its definition must be there still.
+BEGIN
+    PERFORM pgtrickle_changes.demand_definition(p_table);
     RETURN pgtrickle_changes.with_current_name(p_table);
 END
 $$;

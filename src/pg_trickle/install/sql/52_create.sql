@@ -48,6 +48,10 @@ BEGIN
         RAISE EXCEPTION 'a stream table needs a column'
             USING ERRCODE = 'syntax_error', DETAIL = 'The query has none.', HINT = 'Select something.';
     END IF;
+    -- Views may have columns that are called as tables' own.
+    PERFORM pgtrickle_changes.refuse_column_name(format('column name "%s" conflicts with a system column name', a.attname))
+       FROM pg_attribute AS a JOIN pg_attribute AS own ON own.attname = a.attname
+      WHERE a.attrelid = v_name::regclass AND own.attrelid = 'pg_class'::regclass AND own.attnum < 0;
     SELECT a.attname INTO v_reserved FROM pg_attribute AS a WHERE a.attrelid = v_name::regclass AND starts_with(a.attname, '__pgt_') LIMIT 1;
     IF FOUND THEN
         RAISE EXCEPTION 'the column name "%" is reserved', v_reserved
@@ -189,10 +193,6 @@ EXCEPTION
     WHEN duplicate_table OR unique_violation THEN
         -- By somebody who didn't ask us.
         PERFORM pgtrickle_changes.refuse_name(p_target[2]);
-        RETURN NULL;
-    WHEN duplicate_column THEN
-        -- Views may have columns that are called as tables' own.
-        PERFORM pgtrickle_changes.refuse_column_name(SQLERRM);
         RETURN NULL;
 END
 $$;
@@ -378,6 +378,10 @@ BEGIN
     IF v_plan -> 'refusal' <> 'null' THEN
         v_checks := v_checks || jsonb_build_object('check_name', v_plan #>> '{refusal,construct}',
             'result', concat_ws(' ', v_plan #>> '{refusal,reason}', 'It stands at: ' || (v_plan #>> '{refusal,near}')), 'severity', 'WARN');
+    END IF;
+    IF (v_plan #>> '{refusal,only_full}')::boolean THEN
+        v_checks := v_checks || jsonb_build_object('check_name', 'refresh_mode', 'severity', 'WARN',
+            'result', 'it is refused unless asked for with refresh_mode => ''FULL''');
     END IF;
     v_checks := v_checks || jsonb_build_object('check_name', 'key', 'severity', 'OK', 'result',
         coalesce((SELECT string_agg(k, ', ') FROM jsonb_array_elements_text(nullif(v_plan -> 'key', 'null')) AS k),

@@ -183,6 +183,20 @@ END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.do_bulk_create IS 'The gate''s bulk_create';
 
+CREATE FUNCTION pgtrickle_changes.named(p_names jsonb) RETURNS SETOF text
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF jsonb_typeof(p_names) IS DISTINCT FROM 'array' THEN
+        RAISE EXCEPTION 'names are an array, not NULL'
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'For instance ARRAY[''totals'', ''public.averages''].';
+    END IF;
+    RETURN QUERY SELECT n.value FROM jsonb_array_elements_text(p_names) AS n;
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.named IS 'The names of an array; raises if there is no array';
+
 CREATE FUNCTION pgtrickle_changes.do_bulk_alter_stream_tables(p_caller name, p_args jsonb) RETURNS jsonb
     LANGUAGE plpgsql VOLATILE
     SET search_path = pg_catalog, pg_temp
@@ -190,7 +204,7 @@ AS $$
 DECLARE
     v_changes jsonb := pgtrickle_changes.checked_keys(p_args -> 'changes',
         '{schedule,refresh_mode,status,diamond_consistency,diamond_schedule_policy,cdc_mode,append_only,tier,fuse_ceiling}');
-    v_names   text[] := ARRAY(SELECT n.value FROM jsonb_array_elements_text(p_args -> 'names') AS n);
+    v_names   text[] := ARRAY(SELECT n FROM pgtrickle_changes.named(p_args -> 'names') AS n);
     v_name    text;
 BEGIN
     FOREACH v_name IN ARRAY v_names LOOP
@@ -212,8 +226,8 @@ DECLARE
 BEGIN
     SELECT coalesce(array_agg(t.pgt_id ORDER BY t.depth DESC, t.pgt_id), '{}') INTO v_ids
       FROM (SELECT DISTINCT o.pgt_id, cardinality(pgtrickle_changes.with_upstream(o.pgt_id)) AS depth
-              FROM jsonb_array_elements_text(p_args -> 'names') AS n
-             CROSS JOIN LATERAL pgtrickle_changes.owned_stream_table(p_caller, p_args || jsonb_build_object('name', n.value)) AS o) AS t;
+              FROM pgtrickle_changes.named(p_args -> 'names') AS n
+             CROSS JOIN LATERAL pgtrickle_changes.owned_stream_table(p_caller, p_args || jsonb_build_object('name', n)) AS o) AS t;
     FOREACH v_id IN ARRAY v_ids LOOP
         PERFORM pgtrickle_changes.do_drop_stream_table(p_caller, p_args || jsonb_build_object('name', format('%I.%I', c.nspname, c.relname)))
            FROM (SELECT n.nspname, r.relname FROM pgtrickle.pgt_stream_tables AS st

@@ -1,7 +1,9 @@
 -- Looking at sources and dependencies.
 
 CREATE VIEW pgtrickle.visible_sources WITH (security_barrier) AS
-    SELECT d.pgt_id, st.owner_oid, d.source_relid, coalesce(format('%I.%I', n.nspname, c.relname), d.source_relid::text) AS source_table,
+    SELECT d.pgt_id, st.owner_oid, d.source_relid,
+           -- One that was dropped with what is defined on it has no name any more.
+           CASE WHEN c.oid IS NULL THEN d.source_relid::text ELSE format('%I.%I', n.nspname, c.relname) END AS source_table,
            d.source_kind, CASE WHEN d.captured AND k.trigger_mode = 'wal' THEN 'wal' WHEN d.captured OR st.refresh_mode = 'IMMEDIATE' THEN 'trigger' ELSE 'none' END AS cdc_mode, d.columns_used, d.captured
       FROM pgtrickle.pgt_dependencies AS d
       JOIN pgtrickle.pgt_stream_tables AS st USING (pgt_id)

@@ -63,6 +63,10 @@ CREATE FUNCTION pgtrickle.write_and_refresh(
 AS $$
 -- Everything as the caller, under his search path.
 BEGIN
+    IF write_and_refresh.sql IS NULL THEN
+        RAISE EXCEPTION 'the statement is NULL'
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'To write nothing, call pgtrickle.refresh_stream_table(name).';
+    END IF;
     EXECUTE write_and_refresh.sql;
     PERFORM pgtrickle.refresh_stream_table(write_and_refresh.stream_table_name);
 END
