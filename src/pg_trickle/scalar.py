@@ -205,6 +205,16 @@ def null(of: Type) -> Scalar:
     return composed(sql.SQL("NULL::{type}").format(type=sql.Identifier("pg_catalog", of.name)), frozenset(), of)
 
 
+def spelling(of: Column) -> Scalar | None:
+    """What tells equal values of a column apart; None where they are the same, or nothing makes them equal."""
+    if of.type.is_identity or of.type.identity is Identity.NONE:
+        return None
+    name = sql.Identifier(of.name)
+    if of.type.identity is Identity.SCALE:
+        return composed(sql.SQL("pg_catalog.scale({name})").format(name=name), frozenset((of.name,)), INT4)
+    return composed(sql.SQL("{name}::pg_catalog.text").format(name=name), frozenset((of.name,)), TEXT)
+
+
 def composed(text: sql.Composable, columns: frozenset[str], of: Type, *, not_null: bool = False) -> Scalar:
     """An expression that the compiler itself makes."""
     return Scalar(text.as_string(None), columns, of, not_null)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from itertools import product
 
 from psycopg import sql
 
@@ -227,8 +228,18 @@ def _stage(aggregate: Aggregate, state: State) -> tuple[Stage, Plan]:
         if source is not None
     ]
     items += [Item(call.column, output.over(named)) for call, output in zip(aggregate.calls, outputs, strict=True)]
-    scan = Scan(state, fields, (tuple(named[key.name].name for key, _ in keys),))
+    scan = Scan(state, fields, _keys(stage, named))
     return stage, Project(scan, tuple(items))
+
+
+def _keys(stage: Stage, named: dict[str, Column]) -> tuple[tuple[str, ...], ...]:
+    """What tells the state's rows apart: the keys, each as it is stored or as it reads in a row that is there."""
+    shown = {one.value.text: one.name for one in stage.rest if one.role is Role.VALUE and one.value is not None}
+    alike = [
+        [key.name, *([] if below is None or (name := shown.get(column(below).text)) is None else [name])]
+        for key, below in stage.keys
+    ]
+    return tuple(tuple(named[name].name for name in choice) for choice in product(*alike))
 
 
 def _hash(grouped: list[Column]) -> StateColumn | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 
+from pg_trickle.algebra.aggregate import Rule
 from pg_trickle.algebra.linear import Item
 from pg_trickle.algebra.order import DistinctOn, TopK
 from pg_trickle.algebra.plan import Plan
@@ -21,6 +22,11 @@ from pg_trickle.uniqueness import keys
 _CONSEQUENCE = (
     "rows that tie in it may come out otherwise than in the query itself, which is as right;"
     " verify_stream_table counts them as differences. Order by a key as well to have it certain."
+)
+_SPELLING = (
+    "equal values of it may read differently, and which of them is shown is as open in the query itself;"
+    " verify_stream_table counts it as a difference where it shows."
+    " Cast it to a type whose equal values are the same to have it certain: integer, text, numeric(p,s)."
 )
 _ORDERED = re.compile(
     r"^(pg_catalog\.)?(row_number|ntile|lag|lead|first_value|last_value|nth_value)\(|\bROWS (BETWEEN|UNBOUNDED|\d)",
@@ -40,6 +46,8 @@ def _of(stage: AnyStage) -> Iterator[str]:
         for call in stage.aggregate.calls:
             if _COLLECTS.match(call.value.text) and "ORDER BY" not in call.value.text.upper():
                 yield f"{call.value.text} has no ORDER BY: {_CONSEQUENCE}"
+            if call.rule is Rule.RECOMPUTE and call.value.is_column:
+                yield f"Rows are grouped by {call.value.text}, of which more is read than the value: {_SPELLING}"
         return
     match stage.operator:
         case DistinctOn(below, on, _, order):

@@ -39,12 +39,22 @@ KNOWN = {
     "l.info": ("jsonb", "text", None),
     "i.weight": ("float8", "text", None),
     "upper(v.page)": ("text", "equal", None),
+    "l.info ->> 'a'::text": ("text", "equal", None),
+    "l.doc #>> '{a,b}'::text[]": ("text", "equal", None),
+    "o.placed + 1": ("date", "equal", None),
+    "o.placed - o.placed": ("int4", "equal", 0),
+    "o.placed - '1 mon'::interval": ("timestamp", "equal", None),
+    "v.seen + '1 day'::interval": ("timestamptz", "equal", None),
+    "EXTRACT(year FROM v.seen)": ("numeric", "equal", None),
 }
 UNKNOWN = [
     "i.weight + 1::double precision",
     "ARRAY[o.id]",
     "NULLIF(o.id, 1)",
     "l.info -> 'a'::text",
+    "o.id OPERATOR(public.+) o.id",
+    "EXTRACT(epoch FROM v.seen)",
+    "v.seen - v.seen",
     "l.doc::text || 'x'",
     "abs(o.id)",
 ]

@@ -39,6 +39,12 @@ def free(plan: Plan) -> frozenset[str]:
     return frozenset(own).union(*map(free, below))
 
 
+def tells(plan: Plan, name: str) -> bool:
+    """Whether expressions of the plan do more with a column than compare it."""
+    own = any(name in value.columns and not value.compares for value in _expressions(plan))
+    return own or any(tells(below, name) for below in inputs(plan))
+
+
 def _expressions(part: object) -> Iterator[Scalar]:
     """The expressions in a plan's own fields, or in parts of them."""
     if isinstance(part, Scalar):

@@ -7,11 +7,12 @@ from dataclasses import replace
 from postgast.pg_query_pb2 import FuncCall, Node
 from psycopg import sql
 
-from pg_trickle.algebra.aggregate import Rule
+from pg_trickle.algebra.aggregate import Call, Rule
 from pg_trickle.catalog.model import FunctionFact
+from pg_trickle.parse.scope import Namer
 from pg_trickle.parse.tree import strings
 from pg_trickle.parse.types import Types
-from pg_trickle.scalar import BOOL, INT8, NUMERIC, Column, Identity, Scalar, Type, composed, numeric_of
+from pg_trickle.scalar import BOOL, INT8, NUMERIC, Column, Identity, Scalar, Type, column, composed, numeric_of
 
 _RULES = {
     "count": Rule.COUNT,
@@ -75,6 +76,17 @@ def can_be_distinct(argument: Node, types: Types) -> bool:
     """Whether the argument's values can be a key of a state: of a known type, in no collation but the database's."""
     of = types.of(argument)
     return of.name is not None and of.identity is not Identity.NONE and not of.is_loose_text
+
+
+def as_shown(key: Column, namer: Namer) -> Call | None:
+    """A grouping column as it reads in a row of its group that is there; None where all rows have it alike.
+
+    The grouping column is an expression of the group itself, and PostgreSQL shows that of the first row it finds.
+    """
+    if key.type.grouped.is_identity:
+        return None
+    made = Column(namer.fresh("shown"), key.type.grouped, key.not_null)
+    return Call(made, Rule.RECOMPUTE, column(key))
 
 
 def result_type(rule: Rule, argument: Column | None) -> Type:

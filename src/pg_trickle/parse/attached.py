@@ -19,7 +19,7 @@ from pg_trickle.parse.query import Query
 from pg_trickle.parse.scope import Context
 from pg_trickle.parse.tree import kind, parse_select, strings
 from pg_trickle.parse.windows import partitioned
-from pg_trickle.scalar import BOOL, INT8, UNKNOWN, Column, Scalar, column, composed
+from pg_trickle.scalar import BOOL, INT8, UNKNOWN, Column, Scalar, column, composed, spelling
 from pg_trickle.uniqueness import is_looked_up
 
 _ZERO = frozenset({"count", "regr_count"})
@@ -128,8 +128,15 @@ class Attachment:
         return unnesting.renamed(unnesting.over(plan))
 
     def _unnesting(self, plan: Plan) -> Unnesting:
+        """The domain: what the plan reads of each row, as it reads there, for the plan may tell equal values apart."""
         read = free(plan)
         columns = tuple(one for one in self.plan.columns if one.name in read)
+        spelt = tuple(
+            Item(Column(self.context.namer.fresh("spelt"), one.type), one) for one in map(spelling, columns) if one
+        )
+        if spelt:
+            self.plan = Project(self.plan, (*(Item(one, column(one)) for one in self.plan.columns), *spelt))
+            columns += tuple(item.column for item in spelt)
         picked = Project(self.plan, tuple(Item(one, column(one)) for one in columns))
         domain = Aggregate(picked, names(picked), ())
         return Unnesting(domain, self.context.namer.fresh, self.of_nothing, partitioned)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace as replaced
+from functools import partial
+from itertools import product
 
 from postgast.pg_query_pb2 import AEXPR_OP, Node
 
@@ -27,6 +29,11 @@ from pg_trickle.parse.tree import (
 )
 from pg_trickle.parse.types import Resolve, Types, declared
 from pg_trickle.scalar import Column, Scalar, Type, identifier
+
+
+class SpellingTold(Exception):
+    """An expression tells equal values of a group apart: each has to be shown as a row reads that is there."""
+
 
 # Kinds of node that PostgreSQL evaluates row by row from their operands alone.
 _PLAIN = frozenset({
@@ -179,18 +186,33 @@ def _spelled_anyhow(node: Node, used: list[Column], of: Type, context: Context) 
 
     A key reads as it did when its group came, and the row that read so may be gone.
     """
-    loose = {one.name for one in used if one.type.respelled}
+    loose = {one.name: one.type for one in used if one.type.respelled}
     if not loose:
         return of
-    for part in by_value_within(node) if _gathers(node, context) else [node]:
-        for told in spelled(part, lambda one: kind(one) == "column_ref" and _name(one) in loose, by_value=True):
-            raise UnsupportedQuery(
-                "expression that tells equal values of a group apart",
-                f'of "{_name(told)}" the group may show 1.0 when all rows that read so are gone, and 1.00 is left.',
-                hint="Group by the expression itself, or by one form of the value, such as round(…, 2).",
-                position=location(node),
-            )
+    told = _told_within(by_value_within(node) if _gathers(node, context) else [node], loose)
+    if told is not None and not context.spelt:
+        raise SpellingTold
+    if told is not None:
+        raise UnsupportedQuery(
+            "expression that tells equal values of a group apart",
+            f'of "{told}" the group may show 1.0 when all rows that read so are gone, and 1.00 is left.',
+            hint="Group by the expression itself, or by one form of the value, such as round(…, 2).",
+            position=location(node),
+        )
     return of if of.has_one_image else replaced(of, respelled=True)
+
+
+def _told_within(parts: list[Node], loose: dict[str, Type]) -> str | None:
+    """A column of which an expression tells more than the value."""
+    for part, of_numbers in product(parts, (True, False)):
+        names = {name for name, of in loose.items() if of.is_exact == of_numbers}
+        for told in spelled(part, partial(_is_any, names=names), by_value=True, of_numbers=of_numbers):
+            return _name(told)
+    return None
+
+
+def _is_any(node: Node, names: set[str]) -> bool:
+    return kind(node) == "column_ref" and _name(node) in names
 
 
 def _gathers(node: Node, context: Context) -> bool:

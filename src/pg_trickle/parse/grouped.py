@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from postgast.pg_query_pb2 import Node, SelectStmt
 
-from pg_trickle.algebra.correlation import free
+from pg_trickle.algebra.correlation import free, tells
 from pg_trickle.errors import UnsupportedQuery
 from pg_trickle.parse.grouping import Grouping
 from pg_trickle.parse.subqueries import Lowering
@@ -20,12 +20,12 @@ def grouped(statement: SelectStmt, below: Lowering, *, by_value: bool) -> tuple[
     conditions = conjuncts(statement.having_clause) if statement.HasField("having_clause") else ()
     having = [_prepared(node, below) for node in conditions]
     grouping = Grouping(below.scope, below.context)
-    grouping.expect(targets, having, by_value=by_value)
+    grouping.expect(keys, targets, having, by_value=by_value)
     grouping.add_keys(keys, is_distinct=statement.group_distinct)
     for node in (*targets, *having):
         grouping.add_expression(node, timed=node in having)
-    for name in _read((*targets, *having), below):
-        grouping.require(below.scope.column(name))
+    for name, is_told in _read((*targets, *having), below).items():
+        grouping.require(below.scope.column(name), is_told=is_told)
     above = Lowering(grouping.plan(below.plan), below.scope, below.context, below.parse, grouping.grouped)
     for node in having:
         above.keep(node)
@@ -54,12 +54,14 @@ def _check_direct(call: Node) -> None:
         )
 
 
-def _read(expressions: Iterable[Node], below: Lowering) -> frozenset[str]:
-    """The columns below the groups that subqueries over the groups read."""
+def _read(expressions: Iterable[Node], below: Lowering) -> dict[str, bool]:
+    """The columns below the groups that subqueries over the groups read, and whether one does more than compare it."""
     own = {one.name for one in below.scope.columns}
-    found: set[str] = set()
+    found: dict[str, bool] = {}
     for node in expressions:
         for part in outside_subqueries(node):
             if kind(part) == "sub_link":
-                found |= free(below.subplan(part)) & own
-    return frozenset(found)
+                plan = below.subplan(part)
+                for name in sorted(free(plan) & own):
+                    found[name] = found.get(name, False) or tells(plan, name)
+    return found

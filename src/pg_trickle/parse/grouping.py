@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from itertools import product
 
 from postgast.pg_query_pb2 import AND_EXPR, Node
 from psycopg import sql
@@ -13,6 +15,7 @@ from pg_trickle.algebra.plan import Plan
 from pg_trickle.errors import UnsupportedQuery
 from pg_trickle.parse.aggregate_rules import (
     argument_type,
+    as_shown,
     call_text,
     can_be_distinct,
     ignores_distinct,
@@ -24,7 +27,7 @@ from pg_trickle.parse.expressions import check, over_columns, resolved, scalar
 from pg_trickle.parse.grouping_sets import Copies, Sets, expanded
 from pg_trickle.parse.laterals import sets
 from pg_trickle.parse.scope import JSON_AGGREGATES, Context, Entry, Scope
-from pg_trickle.parse.spelling import decimals, spelled
+from pg_trickle.parse.spelling import has_fixed_decimals, spelled
 from pg_trickle.parse.tree import (
     below,
     column_reference,
@@ -39,7 +42,7 @@ from pg_trickle.parse.tree import (
     strings,
 )
 from pg_trickle.parse.types import Types
-from pg_trickle.scalar import BOOL, INT4, Column, Scalar, column, composed, identifier
+from pg_trickle.scalar import BOOL, INT4, Column, Identity, Scalar, column, composed, identifier
 
 _REAL = "__pgt_real"
 
@@ -61,22 +64,63 @@ class Grouping:
     real: Column | None = None
     distincts: dict[tuple[str, str | None], Distinct] = field(default_factory=dict)
     tells_distinct: bool = False
-    # Aggregates of which more is told than the value.
+    # Aggregates and keys of which more is told than the value.
     told: frozenset[str] = frozenset()
+    # Keys as they read in a row that is there, by their name.
+    shown: dict[str, Column] = field(default_factory=dict)
+    # Of the outputs equal ones will do.
+    by_value: bool = True
 
-    def expect(self, targets: list[Node], having: list[Node], *, by_value: bool) -> None:
+    def expect(self, keys: list[Node], targets: list[Node], having: list[Node], *, by_value: bool) -> None:
         """Look at what is to be computed: distinct values are counted apart, unless groups are read again anyway.
 
         ``by_value``: of the outputs, equal ones will do.
         """
-        told = [node for one in targets for node in spelled(one, self._is_aggregate, by_value=by_value)]
-        told += [node for one in having for node in spelled(one, self._is_aggregate, by_value=True)]
+        self.by_value = by_value
+        grouped = frozenset(self._text(node) for each in expanded(keys) for node in each)
+        told = list(self._told(grouped, targets, having))
         self.told = frozenset(self._text(node) for node in told)
         expressions = [*targets, *having]
         calls = [node for one in expressions for node in outside_subqueries(one) if self._is_aggregate(node)]
         self.tells_distinct = any(node.func_call.agg_distinct for node in calls)
-        if any(self._rule(node) is Rule.RECOMPUTE for node in calls):
+        reads_again = any(not self._is_aggregate(node) and not self._types.of(node).is_identity for node in told)
+        if reads_again or any(self._rule(node) is Rule.RECOMPUTE for node in calls):
             self.tells_distinct = False
+
+    def _told(self, keys: frozenset[str], targets: list[Node], having: list[Node]) -> Iterator[Node]:
+        """The aggregates and the columns of groups whose spelling is told.
+
+        What reads a key further on says so itself; only then every key is shown as a row reads that is there.
+        """
+
+        def is_part(node: Node) -> bool:
+            return is_expression(node) and (
+                self._text(node) in keys
+                or self._is_aggregate(node)
+                or (kind(node) == "column_ref" and self._is_own(node))
+            )
+
+        for of_aggregates, of_numbers in product((True, False), repeat=2):
+            by_value = self.by_value if of_aggregates else self._keys_by_value
+            told = [part for one in targets for part in spelled(one, is_part, by_value=by_value, of_numbers=of_numbers)]
+            told += [part for one in having for part in spelled(one, is_part, by_value=True, of_numbers=of_numbers)]
+            for part in told:
+                if (self._is_aggregate(part), self._is_number(part)) == (of_aggregates, of_numbers):
+                    yield part
+
+    @property
+    def _keys_by_value(self) -> bool:
+        """Whether of an output that is a key, an equal one will do, for what reads it tells nothing more."""
+        return self.by_value or not self.context.spelt
+
+    def _is_number(self, node: Node) -> bool:
+        if kind(node) == "func_call" and self._is_aggregate(node):
+            return len(node.func_call.args) == 1 and argument_type(node.func_call, self._types).is_exact
+        return self._types.of(node).is_exact
+
+    @property
+    def _types(self) -> Types:
+        return Types(self.context.request.functions, self.scope.resolve)
 
     def add_keys(self, items: list[Node], *, is_distinct: bool) -> None:
         """Group by the items of GROUP BY."""
@@ -94,9 +138,9 @@ class Grouping:
         if kind(node) == "row_expr":
             raise UnsupportedQuery("row as a grouping key", "no column can store a row without a type.")
         value = scalar(node, self.scope, self.context)
-        places = decimals(node) if value.type.name == "numeric" else None
-        if places is not None:
-            value = replace(value, type=replace(value.type, scale=places))
+        if value.type.name == "numeric" and has_fixed_decimals(node):
+            # It may be infinite, which no declared scale is.
+            value = replace(value, type=replace(value.type, identity=Identity.EQUAL))
         self.keys.setdefault(self._text(node), self._key(value))
 
     def add_expression(self, node: Node, *, timed: bool = False) -> None:
@@ -115,9 +159,9 @@ class Grouping:
         def replace_part(part: Node) -> Node | None:
             if not is_expression(part):
                 return None
-            known = self.keys.get(printed(resolved(part, scope)))
-            if known is not None:
-                return column_reference(known.name)
+            text = printed(resolved(part, scope))
+            if text in self.keys:
+                return column_reference(self._read_as(text, is_whole=part is node).name)
             if self._is_aggregate(part):
                 return column_reference(self.calls[self._text(part)].column.name)
             if kind(part) == "grouping_func":
@@ -132,7 +176,14 @@ class Grouping:
         keys = (replace(key, type=key.type.of_group) for key in self.keys.values())
         made = (one for one, _ in self.groupings.values())
         calls = (call.column for call in self.calls.values())
-        return over_columns(over, (*keys, *calls, *made, *others.values()), self.context)
+        known = (*keys, *self.shown.values(), *calls, *made, *others.values())
+        return over_columns(over, known, self.context)
+
+    def _read_as(self, text: str, *, is_whole: bool) -> Column:
+        """The column to read a key from: as it is stored if the output is the key itself and an equal one will do."""
+        if is_whole and self._keys_by_value:
+            return self.keys[text]
+        return self.shown.get(text, self.keys[text])
 
     def plan(self, source: Plan) -> Plan:
         """The aggregation over what FROM and WHERE give."""
@@ -146,18 +197,21 @@ class Grouping:
         else:
             prepared = Project(source, every)
         if not self._has_copies:
-            aggregate = self._aggregate(prepared, tuple(key.name for key in self.keys.values()))
+            aggregate = self._aggregate(prepared, tuple(key.name for key in self.keys.values()), self.keys)
             never = composed(sql.SQL("0"), frozenset(), INT4, not_null=True)
             return self._with_groupings(aggregate, [never] * len(self.groupings))
         copies = Copies(self.sets, self.keys, self.context.namer)
-        aggregate = self._aggregate(copies.plan(prepared), copies.keys)
+        aggregate = self._aggregate(copies.plan(prepared), copies.keys, copies.masked)
         self.keys = copies.masked
         return self._with_groupings(aggregate, [copies.grouping(keys) for _, keys in self.groupings.values()])
 
-    def _aggregate(self, rows: Plan, keys: tuple[str, ...]) -> Aggregate:
+    def _aggregate(self, rows: Plan, keys: tuple[str, ...], named: dict[str, Column]) -> Aggregate:
         if self.distincts:
             rows = with_distinct(rows, keys, list(self.distincts.values()), self.context.namer)
-        return Aggregate(rows, keys, tuple(self.calls.values()))
+        told = {text: as_shown(key, self.context.namer) for text, key in named.items() if text in self.told}
+        calls = {text: call for text, call in told.items() if call is not None}
+        self.shown = {text: call.column for text, call in calls.items()}
+        return Aggregate(rows, keys, (*self.calls.values(), *calls.values()))
 
     @property
     def _has_copies(self) -> bool:
@@ -190,8 +244,17 @@ class Grouping:
         for part in [node.sub_link.testexpr] if kind(node) == "sub_link" else below(node):
             self._collect(part)
 
-    def require(self, read: Column) -> None:
-        """Take in a column that a subquery over the groups reads: one of a grouped row's, as for expressions."""
+    def require(self, read: Column, *, is_told: bool) -> None:
+        """Take in a column that a subquery over the groups reads: one of a grouped row's, as for expressions.
+
+        ``is_told``: it does more than compare it.
+        """
+        if is_told and not read.type.grouped.is_identity:
+            raise UnsupportedQuery(
+                "subquery that tells equal values of a group apart",
+                f'which of them "{read.name.rpartition("__")[0]}" is may change with the rows of the group.',
+                hint="Group by one form of the value, such as round(…, 2), or cast it in a derived table.",
+            )
         if self._has_copies:
             raise UnsupportedQuery("correlated subquery over grouping sets", "no rule knows which set it is about.")
         if any(read.name == key.name for key in self.keys.values()):
@@ -256,8 +319,7 @@ class Grouping:
         for used in sorted(whole.columns - ({self.real.name} if self.real else set())):
             self._item(column(self._column(used)), used)
         name = strings(list(node.func_call.funcname))[-1] if kind(node) == "func_call" else kind(node)
-        types = Types(self.context.request.functions, self.scope.resolve)
-        of = replace(types.of(node), respelled=whole.type.respelled)
+        of = replace(self._types.of(node), respelled=whole.type.respelled)
         return Call(Column(self.context.namer.fresh(name), of), Rule.RECOMPUTE, whole)
 
     def _once(self, argument: Column, condition: Column | None) -> Column:
@@ -306,7 +368,7 @@ class Grouping:
         if kind(node) in JSON_AGGREGATES:
             return Rule.RECOMPUTE
         call = node.func_call
-        types = Types(self.context.request.functions, self.scope.resolve)
+        types = self._types
         rule = rule_of(call, self.context.functions(strings(list(call.funcname))), types)
         if rule is Rule.SUM and not argument_type(call, types).decimals and self._text(node) in self.told:
             return Rule.RECOMPUTE

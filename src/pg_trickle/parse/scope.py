@@ -134,13 +134,17 @@ def _padded(columns: tuple[tuple[str, Column], ...]) -> tuple[tuple[str, Column]
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What a whole compilation shares, and what may be referred to; ``parsed`` are queries that may be read again."""
+    """What a whole compilation shares, and what may be referred to; ``parsed`` are queries that may be read again.
+
+    ``spelt``: something tells equal keys apart, so groups within show theirs as a row reads that is there.
+    """
 
     request: CompileRequest
     namer: Namer
     ctes: Mapping[str, CommonTable] = field(default_factory=dict)
     outer: Scope | None = None
     parsed: dict[Hashable, object] = field(default_factory=dict)
+    spelt: bool = False
 
     def relation(self, schema: str, name: str) -> RelationFact:
         """The facts about a relation; the canonical query leaves out pg_catalog alone."""

@@ -12,7 +12,7 @@ from pg_trickle.algebra.plan import Plan
 from pg_trickle.catalog.model import CompileRequest
 from pg_trickle.errors import QueryTooComplex, UnsupportedQuery
 from pg_trickle.parse import fallback
-from pg_trickle.parse.expressions import returns_set
+from pg_trickle.parse.expressions import SpellingTold, returns_set
 from pg_trickle.parse.fallback import reads
 from pg_trickle.parse.from_clause import from_clause
 from pg_trickle.parse.grouped import grouped
@@ -54,7 +54,10 @@ def parse(request: CompileRequest) -> Query:
     statement = parse_select(request.query)
     if sum(1 for _ in nodes(statement)) > MAX_NODES:
         raise QueryTooComplex("defining query too complex", detail=f"It has more than {MAX_NODES} parts.")
-    return _query(statement, Context(request, Namer()), request.columns)
+    try:
+        return _query(statement, Context(request, Namer()), request.columns)
+    except SpellingTold:
+        return _query(statement, Context(request, Namer(), spelt=True), request.columns)
 
 
 def _query(statement: SelectStmt, context: Context, expected: Expected = None) -> Query:
@@ -121,8 +124,14 @@ def _plain(statement: SelectStmt, context: Context, expected: Expected = None) -
         return query
     if any(kind(target.val) == "row_expr" for target in targets):
         raise UnsupportedQuery("DISTINCT of rows", "no column can store a row without a type.")
-    shown = tuple((name, replace(one, type=one.type.of_group)) for name, one in query.outputs)
-    return Query(distinct(query.plan), shown)
+    plan = distinct(query.plan, context.namer, by_value=expected is not None or not context.spelt)
+    shown = zip(query.outputs, plan.columns, strict=True)
+    return Query(plan, tuple((name, _of_group(one, made)) for (name, one), made in shown))
+
+
+def _of_group(below: Column, made: Column) -> Column:
+    """What DISTINCT shows of a column: one of several equal values, or as it reads in a row that is there."""
+    return replace(below, type=below.type.of_group) if made.name == below.name else made
 
 
 def _check_order(statement: SelectStmt, context: Context) -> None:

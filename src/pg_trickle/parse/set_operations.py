@@ -10,7 +10,7 @@ whatever the operation shows of them (ALGEBRA.md §6)::
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import reduce
 
@@ -21,6 +21,7 @@ from pg_trickle.algebra.aggregate import Aggregate, Call, Rule
 from pg_trickle.algebra.lateral import ITEM, Lateral
 from pg_trickle.algebra.linear import Filter, Item, Project, UnionAll
 from pg_trickle.algebra.plan import Plan, names
+from pg_trickle.parse.aggregate_rules import as_shown
 from pg_trickle.parse.query import Query
 from pg_trickle.parse.scope import Context, Expected, Namer
 from pg_trickle.parse.tree import only
@@ -39,22 +40,41 @@ def set_operation(statement: SelectStmt, context: Context, expected: Expected, p
     arms = list(_arms(statement)) if is_union else [statement.larg, statement.rarg]
     queries = [parse(arm, context, expected if _is_open(arm) else None) for arm in arms]
     plans = _aligned(queries, expected, context.namer)
+    by_value = expected is not None or not context.spelt
     if is_union:
         whole = reduce(UnionAll, plans)
-        combined: Plan = whole if statement.all else distinct(whole)
+        combined: Plan = whole if statement.all else distinct(whole, context.namer, by_value=by_value)
     else:
         left, right = plans
-        combined = _counted(statement, left, right, context.namer)
+        combined = _counted(statement, left, right, context.namer, by_value=by_value)
     outputs = zip((name for name, _ in queries[0].outputs), combined.columns, strict=True)
     return Query(combined, tuple(outputs))
 
 
-def distinct(plan: Plan) -> Plan:
-    """DISTINCT is grouping by everything: a row for each group whose count is above zero."""
+def distinct(plan: Plan, namer: Namer, *, by_value: bool) -> Plan:
+    """DISTINCT is grouping by everything: a row for each group whose count is above zero.
+
+    The columns are in their places.  Unless equal values will do, ``by_value``, each is as it reads in a row that is
+    there.
+    """
     items = tuple(Item(replace(one, type=one.type.grouped), column(one)) for one in plan.columns)
     is_known = all(item.column == one for item, one in zip(items, plan.columns, strict=True))
     known = plan if is_known else Project(plan, items)
-    return Aggregate(known, names(known), ())
+    calls = {} if by_value else _spelt(known.columns, namer)
+    groups = Aggregate(known, names(known), tuple(calls.values()))
+    return _shown(groups, groups.columns[: len(known.columns)], calls) if calls else groups
+
+
+def _spelt(keys: Sequence[Column], namer: Namer) -> dict[str, Call]:
+    """For each key of which equal values may differ, the aggregate that reads one of them again."""
+    told = {one.name: as_shown(one, namer) for one in keys}
+    return {name: call for name, call in told.items() if call is not None}
+
+
+def _shown(plan: Plan, keys: Sequence[Column], calls: Mapping[str, Call]) -> Project:
+    """The keys, each as it is read again if it is."""
+    columns = [calls[one.name].column if one.name in calls else one for one in keys]
+    return Project(plan, tuple(Item(one, column(one)) for one in columns))
 
 
 def _arms(statement: SelectStmt) -> Iterator[SelectStmt]:
@@ -102,12 +122,13 @@ def _cast(plan: Plan, types: list[Common], namer: Namer) -> Plan:
     return Project(plan, tuple(items))
 
 
-def _counted(statement: SelectStmt, left: Plan, right: Plan, namer: Namer) -> Plan:
+def _counted(statement: SelectStmt, left: Plan, right: Plan, namer: Namer, *, by_value: bool) -> Plan:
     """INTERSECT or EXCEPT over the counts of each row on either side."""
     both = UnionAll(_told(left, namer, is_left=True), _told(right, namer, is_left=False))
     keys, marks = both.columns[:-2], both.columns[-2:]
     counts = [_count(mark, namer.fresh(name)) for mark, name in zip(marks, ("left_rows", "right_rows"), strict=True)]
-    counted = Aggregate(both, tuple(one.name for one in keys), tuple(counts))
+    calls = {} if by_value else _spelt(keys, namer)
+    counted = Aggregate(both, tuple(one.name for one in keys), (*counts, *calls.values()))
     pair = [sql.Identifier(one.column.name) for one in counts]
     is_intersection = statement.op == SETOP_INTERSECT
     if statement.all:
@@ -116,7 +137,7 @@ def _counted(statement: SelectStmt, left: Plan, right: Plan, namer: Namer) -> Pl
     else:
         test = sql.SQL("{} > 0 AND {} > 0") if is_intersection else sql.SQL("{} > 0 AND {} = 0")
         shown = Filter(counted, (composed(test.format(*pair), _names(counts), BOOL, not_null=True),))
-    return Project(shown, tuple(Item(one, column(one)) for one in counted.columns[: len(keys)]))
+    return _shown(shown, counted.columns[: len(keys)], calls)
 
 
 def is_counted(aggregate: Aggregate) -> bool:

@@ -1,7 +1,8 @@
-"""Where the spelling of a number matters: equal numerics may differ in their decimals, 3.0 and 3.00.
+"""Where the spelling of a value matters: equal ones may read differently, 3.0 and 3.00, '1 day' and '24:00:00'.
 
-A sum of numerics has as many decimals as the longest of them, and no subtraction tells when that one left.  As a value
-the counters' sum is right all the same; but casts to text show the decimals, and a division rounds by them.
+A group shows one of its equal keys, and nothing tells when the row that it came from left.  A sum of numerics has as
+many decimals as the longest of them, and no subtraction tells when that one left.  As values they are right all the
+same; but casts to text show the spelling, and a division rounds by the decimals.
 """
 
 from __future__ import annotations
@@ -28,23 +29,25 @@ _ROUNDING = {"round", "trunc", "ceil", "ceiling", "floor", "sign", "trim_scale"}
 _BY_VALUE = {"int2", "int4", "int8", "float4", "float8"}
 # Their result is equal for equal numbers, and has decimals of its own.
 _EXACT = {"+", "-", "*", "%"}
-_WHOLE = {
-    *("millennium", "century", "decade", "year", "isoyear", "quarter", "month", "week", "day"),
-    *("dow", "isodow", "doy", "hour", "minute"),
-}
 _PASSING = {"bool_expr", "coalesce_expr", "min_max_expr", "case_expr", "case_when"}
 
 
-def spelled(node: Node, is_sought: Callable[[Node], bool], *, by_value: bool) -> Iterator[Node]:
-    """The sought parts whose decimals an expression tells; ``by_value``: of its results, equal ones will do."""
+def spelled(
+    node: Node, is_sought: Callable[[Node], bool], *, by_value: bool, of_numbers: bool = True
+) -> Iterator[Node]:
+    """The sought parts whose spelling an expression tells; ``by_value``: of its results, equal ones will do.
+
+    ``of_numbers``: what is sought are numerics, of which more is known than of other types.
+    """
     if is_sought(node):
         if not by_value:
             yield node
         return
-    inside = _is_blind(node) or (by_value and _is_exact(node))
+    blind, exact = (_is_blind_to_decimals, _is_exact) if of_numbers else (_is_blind, _is_passing)
+    inside = blind(node) or (by_value and exact(node))
     # Of a subquery, what it is compared with.
     for part in [node.sub_link.testexpr] if kind(node) == "sub_link" else below(node):
-        yield from spelled(part, is_sought, by_value=inside)
+        yield from spelled(part, is_sought, by_value=inside, of_numbers=of_numbers)
 
 
 def by_value_within(call: Node) -> list[Node]:
@@ -58,18 +61,12 @@ def by_value_within(call: Node) -> list[Node]:
     return [*held.args, *([held.agg_filter] if held.HasField("agg_filter") else [])]
 
 
-def decimals(node: Node) -> int | None:
-    """How many decimals every numeric has that it yields: parts of a time but its seconds, and what is rounded."""
-    name = _function(node) if kind(node) == "func_call" else ""
+def has_fixed_decimals(node: Node) -> bool:
+    """Whether every numeric that it yields has as many decimals: what is rounded has."""
+    if kind(node) != "func_call" or _function(node) not in _ROUNDING - {"trim_scale"}:
+        return False
     args = node.func_call.args
-    if name == "extract":
-        return 0 if kind(args[0]) == "a_const" and args[0].a_const.sval.sval.lower() in _WHOLE else None
-    if name not in _ROUNDING - {"trim_scale"}:
-        return None
-    if len(args) == 1:
-        return 0
-    places = args[1].a_const.ival.ival if kind(args[1]) == "a_const" and args[1].a_const.HasField("ival") else -1
-    return places if places >= 0 else None
+    return len(args) == 1 or (kind(args[1]) == "a_const" and args[1].a_const.HasField("ival"))
 
 
 def _is_blind(node: Node) -> bool:
@@ -81,13 +78,23 @@ def _is_blind(node: Node) -> bool:
             return node.a_expr.kind in _COMPARING or (
                 node.a_expr.kind == AEXPR_OP and len(names) == 1 and names[0] in _COMPARISONS
             )
+        case _:
+            return False
+
+
+def _is_blind_to_decimals(node: Node) -> bool:
+    match kind(node):
         case "func_call":
             return _function(node) in _ROUNDING
         case "type_cast":
             to = declared(node.type_cast.type_name)
             return to.name in _BY_VALUE or (to.name == "numeric" and to.scale is not None)
         case _:
-            return False
+            return _is_blind(node)
+
+
+def _is_passing(node: Node) -> bool:
+    return kind(node) in _PASSING
 
 
 def _is_exact(node: Node) -> bool:
@@ -100,7 +107,7 @@ def _is_exact(node: Node) -> bool:
         case "type_cast":
             return declared(node.type_cast.type_name).name == "numeric"
         case _:
-            return kind(node) in _PASSING
+            return _is_passing(node)
 
 
 def _function(node: Node) -> str:

@@ -36,6 +36,22 @@ _ALIASES = {
     "time without time zone": "time",
 }
 _INTEGERS = ("int2", "int4", "int8")
+# What is left of a time when so much is added to it or taken from it, or another time.
+_TIMES = {
+    ("date", "+", "int4"): "date",
+    ("date", "-", "int4"): "date",
+    ("date", "-", "date"): "int4",
+    ("date", "+", "interval"): "timestamp",
+    ("date", "-", "interval"): "timestamp",
+    ("timestamp", "+", "interval"): "timestamp",
+    ("timestamp", "-", "interval"): "timestamp",
+    ("timestamptz", "+", "interval"): "timestamptz",
+    ("timestamptz", "-", "interval"): "timestamptz",
+}
+_WHOLE_FIELDS = {
+    "millennium", "century", "decade", "year", "isoyear", "quarter", "month", "week", "day", "dow", "isodow", "doy",
+    "hour", "minute",
+}  # fmt: skip
 _COMPARISONS = {"=", "<>", "<", ">", "<=", ">=", "~~", "!~~", "~~*", "!~~*", "~", "!~", "~*", "!~*", "@>", "<@", "&&"}
 
 Resolve = Callable[[tuple[str, ...]], Column]
@@ -148,7 +164,11 @@ class Types:
         return UNKNOWN
 
     def _operation(self, expression: A_Expr) -> Type:
-        name = strings(list(expression.name))[-1]
+        qualified = strings(list(expression.name))
+        if len(qualified) > 1 and qualified[0] != "pg_catalog":
+            # Somebody else's operator, whatever its name.
+            return UNKNOWN
+        name = qualified[-1]
         if expression.kind != AEXPR_OP or name in _COMPARISONS:
             return BOOL if expression.kind != AEXPR_NULLIF else UNKNOWN
         if not expression.HasField("lexpr"):
@@ -162,9 +182,14 @@ class Types:
             return NUMERIC if "numeric" in {left.name, right.name} else _arithmetic(name, left, right)
         if name == "||" and left.name in _TEXTUAL and right.name in _TEXTUAL:
             return TEXT
-        return UNKNOWN
+        if name in {"->>", "#>>"} and left.name in {"json", "jsonb"}:
+            return TEXT
+        return named(_TIMES.get((left.name or "", name, right.name or ""), ""))
 
     def _call(self, name: tuple[str, ...], arguments: list[Node]) -> Type:
+        if name == ("pg_catalog", "extract") and _field(arguments[0]) in _WHOLE_FIELDS:
+            # Of a time without end it is infinite, which no declared scale is.
+            return replace(NUMERIC, identity=Identity.EQUAL)
         if name in {("unnest",), ("pg_catalog", "unnest")} and len(arguments) == 1:
             return _element(self._of(arguments[0]))
         returned = {
@@ -173,6 +198,11 @@ class Types:
             if fact.name == name[-1] and (fact.schema == name[0] if len(name) > 1 else fact.builtin)
         }
         return named(returned.pop()) if len(returned) == 1 else UNKNOWN
+
+
+def _field(node: Node) -> str:
+    """Which part of a time is extracted, as the grammar writes it."""
+    return node.a_const.sval.sval.lower() if kind(node) == "a_const" else ""
 
 
 def _of_arrays(element: Type) -> Identity:
