@@ -260,3 +260,34 @@ def test_temporary_tables_and_sequences_are_no_sources(db: Connection) -> None:
         pg_trickle.create_stream_table(db, "s", "SELECT id FROM t")
     with pytest.raises(psycopg.errors.FeatureNotSupported):
         pg_trickle.create_stream_table(db, "s", "SELECT last_value FROM q", refresh_mode="DIFFERENTIAL")
+
+
+def test_what_functions_and_aggregates_are_made_of_may_be_replaced(db: Connection, assert_fresh: Oracle) -> None:
+    """As far as PostgreSQL knows it: of a body that is a text it doesn't."""
+    db.execute("""
+        CREATE TABLE t (id int PRIMARY KEY, v int);
+        INSERT INTO t VALUES (1, 1), (2, 2);
+        CREATE FUNCTION add(a int, b int) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT a + b';
+        CREATE AGGREGATE total(int) (sfunc = add, stype = int, initcond = '0');
+        CREATE FUNCTION inner_one(x int) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT x';
+        CREATE FUNCTION outer_one(x int) RETURNS int IMMUTABLE LANGUAGE sql RETURN inner_one(x);
+        CREATE FUNCTION minus(x int, y int) RETURNS int IMMUTABLE LANGUAGE sql RETURN inner_one(x) - y;
+        CREATE OPERATOR ~- (leftarg = int, rightarg = int, function = minus);
+        CREATE FUNCTION by_operator(x int) RETURNS int IMMUTABLE LANGUAGE sql RETURN x ~- 1""")
+    queries = {
+        "totals": "SELECT total(v) AS x FROM t",
+        "called": "SELECT id, outer_one(v) AS x FROM t",
+        "operated": "SELECT id, by_operator(v) AS x FROM t",
+    }
+    for name, query in queries.items():
+        pg_trickle.create_stream_table(db, name, query, schedule=None)
+    for statement in (
+        "CREATE OR REPLACE FUNCTION add(a int, b int) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT a + b * 2'",
+        "CREATE OR REPLACE FUNCTION inner_one(x int) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT x * 7'",
+        "CREATE OR REPLACE AGGREGATE total(int) (sfunc = add, stype = int, initcond = '1000')",
+        "INSERT INTO t VALUES (3, 3)",
+    ):
+        db.execute(statement.encode())
+        for name in queries:
+            pg_trickle.refresh_stream_table(db, name)
+            assert_fresh(db, name)

@@ -77,7 +77,16 @@ BEGIN
             UNION ALL
             SELECT 'i' || i.indexrelid || ':' || i.xmin FROM pg_index AS i WHERE i.indrelid = ANY (s.watched_relations) AND i.indisunique
             UNION ALL
-            SELECT 'f' || p.oid || ':' || p.xmin FROM pg_proc AS p WHERE p.oid = ANY (s.watched_functions)
+            -- What aggregates and functions are made of, too, as far as PostgreSQL knows it: bodies that are texts tell nothing.
+            (WITH RECURSIVE called AS (
+                SELECT w.oid FROM unnest(s.watched_functions) AS w(oid)
+                UNION
+                SELECT n.oid
+                  FROM called AS c JOIN pg_depend AS d ON d.classid = 'pg_proc'::regclass AND d.objid = c.oid
+                 CROSS JOIN LATERAL (SELECT d.refobjid WHERE d.refclassid = 'pg_proc'::regclass
+                                     UNION ALL
+                                     SELECT o.oprcode FROM pg_operator AS o WHERE d.refclassid = 'pg_operator'::regclass AND o.oid = d.refobjid) AS n(oid))
+             SELECT 'f' || p.oid || ':' || p.xmin FROM called AS c JOIN pg_proc AS p ON p.oid = c.oid)
             UNION ALL
             -- A new expression for a generated column changes its values, and no trigger sees that.  (A join would read all of pg_attribute.)
             SELECT 'f' || d.oid || ':' || d.xmin FROM pg_attrdef AS d
