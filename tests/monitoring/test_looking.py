@@ -60,6 +60,8 @@ def test_history_comes_newest_first(shop, rows):
     every = rows(shop.superuser, f"{history})")
     assert [(by, n) for _, by, n in every] == [("MANUAL", 1), ("MANUAL", 1), ("MANUAL", 1), ("INITIAL", 0)]
     assert rows(shop.superuser, f"{history}, 2)") == every[:2]
+    assert rows(shop.superuser, f"{history}, NULL)") == every
+    assert rows(shop.superuser, f"{history}, -1)") == []
     assert rows(shop.superuser, "SELECT refresh_id FROM pgtrickle.refresh_timeline(1)") == [(every[0][0],)]
 
 

@@ -262,7 +262,7 @@ BEGIN
     ELSE
         RAISE EXCEPTION 'invalid schedule "%"', p_schedule
             USING ERRCODE = 'invalid_parameter_value',
-                  DETAIL = 'It is no duration, no cron expression and not "calculated".',
+                  DETAIL = 'It is no duration, not "calculated", and no cron expression of a time that ever comes.',
                   HINT = 'Write ''30s'', ''1h30m'', ''2w'', a number of seconds, ''*/5 * * * *'', ''@hourly'' or ''calculated''.';
     END IF;
     IF v_seconds < v_least THEN
@@ -305,6 +305,8 @@ DECLARE
     v_most   CONSTANT integer[] := '{59,59,23,31,12,7}'::integer[];
     v_field  text;
     v_part   text[];
+    v_first  integer;  -- the first day of the month that it names
+    v_days_of_longest integer := 0;
 BEGIN
     IF p_schedule ~ '^@(yearly|annually|monthly|weekly|daily|midnight|hourly)$' THEN
         RETURN true;
@@ -327,9 +329,18 @@ BEGIN
                OR v_part[2]::integer NOT BETWEEN v_part[1]::integer AND v_most[v_i] THEN
                 RETURN false;
             END IF;
+            IF v_i = 4 THEN
+                v_first := least(v_first, coalesce(v_part[1]::integer, 1));
+            ELSIF v_i = 5 THEN
+                v_days_of_longest := (SELECT greatest(v_days_of_longest, max(CASE WHEN m = 2 THEN 29 WHEN m IN (4, 6, 9, 11) THEN 30 ELSE 31 END))
+                    FROM generate_series(coalesce(v_part[1]::integer, 1),
+                                         coalesce(v_part[2]::integer, CASE WHEN v_part[3] IS NULL THEN v_part[1]::integer END, 12),
+                                         coalesce(v_part[3]::integer, 1)) AS m);
+            END IF;
         END LOOP;
     END LOOP;
-    RETURN true;
+    -- The 30th of February never comes, unless some weekday will do as well.
+    RETURN v_first <= v_days_of_longest OR v_fields[4] ~ 'L' OR NOT '*' IN (left(v_fields[4], 1), left(v_fields[6], 1));
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.is_cron IS 'Whether a schedule is a cron expression that the worker understands';

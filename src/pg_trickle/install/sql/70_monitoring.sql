@@ -185,7 +185,7 @@ BEGIN
         SELECT h.* FROM pgtrickle.pgt_refresh_history AS h
          WHERE h.pgt_id = v_table.pgt_id
          ORDER BY h.started_at DESC, h.refresh_id DESC
-         LIMIT greatest(max_rows, 0);
+         LIMIT CASE WHEN max_rows IS NOT NULL THEN greatest(max_rows, 0) END;
 END
 $$;
 COMMENT ON FUNCTION pgtrickle.get_refresh_history(regclass, integer) IS
@@ -195,7 +195,7 @@ CREATE FUNCTION pgtrickle.refresh_timeline(max_rows integer DEFAULT 50) RETURNS 
     LANGUAGE sql STABLE
     SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT h.* FROM pgtrickle.pgt_refresh_history AS h ORDER BY h.started_at DESC, h.refresh_id DESC LIMIT greatest(max_rows, 0)
+    SELECT h.* FROM pgtrickle.pgt_refresh_history AS h ORDER BY h.started_at DESC, h.refresh_id DESC LIMIT CASE WHEN max_rows IS NOT NULL THEN greatest(max_rows, 0) END
 $$;
 COMMENT ON FUNCTION pgtrickle.refresh_timeline(integer) IS
     'The latest refreshes of all stream tables that the caller may look at, newest first';
