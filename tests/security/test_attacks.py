@@ -312,6 +312,13 @@ def test_a11_forged_messages_and_requests_harm_nobody(place: Place, author: Conn
     worker.wait_for(lambda: place.value(answered) == len(forged))
     author.execute("SELECT pgtrickle.create_stream_table('st', %s)", (TOTALS,))
     assert_fresh(place.superuser, "st")
+    # A flood: the worker works it off, and others are served beside it.
+    place.superuser.execute(
+        "INSERT INTO pgtrickle_changes.bridge_requests (request) SELECT '{}' FROM generate_series(1, 300)"
+    )
+    author.execute("SELECT pgtrickle.create_stream_table('st2', %s)", (TOTALS,))
+    place.superuser.execute("UPDATE orders SET amount = amount + 1")
+    worker.wait_for(lambda: place.value("SELECT sum(total) FROM st2") == place.value("SELECT sum(amount) FROM orders"))
 
 
 def test_a12_other_peoples_ddl_works_as_before(place: Place) -> None:

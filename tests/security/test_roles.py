@@ -201,8 +201,14 @@ def test_s49_the_user_template_may_do_nothing_else(templates: Place) -> None:
               AND has_function_privilege(p.oid, 'EXECUTE')"""
     ).fetchall()
     assert sorted(name for (name,) in may) == sorted(f"pgtrickle.{function}" for function in MONITORING)
+    with backend.transaction():
+        backend.execute("SET TRANSACTION READ ONLY")
+        for function in MONITORING:
+            assert backend.execute(f"SELECT * FROM pgtrickle.{function}".encode()).fetchall(), function
     denied(
         backend,
+        "SELECT pgtrickle.drain()",
+        "SELECT pgtrickle.alter_stream_table('public.st', schedule => '1h')",
         "SELECT pgtrickle.create_stream_table('mine', 'SELECT 1 AS one')",
         "SELECT pgtrickle.refresh_stream_table('public.st')",
         "SELECT pgtrickle.drop_stream_table('public.st')",
@@ -253,6 +259,22 @@ def test_s53_login_roles_have_what_their_group_has(templates: Place) -> None:
     templates.fresh("st")
     assert backend.execute("SELECT count(*) FROM pgtrickle.pgt_status()").fetchone() == (1,)
     denied(templates.as_("bi_tool"), "SELECT FROM pgtrickle.pgt_status()", "SELECT FROM orders")
+
+
+@pytest.mark.versions
+def test_s53_who_does_not_inherit_has_to_set_the_role(templates: Place) -> None:
+    templates.role("careful", sql.SQL("LOGIN NOINHERIT"))
+    templates.superuser.execute("GRANT pgtrickle_admin TO careful")
+    careful = templates.as_("careful")
+    denied(careful, "SELECT pgtrickle.create_stream_table('st', 'SELECT id FROM orders')")
+    careful.execute("SET ROLE pgtrickle_admin")
+    pg_trickle.create_stream_table(careful, "st", "SELECT id, amount FROM orders")
+    careful.execute("RESET ROLE")
+    denied(careful, "SELECT pgtrickle.refresh_stream_table('public.st')", "SELECT FROM st")
+    templates.superuser.execute("UPDATE orders SET amount = 0")
+    careful.execute("SET ROLE pgtrickle_admin")
+    pg_trickle.refresh_stream_table(careful, "st")
+    templates.fresh("st")
 
 
 def test_s61_nothing_needs_to_run_as_a_superuser(place: Place, author: Connection, worker: Any) -> None:

@@ -11,7 +11,7 @@ from psycopg import sql
 
 import pg_trickle
 from pg_trickle.testing.oracle import assert_fresh
-from tests.security.conftest import TOTALS, Connection, Place, guide
+from tests.security.conftest import TOTALS, Connection, Place, attempted, guide
 
 POLICY = """
 ALTER TABLE orders ENABLE ROW LEVEL SECURITY;
@@ -266,7 +266,7 @@ HAPPENINGS = [
 
 
 @pytest.mark.versions
-@pytest.mark.parametrize("mode", ["AUTO"])
+@pytest.mark.parametrize("mode", ["AUTO", "FULL"])
 def test_a13_policies_and_who_they_are_for_may_change_at_any_time(place: Place, author: Connection, mode: str) -> None:
     """Whatever happens, the next refresh holds exactly what the owner may see, and the one after it too."""
     pg_trickle.create_stream_table(author, "st", LINES, refresh_mode=mode)
@@ -274,6 +274,7 @@ def test_a13_policies_and_who_they_are_for_may_change_at_any_time(place: Place, 
     for number, happening in enumerate(HAPPENINGS):
         place.superuser.execute(happening.encode())
         for change in (
+            "SELECT",
             f"UPDATE orders SET tenant_id = 1 + (id + {number}) % 3, amount = amount + 1 WHERE id % 3 = 0",
             f"INSERT INTO orders VALUES ({100 + number}, 1 + {number} % 3, 1, 1, '')",
             f"DELETE FROM orders WHERE id = {number}",
@@ -281,3 +282,23 @@ def test_a13_policies_and_who_they_are_for_may_change_at_any_time(place: Place, 
             place.superuser.execute(change.encode())
             pg_trickle.refresh_stream_table(author, "st")
             assert_fresh(author, "st")
+
+
+@pytest.mark.versions
+def test_a13_immediate_maintenance_follows_or_stops(place: Place, author: Connection) -> None:
+    """A writer is never told that all is well while the stream table shows what its owner may not see."""
+    pg_trickle.create_stream_table(author, "st", LINES, refresh_mode="IMMEDIATE")
+    place.superuser.execute("GRANT SELECT ON orders, customers TO st_author")
+    followed = 0
+    for number, happening in enumerate(HAPPENINGS):
+        if "nested" in happening:
+            continue
+        place.superuser.execute(happening.encode())
+        change = f"UPDATE orders SET tenant_id = 1 + (id + {number}) % 3, amount = amount + 1 WHERE id % 3 = 0"
+        if attempted(place.superuser.execute, change.encode()) == "55000":
+            pg_trickle.refresh_stream_table(author, "st")
+            followed += 1
+        assert_fresh(author, "st")
+        place.superuser.execute(f"INSERT INTO orders VALUES ({100 + number}, 1 + {number} % 3, 1, 1, '')".encode())
+        assert_fresh(author, "st")
+    assert followed > 5

@@ -47,20 +47,23 @@ CREATE FUNCTION pgtrickle_changes.policies_same(p_relation oid, p_version text, 
     LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, pg_temp
 AS $$
--- Who owns the table may lift its policies, and a refresh does while it writes to a stream table.
+-- They count no more for who has become exempt from them.  A refresh lifts them for the stream table's owner while it writes.
 BEGIN
     IF p_version IS NULL THEN
         RETURN format('NOT pg_catalog.row_security_active(%s::pg_catalog.oid)', p_relation);
     END IF;
     RETURN format(
-        '(SELECT s.relrowsecurity FROM pg_catalog.pg_class AS s WHERE s.oid OPERATOR(pg_catalog.=) %1$s::pg_catalog.oid)'
+        '(pg_catalog.row_security_active(%1$s::pg_catalog.oid)%4$s)'
         ' AND (SELECT coalesce(pg_catalog.string_agg(pg_catalog.concat_ws('' '', p.oid, p.xmin%3$s), '','' ORDER BY p.oid), '''')'
         ' FROM pg_catalog.pg_policy AS p WHERE p.polrelid OPERATOR(pg_catalog.=) %1$s::pg_catalog.oid'
         ' AND (p.polcmd OPERATOR(pg_catalog.=) ''r'' OR p.polcmd OPERATOR(pg_catalog.=) ''*'')'
         ' AND EXISTS (SELECT FROM pg_catalog.unnest(p.polroles) AS r(id)'
         ' WHERE r.id OPERATOR(pg_catalog.=) 0::pg_catalog.oid OR pg_catalog.pg_has_role(r.id, ''USAGE'')))'
         ' OPERATOR(pg_catalog.=) %2$L', p_relation, p_version,
-        CASE WHEN p_texts THEN ', pg_catalog.pg_get_expr(p.polqual, p.polrelid)' ELSE '' END);
+        CASE WHEN p_texts THEN ', pg_catalog.pg_get_expr(p.polqual, p.polrelid)' ELSE '' END,
+        CASE WHEN EXISTS (SELECT FROM pgtrickle.pgt_stream_tables AS st WHERE st.pgt_relid = p_relation) THEN format(
+            ' OR (SELECT s.relrowsecurity AND NOT s.relforcerowsecurity AND pg_catalog.pg_has_role(s.relowner, ''USAGE'')'
+            ' FROM pg_catalog.pg_class AS s WHERE s.oid OPERATOR(pg_catalog.=) %s::pg_catalog.oid)', p_relation) ELSE '' END);
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.policies_same IS 'The condition, as SQL, that the policies of a table that count for the current user are of a version; of none: that none count';

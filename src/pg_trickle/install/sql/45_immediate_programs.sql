@@ -24,7 +24,8 @@ CREATE FUNCTION pgtrickle_changes.immediate_count(p_source oid, p_owner oid, p_c
 AS $$
 -- How many rows changed in what is read, as an expression; it may say more than there are, but 0 only when there is none.
 DECLARE
-    v_keys text;
+    v_keys  text;
+    v_count text;
 BEGIN
     IF p_event <> 'upd' THEN
         RETURN format('(SELECT pg_catalog.count(*) FROM %I)', CASE p_event WHEN 'ins' THEN '__pgt_new' ELSE '__pgt_old' END);
@@ -39,8 +40,12 @@ BEGIN
         -- An update may bring a row into its owner's sight, or take it away.
         RETURN CASE WHEN pgtrickle_changes.row_security_applies(p_owner, p_source) THEN '(SELECT pg_catalog.count(*) FROM __pgt_new)' ELSE '0' END;
     END IF;
-    RETURN format('(SELECT pg_catalog.count(*) FROM (SELECT FROM (%s) AS x GROUP BY %s HAVING pg_catalog.sum(x.w) OPERATOR(pg_catalog.<>) 0) AS g)',
-                  pgtrickle_changes.immediate_delta(p_source, p_owner, p_columns, 'upd'), v_keys);
+    v_count := format('(SELECT pg_catalog.count(*) FROM (SELECT FROM (%s) AS x GROUP BY %s HAVING pg_catalog.sum(x.w) OPERATOR(pg_catalog.<>) 0) AS g)',
+                      pgtrickle_changes.immediate_delta(p_source, p_owner, p_columns, 'upd'), v_keys);
+    -- That nothing changed which the owner may see is certain only under the policies of now.
+    RETURN CASE WHEN pgtrickle_changes.row_security_applies(p_owner, p_source)
+                THEN format('coalesce(nullif(%s, 0), CASE WHEN %s THEN 0 ELSE 1 END)', v_count, pgtrickle_changes.policies_hold(p_source, p_owner))
+                ELSE v_count END;
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.immediate_count IS 'How many rows of a source a statement changed, as an SQL expression';
