@@ -55,6 +55,22 @@ def test_json_has_it_all(tables, pgtrickle):
     assert seen["history"][0]["by"] == "MANUAL"
 
 
+def test_what_anybody_called_something_commands_no_terminal(db, pgtrickle):
+    """A name may hold what clears a screen, or sets a window's title."""
+    db.execute("CREATE TABLE t (id int)")
+    pgtrickle("create", '"a\x1b]0;mine\x07b\x9b2J"', "SELECT 10 / id AS share FROM t")
+    db.execute("INSERT INTO t VALUES (0)")
+    told = [
+        pgtrickle("dashboard", "--once").out,
+        pgtrickle("status").out,
+        pgtrickle("refresh", '"a\x1b]0;mine\x07b\x9b2J"').err,
+        pgtrickle("refresh", '"no\x1b[2J"').err,
+    ]
+    assert all(not set("\x1b\x07\x9b") & set(text) for text in told), told
+    assert r"a\x1b]0;mine\x07b\x9b2J" in told[0]
+    assert r"no\x1b[2J" in told[3]
+
+
 def test_without_stream_tables_it_says_so(database, pgtrickle):
     assert "no stream tables" in pgtrickle("dashboard", "--once").out
 

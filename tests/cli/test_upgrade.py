@@ -23,6 +23,20 @@ def test_where_nothing_is_installed_it_says_how_to_install(run, bare_database):
     assert "pgtrickle install" in refused.err
 
 
+def test_a_function_that_somebody_else_calls_by_that_name_is_not_called(run, bare_database):
+    bare_database.make_role("squatter")
+    db = bare_database.connect()
+    db.execute(f"GRANT CREATE ON DATABASE {bare_database.name} TO squatter")
+    bare_database.connect("squatter").execute(
+        """CREATE SCHEMA pgtrickle; GRANT USAGE ON SCHEMA pgtrickle TO PUBLIC;
+           CREATE FUNCTION pgtrickle.version() RETURNS text LANGUAGE plpgsql AS
+               'BEGIN ALTER ROLE squatter SUPERUSER; RETURN ''0.0.1''; END'"""
+    )
+    assert "not installed" in run("upgrade", "--dsn", bare_database.dsn).err
+    assert db.execute("SELECT rolsuper FROM pg_roles WHERE rolname = 'squatter'").fetchone() == (False,)
+    assert run("install", "--dsn", bare_database.dsn).code == 1
+
+
 def _pretend(db: Any, version: str) -> None:
     """The database says that it has another version."""
     db.execute("UPDATE pg_extension SET extversion = %s WHERE extname = 'pg_trickle'", (version,))

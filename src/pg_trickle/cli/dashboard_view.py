@@ -88,7 +88,8 @@ def look(conn: psycopg.Connection[Any]) -> Picture:
 
 def picture(seen: Picture, *, width: int, height: int | None) -> RenderableType:
     """The dashboard, in no more lines than that: history and buffers give way to stream tables."""
-    head = Text(f"pg_trickle {seen.database} {seen.at:%H:%M:%S} {_counts(seen)}", "bold", no_wrap=True)
+    title = output.printable(f"pg_trickle {seen.database} {seen.at:%H:%M:%S} {_counts(seen)}")
+    head = Text(title, "bold", no_wrap=True)
     parts: list[RenderableType] = [head, *_checks(seen.checks), Text(), _stream_tables(seen.stream_tables, width)]
     room = ALL if height is None else height - FRAME_LINES - len(seen.checks) - len(seen.stream_tables)
     waiting = [row for row in seen.buffers if row["pending_rows"]][: max(room // 2, 0)]
@@ -111,7 +112,7 @@ def _counts(seen: Picture) -> str:
 def _checks(checks: Iterable[Row]) -> list[Text]:
     return [
         Text(
-            f"{row['severity']} {row['check_name']}: {row['detail']}",
+            output.printable(f"{row['severity']} {row['check_name']}: {row['detail']}"),
             STYLES.get(row["severity"], ""),
             no_wrap=True,
             overflow="ellipsis",
@@ -144,4 +145,5 @@ def _grid(title: str, rows: Iterable[Row], columns: Sequence[str]) -> Table:
 
 def _cell(value: Any) -> Text:
     text = "" if value is None else f"{value:,}" if isinstance(value, int | float) else str(value).split("\n", 1)[0]
+    text = output.printable(text)
     return Text(text, STYLES.get(text, ""), overflow="ellipsis")

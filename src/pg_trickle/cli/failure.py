@@ -7,12 +7,13 @@ from collections.abc import Iterator
 
 import psycopg
 
+from pg_trickle.cli.output import printable
 from pg_trickle.errors import NotInstalled, PgTrickleError
 
 
 def report(error: PgTrickleError | psycopg.Error, query: str | None = None) -> str:
     """The error for people; ``query`` is the text that its position counts in, if the error doesn't bring one."""
-    return "\n".join(_lines(error if isinstance(error, PgTrickleError) else translate(error, query), query))
+    return printable("\n".join(_lines(error if isinstance(error, PgTrickleError) else translate(error, query), query)))
 
 
 def translate(error: psycopg.Error, query: str | None = None) -> PgTrickleError:

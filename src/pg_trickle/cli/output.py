@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,13 @@ import psycopg
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+
+def printable(text: str) -> str:
+    """A text without what commands a terminal: names and messages may hold any character, and are anybody's."""
+    return "".join(
+        f"\\x{ord(char):02x}" if unicodedata.category(char) == "Cc" and char not in "\n\t" else char for char in text
+    )
 
 
 def table(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], *, as_json: bool, empty: str) -> None:
@@ -35,8 +43,8 @@ def document(value: Any) -> None:
 
 
 def line(text: str) -> None:
-    """Print a line as it is."""
-    sys.stdout.write(f"{text}\n")
+    """Print a line: as it is into a file, without control characters onto a terminal."""
+    sys.stdout.write(f"{printable(text) if sys.stdout.isatty() else text}\n")
 
 
 def rows_of(cursor: psycopg.Cursor[Any]) -> tuple[list[dict[str, Any]], list[str]]:
@@ -46,7 +54,7 @@ def rows_of(cursor: psycopg.Cursor[Any]) -> tuple[list[dict[str, Any]], list[str
 
 
 def _cell(value: Any) -> Text:
-    return Text("" if value is None else "yes" if value is True else "no" if value is False else str(value))
+    return Text("" if value is None else "yes" if value is True else "no" if value is False else printable(str(value)))
 
 
 def _console() -> Console:

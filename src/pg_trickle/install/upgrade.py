@@ -11,9 +11,11 @@ from psycopg import sql
 from pg_trickle.errors import InvalidDefinition, NotInstalled
 from pg_trickle.install.install import VERSION
 
-# An extension says which version it is; what was installed as plain SQL, by its function.
+# An extension says which version it is; what was installed as plain SQL, by its function.  Where nothing is installed,
+# anybody may have taken the schema's name, and it is a superuser who is about to call that function.
 INSTALLED = """
-    SELECT pg_catalog.to_regprocedure('pgtrickle.version()') IS NOT NULL,
+    SELECT EXISTS (SELECT FROM pg_catalog.pg_proc AS p JOIN pg_catalog.pg_roles AS o ON o.oid = p.proowner
+                    WHERE p.oid = pg_catalog.to_regprocedure('pgtrickle.version()') AND o.rolsuper),
            (SELECT e.extversion FROM pg_catalog.pg_extension AS e WHERE e.extname = 'pg_trickle')
 """
 PATH = "SELECT path FROM pg_catalog.pg_extension_update_paths('pg_trickle') WHERE source = %s AND target = %s"
