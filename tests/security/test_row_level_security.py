@@ -177,6 +177,30 @@ def test_s16_refreshes_and_alterations_leave_policies_alone(summary: Place, forc
         assert [as_tenant(summary, tenant) for tenant in (1, 2)] == [{1}, {2}]
 
 
+@pytest.mark.parametrize("mode", ["DIFFERENTIAL", "FULL"])
+def test_s16_a_policy_stands_in_the_way_of_a_query_without_its_columns(summary: Place, mode: str) -> None:
+    """Replacing a stream table keeps it, policies and all; it isn't made anew without them."""
+    author = summary.as_("st_author")
+    author.execute(ADDED.encode())
+    pg_trickle.create_or_replace_stream_table(author, "order_summary", OTHER_QUERY, refresh_mode=mode)
+    kept = summary.superuser.execute(KEPT.encode()).fetchall()
+    assert len(kept) == 9
+    for query in (
+        "SELECT customer_id, SUM(amount) AS total FROM orders GROUP BY customer_id",
+        "SELECT tenant_id::text AS tenant_id, customer_id, SUM(amount) AS total FROM orders GROUP BY 1, 2",
+    ):
+        for change in (pg_trickle.create_or_replace_stream_table, pg_trickle.alter_stream_table):
+            refused = attempted(lambda change=change, query=query: change(author, "order_summary", query=query))
+            assert refused in {"2BP01", "0A000"}, query
+            assert summary.superuser.execute(KEPT.encode()).fetchall() == kept
+    summary.superuser.execute("UPDATE orders SET amount = amount + 1")
+    summary.fresh("order_summary")
+    wider = "SELECT tenant_id, customer_id, SUM(amount) AS total, count(*) AS n FROM orders GROUP BY 1, 2"
+    pg_trickle.create_or_replace_stream_table(author, "order_summary", wider, refresh_mode=mode)
+    assert summary.superuser.execute(KEPT.encode()).fetchall() == kept
+    assert [as_tenant(summary, tenant) for tenant in (1, 2)] == [{1}, {2}]
+
+
 def test_s16_policies_outlive_a_restart_of_the_server(summary: Place, worker: Any) -> None:
     author = summary.as_("st_author")
     author.execute(ADDED.encode())
