@@ -120,6 +120,10 @@ HOOKS = {
 }
 
 
+# Policies are lifted while a refresh writes, and with the others it fails before anything is left: all else does run.
+WITHOUT_EFFECT = {"policy", "rule", "deferred trigger"}
+
+
 @pytest.mark.parametrize("hook", HOOKS)
 @pytest.mark.parametrize("where", ["st", "state", "buffer"])
 def test_a02_what_the_owner_attaches_to_his_tables_runs_as_him(
@@ -138,6 +142,7 @@ def test_a02_what_the_owner_attaches_to_his_tables_runs_as_him(
     written(place)
     place.superuser.execute("TRUNCATE orders")
     assert ran_as(place) <= {"st_author"}
+    assert where != "st" or bool(ran_as(place)) == (hook not in WITHOUT_EFFECT)
 
 
 CHANGES = [
