@@ -62,7 +62,7 @@ REFUSED = {
     f"SELECT o.* FROM (SELECT o AS whole FROM {ORDERS}) o": "whole-row reference",
     f"SELECT o.id, random() AS r FROM {ORDERS}": "volatile function random()",
     f"SELECT o.id, now() AS at FROM {ORDERS}": "time outside a condition",
-    f"SELECT o.id FROM {ORDERS} GROUP BY o.id HAVING count(*) FILTER (WHERE o.placed < now()) > 1": "time outside",
+    f"SELECT o.id FROM {ORDERS} GROUP BY o.id HAVING array_agg(o.id) FILTER (WHERE o.placed < now()) = '{1}'": "time",
     f"SELECT o.id, CURRENT_USER AS u FROM {ORDERS}": "session value",
     f"SELECT o.id FROM {ORDERS} WHERE current_setting('x') = 'y'": "current_setting()",
 }

@@ -58,6 +58,20 @@ QUERIES = {
     "shown": "SELECT id, now() AS at, CURRENT_DATE - d AS days FROM events WHERE id < 5",
     "told": "SELECT id, CASE WHEN ts > now() THEN 'to come' WHEN ts IS NOT NULL THEN 'over' END AS state FROM events",
     "filtered": "SELECT kind, count(*) FILTER (WHERE ts < now()) AS past FROM events GROUP BY kind",
+    "filters": "SELECT kind, count(*) FILTER (WHERE ts < now()) AS past, count(*) AS n, sum(id) AS s,"
+    " count(*) FILTER (WHERE ts > now() - interval '50 ms' AND id > 9) AS young,"
+    " max(id) FILTER (WHERE ts < now()) AS m,"
+    " sum(id) FILTER (WHERE ts < now() - interval '20 ms') AS o, min(id) FILTER (WHERE id < 40) AS f"
+    " FROM events GROUP BY kind",
+    "filtered values": "SELECT count(DISTINCT kind) FILTER (WHERE ts > now()) AS k, count(DISTINCT kind) AS every,"
+    " avg(id) FILTER (WHERE ts <= now()) AS a, bool_or(kind = 'a') FILTER (WHERE ts <= now()) AS b FROM events",
+    "filtered sets": "SELECT kind, d, count(*) FILTER (WHERE ts < now()) AS past FROM events GROUP BY ROLLUP (kind, d)",
+    "filter in having": "SELECT kind, count(*) AS n FROM events GROUP BY kind"
+    " HAVING count(*) FILTER (WHERE ts < now() - interval '30 ms') > 3 AND max(ts) > now() - interval '1 h'",
+    "filtered matches": "SELECT k.kind, count(e.id) FILTER (WHERE e.ts < now() - k.lasts) AS past, count(e.id) AS n"
+    " FROM kinds k LEFT JOIN events e ON e.kind = k.kind GROUP BY k.kind",
+    "gathered": "SELECT kind, count(*) FILTER (WHERE ts < now()) AS past, array_agg(id ORDER BY id) AS ids"
+    " FROM events GROUP BY kind",
     "matched": "SELECT k.kind, e.id FROM kinds k LEFT JOIN events e ON e.kind = k.kind AND e.ts < now() - k.lasts",
     "told in part": "SELECT k.kind, q.over FROM kinds k JOIN"
     " (SELECT kind, ts < now() AS over FROM events) q USING (kind)",
@@ -155,6 +169,14 @@ def test_explain_says_how(db: Connection) -> None:
     assert "a range of ts" in told
     assert "reading all" in told
     assert "condition on time" in told
+
+
+def test_filters_on_the_time_are_maintained(db: Connection) -> None:
+    db.execute(TABLES)
+    for name in ("filtered", "filters", "filtered values", "filtered sets", "filter in having", "filtered matches"):
+        pg_trickle.create_stream_table(db, name_of(name), QUERIES[name], schedule=None, refresh_mode="DIFFERENTIAL")
+    trees = db.execute("SELECT plan #> '{explain,tree}' FROM pgtrickle.pgt_plans").fetchall()
+    assert not [line for (tree,) in trees for line in tree if line["operator"] == "Query"]
 
 
 def test_the_worker_goes_by_the_clock(db: Connection, worker: Any) -> None:

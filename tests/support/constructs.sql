@@ -321,6 +321,9 @@ SELECT id, kind FROM events WHERE ts > now() - interval '1 hour'
 -- grouped rows of the last hour
 SELECT kind, count(*) AS n FROM events WHERE ts > now() - interval '1 hour' AND ts <= now() GROUP BY kind
 
+-- time in an aggregate's FILTER
+SELECT kind, count(*) AS n, count(DISTINCT id) FILTER (WHERE ts > now() - interval '1 hour') AS late FROM events GROUP BY kind
+
 -- time in the select list
 SELECT id, now() - ts AS age FROM events
 

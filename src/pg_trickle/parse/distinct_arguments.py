@@ -7,6 +7,11 @@
 
 The distinct values δ are a stage of their own, which counts how often each occurs; above it nothing has to be
 recomputed.  A row of one summand has NULL for what the other brings, and no aggregate counts NULLs.
+
+A FILTER that reads the time is a summand, too, whose rows come and go as it passes (``timed.py``)::
+
+    γ_{k; sum(x) FILTER θ(now), sum(y)}(R)  =
+        γ_{k; sum(x), sum(y)}( π_{k, NULL as x, y}(R)  +  π_{k, x, NULL as y}(σ_θ(R)) )
 """
 
 from __future__ import annotations
@@ -19,21 +24,27 @@ from psycopg import sql
 from pg_trickle.algebra.aggregate import Aggregate
 from pg_trickle.algebra.linear import Filter, Item, Project, UnionAll
 from pg_trickle.algebra.plan import Plan, names
+from pg_trickle.algebra.timed import Timed, TimedFilter
 from pg_trickle.parse.scope import Namer
 from pg_trickle.scalar import BOOL, Column, Scalar, column, composed, null
 
 
 @dataclass(frozen=True, slots=True)
 class Distinct:
-    """An argument taken once for each value, of rows that satisfy the FILTER; and the column that it gets."""
+    """An argument taken once for each value, of rows that satisfy the FILTER; and the column that it gets.
+
+    ``timed`` is a FILTER that reads the time; with one, ``is_once`` may be False: then all values count.
+    """
 
     argument: Column
     condition: Column | None
     made: Column
+    timed: Timed | None = None
+    is_once: bool = True
 
 
 def with_distinct(plan: Plan, keys: tuple[str, ...], wanted: list[Distinct], namer: Namer) -> Plan:
-    """The rows of a plan, and for each of ``wanted`` the distinct values of every group."""
+    """The rows of a plan, and for each of ``wanted`` the values of every group."""
     nothing = [Item(one.made, _no(one.argument)) for one in wanted]
     rows = Project(plan, (*(Item(one, column(one)) for one in plan.columns), *nothing))
     arms: list[Plan] = [rows, *(_values(plan, keys, one, rows, namer) for one in wanted)]
@@ -41,15 +52,16 @@ def with_distinct(plan: Plan, keys: tuple[str, ...], wanted: list[Distinct], nam
 
 
 def _values(plan: Plan, keys: tuple[str, ...], wanted: Distinct, rows: Project, namer: Namer) -> Plan:
-    """The distinct values of an argument, in the shape of the rows."""
+    """The values of an argument, in the shape of the rows."""
     by_name = {one.name: one for one in plan.columns}
     tests = [_there(wanted.argument)] + ([column(wanted.condition)] if wanted.condition else [])
     sources = {**{key: by_name[key] for key in keys}, wanted.made.name: wanted.argument}
     renamed = {name: Column(namer.fresh("distinct"), one.type, one.not_null) for name, one in sources.items()}
-    narrow = Project(
-        Filter(plan, tuple(tests)), tuple(Item(renamed[name], column(one)) for name, one in sources.items())
-    )
-    found = Aggregate(narrow, names(narrow), ())
+    kept: Plan = Filter(plan, tuple(tests))
+    if wanted.timed is not None:
+        kept = TimedFilter(kept, wanted.timed)
+    narrow = Project(kept, tuple(Item(renamed[name], column(one)) for name, one in sources.items()))
+    found = Aggregate(narrow, names(narrow), ()) if wanted.is_once else narrow
     by_source = dict(zip(renamed, found.columns, strict=True))
     items = []
     for one in rows.columns:

@@ -23,7 +23,7 @@ def grouped(statement: SelectStmt, below: Lowering, *, by_value: bool) -> tuple[
     grouping.expect(keys, targets, having, by_value=by_value)
     grouping.add_keys(keys, is_distinct=statement.group_distinct)
     for node in (*targets, *having):
-        grouping.add_expression(node, timed=node in having)
+        grouping.add_expression(node, is_timed=node in having)
     for name, is_told in _read((*targets, *having), below).items():
         grouping.require(below.scope.column(name), is_told=is_told)
     above = Lowering(grouping.plan(below.plan), below.scope, below.context, below.parse, grouping.grouped)

@@ -64,7 +64,7 @@ class Lowering:
         negated = kind(node) == "bool_expr" and node.bool_expr.boolop == kinds.NOT_EXPR
         inside = node.bool_expr.args[0] if negated else node
         found = self._tested(inside, negated) if kind(inside) == "sub_link" else None
-        if found is None and reads_time(node):
+        if found is None and self._reads_time(node):
             self._keep_timed(self.value(node))
             return
         if found is None:
@@ -74,13 +74,17 @@ class Lowering:
             predicates = (_any(marks),) if wanted else tuple(map(absent, marks))
         self.plan = Filter(self.plan, predicates)
 
+    def _reads_time(self, node: Node) -> bool:
+        """Whether a condition reads the time; an aggregate's FILTER does so below."""
+        return reads_time(rebuilt(node, lambda part: Node() if self.context.aggregates(part) else None))
+
     def _keep_timed(self, node: Node) -> None:
         """A filter of its own: nested filters have nested deltas."""
         if self.expression is None:
             condition = timed(node, lambda part: scalar(part, self.scope, self.context, timed=True))
         else:
             over_groups = self.expression
-            condition = timed(node, lambda part: over_groups(part, self.scope))
+            condition = timed(node, lambda part: over_groups(part, self.scope), self.context.aggregates)
         self.plan = TimedFilter(self.plan, condition)
 
     def _scalar(self, node: Node, scope: Scope) -> Scalar:

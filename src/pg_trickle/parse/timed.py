@@ -36,7 +36,10 @@ _VALUES = {
     kinds.SVFOP_LOCALTIMESTAMP_N: "timestamp",
 }
 _TIME = re.compile(r"\b(now|transaction_timestamp)\(\)|\b(CURRENT_(DATE|TIME)|LOCALTIME)", re.IGNORECASE)
-HINT = "Show the moment that you compare with, and subtract it from now() where you read the stream table."
+HINT = (
+    "In an aggregate write FILTER in place of CASE; else show the moment that you compare with, and subtract it from"
+    " now() where you read the stream table."
+)
 FUNCTIONS = frozenset({"now", "transaction_timestamp"})
 _STRICT = FUNCTIONS | {"date_trunc", "timezone"}
 _COMPARISONS = {"<", "<=", "=", ">=", ">", "<>"}
@@ -75,19 +78,24 @@ def _texts(value: object) -> Iterator[str]:
         yield from (text for part in parts if not isinstance(part, Plan) for text in _texts(part))
 
 
-def timed(node: Node, parse: Parsed) -> Timed:
-    """A condition that reads the time; ``parse`` makes a scalar of a node."""
+def timed(node: Node, parse: Parsed, whole: Callable[[Node], bool] = lambda _: False) -> Timed:
+    """A condition that reads the time; ``parse`` makes a scalar of a node.  What is ``whole`` reads it for itself."""
     ranges = _ranges(node, parse)
     near = None
     if ranges:
         text = sql.SQL(" OR ").join(sql.SQL("({r})").format(r=one.sql()) for one in ranges)
         near = composed(text, frozenset(name for one in ranges for name in one.columns), BOOL)
-    return Timed(parse(node), parse(_before(node)), near)
+    before = rebuilt(node, lambda part: part if whole(part) else _moved(part))
+    return Timed(parse(node), parse(before), near)
 
 
 def _before(node: Node) -> Node:
     """The expression as of the last refresh."""
-    return rebuilt(node, lambda part: _at_frontier(part) if is_time(part) else None)
+    return rebuilt(node, _moved)
+
+
+def _moved(part: Node) -> Node | None:
+    return _at_frontier(part) if is_time(part) else None
 
 
 def _at_frontier(node: Node) -> Node:
