@@ -134,7 +134,7 @@ def test_what_the_owner_may_not_see_stops_the_writer(
 
 def test_suspended_and_resumed(author: Connection, db: Connection) -> None:
     pg_trickle.suspend_stream_table(author, "totals")
-    assert one(db, "SELECT count(*) FROM pg_trigger WHERE tgrelid = 'orders'::regclass AND NOT tgisinternal") == 5
+    assert one(db, "SELECT count(*) FROM pg_trigger WHERE tgrelid = 'orders'::regclass AND NOT tgisinternal") == 6
     db.execute("DELETE FROM orders WHERE id < 5")
     assert differences(db, "regions") == []
     assert differences(db, "totals") != []
@@ -145,7 +145,7 @@ def test_suspended_and_resumed(author: Connection, db: Connection) -> None:
 
 BROKEN: dict[str, LiteralString] = {
     "a disabled trigger": "ALTER TABLE orders DISABLE TRIGGER ALL",
-    "a dropped trigger": "DROP TRIGGER pg_trickle_imm_{id}_ins ON orders",
+    "a dropped trigger": "DROP TRIGGER pg_trickle_imm_rows_{id}_ins ON orders",
     "a function that runs as anybody": "ALTER FUNCTION pgtrickle_changes.{ins} SECURITY INVOKER",
     "a function of somebody else's making": """ALTER FUNCTION pgtrickle_changes.{ins} RENAME TO gone;
         CREATE FUNCTION pgtrickle_changes.{ins} RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'""",
@@ -229,16 +229,6 @@ def test_a_changed_function_is_noticed(author: Connection, db: Connection) -> No
     db.execute("CREATE OR REPLACE FUNCTION twice(n numeric) RETURNS numeric LANGUAGE sql IMMUTABLE RETURN n + n + 1")
     flagged_and_repaired(db, "doubled")
     assert differences(db, "doubled") == []
-
-
-def test_a_renamed_column_stops_writers_until_it_is_repaired(author: Connection, db: Connection) -> None:
-    db.execute("ALTER TABLE orders RENAME COLUMN amount TO price")
-    with pytest.raises(psycopg.errors.UndefinedColumn):
-        db.execute("INSERT INTO orders VALUES (100, 1, 5)")
-    for name in ("totals", "regions"):
-        pg_trickle.refresh_stream_table(author, name)
-    db.execute("INSERT INTO orders VALUES (100, 1, 5)")
-    check(db)
 
 
 def test_a_renamed_stream_table_stops_writers_until_it_is_followed(author: Connection, db: Connection) -> None:

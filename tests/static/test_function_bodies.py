@@ -61,6 +61,11 @@ JUSTIFIED = {
         UNSANITIZED,
         "format('CREATE TRIGGER",
     ): "constant events, and a condition of numbers, quoted columns and names of ours",
+    (
+        "make_turn_trigger",
+        UNSANITIZED,
+        "format('CREATE TRIGGER",
+    ): "constant events, quoted columns, and a condition of numbers and names of ours",
     ("write_and_refresh", UNSANITIZED, "write_and_refresh.sql"): "the caller's own statement, with the caller's rights",
     ("do_undrain", UNUSED_ARGUMENTS, ""): "the gate hands every action its arguments",
     ("do_pause_all", UNUSED_ARGUMENTS, ""): "the gate hands every action its arguments",

@@ -213,6 +213,7 @@ BEGIN
                   HINT = format('SELECT pgtrickle.refresh_stream_table(%L);', format('%I.%I', v_table.pgt_schema, v_table.pgt_name));
     END IF;
     PERFORM pgtrickle_changes.demand_definition(v_table);
+    PERFORM pgtrickle_changes.refuse_stale_plan(v_table);
     v_forced := pgtrickle_changes.lift_row_security(v_table);
     v_result := pgtrickle_changes.run_as(v_table.owner_oid, v_query, v_table.frontier, v_table.frontier_xid, v_table.frontier_seqs, v_table.settings);
     PERFORM pgtrickle_changes.restore_row_security(v_table, v_forced);
@@ -220,6 +221,34 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.verify IS 'Compares a stream table with its query: how many rows are missing, how many too many';
+
+CREATE FUNCTION pgtrickle_changes.refuse_stale_plan(p_table pgtrickle.pgt_stream_tables) RETURNS void
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- What was renamed isn't found by the plan's statements, or something else is.
+DECLARE
+    v_table pgtrickle.pgt_stream_tables := p_table;
+BEGIN
+    IF v_table.fingerprint IS NOT DISTINCT FROM pgtrickle_changes.fingerprint(v_table.pgt_id) THEN
+        RETURN;
+    END IF;
+    v_table := pgtrickle_changes.follow_name(v_table);
+    IF EXISTS (SELECT FROM unnest(v_table.column_numbers) WITH ORDINALITY AS n(attnum, place)
+                 JOIN pg_attribute AS v ON v.attrelid = v_table.definition_view AND v.attnum = n.place
+                 JOIN pg_attribute AS t ON t.attrelid = v_table.pgt_relid AND t.attnum = n.attnum
+                WHERE v.attname <> t.attname AND NOT t.attisdropped)
+       OR pgtrickle_changes.request_hash(pgtrickle_changes.compile_request(v_table.owner_oid, v_table.definition_view, v_table.pgt_id,
+              v_table.pgt_schema, v_table.pgt_name)) IS DISTINCT FROM (
+              SELECT p.request_hash FROM pgtrickle.pgt_plans AS p WHERE p.pgt_id = v_table.pgt_id) THEN
+        RAISE EXCEPTION 'stream table "%" has to be planned anew', v_table.pgt_name
+            USING ERRCODE = 'object_not_in_prerequisite_state', DETAIL = 'What its query names, or it names itself, was renamed or altered since.',
+                  HINT = format('SELECT pgtrickle.refresh_stream_table(%L);', format('%I.%I', v_table.pgt_schema, v_table.pgt_name));
+    END IF;
+    PERFORM pgtrickle_changes.check_columns(v_table);
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.refuse_stale_plan IS 'Raises if a stream table''s plan is older than what it names';
 
 CREATE FUNCTION pgtrickle_changes.lift_row_security(p_table pgtrickle.pgt_stream_tables) RETURNS boolean
     LANGUAGE plpgsql VOLATILE

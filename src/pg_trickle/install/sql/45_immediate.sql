@@ -66,26 +66,29 @@ END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.refuse_immediate IS 'Raises if a plan can''t be carried out inside the writing statement';
 
-CREATE FUNCTION pgtrickle_changes.immediate_trigger(p_id bigint, p_event text) RETURNS name
+CREATE FUNCTION pgtrickle_changes.immediate_trigger(p_id bigint, p_event text, p_turn boolean) RETURNS name
     LANGUAGE plpgsql IMMUTABLE
     SET search_path = pg_catalog, pg_temp
 AS $$
--- Triggers fire in the order of their names: stream tables in the order of their ids; and what looks at a row before it is written, last.
+-- Triggers fire in the order of their names: those of stream tables that take turns before those that lock rows, each in the order of their
+-- ids; and what looks at a row before it is written, last.
 BEGIN
-    RETURN CASE p_event WHEN 'move' THEN '~' ELSE '' END || format('pg_trickle_imm_%s_%s', lpad(p_id::text, greatest(10, length(p_id::text)), '0'), p_event);
+    RETURN CASE p_event WHEN 'move' THEN '~' ELSE '' END
+           || format('pg_trickle_imm_%s%s_%s', CASE WHEN p_turn THEN '' ELSE 'rows_' END, lpad(p_id::text, greatest(10, length(p_id::text)), '0'), p_event);
 END
 $$;
-COMMENT ON FUNCTION pgtrickle_changes.immediate_trigger IS 'The name of a trigger that maintains a stream table, by event';
+COMMENT ON FUNCTION pgtrickle_changes.immediate_trigger IS 'The name of a trigger that maintains a stream table, by event and by whether that takes turns';
 
 CREATE FUNCTION pgtrickle_changes.immediate_triggers(p_id bigint) RETURNS name[]
     LANGUAGE plpgsql IMMUTABLE
     SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    RETURN ARRAY(SELECT pgtrickle_changes.immediate_trigger(p_id, e) FROM unnest('{begin,ins,upd,del,trunc,sins,supd,sdel,move}'::text[]) AS e);
+    RETURN ARRAY(SELECT pgtrickle_changes.immediate_trigger(p_id, e, t) FROM unnest('{begin,ins,upd,del,trunc,sins,supd,sdel,move,gate,first}'::text[]) AS e
+                  CROSS JOIN unnest('{true,false}'::boolean[]) AS t);
 END
 $$;
-COMMENT ON FUNCTION pgtrickle_changes.immediate_triggers IS 'The names of all triggers that maintain a stream table';
+COMMENT ON FUNCTION pgtrickle_changes.immediate_triggers IS 'The names that triggers which maintain a stream table may have';
 
 CREATE FUNCTION pgtrickle_changes.immediate_guard(p_function oid, p_original oid) RETURNS text
     LANGUAGE plpgsql STABLE STRICT

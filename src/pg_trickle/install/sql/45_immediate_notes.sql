@@ -1,18 +1,4 @@
--- Which statements are under way, and whose turn it is (decision 0010).
-
-CREATE FUNCTION pgtrickle_changes.immediate_turn(p_id bigint) RETURNS text
-    LANGUAGE plpgsql IMMUTABLE
-    SET search_path = pg_catalog, pg_temp
-AS $$
--- One transaction at a time from here on; the next statement's snapshot sees what the former ones did.  An update, so that a
--- transaction whose snapshot is older fails with 40001.  Once a transaction: of a row updated a thousand times it would read a
--- thousand versions.
-BEGIN
-    RETURN format('UPDATE pgtrickle_changes.turn_%s AS t SET holder = pg_catalog.pg_current_xact_id()'
-                  ' WHERE t.holder OPERATOR(pg_catalog.<>) pg_catalog.pg_current_xact_id()', p_id);
-END
-$$;
-COMMENT ON FUNCTION pgtrickle_changes.immediate_turn IS 'The statement by which one transaction at a time maintains a stream table';
+-- Which statements are under way (decision 0010).
 
 CREATE FUNCTION pgtrickle_changes.immediate_note(p_id bigint, p_what "char") RETURNS text
     LANGUAGE plpgsql IMMUTABLE

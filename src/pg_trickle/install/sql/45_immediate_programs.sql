@@ -75,7 +75,8 @@ BEGIN
         '    END IF;\n',
         (SELECT string_agg(format(E'    %s pg_catalog.%s;\n', v.name, v.type), '' ORDER BY v.name)
            FROM (VALUES ('__pgt_rows', 'int8'), ('__pgt_open', 'int8'), ('__pgt_held', 'bool'), ('__pgt_wrote', 'int8'), ('__pgt_texts', 'text[]'),
-                        ('__pgt_closed', 'int8'), ('__pgt_last', 'int8'), ('__pgt_moved', 'bool'), ('__pgt_member', 'bool'), ('__pgt_noted', 'int8')) AS v(name, type)
+                        ('__pgt_closed', 'int8'), ('__pgt_last', 'int8'), ('__pgt_moved', 'bool'), ('__pgt_member', 'bool'), ('__pgt_noted', 'int8'),
+                        ('__pgt_taker', 'int8'), ('__pgt_former', 'text'), ('__pgt_name', 'text')) AS v(name, type)
           WHERE position(v.name IN p_checked) > 0),
         p_table.owner_oid) || p_checked || E'\n    RETURN NULL;\nEND\n';
 END
@@ -201,11 +202,12 @@ DECLARE
     v_rest    text := format('PERFORM pgtrickle_changes.maintain_%s_rest(%%s);', v_id);
     v_count   text := CASE WHEN p_event = 'trunc' THEN '1' ELSE pgtrickle_changes.immediate_count(p_source, p_table.owner_oid, p_columns, p_event) END;
     v_checks  text := pgtrickle_changes.immediate_checks(p_table);
+    v_sound   text := pgtrickle_changes.immediate_sound(p_table);
     v_closed  text := pgtrickle_changes.keep_strangers_out(p_table, pgtrickle_changes.immediate_written(p_table));
     v_name    text := format('maintain_%s_%s_%s', v_id, p_source, p_event);
     v_texts   text[] := pgtrickle_changes.immediate_texts(pgtrickle_changes.immediate_statements(p_plan, p_source, p_event), v_delta);
     v_work    text := CASE WHEN p_event = 'trunc' THEN '        ' || format(v_rest, 'true') || E'\n'
-        ELSE CASE WHEN v_turn THEN '        ' || pgtrickle_changes.immediate_turn(v_id) || E';\n' ELSE '' END
+        ELSE CASE WHEN v_turn THEN '        ' || pgtrickle_changes.immediate_turn(v_id) ELSE '' END
              || pgtrickle_changes.immediate_program(v_texts, v_name,
                     CASE WHEN v_turn THEN format(v_rest, 'NULL') || E'\n            RETURN NULL;' ELSE pgtrickle_changes.immediate_again() END) END;
     v_hold    text := CASE WHEN p_event = 'trunc' THEN pgtrickle_changes.immediate_note(v_id, 't') ELSE format(
@@ -214,12 +216,12 @@ DECLARE
 BEGIN
     IF v_by_rows THEN
         -- An update of one row counts twice, as an old and a new one.
-        RETURN v_closed || '    __pgt_rows := ' || v_count || E';\n    IF __pgt_rows OPERATOR(pg_catalog.=) 0 THEN\n        RETURN NULL;\n    END IF;' || v_checks
+        RETURN v_sound || v_closed || '    __pgt_rows := ' || v_count || E';\n    IF __pgt_rows OPERATOR(pg_catalog.=) 0 THEN\n        RETURN NULL;\n    END IF;' || v_checks
             || CASE WHEN p_event = 'trunc' THEN v_work ELSE pgtrickle_changes.immediate_by_rows(
                    pgtrickle_changes.immediate_one(p_table, p_source, p_columns, p_event, p_plan), CASE p_event WHEN 'upd' THEN 2 ELSE 1 END, v_texts, v_name) END;
     END IF;
-    RETURN v_closed || pgtrickle_changes.immediate_take_back(v_id, v_count) || pgtrickle_changes.immediate_moves(v_id, p_source, p_event)
-        || pgtrickle_changes.immediate_tree_kept(v_id, false) || $q$
+    RETURN v_sound || v_closed || pgtrickle_changes.immediate_take_back(v_id, v_count) || pgtrickle_changes.immediate_moves(v_id, p_source, p_event)
+        || pgtrickle_changes.immediate_merged(v_id, p_source, p_event) || pgtrickle_changes.immediate_tree_kept(v_id, false) || $q$
     IF (__pgt_open OPERATOR(pg_catalog.>) 1 OR __pgt_held) AND __pgt_rows OPERATOR(pg_catalog.>) 0 THEN
         $q$ || v_hold || $q$
         __pgt_held := true;
@@ -254,6 +256,9 @@ BEGIN
                                    '        IF __pgt_wrote IS NULL THEN\n            %s\n        END IF;\n    END IF;\n',
                                    v_text, CASE WHEN v_turn THEN pgtrickle_changes.immediate_warning(p_table) || E'\n            p_full := true;' ELSE pgtrickle_changes.immediate_again() END);
     END LOOP;
+    IF pgtrickle_changes.immediate_roots(v_id) <> '{}' THEN
+        v_clear := format(E'    DELETE FROM pgtrickle_changes.moved_%s AS m WHERE m.xid OPERATOR(pg_catalog.=) pg_catalog.pg_current_xact_id();\n', v_id);
+    END IF;
     FOREACH v_source IN ARRAY pgtrickle_changes.immediate_sources(v_id) LOOP
         v_clear := v_clear || format(E'    DELETE FROM pgtrickle_changes.held_%s_%s AS h WHERE h.xid OPERATOR(pg_catalog.=) pg_catalog.pg_current_xact_id();\n', v_id, v_source);
     END LOOP;
@@ -266,7 +271,7 @@ BEGIN
                                  WHERE u.xid OPERATOR(pg_catalog.=) pg_catalog.pg_current_xact_id() AND u.what OPERATOR(pg_catalog.=) 't'::"char");
     DELETE FROM pgtrickle_changes.under_way_%1$s AS u WHERE u.xid OPERATOR(pg_catalog.=) pg_catalog.pg_current_xact_id();
     %2$s
-$q$, v_id, CASE WHEN v_turn THEN pgtrickle_changes.immediate_turn(v_id) || ';' END, pgtrickle_changes.immediate_warning(p_table)) || pgtrickle_changes.immediate_tried(p_plan, v_held, 'p_full := true;')
+$q$, v_id, CASE WHEN v_turn THEN pgtrickle_changes.immediate_turn(v_id) END, pgtrickle_changes.immediate_warning(p_table)) || pgtrickle_changes.immediate_tried(p_plan, v_held, 'p_full := true;')
         || pgtrickle_changes.immediate_full(p_table, p_plan) || v_clear;
 END
 $$;

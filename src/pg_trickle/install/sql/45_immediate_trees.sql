@@ -10,6 +10,9 @@
 --
 -- A row that MERGE moves to another partition is in no transition table.  So a row trigger notes each row whose partition key changes, and
 -- AFTER an update they are counted: if its transition tables don't hold as many of them, it recomputes.
+--
+-- And what MERGE updates after it has inserted a row is shown, in the transition table of new rows, as that inserted row (PostgreSQL 15 to 18).
+-- So what was updated is compared with what the same statement inserts: if a row is in both, it recomputes.
 
 CREATE FUNCTION pgtrickle_changes.immediate_roots(p_id bigint) RETURNS oid[]
     LANGUAGE plpgsql STABLE
@@ -113,7 +116,8 @@ BEGIN
         RETURN '';
     END IF;
     RETURN format($q$
-    __pgt_noted := (SELECT pg_catalog.count(*) FROM pgtrickle_changes.moved_%1$s AS m WHERE m.xid OPERATOR(pg_catalog.=) pg_catalog.pg_current_xact_id());
+    __pgt_noted := (SELECT pg_catalog.count(*) FROM pgtrickle_changes.moved_%1$s AS m
+                     WHERE m.xid OPERATOR(pg_catalog.=) pg_catalog.pg_current_xact_id() AND m.updated IS NULL);
     IF __pgt_noted OPERATOR(pg_catalog.>) 0 THEN
         IF __pgt_noted OPERATOR(pg_catalog.<>) (
                SELECT pg_catalog.count(*) FROM (SELECT o.*, pg_catalog.row_number() OVER () AS __pgt_place FROM __pgt_old AS o) AS old
@@ -123,11 +127,38 @@ BEGIN
             %3$s
             __pgt_held := true;
         END IF;
-        DELETE FROM pgtrickle_changes.moved_%1$s AS m WHERE m.xid OPERATOR(pg_catalog.=) pg_catalog.pg_current_xact_id();
+        DELETE FROM pgtrickle_changes.moved_%1$s AS m WHERE m.xid OPERATOR(pg_catalog.=) pg_catalog.pg_current_xact_id() AND m.updated IS NULL;
     END IF;$q$, p_id, pgtrickle_changes.partition_key_changes(p_source), pgtrickle_changes.immediate_note(p_id, 't'));
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.immediate_moves IS 'How rows that went to another partition unseen are noticed after an update, as PL/pgSQL';
+
+CREATE FUNCTION pgtrickle_changes.immediate_merged(p_id bigint, p_source oid, p_event text) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- Triggers for UPDATE fire before those for INSERT.  Where no other statement is under way there is no INSERT to come; where one is, it is told
+-- that something is held, so that the last one looks, and clears up.
+BEGIN
+    IF p_event NOT IN ('ins', 'upd') OR NOT p_source = ANY (pgtrickle_changes.immediate_roots(p_id)) THEN
+        RETURN '';
+    ELSIF p_event = 'upd' THEN
+        RETURN format($q$
+    IF __pgt_open OPERATOR(pg_catalog.>) 1 THEN
+        INSERT INTO pgtrickle_changes.moved_%s (xid, updated) SELECT pg_catalog.pg_current_xact_id(), n::pg_catalog.text FROM __pgt_new AS n;
+        IF FOUND THEN
+            %s
+        END IF;
+    END IF;$q$, p_id, pgtrickle_changes.immediate_note(p_id, 'h'));
+    END IF;
+    RETURN format($q$
+    IF __pgt_held AND EXISTS (SELECT FROM pgtrickle_changes.moved_%1$s AS m JOIN __pgt_new AS n ON m.updated OPERATOR(pg_catalog.=) n::pg_catalog.text
+                                WHERE m.xid OPERATOR(pg_catalog.=) pg_catalog.pg_current_xact_id()) THEN
+        %2$s
+    END IF;$q$, p_id, pgtrickle_changes.immediate_note(p_id, 't'));
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.immediate_merged IS 'How it is noticed that the new rows of a MERGE aren''t those that it wrote, as PL/pgSQL';
 
 CREATE FUNCTION pgtrickle_changes.immediate_move(p_table pgtrickle.pgt_stream_tables) RETURNS text
     LANGUAGE plpgsql STABLE
@@ -175,7 +206,7 @@ CREATE FUNCTION pgtrickle_changes.make_row_trigger(p_id bigint, p_root oid, p_ev
     SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    v_trigger name := pgtrickle_changes.immediate_trigger(p_id, p_event);
+    v_trigger name := pgtrickle_changes.immediate_trigger(p_id, p_event, true);
 BEGIN
     EXECUTE format('CREATE TRIGGER %I %s ON %s FOR EACH ROW WHEN (%s) EXECUTE FUNCTION pgtrickle_changes.%I()',
                    v_trigger, p_at, p_root::regclass, p_when, p_function);

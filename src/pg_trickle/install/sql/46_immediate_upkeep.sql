@@ -63,8 +63,9 @@ CREATE FUNCTION pgtrickle_changes.make_immediate_tables(p_table pgtrickle.pgt_st
     LANGUAGE plpgsql VOLATILE
     SET search_path = pg_catalog, pg_temp
 AS $$
--- turn: whose row is updated by who maintains; and the partitions that there were (tree).  under_way: a row for each statement under way
--- and each change held back, and held: those changes.  moved: rows under way to another partition.  All but turn are empty between
+-- turn: whose row is updated by who maintains; and the partitions that there were (tree).  taker: his transaction, for others to see.  under_way: a row for each statement under way
+-- and each change held back, and held: those changes.  moved: rows under way to another partition, and rows of
+-- partitioned tables that a statement has updated.  All but turn are empty between
 -- statements, so a crash may empty them.  closed: a number for each session.
 DECLARE
     v_id     bigint := p_table.pgt_id;
@@ -75,7 +76,10 @@ BEGIN
                    CASE WHEN v_roots <> '{}' THEN ', tree oid[] NOT NULL' END);
     EXECUTE format('INSERT INTO pgtrickle_changes.turn_%s SELECT ''0''%s', v_id,
                    CASE WHEN v_roots <> '{}' THEN ', ' || pgtrickle_changes.immediate_tree(v_roots) END);
+    EXECUTE format('CREATE UNLOGGED SEQUENCE pgtrickle_changes.taker_%s OWNED BY pgtrickle_changes.turn_%1$s.holder', v_id);
+    EXECUTE format('COMMENT ON SEQUENCE pgtrickle_changes.taker_%s IS %L', v_id, 'The transaction that has, or last asked for, the turn of stream table ' || v_id);
     PERFORM pgtrickle_changes.hand_over(p_table, format('pgtrickle_changes.turn_%s', v_id), 'Who maintains stream table');
+    PERFORM pgtrickle_changes.revoke_strangers(format('pgtrickle_changes.taker_%s', v_id)::regclass);
     EXECUTE format('CREATE UNLOGGED TABLE pgtrickle_changes.under_way_%s (xid xid8 NOT NULL, what "char" NOT NULL, number bigint GENERATED ALWAYS AS IDENTITY (CACHE 1000000))'
                    ' WITH (autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_scale_factor = 0)', v_id);
     EXECUTE format('CREATE INDEX ON pgtrickle_changes.under_way_%s (xid, number)', v_id);
@@ -97,7 +101,7 @@ BEGIN
         PERFORM pgtrickle_changes.hand_over(p_table, format('pgtrickle_changes.held_%s_%s', v_id, v_source.oid), 'Changes held back for stream table');
     END LOOP;
     IF v_roots <> '{}' THEN
-        EXECUTE format('CREATE UNLOGGED TABLE pgtrickle_changes.moved_%s (xid xid8 NOT NULL)', v_id);
+        EXECUTE format('CREATE UNLOGGED TABLE pgtrickle_changes.moved_%s (xid xid8 NOT NULL, updated text)', v_id);
         EXECUTE format('CREATE INDEX ON pgtrickle_changes.moved_%s (xid)', v_id);
         PERFORM pgtrickle_changes.hand_over(p_table, format('pgtrickle_changes.moved_%s', v_id), 'Rows under way to another partition, for stream table');
     END IF;
@@ -122,6 +126,7 @@ DECLARE
     v_delta    text;
     v_relation oid;
     v_trigger  name;
+    v_turn     boolean := (v_plan #>> '{programs,immediate,turn}')::boolean;
 BEGIN
     PERFORM pgtrickle_changes.refuse_immediate(v_plan);
     PERFORM pgtrickle_changes.refuse_strangers(p_table);
@@ -131,9 +136,11 @@ BEGIN
         pgtrickle_changes.immediate_body(p_table, pgtrickle_changes.immediate_rest(p_table, v_plan)));
     PERFORM pgtrickle_changes.make_owned_function(p_table, format('maintain_%s_check', v_id), '', 'boolean',
         pgtrickle_changes.immediate_body(p_table, pgtrickle_changes.immediate_check(p_table)));
+    PERFORM pgtrickle_changes.make_sound_function(p_table);
     v_begin := pgtrickle_changes.make_guarded_function(p_table, format('maintain_%s_begin', v_id),
         pgtrickle_changes.immediate_body(p_table,
             pgtrickle_changes.keep_strangers_out(p_table, ARRAY[format('pgtrickle_changes.under_way_%s', v_id)::regclass])
+            || CASE WHEN v_turn THEN E'    IF TG_OP OPERATOR(pg_catalog.<>) ''UPDATE'' THEN' || pgtrickle_changes.immediate_gate(v_id) || E'    END IF;\n' ELSE '' END
             || '    ' || pgtrickle_changes.immediate_note(v_id, 'o')));
     FOR v_source IN
         SELECT d.source_relid AS oid, d.columns_used FROM pgtrickle.pgt_dependencies AS d
@@ -159,7 +166,7 @@ BEGIN
             v_guard := CASE WHEN v_event.name = 'begin' THEN v_begin ELSE pgtrickle_changes.make_guarded_function(p_table, v_name,
                 pgtrickle_changes.immediate_body(p_table,
                     pgtrickle_changes.immediate_after(p_table, v_source.oid, v_source.columns_used, v_event.name, v_plan))) END;
-            v_trigger := pgtrickle_changes.immediate_trigger(v_id, v_event.name);
+            v_trigger := pgtrickle_changes.immediate_trigger(v_id, v_event.name, v_turn);
             FOR v_relation IN SELECT b.relid FROM pgtrickle_changes.relations_below(v_source.oid) AS b ORDER BY b.relid LOOP
                 EXECUTE format('CREATE TRIGGER %I %s ON %s %s FOR EACH STATEMENT WHEN (%s) EXECUTE FUNCTION pgtrickle_changes.%I()',
                     v_trigger, v_event.at, v_relation::regclass, v_event.rows, v_guard, v_name);
@@ -168,7 +175,9 @@ BEGIN
         END LOOP;
     END LOOP;
     PERFORM pgtrickle_changes.make_tree_triggers(p_table);
-    IF NOT (v_plan #>> '{programs,immediate,turn}')::boolean THEN
+    IF v_turn THEN
+        PERFORM pgtrickle_changes.make_turn_triggers(p_table);
+    ELSE
         -- Statements within statements add in any order: in between a counter may be below zero.  And so is what is inserted to be added.
         FOR v_event IN
             SELECT c.conname AS name, c.conrelid::regclass AS at FROM pg_constraint AS c
@@ -216,6 +225,7 @@ AS $$
 DECLARE
     v_object record;
 BEGIN
+    PERFORM pgtrickle_changes.lock_together(ARRAY(SELECT o.relation::oid FROM pgtrickle_changes.immediate_objects(p_id) AS o WHERE o.kind = 'trigger'), true);
     FOR v_object IN SELECT o.* FROM pgtrickle_changes.immediate_objects(p_id) AS o LOOP
         EXECUTE CASE v_object.kind
             WHEN 'trigger' THEN format('DROP TRIGGER %I ON %s', v_object.identity, v_object.relation)
@@ -277,7 +287,6 @@ AS $$
 DECLARE
     v_drift  text := pgtrickle_changes.immediate_drift(p_table.pgt_id);
     v_old    boolean := current_setting('transaction_isolation') IN ('repeatable read', 'serializable');
-    v_source oid;
 BEGIN
     IF v_drift IS NOT NULL THEN
         PERFORM pgtrickle_changes.drop_immediate(p_table.pgt_id);
@@ -285,9 +294,9 @@ BEGIN
         -- Maintenance that this snapshot doesn't see is none of its business: where both write the same rows, one fails with 40001.
         RETURN NULL;
     END IF;
-    FOREACH v_source IN ARRAY pgtrickle_changes.immediate_sources(p_table.pgt_id) LOOP
-        EXECUTE format('LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE', v_source::regclass);
-    END LOOP;
+    -- Where triggers are made, those of its turn are also on what its sources are made from.
+    PERFORM pgtrickle_changes.lock_together(pgtrickle_changes.immediate_sources(p_table.pgt_id)
+        || CASE WHEN v_drift IS NOT NULL THEN ARRAY(SELECT b.relid FROM pgtrickle_changes.immediate_bottom(p_table.pgt_id) AS b) END, false);
     IF v_drift IS NULL THEN
         RETURN NULL;
     END IF;

@@ -1,0 +1,64 @@
+-- Whether what a maintenance names is still called so (decision 0010, "Names").
+--
+-- Its statements are texts: a column that was renamed is not found, and if another has its name by now, it is taken for it.  Looking at the
+-- catalog in each statement would cost more than it is worth.  So a function that calls itself immutable looks, and PostgreSQL calls it when it
+-- plans the expression that it is in; which it does again whenever a relation was altered that the expression mentions.
+
+CREATE FUNCTION pgtrickle_changes.immediate_named(p_table pgtrickle.pgt_stream_tables) RETURNS TABLE (relid oid, attnum integer, names text[])
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN QUERY
+        SELECT n.relid, n.attnum::integer, (pg_identify_object_as_address('pg_class'::regclass, n.relid, n.attnum)).object_names
+          FROM (SELECT s.oid, 0 FROM unnest(pgtrickle_changes.immediate_sources(p_table.pgt_id)) AS s(oid)
+                UNION
+                SELECT d.source_relid, c.attnum FROM pgtrickle.pgt_dependencies AS d CROSS JOIN LATERAL pgtrickle_changes.read_columns(d.source_relid, d.columns_used) AS c
+                 WHERE d.pgt_id = p_table.pgt_id AND d.source_relid = ANY (pgtrickle_changes.immediate_sources(p_table.pgt_id))
+                UNION
+                SELECT p_table.pgt_relid, u.attnum FROM unnest(p_table.column_numbers) AS u(attnum) WHERE u.attnum > 0
+                UNION
+                SELECT c.oid, 0 FROM pgtrickle.pgt_plans AS p CROSS JOIN LATERAL jsonb_array_elements((p.plan -> 'states') || (p.plan -> 'deltas')) AS t(item)
+                  JOIN pg_class AS c ON c.relname = t.item ->> 'name' AND c.relnamespace = 'pgtrickle_changes'::regnamespace
+                 WHERE p.pgt_id = p_table.pgt_id) AS n(relid, attnum)
+         ORDER BY 1, 2;
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.immediate_named IS 'The relations and columns that a maintenance names, and what they are called';
+
+CREATE FUNCTION pgtrickle_changes.immediate_renamed(p_table pgtrickle.pgt_stream_tables) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- By functions that see what is so now, whatever snapshot the transaction has.
+BEGIN
+    RETURN format('FROM (VALUES %s) AS v(relid, attnum, names) WHERE ((pg_catalog.pg_identify_object_as_address(%s, v.relid, v.attnum)).object_names'
+                  ' OPERATOR(pg_catalog.=) v.names) IS NOT TRUE', (SELECT string_agg(format('(%s::pg_catalog.oid, %s, %L::pg_catalog.text[])', n.relid, n.attnum, n.names), ', ')
+                                                                   FROM pgtrickle_changes.immediate_named(p_table) AS n), 'pg_class'::regclass::oid);
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.immediate_renamed IS 'What a maintenance names and isn''t called so any more, as the end of a query';
+
+CREATE FUNCTION pgtrickle_changes.make_sound_function(p_table pgtrickle.pgt_stream_tables) RETURNS void
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    EXECUTE format('ALTER FUNCTION %s IMMUTABLE', pgtrickle_changes.make_owned_function(p_table, format('maintain_%s_sound', p_table.pgt_id), '', 'boolean',
+        format(E'\nBEGIN\n    RETURN NOT EXISTS (SELECT %s);\nEND\n', pgtrickle_changes.immediate_renamed(p_table))));
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.make_sound_function IS 'Makes the function that says, when a plan is made, whether all is called what it was';
+
+CREATE FUNCTION pgtrickle_changes.immediate_sound(p_table pgtrickle.pgt_stream_tables) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- What mentions the relations costs nothing, but isn't computed ahead.
+BEGIN
+    RETURN E'\n' || pgtrickle_changes.immediate_unless(p_table, format('NOT pgtrickle_changes.maintain_%s_sound()', p_table.pgt_id) || (
+        SELECT string_agg(format(' OR pg_catalog.pg_column_size(%L::pg_catalog.regclass) IS NULL', n.relid), '' ORDER BY n.relid)
+          FROM (SELECT DISTINCT m.relid FROM pgtrickle_changes.immediate_named(p_table) AS m) AS n));
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.immediate_sound IS 'What stops a maintenance that names what isn''t called so any more, as PL/pgSQL';

@@ -1,0 +1,199 @@
+-- Whose turn it is, and in which order turns and rows are locked (decision 0010, "Deadlocks").
+--
+-- A statement takes the turns of all stream tables that its source feeds before it locks a row of any: those triggers come first by their names,
+-- and stream tables above others have triggers on the tables at the bottom, which do nothing else.  And who finds that somebody else has a turn waits
+-- for it BEFORE his statement, when it hasn't locked anything yet; a transaction that has the turn may go on writing the rows that he is about to write.
+
+CREATE FUNCTION pgtrickle_changes.immediate_turn(p_id bigint) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- One transaction at a time from here on; the next statement's snapshot sees what the former ones did.  An update, so that a
+-- transaction whose snapshot is older fails with 40001.  Once a transaction: of a row updated a thousand times it would read a
+-- thousand versions.
+BEGIN
+    RETURN format($q$UPDATE pgtrickle_changes.turn_%1$s AS t SET holder = pg_catalog.pg_current_xact_id() WHERE t.holder OPERATOR(pg_catalog.<>) pg_catalog.pg_current_xact_id();
+        IF FOUND THEN
+            %2$s
+        END IF;
+$q$, p_id, pgtrickle_changes.immediate_taken(p_id));
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.immediate_turn IS 'What lets one transaction at a time maintain a stream table, as PL/pgSQL';
+
+CREATE FUNCTION pgtrickle_changes.immediate_taken(p_id bigint) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- Seen by others at once, and not undone.  It need not be true: who reads it asks whether that transaction is still under way, and then waits for
+-- the turn itself.
+BEGIN
+    RETURN format('PERFORM pg_catalog.setval(''pgtrickle_changes.taker_%s''::pg_catalog.regclass, pg_catalog.pg_current_xact_id()::pg_catalog.text::pg_catalog.int8);', p_id);
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.immediate_taken IS 'What tells others that a transaction has, or waits for, a stream table''s turn, as PL/pgSQL';
+
+CREATE FUNCTION pgtrickle_changes.immediate_gate(p_id bigint) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- Before a statement.  Who waits says so first: who comes after him has to queue, not to overtake him.  Where nobody has the turn it isn't taken
+-- either: the statement may have to wait for rows, and who has those may have to write what takes the turn.
+BEGIN
+    RETURN format($q$
+    __pgt_taker := pg_catalog.pg_sequence_last_value('pgtrickle_changes.taker_%1$s'::pg_catalog.regclass);
+    IF __pgt_taker::pg_catalog.text::pg_catalog.xid8 OPERATOR(pg_catalog.<>) pg_catalog.pg_current_xact_id()
+       AND pg_catalog.pg_xact_status(__pgt_taker::pg_catalog.text::pg_catalog.xid8) OPERATOR(pg_catalog.=) 'in progress' THEN
+        %2$s
+        %3$s    END IF;
+$q$, p_id, pgtrickle_changes.immediate_taken(p_id), pgtrickle_changes.immediate_turn(p_id));
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.immediate_gate IS 'How a statement waits for a stream table''s turn before it locks anything, as PL/pgSQL';
+
+CREATE FUNCTION pgtrickle_changes.immediate_gated_columns(p_table pgtrickle.pgt_stream_tables, p_source oid) RETURNS name[]
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- An update of other columns needn't wait.  Only those that the query names: they can't be dropped or given another type anyway.
+BEGIN
+    RETURN ARRAY(SELECT a.attname FROM pgtrickle_changes.relation_closure(p_table.definition_view) AS c CROSS JOIN LATERAL unnest(c.columns) AS u(attnum)
+                   JOIN pg_attribute AS a ON a.attrelid = c.relid AND a.attnum = u.attnum
+                  WHERE c.relid = p_source AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum);
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.immediate_gated_columns IS 'The columns whose update waits for a stream table''s turn before it locks anything';
+
+CREATE FUNCTION pgtrickle_changes.immediate_bottom(p_id bigint) RETURNS TABLE (relid oid, columns name[])
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- What the sources of a stream table are maintained from, in their order; what writes those writes it, by and by.
+BEGIN
+    RETURN QUERY
+        WITH RECURSIVE above(pgt_id, depth) AS (
+            SELECT p_id, 0
+            UNION
+            SELECT u.pgt_id, a.depth + 1 FROM above AS a JOIN pgtrickle.pgt_dependencies AS d USING (pgt_id)
+              JOIN pgtrickle.pgt_stream_tables AS u ON u.pgt_relid = d.source_relid AND u.refresh_mode = 'IMMEDIATE' AND u.pgt_id <> p_id
+             WHERE a.depth < 20
+        )
+        SELECT d.source_relid::oid, array_agg(DISTINCT g.name ORDER BY g.name)
+          FROM (SELECT DISTINCT a.pgt_id FROM above AS a WHERE a.depth > 0) AS a
+          JOIN pgtrickle.pgt_dependencies AS d USING (pgt_id)
+          JOIN pg_class AS c ON c.oid = d.source_relid AND c.relkind IN ('r', 'p')
+          JOIN pgtrickle.pgt_stream_tables AS st USING (pgt_id)
+         CROSS JOIN LATERAL unnest(pgtrickle_changes.immediate_gated_columns(st, d.source_relid)) AS g(name)
+         WHERE NOT EXISTS (SELECT FROM pgtrickle.pgt_stream_tables AS u WHERE u.pgt_relid = d.source_relid)
+           AND d.source_relid <> ALL (pgtrickle_changes.immediate_sources(p_id))
+         GROUP BY d.source_relid ORDER BY d.source_relid;
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.immediate_bottom IS 'The tables from which IMMEDIATE sources of a stream table are maintained, and the columns of each that count';
+
+CREATE FUNCTION pgtrickle_changes.immediate_first(p_table pgtrickle.pgt_stream_tables) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- Whether the stream table will change isn't known yet.  In older snapshots its turn may only be taken if it does: taking it is what fails.
+BEGIN
+    RETURN pgtrickle_changes.keep_strangers_out(p_table, ARRAY[format('pgtrickle_changes.turn_%s', p_table.pgt_id)::regclass]) || format($q$
+    IF TG_WHEN OPERATOR(pg_catalog.=) 'BEFORE' THEN
+        %1$s
+    ELSIF pg_catalog.current_setting('transaction_isolation') OPERATOR(pg_catalog.=) 'read committed' THEN
+        %2$s
+    END IF;$q$, pgtrickle_changes.immediate_gate(p_table.pgt_id), pgtrickle_changes.immediate_turn(p_table.pgt_id));
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.immediate_first IS 'What takes a stream table''s turn when what its sources are made from is written, as PL/pgSQL';
+
+CREATE FUNCTION pgtrickle_changes.make_turn_triggers(p_table pgtrickle.pgt_stream_tables) RETURNS void
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- On the sources an update waits if it may concern the stream table; what else does is seen to by the trigger that notes the statement.
+DECLARE
+    v_id    bigint := p_table.pgt_id;
+    v_gate  text := format('maintain_%s_gate', p_table.pgt_id);
+    v_first text := format('maintain_%s_first', p_table.pgt_id);
+    v_guard text := pgtrickle_changes.make_guarded_function(p_table, v_gate, pgtrickle_changes.immediate_body(p_table,
+                        pgtrickle_changes.keep_strangers_out(p_table, ARRAY[format('pgtrickle_changes.turn_%s', p_table.pgt_id)::regclass])
+                        || pgtrickle_changes.immediate_gate(p_table.pgt_id)));
+    v_table record;
+BEGIN
+    FOR v_table IN SELECT s.oid, pgtrickle_changes.immediate_gated_columns(p_table, s.oid) AS columns
+                     FROM unnest(pgtrickle_changes.immediate_sources(v_id)) AS s(oid) LOOP
+        PERFORM pgtrickle_changes.make_turn_trigger(v_id, v_table.oid, 'gate', 'BEFORE', '', v_table.columns, v_guard, v_gate);
+    END LOOP;
+    IF NOT EXISTS (SELECT FROM pgtrickle_changes.immediate_bottom(v_id)) THEN
+        RETURN;
+    END IF;
+    v_guard := pgtrickle_changes.make_guarded_function(p_table, v_first,
+        pgtrickle_changes.immediate_body(p_table, pgtrickle_changes.immediate_first(p_table)));
+    FOR v_table IN SELECT b.relid AS oid, b.columns FROM pgtrickle_changes.immediate_bottom(v_id) AS b LOOP
+        PERFORM pgtrickle_changes.make_turn_trigger(v_id, v_table.oid, 'gate', 'BEFORE', 'INSERT OR DELETE OR TRUNCATE', v_table.columns, v_guard, v_first);
+        PERFORM pgtrickle_changes.make_turn_trigger(v_id, v_table.oid, 'first', 'AFTER', 'INSERT OR DELETE OR TRUNCATE', v_table.columns, v_guard, v_first);
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.make_turn_triggers IS 'Makes the triggers that wait for a stream table''s turn, and those that take it ahead of all others';
+
+CREATE FUNCTION pgtrickle_changes.make_turn_trigger(p_id bigint, p_source oid, p_event text, p_at text, p_events text, p_columns name[], p_guard text, p_function text) RETURNS void
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_trigger  name := pgtrickle_changes.immediate_trigger(p_id, p_event, true);
+    v_update   text := 'UPDATE OF ' || (SELECT string_agg(quote_ident(c), ', ') FROM unnest(p_columns) AS c);
+    v_relation oid;
+BEGIN
+    IF v_update IS NULL AND p_events = '' THEN
+        RETURN;
+    END IF;
+    FOR v_relation IN SELECT b.relid FROM pgtrickle_changes.relations_below(p_source) AS b ORDER BY b.relid LOOP
+        EXECUTE format('CREATE TRIGGER %I %s %s ON %s FOR EACH STATEMENT WHEN (%s) EXECUTE FUNCTION pgtrickle_changes.%I()', v_trigger, p_at,
+                       concat_ws(' OR ', nullif(p_events, ''), v_update), v_relation::regclass, p_guard, p_function);
+        EXECUTE format('ALTER TABLE ONLY %s ENABLE ALWAYS TRIGGER %I', v_relation::regclass, v_trigger);
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.make_turn_trigger IS 'Makes a trigger that waits for, or takes, a stream table''s turn';
+
+CREATE FUNCTION pgtrickle_changes.lock_together(p_relations oid[], p_alone boolean) RETURNS void
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- Against writers, or against everybody (alone).  It doesn't wait for one table while it has another, which a transaction that writes several of them may
+-- have begun with: it waits for the one that was in use, and begins anew.  Where they are never free at once it has to, in the one order.
+DECLARE
+    v_mode    text := CASE WHEN p_alone THEN 'ACCESS EXCLUSIVE' ELSE 'SHARE ROW EXCLUSIVE' END;
+    v_tables  regclass[] := ARRAY(SELECT c.oid::regclass FROM pg_class AS c WHERE c.oid = ANY (p_relations) AND c.relkind IN ('r', 'p') ORDER BY c.oid);
+    v_busy    regclass;
+    v_waiting boolean := false;
+    v_table   regclass;
+BEGIN
+    FOR v_round IN 1..5 LOOP
+        BEGIN
+            IF v_busy IS NOT NULL THEN
+                v_waiting := true;
+                EXECUTE format('LOCK TABLE %s IN %s MODE', v_busy, v_mode);
+                v_waiting := false;
+            END IF;
+            FOREACH v_table IN ARRAY v_tables LOOP
+                EXECUTE format('LOCK TABLE %s IN %s MODE NOWAIT', v_table, v_mode);
+            END LOOP;
+            RETURN;
+        EXCEPTION WHEN lock_not_available THEN
+            -- While it waits, that is its caller's lock_timeout.
+            IF v_waiting THEN
+                RAISE;
+            END IF;
+            v_busy := v_table;
+        END;
+    END LOOP;
+    FOREACH v_table IN ARRAY v_tables LOOP
+        EXECUTE format('LOCK TABLE %s IN %s MODE', v_table, v_mode);
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.lock_together IS 'Locks tables, if it can without waiting for one while it has another';

@@ -1,0 +1,160 @@
+"""What a maintenance names was renamed or dropped: the writer is told which stream table, and what helps."""
+
+from __future__ import annotations
+
+from typing import Any, LiteralString
+
+import psycopg
+import pytest
+from psycopg.errors import ObjectNotInPrerequisiteState
+
+import pg_trickle
+from pg_trickle.testing.oracle import differences
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+
+QUERIES: dict[str, LiteralString] = {
+    "totals": "SELECT c_id, count(*) AS n, sum(amount) AS total FROM work.o GROUP BY c_id",
+    "joined": "SELECT o.id, o.amount, c.region FROM work.o JOIN work.c ON c.id = o.c_id",
+    "twiced": "SELECT id, work.twice(amount) AS t FROM work.o",
+}
+
+
+@pytest.fixture
+def work(db: Connection) -> Connection:
+    db.execute(
+        """CREATE SCHEMA work;
+           CREATE TABLE work.c (id int PRIMARY KEY, region text);
+           CREATE TABLE work.o (id int PRIMARY KEY, c_id int, amount int, other int);
+           CREATE FUNCTION work.twice(n int) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT n * 2';
+           INSERT INTO work.c SELECT g, 'r' || g % 2 FROM generate_series(1, 4) AS g;
+           INSERT INTO work.o SELECT g, g % 4 + 1, g, -g FROM generate_series(1, 9) AS g"""
+    )
+    return db
+
+
+def add(db: Connection, *names: str) -> None:
+    for name in names:
+        pg_trickle.create_stream_table(db, name, QUERIES[name], refresh_mode="IMMEDIATE")
+
+
+def told(failure: pytest.ExceptionInfo[psycopg.Error], name: str, detail: str) -> None:
+    diagnostic = failure.value.diag
+    assert f'"{name}"' in str(diagnostic.message_primary)
+    assert detail in str(diagnostic.message_detail)
+    assert "refresh_stream_table" in str(diagnostic.message_hint)
+    assert "suspend_stream_table" in str(diagnostic.message_hint)
+
+
+# What is done, what writes then, and what the writer is told.
+RENAMED: dict[str, tuple[LiteralString, LiteralString, str]] = {
+    "a column": (
+        "ALTER TABLE work.o RENAME amount TO price",
+        "UPDATE work.o SET price = price + 1",
+        "work.o.amount is called work.o.price by now.",
+    ),
+    "a column that another one has the name of": (
+        "ALTER TABLE work.o RENAME amount TO former; ALTER TABLE work.o RENAME other TO amount",
+        "UPDATE work.o SET former = 77 WHERE id = 1",
+        "work.o.amount is called work.o.former by now.",
+    ),
+    "a table": (
+        "ALTER TABLE work.o RENAME TO orders",
+        "DELETE FROM work.orders WHERE id = 1",
+        "work.o is called work.orders by now.",
+    ),
+    "a schema": (
+        "ALTER SCHEMA work RENAME TO other; CREATE SCHEMA work",
+        "INSERT INTO other.o VALUES (100, 1, 5)",
+        "work.",
+    ),
+    "a column of the stream tables": (
+        "ALTER TABLE totals RENAME c_id TO c; ALTER TABLE joined RENAME id TO c",
+        "INSERT INTO work.o VALUES (100, 1, 5)",
+        " by now.",
+    ),
+}
+
+
+@pytest.mark.parametrize("renamed", RENAMED)
+def test_what_was_renamed_stops_the_writer_until_it_is_followed(work: Connection, renamed: str) -> None:
+    change, statement, detail = RENAMED[renamed]
+    add(work, "totals", "joined")
+    work.execute("UPDATE work.o SET amount = amount + 1; DELETE FROM work.o WHERE id = 9")
+    work.execute(change)
+    for name in ("joined", "totals"):
+        with pytest.raises(ObjectNotInPrerequisiteState) as failure:
+            work.execute(statement)
+        told(failure, name, detail)
+        with pytest.raises(ObjectNotInPrerequisiteState, match="has to be planned anew"):
+            work.execute("SELECT * FROM pgtrickle.verify_stream_table(%s)", (name,))
+        pg_trickle.refresh_stream_table(work, name)
+    work.execute(statement)
+    for name in ("joined", "totals"):
+        assert differences(work, name) == []
+        assert work.execute("SELECT ok FROM pgtrickle.verify_stream_table(%s)", (name,)).fetchone() == (True,)
+
+
+@pytest.mark.versions
+def test_what_is_called_as_before_again_is_maintained(work: Connection) -> None:
+    """A renaming that was rolled back, or renamed back; in the session that was told of it."""
+    add(work, "totals", "joined")
+    work.execute("BEGIN; ALTER TABLE work.o RENAME amount TO price")
+    with pytest.raises(ObjectNotInPrerequisiteState):
+        work.execute("UPDATE work.o SET price = price + 1")
+    work.execute("ROLLBACK")
+    work.execute("UPDATE work.o SET amount = amount + 1")
+    work.execute("ALTER TABLE work.o RENAME amount TO price; ALTER TABLE work.o RENAME price TO amount")
+    work.execute("UPDATE work.o SET amount = amount + 1")
+    work.execute("ALTER TABLE work.o ADD fresh int; ALTER TABLE work.o DROP other; ANALYZE work.o")
+    work.execute("DELETE FROM work.o WHERE id < 4")
+    assert differences(work, "totals") == differences(work, "joined") == []
+
+
+def test_a_transaction_that_began_before_the_renaming(work: Connection, database: Any) -> None:
+    add(work, "joined")
+    older: Connection = database.connect()
+    older.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
+    older.execute("SELECT 1")
+    work.execute("ALTER TABLE work.o RENAME amount TO former; ALTER TABLE work.o RENAME other TO amount")
+    with pytest.raises(ObjectNotInPrerequisiteState) as failure:
+        older.execute("UPDATE work.o SET former = 4 WHERE id = 1")
+    told(failure, "joined", "work.o.former")
+
+
+def test_what_was_dropped(work: Connection) -> None:
+    add(work, "totals", "joined")
+    work.execute("ALTER TABLE work.o DROP amount CASCADE")
+    for name in ("joined", "totals"):
+        with pytest.raises(ObjectNotInPrerequisiteState) as failure:
+            work.execute("UPDATE work.o SET c_id = 1")
+        told(failure, name, "work.o.amount was dropped.")
+        pg_trickle.suspend_stream_table(work, name)
+    work.execute("UPDATE work.o SET c_id = 1")
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ("DROP FUNCTION work.twice CASCADE", "does not exist"),
+        ("ALTER FUNCTION work.twice RENAME TO double", "does not exist"),
+        ("REVOKE EXECUTE ON FUNCTION work.twice FROM PUBLIC", "permission denied"),
+    ],
+)
+def test_a_function_that_is_gone_or_closed(database: Any, work: Connection, change: LiteralString, word: str) -> None:
+    database.make_role("author")
+    work.execute(
+        """GRANT USAGE ON SCHEMA work TO author; GRANT USAGE ON SCHEMA pgtrickle TO author;
+           ALTER TABLE work.o OWNER TO author"""
+    )
+    add(work, "twiced")
+    work.execute("ALTER TABLE twiced OWNER TO author")
+    pg_trickle.refresh_stream_table(work, "twiced")
+    work.execute(change)
+    with pytest.raises(psycopg.Error) as failure:
+        work.execute("UPDATE work.o SET amount = 7")
+    assert '"twiced"' in str(failure.value.diag.message_primary)
+    assert word in str(failure.value.diag.message_primary)
+    assert "suspend_stream_table" in str(failure.value.diag.message_hint)
+    pg_trickle.suspend_stream_table(work, "twiced")
+    work.execute("UPDATE work.o SET amount = 7")

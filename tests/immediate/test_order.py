@@ -1,0 +1,170 @@
+"""In which order turns and rows are locked: where ordinary tables don't deadlock, stream tables don't make them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, LiteralString
+
+import psycopg
+import pytest
+
+import pg_trickle
+from pg_trickle.testing.oracle import differences
+from tests.immediate.test_isolation import Session
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+
+# Row locks, made first; turns; and a turn above row locks, whose source's statements don't know of it.
+QUERIES: dict[str, LiteralString] = {
+    "totals": "SELECT shelf, count(*) AS n, sum(amount) AS total FROM stock GROUP BY shelf",
+    "most": "SELECT shelf, max(amount) AS most FROM stock GROUP BY shelf",
+    "named": "SELECT s.id, s.amount, g.name FROM stock AS s JOIN goods AS g ON g.id = s.good",
+    "everything": "SELECT count(*) AS n FROM stock",
+    "above": "SELECT t.n, g.name FROM totals AS t JOIN goods AS g ON g.id = t.shelf",
+}
+
+
+@pytest.fixture
+def stock(db: Connection) -> Connection:
+    db.execute(
+        """CREATE TABLE goods (id int PRIMARY KEY, name text);
+           CREATE TABLE stock (id int PRIMARY KEY, good int, shelf int, amount int, remark text);
+           INSERT INTO goods SELECT g, 'n' || g FROM generate_series(1, 9) AS g;
+           INSERT INTO stock SELECT g, g % 9 + 1, g % 4, g, 'r' FROM generate_series(1, 20) AS g"""
+    )
+    return db
+
+
+@pytest.fixture
+def sessions(database: Any) -> Iterator[tuple[Session, Session]]:
+    with ThreadPoolExecutor(2) as pool:
+        watcher = database.connect()
+        yield Session(database.connect(), watcher, pool), Session(database.connect(), watcher, pool)
+
+
+def add(db: Connection, *names: str) -> None:
+    for name in names:
+        pg_trickle.create_stream_table(db, name, QUERIES[name], refresh_mode="IMMEDIATE")
+
+
+# The first session's statements before the second's, which has to wait, and after.
+SCENES: dict[str, tuple[tuple[str, ...], tuple[LiteralString, ...], LiteralString, LiteralString]] = {
+    "rows that are only inserted": (
+        ("totals", "most", "named"),
+        ("INSERT INTO stock VALUES (100, 1, 1, 5)",),
+        "INSERT INTO stock VALUES (101, 2, 2, 5)",
+        "INSERT INTO stock VALUES (102, 2, 2, 5)",
+    ),
+    "a turn above the groups": (
+        ("totals", "above"),
+        ("INSERT INTO stock VALUES (100, 1, 1, 5)",),
+        "INSERT INTO stock VALUES (101, 2, 2, 5)",
+        "INSERT INTO stock VALUES (102, 2, 2, 5)",
+    ),
+    "a row that the other one is about to write": (
+        ("named",),
+        ("UPDATE stock SET amount = 7 WHERE id = 1",),
+        "UPDATE stock SET amount = 7 WHERE id = 2",
+        "UPDATE stock SET amount = 8 WHERE id = 2",
+    ),
+    "such a row and a turn above the groups": (
+        ("totals", "above"),
+        ("UPDATE stock SET amount = 70 WHERE id = 1",),
+        "DELETE FROM stock WHERE id = 2",
+        "UPDATE stock SET amount = 8, shelf = 9 WHERE id = 2",
+    ),
+    "two turns, of which one is taken": (
+        ("everything", "named"),
+        ("UPDATE goods SET name = name || '!' WHERE id = 1",),
+        "INSERT INTO stock VALUES (101, 2, 2, 5)",
+        "INSERT INTO stock VALUES (102, 2, 2, 5)",
+    ),
+    "a row that was locked before": (
+        ("named", "totals"),
+        ("SELECT FROM stock WHERE id = 1 FOR UPDATE",),
+        "UPDATE stock SET amount = 8 WHERE id = 1",
+        "UPDATE stock SET amount = 7 WHERE id = 1",
+    ),
+    "a referenced row": (
+        ("named",),
+        ("SELECT FROM goods WHERE id = 1 FOR UPDATE",),
+        "UPDATE goods SET name = 'x' WHERE id = 1",
+        "INSERT INTO stock VALUES (100, 1, 1, 5)",
+    ),
+}
+
+
+@pytest.mark.parametrize("scene", SCENES)
+def test_who_waits_holds_nothing_that_the_other_one_wants(
+    stock: Connection, sessions: tuple[Session, Session], scene: str
+) -> None:
+    names, before, second, after = SCENES[scene]
+    add(stock, *names)
+    one, two = sessions
+    one.run("SET deadlock_timeout = '10ms'")
+    one.begin()
+    two.begin()
+    for statement in before:
+        one.run(statement)
+    waiting = two.waits(second)
+    one.run(after)
+    one.run("COMMIT")
+    waiting.result()
+    two.run("COMMIT")
+    for name in names:
+        assert differences(stock, name) == []
+
+
+def test_what_is_not_read_waits_for_nobody(stock: Connection, sessions: tuple[Session, Session]) -> None:
+    add(stock, "totals", "named", "above")
+    one, two = sessions
+    two.run("SET lock_timeout = '1ms'")
+    one.begin()
+    one.run("UPDATE stock SET amount = 7 WHERE id = 1")
+    two.run("UPDATE stock SET remark = 'x' WHERE id = 2")
+    two.run("SELECT FROM stock WHERE id = 3 FOR UPDATE")
+    one.run("COMMIT")
+
+
+def test_a_turn_that_was_given_up_is_free(stock: Connection, sessions: tuple[Session, Session]) -> None:
+    """Back to a savepoint, though the transaction goes on."""
+    add(stock, "named")
+    one, two = sessions
+    two.run("SET lock_timeout = '1ms'")
+    one.begin()
+    one.run("SAVEPOINT before")
+    one.run("UPDATE stock SET amount = 7 WHERE id = 1")
+    one.run("ROLLBACK TO before")
+    two.run("UPDATE stock SET amount = 9 WHERE id = 1")
+    one.run("UPDATE stock SET amount = 8 WHERE id = 1")
+    one.run("COMMIT")
+    assert differences(stock, "named") == []
+
+
+def test_suspending_does_not_wait_with_a_lock_that_a_writer_wants(
+    stock: Connection, sessions: tuple[Session, Session]
+) -> None:
+    add(stock, "named")
+    one, two = sessions
+    one.run("SET deadlock_timeout = '10ms'")
+    for action in ("suspend_stream_table", "resume_stream_table"):
+        one.begin()
+        one.run("UPDATE stock SET amount = amount + 1 WHERE id = 1")
+        waiting = two.waits(f"SELECT pgtrickle.{action}('named')")
+        one.run("UPDATE goods SET name = name || '?' WHERE id = 1")
+        one.run("COMMIT")
+        waiting.result()
+    assert differences(stock, "named") == []
+
+
+def test_nothing_is_left_on_the_tables_at_the_bottom(stock: Connection) -> None:
+    add(stock, "totals", "above")
+    left = "SELECT count(*) FROM pg_trigger WHERE tgname LIKE 'pg\\_trickle%' AND tgname LIKE '%\\_first'"
+    assert stock.execute(left).fetchone() == (1,)
+    pg_trickle.suspend_stream_table(stock, "above")
+    assert stock.execute(left).fetchone() == (0,)
+    pg_trickle.resume_stream_table(stock, "above")
+    assert stock.execute(left).fetchone() == (1,)
+    pg_trickle.drop_stream_table(stock, "above")
+    assert stock.execute(left).fetchone() == (0,)
