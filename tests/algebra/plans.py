@@ -145,6 +145,13 @@ ASKED = Join(
     projected(Aggregate(T, ("t_a",), (summed("sum", named(T, "t_b")),)), ("g_a", "t_a"), ("g_sum", "sum")),
     (equal("s_a", "g_a"), predicate(sql.SQL("{} < {}"), "r_b", "g_sum")),
 )
+# Groups of r, and rows of s that ask for some of them by a match in r.
+MATCHED = Filter(R, (predicate(sql.SQL("{} > 0"), "r_b"),))
+ASKED_BY_MATCH = Join(
+    semi_join(S, MATCHED, (equal("s_a", "r_a"),), mark("met")),
+    projected(Aggregate(T, ("t_a", "t_x"), (summed("sum", named(T, "t_b")),)), ("g_a", "t_a"), ("g_sum", "sum")),
+    (equal("s_a", "g_a"), predicate(sql.SQL("{} < {}"), "s_b", "g_sum")),
+)
 LESS = predicate(sql.SQL("{} < {}"), "t_a", "total")
 MORE = ordered("more", sql.SQL("sum(r_b) OVER (PARTITION BY r_b)"), INT8)
 

@@ -19,7 +19,10 @@ from pg_trickle.scalar import INT4, NUMERIC, Column, Identity, Type
 
 JSON = Type("json", Identity.NONE, hashable=False)
 COLUMNS = {"a": INT4, "b": INT4, "x": NUMERIC, "j": JSON}
-SOURCES = {"r": Source(11, "public", "r", "changes_11"), "s": Source(12, "public", "s", "changes_12")}
+SOURCES = {
+    "r": Source(11, "public", "r", "changes_11", indexed=("a",)),
+    "s": Source(12, "public", "s", "changes_12"),
+}
 
 # The last refresh, in transaction 104 and up to change 1000 of each buffer, saw all below 105 but 100 and 102.
 FRONTIER = ("100:105:100,102", "104", Jsonb({"11": 1000, "12": 1000}))

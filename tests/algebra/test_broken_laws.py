@@ -27,7 +27,7 @@ from pg_trickle.rewrite import matched_early, prune, pushdown, restrict, strengt
 from pg_trickle.rewrite.passes import optimised
 from pg_trickle.rewrite.strengthen import strengthened
 from pg_trickle.scalar import Column
-from tests.algebra.plans import ASKED, PLANS, R, equal, predicate, projected
+from tests.algebra.plans import ASKED, ASKED_BY_MATCH, PLANS, R, equal, predicate, projected
 from tests.algebra.sources import Contents, contents, fill, net_change, prepare, scan, zset
 
 pytestmark = pytest.mark.property
@@ -141,10 +141,11 @@ def test_a_match_that_was_there_all_along_is_noticed_when_taken_for_new(conn, mo
     assert is_noticed(conn, PLANS[plan])
 
 
-def test_rows_left_out_of_groups_that_are_asked_for_are_noticed(conn, monkeypatch):
+@pytest.mark.parametrize("plan", [ASKED, ASKED_BY_MATCH], ids=["by a key", "by a match"])
+def test_rows_left_out_of_groups_that_are_asked_for_are_noticed(conn, monkeypatch, plan):
     monkeypatch.setattr(restrict, "equal", lambda mine, theirs: equal("t_b", theirs.name))
-    fewer = optimised(ASKED)
-    assert _exists(conn, LOOKING, lambda _: zset(conn, fewer) != zset(conn, ASKED))
+    fewer = optimised(plan)
+    assert _exists(conn, LOOKING, lambda _: zset(conn, fewer) != zset(conn, plan))
 
 
 @pytest.mark.parametrize("ends", [("0", "0"), ("-Infinity", "0"), ("0", "NaN")])

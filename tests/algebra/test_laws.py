@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from pg_trickle.algebra.aggregate import Aggregate
 from pg_trickle.algebra.join import Join
 from pg_trickle.algebra.linear import Consolidate, Negate, UnionAll
+from pg_trickle.algebra.mark import Mark
 from pg_trickle.algebra.plan import Plan, distinct, inputs, names
 from pg_trickle.algebra.source import Changes, Empty, Source
 from pg_trickle.algebra.states import old
@@ -16,7 +17,7 @@ from pg_trickle.rewrite.passes import optimised
 from pg_trickle.rewrite.specialise import specialised
 from pg_trickle.uniqueness import is_net, keys
 from tests.algebra.outline import outline
-from tests.algebra.plans import ASKED, PLANS, any_plan
+from tests.algebra.plans import ASKED, ASKED_BY_MATCH, PLANS, any_plan
 from tests.algebra.sources import SOURCES, Contents, contents, fill, net_change, prepare, scan, weighted, zset
 
 UNCHANGED = Contents([(1, 1, "1.0", "1"), (None, 2, None, "[]")], [], [], [], [], [0])
@@ -53,13 +54,15 @@ def test_old_plus_delta_is_new_however_operators_are_composed(conn, plan, r, s):
 
 
 @pytest.mark.property
+@pytest.mark.parametrize(("plan", "asks"), [(ASKED, Join), (ASKED_BY_MATCH, Mark)], ids=["by a key", "by a match"])
 @given(r=contents, s=contents)
-def test_groups_that_nobody_asks_for_may_be_left_out(conn, r, s):
-    fewer = optimised(ASKED)
-    assert any(isinstance(node, Aggregate) and isinstance(node.input, Join) for node in distinct(fewer))
+def test_groups_that_nobody_asks_for_may_be_left_out(conn, plan, asks, r, s):
+    fewer = optimised(plan)
+    groups = [node for node in distinct(fewer) if isinstance(node, Aggregate)]
+    assert any(isinstance(below, asks) for one in groups for below in distinct(one.input))
     with conn.transaction(force_rollback=True):
         fill(conn, {"r": r, "s": s})
-        assert zset(conn, fewer) == zset(conn, ASKED)
+        assert zset(conn, fewer) == zset(conn, plan)
         assert zset(conn, surplus(fewer)) == {}
 
 

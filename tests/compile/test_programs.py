@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -34,3 +35,10 @@ def test_changes_of_all_but_the_smallest_tables_have_one(rows: dict[str, int], e
     assert "*" in programs
     if expected:
         assert f"changes_{oids['customers']}" not in " ".join(programs[several[0]])
+
+
+def test_changes_that_several_joins_read_come_in_the_order_of_what_they_look_up_first() -> None:
+    relations = tuple(replace(one, rows=1000) for one in request(QUERY).relations)
+    (statement,) = compile_query(replace(request(QUERY), relations=relations)).differential["*"]
+    order = dict(re.findall(r'"changes_(\d)".*?HAVING sum\("__pgt_w"\) <> 0(.*?)\),\n', statement))
+    assert order == {"3": ' ORDER BY "order_id__1"', "2": ' ORDER BY "id__1"', "1": ' ORDER BY "id__2"'}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from pg_trickle.algebra.aggregate import Aggregate
@@ -11,12 +13,13 @@ from pg_trickle.algebra.mark import Mark
 from pg_trickle.algebra.outer_join import FullJoin, LeftJoin
 from pg_trickle.algebra.plan import Plan, distinct, inputs
 from pg_trickle.algebra.source import Scan, Source
+from pg_trickle.catalog.model import RelationFact
 from pg_trickle.rewrite.passes import optimised
-from tests.compile.requests import parsed, request
+from tests.compile.requests import SHOP, parsed, request
 
 
-def rewritten(query: str) -> Plan:
-    return optimised(parsed(request(query)).plan)
+def rewritten(query: str, catalog: tuple[RelationFact, ...] = SHOP) -> Plan:
+    return optimised(parsed(request(query, catalog)).plan)
 
 
 def order(plan: Plan) -> list[str]:
@@ -174,6 +177,31 @@ def test_groups_are_restricted_to_those_that_are_asked_for(condition: str, is_re
         """
     aggregates = [node for node in distinct(rewritten(query)) if isinstance(node, Aggregate)]
     assert [any(isinstance(part, Join) for part in distinct(one.input)) for one in aggregates] == [is_restricted]
+
+
+@pytest.mark.parametrize(
+    ("asked", "indexed", "is_restricted"),
+    [
+        ("o.customer_id IN (SELECT c.id FROM public.customers c WHERE c.name = 'x')", ("customer_id",), True),
+        ("EXISTS (SELECT FROM public.customers c WHERE c.name = 'x' AND c.id = o.customer_id)", ("customer_id",), True),
+        # No index leads to a customer's orders; no customer is left out; who has no match asks; others are asked for,
+        # or what is of another type.
+        ("o.customer_id IN (SELECT c.id FROM public.customers c WHERE c.name = 'x')", ("placed",), False),
+        ("o.customer_id IN (SELECT c.id FROM public.customers c)", ("customer_id",), False),
+        ("o.customer_id NOT IN (SELECT c.id FROM public.customers c WHERE c.name = 'x')", ("customer_id",), False),
+        ("o.id IN (SELECT c.id FROM public.customers c WHERE c.name = 'x')", ("customer_id",), False),
+        ("o.customer_id IN (SELECT c.limit_amount FROM public.customers c WHERE c.name = '')", ("customer_id",), False),
+    ],
+)  # fmt: skip
+def test_groups_are_restricted_to_those_with_a_match(asked: str, indexed: tuple[str, ...], is_restricted: bool):
+    query = f"""
+        SELECT o.id FROM public.orders o
+         WHERE {asked}
+           AND o.amount < (SELECT avg(p.amount) FROM public.orders p WHERE p.customer_id = o.customer_id)
+        """
+    catalog = tuple(replace(one, indexed=indexed) if one.name == "orders" else one for one in SHOP)
+    aggregates = [node for node in distinct(rewritten(query, catalog)) if isinstance(node, Aggregate)]
+    assert [any(isinstance(part, Mark) for part in distinct(one.input)) for one in aggregates] == [is_restricted]
 
 
 @pytest.mark.parametrize(

@@ -10,12 +10,13 @@ from pg_trickle.scalar import Column
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A table whose changes are captured in a change buffer."""
+    """A table whose changes are captured in a change buffer; ``indexed`` are the columns with which an index begins."""
 
     oid: int
     schema: str
     name: str
     buffer: str
+    indexed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

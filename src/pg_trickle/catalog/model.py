@@ -61,6 +61,7 @@ class RelationFact:
     policy_tables: tuple[str, ...]
     opaque: str | None
     circular: bool = False
+    indexed: tuple[str, ...] = ()
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> RelationFact:
@@ -79,6 +80,7 @@ class RelationFact:
             policy_tables=tuple(table["name"] for table in data.get("policy_tables", ())),
             opaque=data["opaque"],
             circular=data.get("circular", False),
+            indexed=tuple(data.get("indexed", ())),
         )
 
 

@@ -47,4 +47,4 @@ def scan(fact: RelationFact, context: Context) -> Scan:
         for key in fact.keys
         if fact.kind == "stream_table" or all(by_name[name].not_null for name in key)
     )
-    return Scan(Source(fact.oid, fact.schema, fact.name, fact.buffer), fields, keys)
+    return Scan(Source(fact.oid, fact.schema, fact.name, fact.buffer, fact.indexed), fields, keys)

@@ -108,22 +108,22 @@ class CommonTables:
 
     def seeking(self, plan: Plan, sought: tuple[str, ...]) -> sql.Composable:
         """The same for a join that looks up what the columns hold: the changes of a source come in their order, for
-        neighbours in an index are often neighbours on disk, and in the cache.
+        neighbours in an index are often neighbours on disk, and in the cache.  Of several such joins the first decides.
         """
-        self.order = sought if self._is_from_one_source(plan) else ()
+        self.order = sought if self._is_from_one_source(plan, shared=True) else ()
         body = self.select(plan)
         self.order = ()
         return body
 
-    def _is_from_one_source(self, plan: Plan, *, computed: bool = True) -> bool:
+    def _is_from_one_source(self, plan: Plan, *, computed: bool = True, shared: bool = False) -> bool:
         """Whether nothing stands above a source's changes but filters and columns, computed ones or not."""
-        if self._is_shared(plan):
+        if not shared and self._is_shared(plan):
             return False
         match operator(plan):
             case Project(below, items) if computed or all(item.value.is_column for item in items):
-                return self._is_from_one_source(below, computed=computed)
+                return self._is_from_one_source(below, computed=computed, shared=shared)
             case Filter(below) if computed:
-                return self._is_from_one_source(below)
+                return self._is_from_one_source(below, shared=shared)
             case Changes(Source()):
                 return True
             case _:
@@ -349,7 +349,7 @@ def _semi_join(mark: Mark, predicates: tuple[Scalar, ...], common: CommonTables)
         columns=leading(names_of(mark.left)),
         mark=sql.Identifier(mark.column.name),
         w=WEIGHT,
-        left=common.select(mark.left),
+        left=common.seeking(mark.left, _sought(mark.left, mark.right, mark.on)),
         rest=conjunction(tuple(one for one in predicates if mark.column.name not in one.columns)),
         met=_met(mark.right, mark.on, common),
     )

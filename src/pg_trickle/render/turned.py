@@ -14,7 +14,7 @@ from psycopg import sql
 
 from pg_trickle.algebra.mark import Flipped
 from pg_trickle.algebra.plan import names as names_of
-from pg_trickle.render.parts import WEIGHT, conjunction, every, leading, names
+from pg_trickle.render.parts import WEIGHT, conjunction, every, index_order, leading, names
 from pg_trickle.scalar import Column, Scalar
 from pg_trickle.uniqueness import is_looked_up
 
@@ -52,6 +52,7 @@ class _Split:
     pairs: tuple[tuple[str, str], ...]
     right: tuple[Scalar, ...]
     mixed: tuple[Scalar, ...]
+    order: sql.Composable
 
 
 def _split(plan: Flipped) -> _Split:
@@ -69,7 +70,9 @@ def _split(plan: Flipped) -> _Split:
             pairs.append(both)
         else:
             mixed.append(one)
-    return _Split(tuple(pairs), tuple(right), tuple(mixed))
+    keys = {other for _, other in pairs}
+    order = index_order(one for one in plan.right.columns if one.name in keys) if keys else sql.SQL("")
+    return _Split(tuple(pairs), tuple(right), tuple(mixed), order)
 
 
 def _by_key(split: _Split, hole: dict[str, sql.Composable], *, rows_first: bool) -> sql.Composable:
@@ -79,8 +82,8 @@ def _by_key(split: _Split, hole: dict[str, sql.Composable], *, rows_first: bool)
     same = every(sql.SQL("{r} = {k}").format(r=sql.Identifier("r", key), k=sql.Identifier("k", key)) for key in keys)
     hole |= {"keys": leading(keys), "where": conjunction(split.right), "grouping": grouping, "same": same}
     changed = sql.SQL(
-        "SELECT {keys}sum({w}) AS __pgt_d FROM ({change}) AS c WHERE {where}{grouping} HAVING sum({w}) <> 0"
-    ).format(**hole)
+        "SELECT {keys}sum({w}) AS __pgt_d FROM ({change}) AS c WHERE {where}{grouping} HAVING sum({w}) <> 0{order}"
+    ).format(**hole, order=split.order)
     if rows_first:
         return sql.SQL(
             "SELECT {columns}(k.__pgt_d > 0) = (v.__pgt_s > 0) AS {mark}, k.{w}::bigint * v.__pgt_s AS {w} FROM"

@@ -26,7 +26,8 @@ def reordered(plan: Plan) -> Plan:
         return plan.over(reordered)
     plans, predicates = _flattened(plan)
     if len(plans) < 3:
-        return plan.over(reordered)
+        left, right = map(reordered, restricted([plan.left, plan.right], predicates))
+        return replace(plan, left=left, right=right)
     inputs = [_Input.of(reordered(one), place) for place, one in enumerate(restricted(plans, predicates))]
     clusters = _with_lookups(inputs, predicates)
     rest = tuple(one for one in predicates if not one.columns or not any(one.columns <= c.columns for c in clusters))

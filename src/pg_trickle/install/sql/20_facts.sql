@@ -171,6 +171,24 @@ END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.key_facts IS 'The unique keys of relations as a compile request lists them';
 
+CREATE FUNCTION pgtrickle_changes.indexed_columns(p_relation oid) RETURNS jsonb
+    LANGUAGE plpgsql STABLE STRICT
+    SET search_path = pg_catalog, pg_temp
+    SET plan_cache_mode = force_generic_plan
+AS $$
+-- The columns by whose value an index of all rows leads to them.
+BEGIN
+    RETURN (SELECT coalesce(jsonb_agg(DISTINCT a.attname ORDER BY a.attname), '[]')
+              FROM pg_index AS i
+              JOIN pg_class AS c ON c.oid = i.indexrelid
+              JOIN pg_am AS m ON m.oid = c.relam AND m.amname IN ('btree', 'hash')
+              JOIN pg_opclass AS o ON o.oid = i.indclass[0] AND o.opcdefault
+              JOIN pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0] AND a.attcollation = i.indcollation[0]
+             WHERE i.indrelid = p_relation AND i.indisvalid AND i.indpred IS NULL);
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.indexed_columns IS 'The columns with which an index of a relation begins';
+
 CREATE FUNCTION pgtrickle_changes.relations_below(p_relation oid) RETURNS TABLE (relid oid)
     LANGUAGE plpgsql STABLE STRICT
     SET search_path = pg_catalog, pg_temp

@@ -99,6 +99,7 @@ BEGIN
                              WHERE u.attrelid = c.oid AND u.attnum > 0 AND NOT u.attisdropped
                                AND (v_whole_rows OR u.attnum = ANY (o.columns) OR 0 > ANY (o.columns))),
                    'keys', coalesce(k.keys, '[]'),
+                   'indexed', pgtrickle_changes.indexed_columns(c.oid),
                    'buffer', pgtrickle_changes.buffer_name(c.oid, p_owner),
                    'rows', greatest(c.reltuples, 0),
                    'definition', CASE WHEN o.kind = 'view' AND o.reason IS NULL THEN pgtrickle_changes.canonical_text(c.oid) END,
