@@ -19,7 +19,7 @@ from pg_trickle import explain, programs
 from pg_trickle.algebra.linear import Item, Project
 from pg_trickle.algebra.plan import Plan as Algebra
 from pg_trickle.algebra.plan import distinct
-from pg_trickle.algebra.source import Opaque, Unwatched
+from pg_trickle.algebra.source import Opaque, State, Unwatched
 from pg_trickle.algebra.timed import TimedFilter
 from pg_trickle.catalog.model import CompileRequest
 from pg_trickle.circular import restarting
@@ -34,6 +34,7 @@ from pg_trickle.parse.timed import check_timeless
 from pg_trickle.parse.tree import parse_select
 from pg_trickle.parse.types import fact_type
 from pg_trickle.parse.volatility import check_functions, is_determined_by_rows
+from pg_trickle.ranges import Ranged, ranged
 from pg_trickle.recomputed import Recomputed
 from pg_trickle.render.apply import Target
 from pg_trickle.render.recomputed import state_rows
@@ -41,7 +42,7 @@ from pg_trickle.render.select import CommonTables
 from pg_trickle.rewrite.collapse import collapsed
 from pg_trickle.rewrite.passes import optimised
 from pg_trickle.scalar import UNKNOWN, Column, Scalar, column, composed
-from pg_trickle.stages import AnyStage, cut
+from pg_trickle.stages import AnyStage, Stage, cut
 from pg_trickle.ties import ties
 from pg_trickle.uniqueness import keys
 
@@ -63,6 +64,7 @@ class Plan:
     states: tuple[AnyStage, ...]
     lookup: tuple[str, ...] | None
     deltas: tuple[str, ...]
+    ranged: dict[State, tuple[Ranged, ...]]
     fill: programs.Program
     full: programs.Program
     verify: str
@@ -90,7 +92,7 @@ class Plan:
             "key": self.key and list(self.key),
             "content_index": self.content_index and list(self.content_index),
             "lookup": self.lookup and list(self.lookup),
-            "states": [_state_json(stage) for stage in self.states],
+            "states": [_state_json(stage, self.ranged) for stage in self.states],
             "deltas": [{"name": name, "of": name.replace("delta_", "state_", 1)} for name in self.deltas],
             "programs": {
                 "fill": list(self.fill),
@@ -178,6 +180,7 @@ def _incremental(request: CompileRequest, query: Query) -> Plan:
         states=definition.stored,
         lookup=definition.lookup,
         deltas=tuple(sorted({state.delta_name for _, used in made.values() for state in used})),
+        ranged=_ranged(stages, final),
         fill=programs.fill(definition),
         full=programs.full(definition),
         verify=programs.verify(definition),
@@ -235,6 +238,7 @@ def _recomputing(request: CompileRequest, refusal: UnsupportedQuery) -> Plan:
         states=(),
         lookup=None,
         deltas=(),
+        ranged={},
         fill=programs.fill(definition),
         full=programs.full(definition),
         verify=programs.verify(definition),
@@ -304,7 +308,12 @@ def _unread(request: CompileRequest) -> dict[int, tuple[str, ...]]:
     return {one.oid: () for one in leaves}
 
 
-def _state_json(stage: AnyStage) -> dict[str, Any]:
+def _ranged(stages: tuple[AnyStage, ...], final: Algebra) -> dict[State, tuple[Ranged, ...]]:
+    plans = (final, *(stage.below for stage in stages))
+    return {stage.state: ranged(stage, plans) for stage in stages if isinstance(stage, Stage)}
+
+
+def _state_json(stage: AnyStage, found_by_range: dict[State, tuple[Ranged, ...]]) -> dict[str, Any]:
     made = {
         "name": stage.state.name,
         "columns": list(stage.column_names),
@@ -317,6 +326,7 @@ def _state_json(stage: AnyStage) -> dict[str, Any]:
             "content_index": content and list(content),
             "lookup": lookup and list(lookup),
             "sought": list(stage.sought),
+            "ranged": [],
             "not_null": [],
             "nonnegative": [],
         }
@@ -326,6 +336,7 @@ def _state_json(stage: AnyStage) -> dict[str, Any]:
         "content_index": None,
         "lookup": None,
         "sought": [],
+        "ranged": [one.to_json() for one in found_by_range[stage.state]],
         "not_null": counted,
         "nonnegative": ["n"],
     }

@@ -294,8 +294,11 @@ def _rounded(total: sql.Composable, counters: list[tuple[Column, int | None]]) -
 
 
 _AS_STORED = sql.SQL("{value}")
-# Of integers: the sum is NULL when nothing was summed.
+# The sum is NULL when nothing was summed.  Of integers; of numbers that may be NaN.
 SHOWN_SUM = sql.SQL("CASE WHEN {count} > 0 THEN {sum} END")
+SHOWN_MEAN = sql.SQL("CASE WHEN {count} > 0 THEN {sum}::numeric / {count} END")
+SHOWN_DECIMAL_SUM = sql.SQL("CASE WHEN {nan} > 0 THEN 'NaN'::numeric WHEN {count} > 0 THEN {sum} END")
+SHOWN_DECIMAL_MEAN = sql.SQL("CASE WHEN {nan} > 0 THEN 'NaN'::numeric WHEN {count} > 0 THEN {sum} / {count} END")
 
 
 def _output(call: Call, layout: _Layout, below: dict[str, Column]) -> _Output:
@@ -345,15 +348,13 @@ def _sum(call: Call, layout: _Layout, argument: Column) -> _Output:
     summed = Role.SUM if argument.type.is_integer else Role.FINITE_SUM
     parts = {"count": _count(call, layout, argument), "sum": layout.of(call, summed, stored)}
     if argument.type.is_integer:
-        mean = sql.SQL("CASE WHEN {count} > 0 THEN {sum}::numeric / {count} END")
-        return _Output(SHOWN_SUM if call.rule is Rule.SUM else mean, parts, call.column.type)
+        return _Output(SHOWN_SUM if call.rule is Rule.SUM else SHOWN_MEAN, parts, call.column.type)
     parts["nan"] = layout.of(call, Role.COUNT_NAN)
     if argument.type.decimals:
         scales = sorted(argument.type.scales, reverse=True)
         decimals = tuple(layout.of(call, Role.COUNT_SCALE, scale=scale) for scale in scales)
-        plain = sql.SQL("CASE WHEN {nan} > 0 THEN 'NaN'::numeric WHEN {count} > 0 THEN {sum} END")
-        mean = sql.SQL("CASE WHEN {nan} > 0 THEN 'NaN'::numeric WHEN {count} > 0 THEN {sum} / {count} END")
-        return _Output(plain if call.rule is Rule.SUM else mean, parts, call.column.type, decimals=decimals)
+        shown = SHOWN_DECIMAL_SUM if call.rule is Rule.SUM else SHOWN_DECIMAL_MEAN
+        return _Output(shown, parts, call.column.type, decimals=decimals)
     parts["up"] = layout.of(call, Role.COUNT_POSITIVE_INFINITY)
     parts["down"] = layout.of(call, Role.COUNT_NEGATIVE_INFINITY)
     plain = sql.SQL(

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from psycopg import sql
 
-from pg_trickle.algebra.mark import Flipped
+from pg_trickle.algebra.mark import Flipped, Mark
 from pg_trickle.algebra.plan import names as names_of
 from pg_trickle.render.parts import WEIGHT, conjunction, every, index_order, leading, names
 from pg_trickle.scalar import Column, Scalar
@@ -43,6 +43,13 @@ def turned(
     rest = tuple(one for one in plan.on if one not in split.right)
     hole["on"] = conjunction(rest)
     return _by_key(split, hole, rows_first=are_few or is_looked_up(plan.input, plan.on))
+
+
+def found_by_range(mark: Mark) -> Column | None:
+    """The column on the left by a range of which the rows are found that a change on the right turns."""
+    flipped = Flipped(mark.left, mark.right, mark.right, mark.on, mark.column)
+    sides = _compared(flipped, _split(flipped))
+    return sides and sides[0]
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,6 +42,7 @@ BEGIN
                 EXECUTE format('CREATE INDEX ON %s USING hash (%I)', v_name, v_column);
             END IF;
         END LOOP;
+        PERFORM pgtrickle_changes.make_ranges((v_state ->> 'name')::name, v_state -> 'ranged');
         PERFORM pgtrickle_changes.hand_over(p_table, v_name, 'A state of stream table');
     END LOOP;
     FOR v_delta IN SELECT d FROM jsonb_array_elements(p_plan -> 'deltas') AS d LOOP
@@ -60,6 +61,34 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.make_states IS 'The tables that a plan''s stages keep, owned by the stream table''s owner';
+
+CREATE FUNCTION pgtrickle_changes.make_ranges(p_state name, p_ranged jsonb) RETURNS void
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- An index over each value of a state that something which moves is compared with: a column, or the sum or mean that its counters
+-- come to, in the words of the plan's statements, or it won't be found.
+DECLARE
+    v_item record;
+BEGIN
+    FOR v_item IN SELECT r.value, r.count, r.nan, r.is_mean
+                    FROM jsonb_to_recordset(coalesce(p_ranged, '[]')) AS r(value name, count name, nan name, is_mean boolean) LOOP
+        EXECUTE CASE
+            WHEN v_item.count IS NULL
+            THEN format('CREATE INDEX ON pgtrickle_changes.%I (%I)', p_state, v_item.value)
+            WHEN v_item.nan IS NULL AND v_item.is_mean
+            THEN format('CREATE INDEX ON pgtrickle_changes.%1$I ((CASE WHEN %3$I > 0 THEN %2$I::numeric / %3$I END))', p_state, v_item.value, v_item.count)
+            WHEN v_item.nan IS NULL
+            THEN format('CREATE INDEX ON pgtrickle_changes.%1$I ((CASE WHEN %3$I > 0 THEN %2$I END))', p_state, v_item.value, v_item.count)
+            WHEN v_item.is_mean
+            THEN format('CREATE INDEX ON pgtrickle_changes.%1$I ((CASE WHEN %4$I > 0 THEN ''NaN''::numeric WHEN %3$I > 0 THEN %2$I / %3$I END))',
+                        p_state, v_item.value, v_item.count, v_item.nan)
+            ELSE format('CREATE INDEX ON pgtrickle_changes.%1$I ((CASE WHEN %4$I > 0 THEN ''NaN''::numeric WHEN %3$I > 0 THEN %2$I END))',
+                        p_state, v_item.value, v_item.count, v_item.nan) END;
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.make_ranges IS 'Indexes over values of a state by a range of which its rows are found';
 
 CREATE FUNCTION pgtrickle_changes.quoted_list(p_names jsonb) RETURNS text
     LANGUAGE sql IMMUTABLE

@@ -1,0 +1,100 @@
+"""Values of a state that something which moves is compared with: ``HAVING sum(x) > (SELECT …)``.
+
+When it moves, the groups between where it was and where it is are looked for by a range (``render/turned.py``), and an
+index over the value, as it is computed from the state, leads to them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from psycopg import sql
+
+from pg_trickle.algebra.join import Join
+from pg_trickle.algebra.linear import Filter, Project
+from pg_trickle.algebra.mark import Mark
+from pg_trickle.algebra.plan import Plan, distinct, names
+from pg_trickle.algebra.source import Scan
+from pg_trickle.render.turned import found_by_range
+from pg_trickle.scalar import Scalar, Type
+from pg_trickle.stages import (
+    SHOWN_DECIMAL_MEAN,
+    SHOWN_DECIMAL_SUM,
+    SHOWN_MEAN,
+    SHOWN_SUM,
+    Role,
+    Stage,
+    StateColumn,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Ranged:
+    """A value over the columns of a state: a column, or a sum or mean by its counters.  The engine writes the index."""
+
+    value: str
+    count: str | None = None
+    nan: str | None = None
+    is_mean: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        return {"value": self.value, "count": self.count, "nan": self.nan, "is_mean": self.is_mean}
+
+
+def ranged(stage: Stage, plans: Iterable[Plan]) -> tuple[Ranged, ...]:
+    """The values of a stage's state by a range of which its rows are looked for somewhere in the plans."""
+    marks = (node for plan in plans for node in distinct(plan) if isinstance(node, Mark))
+    found = (one for mark in marks if (column := found_by_range(mark)) for one in _made(mark.left, column.name, stage))
+    return tuple(dict.fromkeys(found))
+
+
+def _made(plan: Plan, name: str, stage: Stage) -> Iterator[Ranged]:
+    """What of the state a column shows, where it does that and no more."""
+    match plan:
+        case Filter(below):
+            yield from _made(below, name, stage)
+        case Join(left, right):
+            yield from _made(left if name in names(left) else right, name, stage)
+        case Project(below, items):
+            value = next(item.value for item in items if item.column.name == name)
+            if value.is_column:
+                yield from _made(below, next(iter(value.columns)), stage)
+            elif isinstance(below, Scan) and below.table == stage.state:
+                yield from _summed(value, below, stage)
+        case Scan(table, fields) if table == stage.state:
+            attribute = next(field.attribute for field in fields if field.column.name == name)
+            yield from (Ranged(one.name) for one in stage.rest if one.name == attribute and _is_bounded(one.type))
+
+
+def _is_bounded(of: Type) -> bool:
+    """Whether an index has room for every value: numbers whose decimals are known were declared with their digits."""
+    return of.is_narrow or (of.name == "numeric" and of.scale is not None)
+
+
+def _summed(value: Scalar, scan: Scan, stage: Stage) -> Iterator[Ranged]:
+    """The sum or mean that an expression over the state is."""
+    columns = {one.name: one for one in stage.rest}
+    read = {field.column.name: columns[field.attribute] for field in scan.fields if field.column.name in value.columns}
+    parts = {hole: name for name, one in read.items() if (hole := _hole(one)) is not None}
+    if len(parts) < len(read) or not {"sum", "count"} <= parts.keys():
+        return
+    shown = {hole: sql.Identifier(name) for hole, name in parts.items()}
+    sums = (SHOWN_DECIMAL_SUM, SHOWN_DECIMAL_MEAN) if "nan" in parts else (SHOWN_SUM, SHOWN_MEAN)
+    for is_mean, template in enumerate(sums):
+        if template.format(**shown).as_string(None) == value.text:
+            of = {hole: read[name].name for hole, name in parts.items()}
+            yield Ranged(of["sum"], of["count"], of.get("nan"), bool(is_mean))
+
+
+def _hole(one: StateColumn) -> str | None:
+    match one.role:
+        case Role.ROWS | Role.COUNT:
+            return "count"
+        case Role.SUM | Role.FINITE_SUM:
+            return "sum"
+        case Role.COUNT_NAN:
+            return "nan"
+        case _:
+            return None

@@ -1,0 +1,40 @@
+"""Of which values of a state the rows are found by a range."""
+
+from __future__ import annotations
+
+import pytest
+
+from pg_trickle.compile import compile as compile_query
+from pg_trickle.ranges import Ranged
+from tests.compile.requests import request
+
+GROUPS = "SELECT i.order_id, {value} FROM public.items i GROUP BY i.order_id HAVING {value} > {other}"
+ORDERS = "SELECT o.customer_id, {value} FROM public.orders o GROUP BY o.customer_id HAVING {value} > {other}"
+MOVES = "(SELECT avg(p.amount) FROM public.orders p)"
+
+
+@pytest.mark.parametrize(
+    ("query", "value", "other", "expected"),
+    [
+        (ORDERS, "sum(o.amount)", MOVES, Ranged("fs1", "c1", "nan1")),
+        (ORDERS, "avg(o.amount)", MOVES, Ranged("fs1", "c1", "nan1", is_mean=True)),
+        (ORDERS, "sum(o.id)", MOVES, Ranged("s1", "n")),
+        (ORDERS, "avg(o.id)", MOVES, Ranged("s1", "n", is_mean=True)),
+        (ORDERS, "count(*)", MOVES, Ranged("n")),
+        (ORDERS, "count(o.placed)", MOVES, Ranged("c1")),
+        (ORDERS, "max(o.amount)", MOVES, Ranged("max1")),
+        (ORDERS, "max(o.placed)", "(SELECT min(p.placed) FROM public.orders p)", Ranged("max1")),
+        # It doesn't move; nobody knows how many digits; it is computed further; no range has ends.
+        (ORDERS, "sum(o.amount)", "10", None),
+        (GROUPS, "sum(i.price)", MOVES, None),
+        (GROUPS, "max(i.price)", MOVES, None),
+        (ORDERS, "sum(o.id) + 1", MOVES, None),
+        (GROUPS, "max(i.product)", "(SELECT min(c.region) FROM public.customers c)", None),
+    ],
+)
+def test_what_is_compared_with_what_moves_is_found_by_a_range(query: str, value: str, other: str, expected: object):
+    plan = compile_query(request(query.format(value=value, other=other)))
+    found = [one for of_state in plan.ranged.values() for one in of_state]
+    assert found == ([expected] if expected else [])
+    told = [one for state in plan.to_json()["states"] for one in state["ranged"]]
+    assert told == [one.to_json() for one in found]
