@@ -31,6 +31,19 @@ WAYS = {
                'BEGIN RETURN current_setting(''app.tenant_id'', true)::int; END'""",
         "SELECT id, tenant_id FROM orders WHERE tenant_id = tenant()",
     ),
+    "a function within a view of a view": (
+        """CREATE FUNCTION tenant() RETURNS int STABLE LANGUAGE plpgsql AS
+               'BEGIN RETURN current_setting(''app.tenant_id'', true)::int; END';
+           CREATE FUNCTION is_seen(int) RETURNS boolean IMMUTABLE LANGUAGE sql RETURN $1 = tenant();
+           CREATE VIEW seen AS SELECT * FROM orders WHERE is_seen(tenant_id); CREATE VIEW shown AS SELECT * FROM seen;
+           GRANT SELECT ON shown TO st_author""",
+        "SELECT id, tenant_id FROM shown",
+    ),
+    "a setting within a view": (
+        """CREATE VIEW seen AS SELECT * FROM orders WHERE tenant_id = current_setting('app.tenant_id', true)::int;
+           GRANT SELECT ON seen TO st_author""",
+        "SELECT id, tenant_id FROM seen",
+    ),
 }
 
 
@@ -55,6 +68,32 @@ def test_s12_a_reader_can_not_make_a_stream_table_show_more(place: Place, author
     pg_trickle.refresh_stream_table(spy, "upper")
     assert_fresh(spy, "upper")
     assert place.superuser.execute("SELECT * FROM upper").fetchall() == [(1, 11)]
+
+
+CHANGES = {
+    "a policy": "ALTER POLICY tenant ON orders USING (tenant_id = current_setting('app.tenant_id', true)::int)",
+    "a view": """CREATE OR REPLACE VIEW seen AS
+                     SELECT * FROM orders WHERE tenant_id = current_setting('app.tenant_id', true)::int""",
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_s12_nor_where_the_session_has_come_to_decide_it_since(place: Place, author: Connection, change: str) -> None:
+    place.superuser.execute(
+        """ALTER TABLE orders ENABLE ROW LEVEL SECURITY; CREATE POLICY tenant ON orders USING (tenant_id = 1);
+           CREATE VIEW seen WITH (security_invoker = on) AS SELECT * FROM orders; GRANT SELECT ON seen TO st_author"""
+    )
+    pg_trickle.create_stream_table(author, "lower", "SELECT id, tenant_id FROM seen", schedule=None)
+    assert place.value("SELECT effective_refresh_mode FROM pgtrickle.pgt_stream_tables") == "DIFFERENTIAL"
+    spy = place.author("spy")
+    place.superuser.execute("REVOKE ALL ON orders, customers, seen FROM spy; GRANT SELECT ON lower TO spy")
+    pg_trickle.create_stream_table(spy, "upper", "SELECT tenant_id, count(*) AS n FROM lower GROUP BY tenant_id")
+    place.superuser.execute("DROP POLICY tenant ON orders" if change == "a view" else "SELECT")
+    place.superuser.execute("CREATE POLICY everything ON orders USING (true)" if change == "a view" else "SELECT")
+    place.superuser.execute(CHANGES[change].encode())
+    spy.execute("SET app.tenant_id = '2'")
+    pg_trickle.refresh_stream_table(spy, "upper")
+    assert place.superuser.execute("SELECT DISTINCT tenant_id FROM lower").fetchall() == [(1,)]
 
 
 def test_s12_what_no_session_decides_is_brought_up_to_date_for_any_reader(place: Place, author: Connection) -> None:

@@ -68,19 +68,15 @@ CREATE FUNCTION pgtrickle_changes.session_decides(p_table pgtrickle.pgt_stream_t
     LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, pg_temp
 AS $$
--- Whether what the query returns may be a matter of who runs it where: of a setting like app.tenant_id, of session_user.
+-- Whether what the query returns may be a matter of who runs it where: of a setting like app.tenant_id, of session_user.  It is not where the
+-- compiler has found a rule for all of it, policies included, and nothing has changed since; but somebody's function is called IMMUTABLE easily.
 BEGIN
-    RETURN EXISTS (
-        WITH RECURSIVE judged(relid) AS (
-            SELECT u.relid FROM unnest(p_table.watched_relations) AS u(relid)
-            UNION
-            SELECT t.value[1]::oid
-              FROM judged AS j JOIN pg_policy AS p ON p.polrelid = j.relid
-             CROSS JOIN LATERAL regexp_matches(p.polqual::text, ':relid ([1-9]\d*)', 'g') AS t(value)
-        )
-        SELECT FROM judged AS j JOIN pg_class AS c ON c.oid = j.relid AND c.relrowsecurity JOIN pg_policy AS p ON p.polrelid = c.oid
-         WHERE p.polcmd IN ('r', '*') AND pgtrickle_changes.policy_problem(p) IS NOT NULL)
-        OR EXISTS (SELECT FROM pg_proc AS f WHERE f.oid = ANY (p_table.watched_functions) AND f.provolatile <> 'i');
+    RETURN NOT EXISTS (SELECT FROM pgtrickle.pgt_plans AS p WHERE p.pgt_id = p_table.pgt_id AND (p.plan ->> 'incremental')::boolean
+                          AND (p_table.fingerprint = pgtrickle_changes.fingerprint(p_table.pgt_id)
+                               OR p.request_hash = pgtrickle_changes.request_hash(pgtrickle_changes.compile_request(
+                                      p_table.owner_oid, p_table.definition_view, p_table.pgt_id, p_table.pgt_schema, p_table.pgt_name))))
+           OR EXISTS (SELECT FROM pg_proc AS f JOIN pg_language AS l ON l.oid = f.prolang
+                       WHERE f.oid = ANY (p_table.watched_functions) AND (f.provolatile <> 'i' OR l.lanname NOT IN ('internal', 'c')));
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.session_decides IS 'Whether settings of the session, or who has opened it, may decide what the query of a stream table returns';
@@ -171,7 +167,8 @@ BEGIN
         SELECT st.* INTO v_table FROM pgtrickle.pgt_stream_tables AS st
          WHERE st.pgt_id = ANY (v_members) ORDER BY st.status <> 'SUSPENDED', st.pgt_id <> v_id LIMIT 1;
         CONTINUE WHEN pgtrickle_changes.check_rests(v_table, p_id = ANY (v_members));
-        CONTINUE WHEN p_id <> ALL (v_members) AND pgtrickle_changes.is_left_alone(v_table, p_id);
+        CONTINUE WHEN p_id <> ALL (v_members) AND EXISTS (SELECT FROM pgtrickle.pgt_stream_tables AS st
+                                                           WHERE st.pgt_id = ANY (v_members) AND pgtrickle_changes.is_left_alone(st, p_id));
         PERFORM pgtrickle_changes.refresh_or_tell(v_id, v_members, p_id);
     END LOOP;
 END
