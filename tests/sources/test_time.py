@@ -179,6 +179,24 @@ def test_filters_on_the_time_are_maintained(db: Connection) -> None:
     assert not [line for (tree,) in trees for line in tree if line["operator"] == "Query"]
 
 
+def test_a_filter_on_the_time_beside_a_type_of_ones_own(db: Connection, assert_fresh: Oracle) -> None:
+    """Where time alone brings rows, nothing says of which type the NULLs are that they have of it."""
+    db.execute("CREATE TYPE mood AS ENUM ('sad', 'glad'); CREATE TABLE t (id int, ts timestamptz, m mood)")
+    db.execute(
+        "INSERT INTO t SELECT n, clock_timestamp() + n * interval '20 ms', 'glad' FROM generate_series(1, 9) AS n"
+    )
+    for name, others in (
+        ("plain", "max(m) AS m"),
+        ("once", "count(DISTINCT m) FILTER (WHERE ts < now()) AS m, min(m)"),
+    ):
+        query = f"SELECT count(*) FILTER (WHERE ts < now()) AS n, {others} FROM t"
+        pg_trickle.create_stream_table(db, name, query, schedule=None, refresh_mode="DIFFERENTIAL")
+        for _ in range(3):
+            with db.transaction():
+                pg_trickle.refresh_stream_table(db, name)
+                assert_fresh(db, name)
+
+
 def test_the_worker_goes_by_the_clock(db: Connection, worker: Any) -> None:
     """Nobody writes, and yet rows come and go; and what reads them follows."""
     db.execute("INSERT INTO pgtrickle.pgt_settings VALUES ('default_schedule_seconds', '0.05')")

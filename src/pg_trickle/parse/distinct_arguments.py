@@ -25,6 +25,7 @@ from pg_trickle.algebra.aggregate import Aggregate
 from pg_trickle.algebra.linear import Filter, Item, Project, UnionAll
 from pg_trickle.algebra.plan import Plan, names
 from pg_trickle.algebra.timed import Timed, TimedFilter
+from pg_trickle.errors import UnsupportedQuery
 from pg_trickle.parse.scope import Namer
 from pg_trickle.scalar import BOOL, Column, Scalar, column, composed, null
 
@@ -66,6 +67,13 @@ def _values(plan: Plan, keys: tuple[str, ...], wanted: Distinct, rows: Project, 
     items = []
     for one in rows.columns:
         held = by_source.get(one.name)
+        if held is None and wanted.timed is not None and one.type.name is None:
+            # Nothing else tells of which type it is where time alone brings rows.
+            raise UnsupportedQuery(
+                "FILTER on the time beside another type",
+                "rows that come as time passes have a NULL of it, which has to be written.",
+                hint="Cast what the other aggregates read to a built-in type, such as text.",
+            )
         made = Column(namer.fresh("beside"), one.type, held is not None and held.not_null)
         items.append(Item(made, null(one.type) if held is None else column(held)))
     return Project(found, tuple(items))

@@ -85,7 +85,24 @@ def timed(draw: st.DrawFn, source: From) -> Query:
         f"{one} > now() AND {other}",
         f"now() - {one} < interval '20 ms'",
     ]
-    return draw(_plain(source, "timed", draw(st.sampled_from(choices))))
+    condition = draw(st.sampled_from(choices))
+    return draw(_filtered(source, condition) if draw(st.booleans()) else _plain(source, "timed", condition))
+
+
+@st.composite
+def _filtered(draw: st.DrawFn, source: From, condition: str) -> Query:
+    """Groups, of which some aggregates only see the rows that satisfy a condition on the time."""
+    usable = _comparable(source)
+    keys = draw(st.lists(values(usable), max_size=2, unique_by=lambda one: one.sql)) if usable else []
+    keys = [replace(one, loose=one.loose or one.type.loose) for one in keys if one.type.comparable]
+    seen = [f"count({text})" for text in ("*", *(f"DISTINCT {one.sql}" for one in usable))]
+    some = [Value(f"{draw(st.sampled_from(seen))} FILTER (WHERE {condition})", COUNT)]
+    some += draw(st.lists(aggregates(source.values), max_size=2))
+    listed, columns = listing(draw, [*keys, *some])
+    by = ", ".join(one.sql for one in keys)
+    return Query(
+        f"SELECT {listed} FROM {source.text}{by and f' GROUP BY {by}'}", columns, Built("timed", (source.built,))
+    )
 
 
 @st.composite
