@@ -18,13 +18,24 @@ from pg_trickle import programs
 from pg_trickle.algebra.plan import Plan, distinct
 from pg_trickle.algebra.source import Empty, Scan, Source, State
 from pg_trickle.catalog.model import CompileRequest
-from pg_trickle.render.additive import add_up, clear_up, is_additive
-from pg_trickle.render.apply import renamed
+from pg_trickle.render.additive import add_up, clear_up, is_additive, show_up
+from pg_trickle.render.apply import Target, renamed
 from pg_trickle.render.feed import Feed, Held, Statement
-from pg_trickle.render.onesided import bring, can_grow, comes, grow, take
+from pg_trickle.render.onesided import (
+    bring,
+    can_change,
+    can_grow,
+    can_renew,
+    change_rows,
+    comes,
+    grow,
+    remove,
+    renew,
+    take,
+)
 from pg_trickle.render.reread import is_lookup, reread
 from pg_trickle.render.select import CommonTables
-from pg_trickle.render.settled import is_settled, settle
+from pg_trickle.render.settled import add_first, is_settled, settle
 from pg_trickle.render.single import BROUGHT, CHANGED, TAKEN, add_one, reread_one
 from pg_trickle.render.stage import grouped_delta
 from pg_trickle.rewrite.specialise import specialised
@@ -130,11 +141,13 @@ def _by_rows(
     change = specialised(stage.below.delta(), lambda _: True)
     if isinstance(change, Empty) or _reads_tables(change) or not is_additive(final, store, target):
         return None
-    first, second = _common(change), _common(change)
     one = {event: _printed(add_one(final, store, target, change, event)) for event in EVENTS}
+    first, second, third = (_common(change) for _ in range(3))
+    show = () if store.target else (programs.counting(show_up(final, store, target, change, second), second),)
     return (
         programs.counting(add_up(final, store, change, first), first),
-        programs.counting(clear_up(final, store, target, change, second), second),
+        *show,
+        programs.counting(clear_up(final, store, target, change, third), third),
     ), one
 
 
@@ -154,13 +167,34 @@ def _one_sided(definition: programs.Definition, changed: int) -> dict[str, progr
     common = CommonTables((change,), feed=Statement(is_net=True))
     if stage is None:
         again = CommonTables((change,), feed=Statement(is_net=True))
-        return {
+        made: dict[str, programs.Program] = {
             BROUGHT: (programs.counting(bring(target, renamed(target, common.select(change)), common), common),),
             TAKEN: (programs.counting(take(target, renamed(target, again.select(change)), again), again),),
         }
-    if isinstance(stage, Stage) and definition.store(stage).target is None and can_grow(final, stage, target):
-        return {BROUGHT: (programs.counting(grow(final, stage, target, change, common), common),)}
-    return {}
+        if can_change(target, change):
+            made[CHANGED] = (_changed_rows(target, change),)
+        return made
+    if not isinstance(stage, Stage) or definition.store(stage).target is not None:
+        return {}
+    grown: dict[str, programs.Program] = {}
+    if can_grow(final, stage, target):
+        grown[BROUGHT] = (programs.counting(grow(final, stage, target, change, common), common),)
+    if can_renew(final, stage, target):
+        first, second = (CommonTables((change,), feed=Statement(is_net=True)) for _ in range(2))
+        program = (
+            programs.counting(renew(final, stage, target, change, first), first),
+            programs.counting(remove(final, stage, target, change, second), second),
+        )
+        grown |= {TAKEN: program, CHANGED: program}
+    return grown
+
+
+def _changed_rows(target: Target, change: Plan) -> str:
+    """The program for an UPDATE: what its old rows showed, and what its new ones show, aren't netted."""
+    common = _common()
+    sides = (CommonTables((), feed=Statement(is_net=True, side=side)).select(change) for side in (-1, 1))
+    before, after = (renamed(target, side) for side in sides)
+    return programs.counting(change_rows(target, before, after, common), common)
 
 
 def _printed(statement: sql.Composable) -> str:
@@ -180,7 +214,7 @@ def _by_groups(definition: programs.Definition, feed: Feed) -> programs.Program 
     first = CommonTables((grouped_delta(stage, change),), feed=feed)
     second = CommonTables((grouped_delta(stage, change), stage.below), feed=feed)
     return (
-        programs.counting(add_up(final, store, change, first), first),
+        programs.counting(add_first(final, store, change, first), first),
         programs.counting(settle(final, store, target, change, second), second),
     )
 

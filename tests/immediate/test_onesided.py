@@ -1,4 +1,4 @@
-"""Statements that only bring rows or only take some away have programs of their own; the others must not."""
+"""Statements that only bring rows, only take some away or only change some have programs of their own."""
 
 from __future__ import annotations
 
@@ -18,6 +18,9 @@ MORE: dict[str, LiteralString] = {
     "rare": """SELECT c.region, max(o.id) AS last FROM orders AS o JOIN customers AS c ON c.id = o.customer_id
                 GROUP BY c.region HAVING count(*) < 15""",
     "by_both": "SELECT customer_id, note, min(amount) AS least FROM orders GROUP BY customer_id, note",
+    "means": """SELECT c.region, count(*) AS n, avg(o.amount) AS mean, sum(o.id) FILTER (WHERE o.amount > 9) AS s
+                  FROM orders AS o JOIN customers AS c ON c.id = o.customer_id GROUP BY c.region""",
+    "named": "SELECT DISTINCT c.region, o.note FROM orders AS o JOIN customers AS c ON c.id = o.customer_id",
     "both": """SELECT id, amount FROM orders WHERE amount > 3
                UNION ALL SELECT id + 1000, amount FROM orders WHERE amount <= 3""",
 }
@@ -38,6 +41,37 @@ STATEMENTS: list[LiteralString] = [
 ]
 
 
+UPDATES: list[LiteralString] = [
+    "UPDATE orders SET id = id - 1",
+    "UPDATE orders SET amount = 0 WHERE id = 5",
+    "UPDATE orders SET amount = 99, note = NULL WHERE id = 5",
+    "UPDATE orders SET customer_id = 2 WHERE id = 6",
+    # To other partners, to none, and back to one; to keys that other rows had, and to new ones.
+    "UPDATE orders SET customer_id = customer_id % 9 + 1 WHERE id < 30",
+    "UPDATE orders SET customer_id = NULL WHERE customer_id = 3",
+    "UPDATE orders SET customer_id = 4, amount = NULL WHERE customer_id IS NULL",
+    "UPDATE orders SET id = id + 500 WHERE id % 2 = 0",
+    "UPDATE orders SET amount = amount",
+    # Groups that come, go, and become one; the last rows of some.
+    "UPDATE customers SET region = 'r' || id",
+    "UPDATE customers SET region = NULL WHERE id = 3",
+    "UPDATE customers SET region = 'r1' WHERE id = 2",
+    "UPDATE orders SET customer_id = 1 WHERE customer_id = 5",
+    "UPDATE customers SET region = 'one'",
+    "UPDATE customers SET region = 'few' WHERE id = 6",
+    "DELETE FROM orders WHERE customer_id = 6 AND id % 3 = 0",
+    "DELETE FROM orders WHERE customer_id = 6",
+    "UPDATE orders SET amount = amount + 1, customer_id = customer_id % 9 + 1",
+    "DELETE FROM orders WHERE id = (SELECT min(id) FROM orders)",
+    "DELETE FROM orders WHERE amount = (SELECT max(amount) FROM orders)",
+    "UPDATE orders SET amount = amount + 100 WHERE amount = (SELECT min(amount) FROM orders)",
+    "UPDATE orders SET amount = -amount",
+    "INSERT INTO orders SELECT g, g % 9 + 1, g % 7, 'bulk' FROM generate_series(2000, 2600) AS g",
+    "UPDATE orders SET customer_id = customer_id % 9 + 1, amount = amount + 1, id = id + 5000 WHERE id > 2100",
+    "DELETE FROM orders WHERE id > 2050",
+]
+
+
 @pytest.fixture
 def more(shop: Shop) -> Shop:
     for name, query in MORE.items():
@@ -50,6 +84,16 @@ def test_rows_that_only_come_or_go(more: Shop) -> None:
     more.run(*STATEMENTS)
 
 
+def test_rows_that_only_change(more: Shop) -> None:
+    more.run(*UPDATES)
+
+
+@pytest.mark.parametrize("level", ["REPEATABLE READ", "SERIALIZABLE"])
+def test_all_of_it_with_one_snapshot(more: Shop, level: str) -> None:
+    more.conn.execute(f"BEGIN ISOLATION LEVEL {level}".encode())
+    more.run(*UPDATES, "COMMIT")
+
+
 def test_which_statements_have_such_programs(more: Shop) -> None:
     found = more.conn.execute(
         """SELECT pgt_name, s.key::oid::regclass::text, array_agg(e.key ORDER BY e.key)
@@ -59,18 +103,31 @@ def test_which_statements_have_such_programs(more: Shop) -> None:
             GROUP BY 1, 2"""
     ).fetchall()
     assert {(name, source): events for name, source, events in found} == {
-        ("joined", "orders"): ["del", "ins"],
-        ("joined", "customers"): ["del", "ins"],
-        ("outer", "orders"): ["del", "ins"],
-        ("known", "orders"): ["del", "ins"],
-        ("unknown", "customers"): ["del", "ins"],
+        ("joined", "orders"): ["del", "ins", "upd"],
+        ("joined", "customers"): ["del", "ins", "upd"],
+        ("outer", "orders"): ["del", "ins", "upd"],
+        ("known", "orders"): ["del", "ins", "upd"],
+        ("unknown", "customers"): ["del", "ins", "upd"],
         ("regions", "orders"): ["ins"],
         ("regions", "customers"): ["ins"],
         ("extents", "orders"): ["ins"],
         ("extents", "customers"): ["ins"],
         ("extremes", "orders"): ["ins"],
         ("by_both", "orders"): ["ins"],
+        ("means", "orders"): ["del", "ins", "upd"],
+        ("means", "customers"): ["del", "ins", "upd"],
+        ("named", "orders"): ["del", "upd"],
+        ("named", "customers"): ["del", "upd"],
     }
+
+
+def test_what_goes_or_comes_short_of_the_extremes_writes_nothing_shown(shop: Shop) -> None:
+    before = shop.version("extremes")
+    middle = "SELECT id FROM orders WHERE customer_id = 3 ORDER BY id OFFSET 1 LIMIT 1"
+    shop.conn.execute(f"UPDATE orders SET amount = amount + 1 WHERE id = ({middle})".encode())
+    shop.conn.execute(f"DELETE FROM orders WHERE id = ({middle})".encode())
+    assert shop.version("extremes") == before
+    shop.check()
 
 
 def test_an_insert_that_moves_no_extreme_writes_no_shown_row(more: Shop) -> None:

@@ -104,7 +104,7 @@ def unharmed(place: Place, writer: Connection) -> None:
     assert left == (0, '"$user", public', 0)
 
 
-OURS = [(where, hook) for where in ("state", "turn", "under_way", "held") for hook in ("trigger", "check", "default")]
+OURS = [(where, hook) for where in ("state", "turn", "held") for hook in ("trigger", "check", "default")]
 
 
 @pytest.mark.parametrize(("where", "hook"), [("st", hook) for hook in HOOKS] + [*OURS, ("state", "child")])
@@ -258,8 +258,30 @@ def test_a02_who_gives_a_source_away_is_trusted_no_more(place: Place, villain: C
         pg_trickle.refresh_stream_table(villain, "st")
 
 
-@pytest.mark.parametrize("where", ["moved", "under_way"])
-def test_a02_nor_what_is_attached_where_partitions_are_followed(place: Place, villain: Connection, where: str) -> None:
+@pytest.mark.parametrize("hook", ["trigger", "check", "default", "index", "child", "rule"])
+def test_a02_nothing_can_be_attached_to_where_it_is_noted_what_is_under_way(
+    place: Place, villain: Connection, hook: str
+) -> None:
+    """It is the engine's, which writes there for everybody; the owner of the stream table only reads and deletes."""
+    pg_trickle.create_stream_table(villain, "st", QUERY, refresh_mode="IMMEDIATE")
+    table = place.value("SELECT oid::regclass::text FROM pg_class WHERE relname ~ '^under_way_' AND relkind = 'r'")
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        villain.execute(HOOKS[hook].format(table, "xid").encode())
+    unharmed(place, write(place))
+
+
+def test_a02_what_notes_that_a_statement_is_under_way_is_the_engines(place: Place, villain: Connection) -> None:
+    pg_trickle.create_stream_table(villain, "st", QUERY, refresh_mode="IMMEDIATE")
+    name = place.value("SELECT oid::regprocedure::text FROM pg_proc WHERE proname ~ '^maintain_[0-9]+_begin$'")
+    for action in ("SECURITY INVOKER", "RESET ALL", "SET SCHEMA own", "OWNER TO st_author"):
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            villain.execute(f"ALTER FUNCTION {name} {action}".encode())
+    villain.execute("CREATE TABLE bait (id int)")
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        villain.execute(f"CREATE TRIGGER t BEFORE INSERT ON bait FOR EACH STATEMENT EXECUTE FUNCTION {name}".encode())
+
+
+def test_a02_nor_what_is_attached_where_partitions_are_followed(place: Place, villain: Connection) -> None:
     place.superuser.execute(
         """CREATE TABLE parted (id int, v int) PARTITION BY RANGE (id);
            CREATE TABLE parted_1 PARTITION OF parted FOR VALUES FROM (0) TO (100);
@@ -268,7 +290,7 @@ def test_a02_nor_what_is_attached_where_partitions_are_followed(place: Place, vi
     )
     query = "SELECT v, max(id) AS most FROM parted GROUP BY v"
     pg_trickle.create_stream_table(villain, "st", query, refresh_mode="IMMEDIATE")
-    table = place.value("SELECT oid::regclass::text FROM pg_class WHERE relname ~ %s AND relkind = 'r'", f"^{where}_")
+    table = place.value("SELECT oid::regclass::text FROM pg_class WHERE relname ~ '^moved_' AND relkind = 'r'")
     villain.execute(HOOKS["trigger"].format(table).encode())
     place.superuser.execute(
         """CREATE TABLE parted_3 (id int, v int);

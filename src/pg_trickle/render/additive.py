@@ -4,12 +4,12 @@ The new value of a group is what is stored *when its row is locked*, plus the de
 newest version whatever the statement's snapshot.  Rows are locked in the order of their keys.  The order in which
 statements add doesn't matter, so a counter may be below zero while another statement is under way.
 
-Two statements, the second with a snapshot that is younger than its locks::
+Three statements, as many as it takes; the others have a snapshot that is younger than the locks of the first::
 
-    g   the delta, summed up for each touched group; both
-    y   each added to its row                                                    (first)
-    a   what the touched groups show, if anything                                (second)
-    x   rows of groups that show nothing any more, z  groups of which nothing is left
+    g   the delta, summed up for each touched group; in each
+    y   each added to its row                                                    (add_up)
+    a   what the touched groups show, if anything; y  put into the stream table  (show_up, where the state is elsewhere)
+    x   rows of groups that show nothing any more, z  groups of which nothing is left (clear_up)
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pg_trickle.algebra.source import Opaque, Scan
 from pg_trickle.render.apply import Target
 from pg_trickle.render.leaves import relation
 from pg_trickle.render.parts import WEIGHT, listed, names
-from pg_trickle.render.reread import show, touched_keys
+from pg_trickle.render.reread import hidden, shown, touched_keys
 from pg_trickle.render.select import CommonTables
 from pg_trickle.render.stage import grouped_delta, groups
 from pg_trickle.render.store import Store, is_direct, passed, shown_by
@@ -103,17 +103,37 @@ def add_up(final: Plan, store: Store, change: Plan, common: CommonTables) -> sql
     return sql.SQL("SELECT {what} FROM y").format(what=what)
 
 
+def show_up(final: Plan, store: Store, target: Target, change: Plan, common: CommonTables) -> sql.Composable:
+    """Show what the touched groups hold now; the SELECT counts those that show nothing, or is NULL."""
+    _beside_state(final, store, target, change, common)
+    common.add_writing("y", shown(target))
+    return sql.SQL(
+        "SELECT CASE WHEN (SELECT count(*) FROM a WHERE __pgt_there) = (SELECT count(*) FROM y)"
+        " THEN (SELECT count(*) FROM a WHERE NOT __pgt_there) END"
+    )
+
+
 def clear_up(final: Plan, store: Store, target: Target, change: Plan, common: CommonTables) -> sql.Composable:
-    """Show what the touched groups hold now, and remove those that hold nothing."""
+    """Remove the touched groups that hold nothing, and what isn't shown any more."""
     stage = store.stage
-    _touched(stage, change, common)
     empty = sql.SQL(" AND ").join(sql.SQL("coalesce({c}, 0) = 0").format(c=store.stored(one)) for one in stage.rest)
     gone = sql.SQL("DELETE FROM {table} AS s USING g WHERE {match} AND {empty} RETURNING 1").format(
         table=store.table, match=store.match("g"), empty=empty
     )
-    common.add_writing("z", gone)
     if store.target is not None:
+        _touched(stage, change, common)
+        common.add_writing("z", gone)
         return sql.SQL("SELECT count(*) FROM z")
+    _beside_state(final, store, target, change, common)
+    common.add_writing("z", gone)
+    common.add_writing("x", hidden(target))
+    return sql.SQL("SELECT count(*) FROM x")
+
+
+def _beside_state(final: Plan, store: Store, target: Target, change: Plan, common: CommonTables) -> None:
+    """The touched groups (g), and what is shown of them (a)."""
+    stage = store.stage
+    _touched(stage, change, common)
     origin = dict(passed(final, stage))
     keys = {name: origin[column.name] for name, column in target.columns if name in (target.key or ())}
     common.add(
@@ -133,7 +153,6 @@ def clear_up(final: Plan, store: Store, target: Target, change: Plan, common: Co
             row=common.select(of_state(final, stage)),
         ),
     )
-    return show(target, common)
 
 
 def _touched(stage: Stage, change: Plan, common: CommonTables) -> None:

@@ -56,19 +56,22 @@ class Buffers:
 class Statement:
     """What the statement that fires the trigger changed: the engine puts a WITH query of that name in front.
 
-    ``is_net`` where that needs no netting: a single row, or rows that only came, or only went.
+    ``is_net`` where that needs no netting: a single row, or rows that only came, or only went.  ``side``: only what an
+    update brought (1), or only what it took away (-1).
     """
 
     delta: str = DELTA
     is_net: bool = False
+    side: int = 0
 
     def gate(self, sources: Iterable[Source]) -> None:
         """It has changed, or there would be no maintenance."""
 
     def rows(self, source: Source, captured: sql.Composable) -> sql.Composable:
         """The change rows of the one source that changes."""
-        return sql.SQL("SELECT {captured}w AS {w} FROM {delta}").format(
-            captured=captured, w=WEIGHT, delta=sql.Identifier(self.delta)
+        one_side = sql.SQL(" WHERE w = {side}").format(side=sql.Literal(self.side)) if self.side else sql.SQL("")
+        return sql.SQL("SELECT {captured}w AS {w} FROM {delta}{one_side}").format(
+            captured=captured, w=WEIGHT, delta=sql.Identifier(self.delta), one_side=one_side
         )
 
 

@@ -23,20 +23,20 @@ from pg_trickle.algebra.mark import Flipped, Mark
 from pg_trickle.algebra.operators import operator
 from pg_trickle.algebra.order import DistinctOn, TopK
 from pg_trickle.algebra.outer_join import FullJoin, LeftJoin
-from pg_trickle.algebra.plan import Plan, inputs
+from pg_trickle.algebra.plan import Plan, distinct, inputs
 from pg_trickle.algebra.recompute import Recompute
 from pg_trickle.algebra.recursion import Found, Recursion
 from pg_trickle.algebra.source import Changes, Empty, Opaque, Scan, Source, Unit, Unwatched
 from pg_trickle.algebra.timed import Elapsed, TimedFilter
 from pg_trickle.algebra.window import Window
-from pg_trickle.render.additive import of_state
+from pg_trickle.render.additive import adds_anything, of_state
 from pg_trickle.render.apply import Target, located, upsert_action
 from pg_trickle.render.direct import shows_all
 from pg_trickle.render.leaves import relation
-from pg_trickle.render.parts import differ, listed, names
+from pg_trickle.render.parts import assignments, differ, listed, names
 from pg_trickle.render.select import CommonTables
 from pg_trickle.render.stage import grouped_delta, groups
-from pg_trickle.render.store import is_direct
+from pg_trickle.render.store import Store, is_direct, passed
 from pg_trickle.stages import Role, Stage, StateColumn
 
 
@@ -79,6 +79,39 @@ def take(target: Target, rows: sql.Composable, common: CommonTables) -> sql.Comp
     )
 
 
+def can_change(target: Target, delta: Plan) -> bool:
+    """Whether each row of an update's delta comes of one old or one new row, and keys are matched quickly."""
+    keyed = [column for name, column in target.columns if name in (target.key or ())]
+    is_quick = target.keyed_by_hash or all(one.not_null and one.type.name for one in keyed)
+    return is_quick and not any(isinstance(node, Touched) for node in distinct(delta))
+
+
+def change_rows(target: Target, before: sql.Composable, after: sql.Composable, common: CommonTables) -> sql.Composable:
+    """Bring rows from what was shown of what an update took away to what is shown of what it brought; the SELECT that
+    counts, or is NULL if what is to go wasn't all there.
+    """
+    assert target.key is not None
+    same = {name: name for name in target.key}
+    common.add("f", after)
+    common.add(
+        "o",
+        sql.SQL("SELECT {key} FROM ({before}) AS o WHERE NOT EXISTS (SELECT FROM f WHERE {still})").format(
+            key=names(target.key), before=before, still=located(target, "f", "o", same)
+        ),
+    )
+    common.add_writing(
+        "x",
+        sql.SQL("DELETE FROM {table} AS t USING o WHERE {match} RETURNING 1").format(
+            table=target.table, match=located(target, "t", "o", same)
+        ),
+    )
+    common.add_writing("y", _upsert(target, sql.SQL("f"), _if_moved(target)))
+    return sql.SQL(
+        "SELECT CASE WHEN (SELECT count(*) FROM x) = (SELECT count(*) FROM o)"
+        " THEN (SELECT count(*) FROM x) + (SELECT count(*) FROM y) END"
+    )
+
+
 def can_grow(final: Plan, stage: Stage, target: Target) -> bool:
     """Whether a stage with a state table only ever shows more, or more of the same, of rows that come."""
     return (
@@ -94,6 +127,48 @@ def grow(final: Plan, stage: Stage, target: Target, change: Plan, common: Common
     narrow = grouped_delta(stage, change)
     common.add("g", groups(stage, narrow.input if isinstance(narrow, Consolidate) else narrow, common))
     common.add_writing("u", _added(stage))
+    common.add_writing("y", _shown(final, stage, target, common))
+    return sql.SQL("SELECT count(*) FROM y")
+
+
+def can_renew(final: Plan, stage: Stage, target: Target) -> bool:
+    """Whether a stage with a state table shows each group that has rows, and nothing but what is counted."""
+    return is_direct(final, stage, target) and shows_all(final) and all(one.is_added for one in stage.rest)
+
+
+def renew(final: Plan, stage: Stage, target: Target, change: Plan, common: CommonTables) -> sql.Composable:
+    """Add an update's or a DELETE's delta to its groups, and show them; the SELECT that counts those without rows."""
+    common.add("g", groups(stage, grouped_delta(stage, change), common))
+    common.add_writing("u", _summed(Store(stage)))
+    common.add_writing("y", _shown(final, stage, target, common))
+    return sql.SQL("SELECT count(*) FILTER (WHERE n = 0) FROM u")
+
+
+def remove(final: Plan, stage: Stage, target: Target, change: Plan, common: CommonTables) -> sql.Composable:
+    """Remove the touched groups that ``renew`` left without rows (d), and what they showed (x); the SELECT that counts,
+    or is NULL if they weren't all shown.
+    """
+    store = Store(stage)
+    common.add("g", groups(stage, grouped_delta(stage, change), common))
+    common.add_writing(
+        "d",
+        sql.SQL("DELETE FROM {state} AS s USING g WHERE {match} AND s.n = 0 RETURNING {keys}").format(
+            state=store.table, match=store.match("g"), keys=names(stage.key_names, "s")
+        ),
+    )
+    origin = dict(passed(final, stage))
+    keys = {name: origin[column.name] for name, column in target.columns if name in (target.key or ())}
+    common.add_writing(
+        "x",
+        sql.SQL("DELETE FROM {table} AS t USING d WHERE {match} RETURNING 1").format(
+            table=target.table, match=located(target, "t", "d", keys)
+        ),
+    )
+    return sql.SQL("SELECT CASE WHEN (SELECT count(*) FROM x) = (SELECT count(*) FROM d) THEN count(*) END FROM x")
+
+
+def _shown(final: Plan, stage: Stage, target: Target, common: CommonTables) -> sql.Composable:
+    """What the groups ``u`` show by now, put into the stream table where it isn't what they showed."""
     shown = sql.SQL("u AS s CROSS JOIN LATERAL (SELECT {shown} FROM ({row}) AS a) AS f").format(
         shown=listed(
             sql.SQL("a.{plan} AS {name}").format(plan=sql.Identifier(column.name), name=sql.Identifier(name))
@@ -101,11 +176,15 @@ def grow(final: Plan, stage: Stage, target: Target, change: Plan, common: Common
         ),
         row=common.select(of_state(final, stage)),
     )
-    # Compared with the row as it is when it is locked: others may have changed it since this statement began.
+    return _upsert(target, shown, _if_moved(target))
+
+
+def _if_moved(target: Target) -> sql.Composable:
+    """Compared with the row as it is when it is locked: others may have changed it since this statement began."""
+    if not target.written:
+        return upsert_action(target)
     moved = differ(((of, name, name) for name, of in target.columns if name in target.written), "t", "excluded")
-    action = sql.SQL("{action} WHERE {moved}").format(action=upsert_action(target), moved=moved)
-    common.add_writing("y", _upsert(target, shown, action))
-    return sql.SQL("SELECT count(*) FROM y")
+    return sql.SQL("{action} WHERE {moved}").format(action=upsert_action(target), moved=moved)
 
 
 def _upsert(target: Target, rows: sql.Composable, action: sql.Composable) -> sql.Composable:
@@ -132,6 +211,30 @@ def _added(stage: Stage) -> sql.Composable:
         rest=names(one.name for one in stage.rest),
         came=listed(sql.Identifier(_came(one)) for one in stage.rest),
         sums=listed(_sum(one) for one in stage.rest),
+        returned=names(stage.column_names, "t"),
+    )
+
+
+def _summed(store: Store) -> sql.Composable:
+    """One transaction at a time is here, so what is stored can be read: no group is to have fewer than no rows."""
+    stage = store.stage
+    sums = listed(
+        sql.SQL("coalesce(s.{c}, 0) + g.{d}").format(c=sql.Identifier(one.name), d=sql.Identifier(f"d_{one.name}"))
+        for one in stage.rest
+    )
+    return sql.SQL(
+        "INSERT INTO {state} AS t ({keys}, {rest}) SELECT {group}, {sums} FROM g LEFT JOIN {state} AS s ON {match}"
+        " WHERE {any}"
+        " ON CONFLICT ({keys}) DO UPDATE SET {assigned} RETURNING {returned}"
+    ).format(
+        state=store.table,
+        keys=names(stage.key_names),
+        group=names(stage.key_names, "g"),
+        rest=names(one.name for one in stage.rest),
+        sums=sums,
+        match=store.match("g"),
+        any=adds_anything(stage),
+        assigned=assignments((one.name for one in stage.rest), "excluded"),
         returned=names(stage.column_names, "t"),
     )
 

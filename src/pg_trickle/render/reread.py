@@ -73,26 +73,34 @@ def show(target: Target, common: CommonTables) -> sql.Composable:
     A transaction with an older snapshot sees two rows of a key that it has written anew after another
     transaction had deleted it.  Which of them there is can't be told: it has to be done again.
     """
-    assert target.key is not None
-    keyed = [name for name in target.names if name in target.key]
-    common.add_writing(
-        "x",
-        sql.SQL("DELETE FROM {table} AS t USING a WHERE NOT a.__pgt_there AND {match} RETURNING 1").format(
-            table=target.table,
-            match=located(target, "t", "a", {name: f"__pgt_key_{place}" for place, name in enumerate(keyed, 1)}),
-        ),
-    )
-    key = names(target.key)
-    common.add_writing(
-        "y",
-        sql.SQL(
-            "INSERT INTO {table} ({columns}) SELECT DISTINCT ON ({key}) {columns} FROM a WHERE __pgt_there"
-            " ORDER BY {key} ON CONFLICT ({key}) {action} RETURNING 1"
-        ).format(table=target.table, columns=names(target.names), key=key, action=overwritten(target)),
-    )
+    common.add_writing("x", hidden(target))
+    common.add_writing("y", shown(target))
     return sql.SQL(
         "SELECT CASE WHEN (SELECT count(*) FROM a WHERE __pgt_there) = (SELECT count(*) FROM y)"
         " THEN (SELECT count(*) FROM x) + (SELECT count(*) FROM y) END"
+    )
+
+
+def hidden(target: Target) -> sql.Composable:
+    """What takes the rows ``a`` that aren't there out of the target."""
+    assert target.key is not None
+    keyed = [name for name in target.names if name in target.key]
+    return sql.SQL("DELETE FROM {table} AS t USING a WHERE NOT a.__pgt_there AND {match} RETURNING 1").format(
+        table=target.table,
+        match=located(target, "t", "a", {name: f"__pgt_key_{place}" for place, name in enumerate(keyed, 1)}),
+    )
+
+
+def shown(target: Target) -> sql.Composable:
+    """What puts the rows ``a`` that are there into the target."""
+    return sql.SQL(
+        "INSERT INTO {table} ({columns}) SELECT DISTINCT ON ({key}) {columns} FROM a WHERE __pgt_there"
+        " ORDER BY {key} ON CONFLICT ({key}) {action} RETURNING 1"
+    ).format(
+        table=target.table,
+        columns=names(target.names),
+        key=names(target.key or ()),
+        action=overwritten(target),
     )
 
 

@@ -1,8 +1,9 @@
 """A stage with extremes, or with values that are read again, under the locks of the groups alone.
 
-Counters are added (``additive.add_up``), which locks the rows of the touched groups in the order of their keys.  The
-second statement's snapshot is younger than those locks: it shows all that anybody else has done to these groups, and
-nobody does more to them meanwhile.  So what a group's rows say then is what holds::
+Counters are added (``add_first``), which locks the rows of the touched groups in the order of their keys; often that
+is all, for no extreme came or went.  The second statement's snapshot is younger than those locks: it shows all that
+anybody else has done to these groups, and nobody does more to them meanwhile.  So what a group's rows say then is what
+holds::
 
     g   the delta, summed up for each touched group
     j   g beside the group's row, and whether the group must be read again
@@ -20,10 +21,10 @@ from __future__ import annotations
 from psycopg import sql
 
 from pg_trickle.algebra.plan import Plan
-from pg_trickle.render.additive import places_of
+from pg_trickle.render.additive import adding, places_of
 from pg_trickle.render.apply import Target, located
 from pg_trickle.render.counters import new_value
-from pg_trickle.render.direct import over_image
+from pg_trickle.render.direct import over_image, shows_all
 from pg_trickle.render.parts import WEIGHT, assignments, differ, listed, matches, names
 from pg_trickle.render.reread import touched_keys
 from pg_trickle.render.select import CommonTables
@@ -39,6 +40,60 @@ def is_settled(final: Plan, store: Store, target: Target) -> bool:
         return False
     # Where the stream table is the state it may show nothing else, for nothing else would be up to date.
     return store.target is None or len(places_of(final, store)) == len(target.names)
+
+
+def add_first(final: Plan, store: Store, change: Plan, common: CommonTables) -> sql.Composable:
+    """Add to the counters (y); the SELECT counts the groups of which something else may have to be changed.
+
+    Extremes are compared as they are when the group's row is locked: nobody who has changed them is still under way.
+    """
+    stage = store.stage
+    common.add("g", groups(stage, grouped_delta(stage, change), common))
+    # Of two columns that show the same one will do.
+    places = {state: name for name, state in places_of(final, store).items()}
+    stored = listed(
+        sql.SQL("{c} AS {name}").format(c=sql.Identifier("t", name), name=sql.Identifier(state))
+        for state, name in places.items()
+    )
+    rows = sql.SQL("g ORDER BY {keys}").format(keys=names(name for name in stage.key_names if name in places))
+    common.add_writing("y", adding(final, store, rows, stored))
+    if not _is_told_by_extremes(final, store):
+        return sql.SQL("SELECT count(*) FROM y")
+    return sql.SQL("SELECT count(*) FROM y JOIN g ON {match} WHERE y.n IN (0, g.d_n) OR {beyond}").format(
+        match=matches(((one, one.name, one.name) for one in stage.key_columns if one.name in places), "y", "g"),
+        beyond=sql.SQL(" OR ").join(
+            _BEYOND[one.role].format(
+                c=sql.Identifier("y", one.name),
+                gone=sql.Identifier("g", f"gone_{one.name}"),
+                came=sql.Identifier("g", f"came_{one.name}"),
+            )
+            for one in stage.rest
+            if one.is_extremum
+        ),
+    )
+
+
+def _is_told_by_extremes(final: Plan, store: Store) -> bool:
+    """Whether all is counters and extremes, those shown elsewhere are extremes, and groups match quickly."""
+    stage = store.stage
+    if not all(one.is_added or one.role in _BEYOND for one in stage.rest):
+        return False
+    if (stage.hashed is None or store.target is not None) and not all(
+        one.not_null and one.type.name for one in stage.key_columns
+    ):
+        return False
+    if store.target is not None:
+        return True
+    counters = {one.name for one in stage.rest if one.is_added}
+    origin = dict(passed(final, stage))
+    return shows_all(final) and all(origin.get(one.name, "n") not in counters for one in final.columns)
+
+
+# What went may have been the extreme, or what came may be.
+_BEYOND = {
+    Role.MIN: sql.SQL("coalesce({gone} <= {c}, {gone} IS NOT NULL) OR coalesce({came} < {c}, {came} IS NOT NULL)"),
+    Role.MAX: sql.SQL("coalesce({gone} >= {c}, {gone} IS NOT NULL) OR coalesce({came} > {c}, {came} IS NOT NULL)"),
+}
 
 
 def settle(final: Plan, store: Store, target: Target, change: Plan, common: CommonTables) -> sql.Composable:

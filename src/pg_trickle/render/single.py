@@ -1,9 +1,10 @@
 """The change of a single row, where that is all that a statement changed: most statements change one.
 
 Nothing is summed up, sorted or counted then, and one plain statement does what a program of several parts does
-for any number of rows.  Each of these yields a row if it has done its work: 0 if that was all, else what the
-program's later statements do is left to do.  It yields none, and has done nothing, if an update changed more rows, or
-if the row takes another way (an update of a group's key; a row that comes into view): then the program does it all.
+for any number of rows.  Each of these yields a number if it has done its work: 0 if that was all, or nothing is in
+view of what changed; 1 if what the program's later statements do is left to do, -1 if only what its third one does.
+It yields none, and has done nothing, if an update changed more rows, or if the row takes another way (an update of a
+group's key; a row that comes into view): then the program does it all.
 
 What makes the programs right makes these right as well: additions to the newest version of a row, and keys looked up as
 they are now.  The look-ups are for READ COMMITTED alone; with an older snapshot two rows of a key may be seen.
@@ -13,7 +14,8 @@ from __future__ import annotations
 
 from psycopg import sql
 
-from pg_trickle.algebra.plan import Plan
+from pg_trickle.algebra.linear import Filter
+from pg_trickle.algebra.plan import Plan, distinct
 from pg_trickle.render.additive import adding, adds_anything, row_counter
 from pg_trickle.render.apply import Target, located, renamed
 from pg_trickle.render.counters import added_by
@@ -35,17 +37,20 @@ def add_one(final: Plan, store: Store, target: Target, change: Plan, event: str)
     rows = sql.SQL("({row}) AS g WHERE {single} AND ({any})").format(
         row=row, single=_is_single(event), any=adds_anything(store.stage)
     )
-    return adding(final, store, rows, _left_to_do(final, store, target, event))
+    return _or_nothing(adding(final, store, rows, _left_to_do(final, store, target, event)), change, event)
 
 
 def _left_to_do(final: Plan, store: Store, target: Target, event: str) -> sql.Composable:
     """Whether the group is to be removed; where its row is stored apart from what is shown, whether that changes."""
-    some = sql.SQL("CASE WHEN {n} IN (0, {w}) THEN 1 ELSE 0 END")
-    if store.target is None and (target.written or not shows_all(final)):
-        return sql.SQL("1")
+    n = row_counter(final, store)
+    if store.target is not None:
+        return sql.SQL("CASE {n} WHEN 0 THEN 1::bigint ELSE 0::bigint END AS __pgt_left").format(n=n)
+    if target.written or not shows_all(final):
+        return sql.SQL("CASE {n} WHEN 0 THEN -1::bigint ELSE 1::bigint END AS __pgt_left").format(n=n)
     # A row of nothing but its key is shown as long as the group has rows: it had none if it has now what came.
-    came = _WEIGHT[event] if store.target is None else 0
-    return some.format(n=row_counter(final, store), w=sql.Literal(came))
+    return sql.SQL("CASE {n} WHEN 0 THEN -1::bigint WHEN {w} THEN 1::bigint ELSE 0::bigint END AS __pgt_left").format(
+        n=n, w=sql.Literal(_WEIGHT[event])
+    )
 
 
 _WEIGHT = {BROUGHT: 1, TAKEN: -1, CHANGED: 0}
@@ -83,7 +88,7 @@ def reread_one(final: Plan, target: Target, change: Plan, event: str) -> sql.Com
     assert target.key is not None
     same = {name: name for name in target.key}
     compared = [(column, name, name) for name, column in target.columns]
-    return template.format(
+    statement = template.format(
         table=target.table,
         columns=names(target.names),
         values=names(target.names, "w"),
@@ -101,20 +106,37 @@ def reread_one(final: Plan, target: Target, change: Plan, event: str) -> sql.Com
         differs=differ(compared, "o", "n"),
         single=every([_is_single(event), _IS_READ_COMMITTED]),
     )
+    return _or_nothing(statement, change, event)
 
 
+def _or_nothing(statement: sql.Composable, change: Plan, event: str) -> sql.Composable:
+    """The statement; 0 too where the row is neither in view nor was, if there may be such rows."""
+    if not any(isinstance(node, Filter) for node in distinct(change)):
+        return statement
+    shown = [side for side, events in _SIDES.items() if event in events]
+    return sql.SQL(
+        ", y AS ({statement}) SELECT coalesce((SELECT __pgt_left FROM y),"
+        " CASE WHEN {single} AND {unseen} THEN 0::bigint END)"
+    ).format(
+        statement=statement,
+        single=_is_single(event),
+        unseen=every(sql.SQL("NOT EXISTS ({row})").format(row=_image(change, side)) for side in shown),
+    )
+
+
+_SIDES = {BEFORE: (TAKEN, CHANGED), AFTER: (BROUGHT, CHANGED)}
 _IS_READ_COMMITTED = sql.SQL("current_setting('transaction_isolation') = 'read committed'")
 _BRING = sql.SQL(
     "INSERT INTO {table} ({columns}) SELECT {values} FROM ({after}) AS n JOIN ({now}) AS w ON {found_now}"
-    " WHERE {single} ON CONFLICT ({key}) {action} RETURNING 0"
+    " WHERE {single} ON CONFLICT ({key}) {action} RETURNING 0::bigint AS __pgt_left"
 )
 _TAKE = sql.SQL(
     "DELETE FROM {table} AS t USING ({before}) AS o WHERE {single} AND {found_before}"
-    " AND NOT EXISTS (SELECT FROM ({now}) AS w WHERE {still}) RETURNING 0"
+    " AND NOT EXISTS (SELECT FROM ({now}) AS w WHERE {still}) RETURNING 0::bigint AS __pgt_left"
 )
 _CHANGE = sql.SQL(
     "UPDATE {table} AS t SET {assigned} FROM ({before}) AS o, ({after}) AS n, ({now}) AS w"
-    " WHERE {single} AND {stays} AND {differs} AND {found_now} AND {found} RETURNING 0"
+    " WHERE {single} AND {stays} AND {differs} AND {found_now} AND {found} RETURNING 0::bigint AS __pgt_left"
 )
 
 

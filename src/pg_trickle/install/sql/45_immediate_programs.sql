@@ -50,6 +50,27 @@ END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.immediate_count IS 'How many rows of a source a statement changed, as an SQL expression';
 
+CREATE FUNCTION pgtrickle_changes.immediate_count_one(p_source oid, p_owner oid, p_columns text[]) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- The same for an update of a single row, by comparing it with what it was; NULL if more were updated.  Where rows may be hidden, or go
+-- to another partition, there needn't be an old one to each new one.
+DECLARE
+    v_columns text[] := ARRAY(SELECT c.buffer_column FROM pgtrickle_changes.read_columns(p_source, p_columns) AS c ORDER BY c.attnum);
+BEGIN
+    IF v_columns = '{}' OR EXISTS (SELECT FROM pg_class AS c WHERE c.oid = p_source AND c.relkind = 'p')
+       OR EXISTS (SELECT FROM pgtrickle_changes.capture_filter(p_source, p_owner) AS f WHERE f.predicate IS NOT NULL) THEN
+        RETURN NULL;
+    END IF;
+    RETURN format('(SELECT CASE WHEN pg_catalog.record_image_ne(ROW(%s), ROW(%s)) THEN 2 ELSE 0 END::pg_catalog.int8 FROM (%s) AS o CROSS JOIN (%s) AS n'
+                  ' WHERE (SELECT pg_catalog.count(*) FROM (SELECT FROM __pgt_new LIMIT 2) AS l) OPERATOR(pg_catalog.=) 1)',
+                  (SELECT string_agg(format('o.%I', c), ', ') FROM unnest(v_columns) AS c), (SELECT string_agg(format('n.%I', c), ', ') FROM unnest(v_columns) AS c),
+                  pgtrickle_changes.immediate_delta(p_source, p_owner, p_columns, 'del'), pgtrickle_changes.immediate_delta(p_source, p_owner, p_columns, 'ins'));
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.immediate_count_one IS 'The same for an update of one row, NULL for more; or NULL itself, if that won''t do';
+
 CREATE FUNCTION pgtrickle_changes.immediate_warning(p_table pgtrickle.pgt_stream_tables) RETURNS text
     LANGUAGE plpgsql IMMUTABLE
     SET search_path = pg_catalog, pg_temp
@@ -152,16 +173,18 @@ END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.immediate_large IS 'What fetches a program''s texts for many rows, as PL/pgSQL';
 
-CREATE FUNCTION pgtrickle_changes.immediate_program(p_texts text[], p_name text, p_rest text) RETURNS text
+CREATE FUNCTION pgtrickle_changes.immediate_program(p_texts text[], p_name text, p_rest text, p_short boolean) RETURNS text
     LANGUAGE plpgsql IMMUTABLE
     SET search_path = pg_catalog, pg_temp
 AS $$
+-- p_short: a statement that yields 0 is the last.
 DECLARE
     v_result text := pgtrickle_changes.immediate_large(p_name);
 BEGIN
     FOR v_place IN 1..cardinality(p_texts) LOOP
         v_result := v_result || pgtrickle_changes.immediate_step(p_texts[v_place], v_place)
-            || E'        IF __pgt_wrote IS NULL THEN\n            ' || p_rest || E'\n        END IF;\n';
+            || E'        IF __pgt_wrote IS NULL THEN\n            ' || p_rest || E'\n        END IF;\n'
+            || CASE WHEN p_short AND v_place < cardinality(p_texts) THEN E'        IF __pgt_wrote OPERATOR(pg_catalog.=) 0 THEN\n            RETURN NULL;\n        END IF;\n' ELSE '' END;
     END LOOP;
     RETURN v_result;
 END
@@ -172,7 +195,8 @@ CREATE FUNCTION pgtrickle_changes.immediate_by_rows(p_one text, p_most integer, 
     LANGUAGE plpgsql IMMUTABLE
     SET search_path = pg_catalog, pg_temp
 AS $$
--- First what may do all the work for a single row.  If it did nothing, the program's statements, as many as it takes.  Nothing is
+-- First what may do all the work for a single row.  If it did nothing, the program's statements, as many as it takes; below 0 says that
+-- of three only the third is left to do.  Nothing is
 -- tried where nothing changed: statement triggers of the stream table would fire.
 DECLARE
     v_again  text := E'        IF __pgt_wrote IS NULL THEN\n            ' || pgtrickle_changes.immediate_again() || E'\n        END IF;\n';
@@ -181,7 +205,10 @@ DECLARE
                             p_most, p_one) || pgtrickle_changes.immediate_large(p_name);
 BEGIN
     FOR v_place IN 1..cardinality(p_texts) LOOP
-        v_result := v_result || pgtrickle_changes.immediate_step(p_texts[v_place], v_place) || CASE WHEN v_place = cardinality(p_texts) THEN v_again ELSE '' END
+        v_result := v_result || CASE WHEN v_place = 2 AND v_place < cardinality(p_texts) THEN E'        IF __pgt_wrote OPERATOR(pg_catalog.>) 0 THEN\n' ELSE '' END
+            || pgtrickle_changes.immediate_step(p_texts[v_place], v_place)
+            || CASE WHEN v_place = 2 AND v_place < cardinality(p_texts) THEN E'        END IF;\n' ELSE '' END
+            || CASE WHEN v_place > 1 OR v_place = cardinality(p_texts) THEN v_again ELSE '' END
             || CASE WHEN v_place = 1 THEN E'    END IF;\n' ELSE '' END || CASE WHEN v_place < cardinality(p_texts) THEN v_done ELSE '' END;
     END LOOP;
     RETURN v_result;
@@ -201,6 +228,8 @@ DECLARE
     v_turn    boolean := (p_plan #>> '{programs,immediate,turn}')::boolean;
     v_rest    text := format('PERFORM pgtrickle_changes.maintain_%s_rest(%%s);', v_id);
     v_count   text := CASE WHEN p_event = 'trunc' THEN '1' ELSE pgtrickle_changes.immediate_count(p_source, p_table.owner_oid, p_columns, p_event) END;
+    v_single  text := CASE WHEN p_event = 'upd' THEN pgtrickle_changes.immediate_count_one(p_source, p_table.owner_oid, p_columns) END;
+    v_else    text := CASE WHEN v_single IS NOT NULL THEN format(E'    IF __pgt_rows IS NULL THEN\n        __pgt_rows := %s;\n    END IF;\n', v_count) ELSE '' END;
     v_checks  text := pgtrickle_changes.immediate_checks(p_table);
     v_sound   text := pgtrickle_changes.immediate_sound(p_table);
     v_closed  text := pgtrickle_changes.keep_strangers_out(p_table, pgtrickle_changes.immediate_written(p_table));
@@ -209,18 +238,19 @@ DECLARE
     v_work    text := CASE WHEN p_event = 'trunc' THEN '        ' || format(v_rest, 'true') || E'\n'
         ELSE CASE WHEN v_turn THEN '        ' || pgtrickle_changes.immediate_turn(v_id) ELSE '' END
              || pgtrickle_changes.immediate_program(v_texts, v_name,
-                    CASE WHEN v_turn THEN format(v_rest, 'NULL') || E'\n            RETURN NULL;' ELSE pgtrickle_changes.immediate_again() END) END;
+                    CASE WHEN v_turn THEN format(v_rest, 'NULL') || E'\n            RETURN NULL;' ELSE pgtrickle_changes.immediate_again() END,
+                    NOT v_turn OR p_plan #> ARRAY['programs', 'immediate', 'sided', p_source::text, p_event] IS NOT NULL) END;
     v_hold    text := CASE WHEN p_event = 'trunc' THEN pgtrickle_changes.immediate_note(v_id, 't') ELSE format(
         'EXECUTE (pgtrickle_changes.maintain_%s_%s_%s_texts())[%s];', v_id, p_source, p_event,
         1 + jsonb_array_length(pgtrickle_changes.immediate_statements(p_plan, p_source, p_event))) END;
 BEGIN
     IF v_by_rows THEN
         -- An update of one row counts twice, as an old and a new one.
-        RETURN v_sound || v_closed || '    __pgt_rows := ' || v_count || E';\n    IF __pgt_rows OPERATOR(pg_catalog.=) 0 THEN\n        RETURN NULL;\n    END IF;' || v_checks
+        RETURN v_sound || v_closed || '    __pgt_rows := ' || coalesce(v_single, v_count) || E';\n' || v_else || E'    IF __pgt_rows OPERATOR(pg_catalog.=) 0 THEN\n        RETURN NULL;\n    END IF;' || v_checks
             || CASE WHEN p_event = 'trunc' THEN v_work ELSE pgtrickle_changes.immediate_by_rows(
                    pgtrickle_changes.immediate_one(p_table, p_source, p_columns, p_event, p_plan), CASE p_event WHEN 'upd' THEN 2 ELSE 1 END, v_texts, v_name) END;
     END IF;
-    RETURN v_sound || v_closed || pgtrickle_changes.immediate_take_back(v_id, v_count) || pgtrickle_changes.immediate_moves(v_id, p_source, p_event)
+    RETURN v_sound || v_closed || pgtrickle_changes.immediate_take_back(v_id, coalesce(v_single, v_count)) || E'\n' || v_else || pgtrickle_changes.immediate_moves(v_id, p_source, p_event)
         || pgtrickle_changes.immediate_merged(v_id, p_source, p_event) || pgtrickle_changes.immediate_tree_kept(v_id, false) || $q$
     IF (__pgt_open OPERATOR(pg_catalog.>) 1 OR __pgt_held) AND __pgt_rows OPERATOR(pg_catalog.>) 0 THEN
         $q$ || v_hold || $q$

@@ -185,7 +185,7 @@ CREATE FUNCTION pgtrickle_changes.immediate_stray(p_table pgtrickle.pgt_stream_t
     SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    RETURN pgtrickle_changes.keep_strangers_out(p_table, ARRAY[format('pgtrickle_changes.under_way_%s', p_table.pgt_id)::regclass]) || format($q$
+    RETURN format($q$
     IF NOT EXISTS (SELECT FROM pgtrickle_changes.under_way_%1$s AS u
                     WHERE u.xid OPERATOR(pg_catalog.=) pg_catalog.pg_current_xact_id() AND u.what OPERATOR(pg_catalog.=) 'o'::"char") THEN
         RAISE EXCEPTION USING ERRCODE = '55000', MESSAGE = pg_catalog.format('writing "%%s" can''t be followed for stream table "%%s"', TG_TABLE_NAME, %2$L),

@@ -59,6 +59,50 @@ END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.make_guarded_function IS 'Makes a trigger function that runs as the stream table''s owner; the condition under which it is what was made';
 
+CREATE FUNCTION pgtrickle_changes.make_begin_function(p_table pgtrickle.pgt_stream_tables, p_turn boolean) RETURNS text
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- What only notes that a statement is under way is the engine's own, and so is where it does: there is nothing to ask.  What waits for the
+-- turn writes a table of the owner's.
+DECLARE
+    v_name text := format('maintain_%s_begin', p_table.pgt_id);
+    v_note text := '    ' || pgtrickle_changes.immediate_note(p_table.pgt_id, 'o');
+BEGIN
+    IF p_turn THEN
+        RETURN pgtrickle_changes.make_guarded_function(p_table, v_name, pgtrickle_changes.immediate_body(p_table,
+            pgtrickle_changes.keep_strangers_out(p_table, ARRAY[format('pgtrickle_changes.turn_%s', p_table.pgt_id)::regclass])
+            || E'    IF TG_OP OPERATOR(pg_catalog.<>) ''UPDATE'' THEN' || pgtrickle_changes.immediate_gate(p_table.pgt_id) || E'    END IF;\n' || v_note));
+    END IF;
+    PERFORM pgtrickle_changes.make_generated_function(p_table, v_name, '', 'trigger', format(E'\nBEGIN\n%s\n    RETURN NULL;\nEND\n', v_note));
+    RETURN 'true';
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.make_begin_function IS 'Makes what notes that a statement is under way, and waits for the turn if there is one; the condition under which it is what was made';
+
+CREATE FUNCTION pgtrickle_changes.lend_notes(p_table pgtrickle.pgt_stream_tables) RETURNS void
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- The table of notes stays the engine's, which writes them for everybody: nothing of anybody's can be attached to it.  The owner's
+-- functions read them and take them back.  Who else could set a session's numbers back or forward would hide a statement that is under way.
+DECLARE
+    v_notes  regclass := format('pgtrickle_changes.under_way_%s', p_table.pgt_id);
+    v_numbers regclass := pg_get_serial_sequence(v_notes::text, 'number');
+    v_closed regclass := format('pgtrickle_changes.closed_%s', p_table.pgt_id);
+    v_relation regclass;
+BEGIN
+    EXECUTE format('ALTER TABLE %s REPLICA IDENTITY FULL', v_notes);
+    FOREACH v_relation IN ARRAY ARRAY[v_notes, v_numbers, v_closed] LOOP
+        PERFORM pgtrickle_changes.revoke_strangers(v_relation);
+    END LOOP;
+    EXECUTE format('GRANT SELECT, INSERT, DELETE ON %s TO %I', v_notes, pg_get_userbyid(p_table.owner_oid));
+    EXECUTE format('GRANT SELECT ON SEQUENCE %s TO %I', v_numbers, pg_get_userbyid(p_table.owner_oid));
+    EXECUTE format('GRANT SELECT, UPDATE ON SEQUENCE %s TO %I', v_closed, pg_get_userbyid(p_table.owner_oid));
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.lend_notes IS 'Lets the owner''s functions read the notes of what is under way, and take them back';
+
 CREATE FUNCTION pgtrickle_changes.make_immediate_tables(p_table pgtrickle.pgt_stream_tables) RETURNS void
     LANGUAGE plpgsql VOLATILE
     SET search_path = pg_catalog, pg_temp
@@ -85,10 +129,8 @@ BEGIN
     EXECUTE format('CREATE INDEX ON pgtrickle_changes.under_way_%s (xid, number)', v_id);
     EXECUTE format('CREATE UNLOGGED SEQUENCE pgtrickle_changes.closed_%s OWNED BY pgtrickle_changes.under_way_%1$s.number', v_id);
     EXECUTE format('COMMENT ON SEQUENCE pgtrickle_changes.closed_%s IS %L', v_id, 'Up to where a session''s notes are gone, for stream table ' || v_id);
-    PERFORM pgtrickle_changes.hand_over(p_table, format('pgtrickle_changes.under_way_%s', v_id), 'Statements that write sources of stream table');
-    -- Who could set the one back or the other forward would hide a statement that is under way.
-    PERFORM pgtrickle_changes.revoke_strangers(format('pgtrickle_changes.closed_%s', v_id)::regclass);
-    PERFORM pgtrickle_changes.revoke_strangers(pg_get_serial_sequence(format('pgtrickle_changes.under_way_%s', v_id), 'number')::regclass);
+    EXECUTE format('COMMENT ON TABLE pgtrickle_changes.under_way_%s IS %L', v_id, 'Statements that write sources of stream table ' || v_id);
+    PERFORM pgtrickle_changes.lend_notes(p_table);
     FOR v_source IN
         SELECT d.source_relid AS oid, d.columns_used FROM pgtrickle.pgt_dependencies AS d
          WHERE d.pgt_id = v_id AND d.source_relid = ANY (pgtrickle_changes.immediate_sources(v_id))
@@ -137,11 +179,7 @@ BEGIN
     PERFORM pgtrickle_changes.make_owned_function(p_table, format('maintain_%s_check', v_id), '', 'boolean',
         pgtrickle_changes.immediate_body(p_table, pgtrickle_changes.immediate_check(p_table)));
     PERFORM pgtrickle_changes.make_sound_function(p_table);
-    v_begin := pgtrickle_changes.make_guarded_function(p_table, format('maintain_%s_begin', v_id),
-        pgtrickle_changes.immediate_body(p_table,
-            pgtrickle_changes.keep_strangers_out(p_table, ARRAY[format('pgtrickle_changes.under_way_%s', v_id)::regclass])
-            || CASE WHEN v_turn THEN E'    IF TG_OP OPERATOR(pg_catalog.<>) ''UPDATE'' THEN' || pgtrickle_changes.immediate_gate(v_id) || E'    END IF;\n' ELSE '' END
-            || '    ' || pgtrickle_changes.immediate_note(v_id, 'o')));
+    v_begin := pgtrickle_changes.make_begin_function(p_table, v_turn);
     FOR v_source IN
         SELECT d.source_relid AS oid, d.columns_used FROM pgtrickle.pgt_dependencies AS d
          WHERE d.pgt_id = v_id AND d.source_relid = ANY (pgtrickle_changes.immediate_sources(v_id)) ORDER BY d.source_relid
