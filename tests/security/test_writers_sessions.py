@@ -258,7 +258,7 @@ def test_a02_who_gives_a_source_away_is_trusted_no_more(place: Place, villain: C
         pg_trickle.refresh_stream_table(villain, "st")
 
 
-@pytest.mark.parametrize("hook", ["trigger", "check", "default", "index", "child", "rule"])
+@pytest.mark.parametrize("hook", HOOKS)
 def test_a02_nothing_can_be_attached_to_where_it_is_noted_what_is_under_way(
     place: Place, villain: Connection, hook: str
 ) -> None:

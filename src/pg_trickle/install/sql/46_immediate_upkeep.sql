@@ -75,10 +75,10 @@ BEGIN
             || E'    IF TG_OP OPERATOR(pg_catalog.<>) ''UPDATE'' THEN' || pgtrickle_changes.immediate_gate(p_table.pgt_id) || E'    END IF;\n' || v_note));
     END IF;
     PERFORM pgtrickle_changes.make_generated_function(p_table, v_name, '', 'trigger', format(E'\nBEGIN\n%s\n    RETURN NULL;\nEND\n', v_note));
-    RETURN 'true';
+    RETURN NULL;
 END
 $$;
-COMMENT ON FUNCTION pgtrickle_changes.make_begin_function IS 'Makes what notes that a statement is under way, and waits for the turn if there is one; the condition under which it is what was made';
+COMMENT ON FUNCTION pgtrickle_changes.make_begin_function IS 'Makes what notes that a statement is under way, and waits for the turn if there is one; the condition under which it is what was made, or NULL';
 
 CREATE FUNCTION pgtrickle_changes.lend_notes(p_table pgtrickle.pgt_stream_tables) RETURNS void
     LANGUAGE plpgsql VOLATILE
@@ -206,8 +206,8 @@ BEGIN
                     pgtrickle_changes.immediate_after(p_table, v_source.oid, v_source.columns_used, v_event.name, v_plan))) END;
             v_trigger := pgtrickle_changes.immediate_trigger(v_id, v_event.name, v_turn);
             FOR v_relation IN SELECT b.relid FROM pgtrickle_changes.relations_below(v_source.oid) AS b ORDER BY b.relid LOOP
-                EXECUTE format('CREATE TRIGGER %I %s ON %s %s FOR EACH STATEMENT WHEN (%s) EXECUTE FUNCTION pgtrickle_changes.%I()',
-                    v_trigger, v_event.at, v_relation::regclass, v_event.rows, v_guard, v_name);
+                EXECUTE format('CREATE TRIGGER %I %s ON %s %s FOR EACH STATEMENT %sEXECUTE FUNCTION pgtrickle_changes.%I()',
+                    v_trigger, v_event.at, v_relation::regclass, v_event.rows, coalesce(format('WHEN (%s) ', v_guard), ''), v_name);
                 EXECUTE format('ALTER TABLE ONLY %s ENABLE ALWAYS TRIGGER %I', v_relation::regclass, v_trigger);
             END LOOP;
         END LOOP;
