@@ -17,6 +17,7 @@ MORE: dict[str, LiteralString] = {
                     FROM orders AS o JOIN customers AS c ON c.id = o.customer_id GROUP BY c.region""",
     "rare": """SELECT c.region, max(o.id) AS last FROM orders AS o JOIN customers AS c ON c.id = o.customer_id
                 GROUP BY c.region HAVING count(*) < 15""",
+    "most": "SELECT customer_id, max(amount) AS most FROM orders GROUP BY customer_id",
     "by_both": "SELECT customer_id, note, min(amount) AS least FROM orders GROUP BY customer_id, note",
     "means": """SELECT c.region, count(*) AS n, avg(o.amount) AS mean, sum(o.id) FILTER (WHERE o.amount > 9) AS s
                   FROM orders AS o JOIN customers AS c ON c.id = o.customer_id GROUP BY c.region""",
@@ -46,6 +47,11 @@ UPDATES: list[LiteralString] = [
     "UPDATE orders SET amount = 0 WHERE id = 5",
     "UPDATE orders SET amount = 99, note = NULL WHERE id = 5",
     "UPDATE orders SET customer_id = 2 WHERE id = 6",
+    # What was in the middle becomes an extreme, and none goes.
+    """UPDATE orders SET amount = 5000
+        WHERE id = (SELECT id FROM orders WHERE customer_id = 1 ORDER BY amount OFFSET 1 LIMIT 1)""",
+    """UPDATE orders SET amount = -5000
+        WHERE id = (SELECT id FROM orders WHERE customer_id = 2 ORDER BY amount OFFSET 1 LIMIT 1)""",
     # To other partners, to none, and back to one; to keys that other rows had, and to new ones.
     "UPDATE orders SET customer_id = customer_id % 9 + 1 WHERE id < 30",
     "UPDATE orders SET customer_id = NULL WHERE customer_id = 3",
@@ -114,6 +120,7 @@ def test_which_statements_have_such_programs(more: Shop) -> None:
         ("extents", "customers"): ["ins"],
         ("extremes", "orders"): ["ins"],
         ("by_both", "orders"): ["ins"],
+        ("most", "orders"): ["ins"],
         ("means", "orders"): ["del", "ins", "upd"],
         ("means", "customers"): ["del", "ins", "upd"],
         ("named", "orders"): ["del", "upd"],
