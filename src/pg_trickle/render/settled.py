@@ -25,7 +25,7 @@ from pg_trickle.render.additive import adding, places_of
 from pg_trickle.render.apply import Target, located
 from pg_trickle.render.counters import new_value
 from pg_trickle.render.direct import over_image, shows_all
-from pg_trickle.render.parts import WEIGHT, assignments, differ, listed, matches, names
+from pg_trickle.render.parts import WEIGHT, assignments, differ, listed, matches, names, touching
 from pg_trickle.render.reread import touched_keys
 from pg_trickle.render.select import CommonTables
 from pg_trickle.render.stage import beside, grouped_delta, groups, plain_keys, read_again
@@ -60,7 +60,7 @@ def add_first(final: Plan, store: Store, change: Plan, common: CommonTables) -> 
     if not _is_told_by_extremes(final, store):
         return sql.SQL("SELECT count(*) FROM y")
     return sql.SQL("SELECT count(*) FROM y JOIN g ON {match} WHERE y.n IN (0, g.d_n) OR {beyond}").format(
-        match=matches(((one, one.name, one.name) for one in stage.key_columns if one.name in places), "y", "g"),
+        match=touching(((one, one.name, one.name) for one in plain_keys(stage)), "y", "g"),
         beyond=sql.SQL(" OR ").join(
             _BEYOND[one.role].format(
                 c=sql.Identifier("y", one.name),
@@ -78,9 +78,7 @@ def _is_told_by_extremes(final: Plan, store: Store) -> bool:
     stage = store.stage
     if not all(one.is_added or one.role in _BEYOND for one in stage.rest):
         return False
-    if (stage.hashed is None or store.target is not None) and not all(
-        one.not_null and one.type.name for one in stage.key_columns
-    ):
+    if not all(one.type.hashable for one in plain_keys(stage)):
         return False
     if store.target is not None:
         return True
