@@ -190,6 +190,8 @@ def _batches(conn: Connection, tables: dict[str, str], effort: Effort) -> dict[s
         left = {name: table for name, table in left.items() if runs[name]() != ENDLESS}
         measured = alternating(effort.repetitions, lambda: None, {name: runs[name] for name in left})
         costs[kind] = {name: measured.get(name, ENDLESS) for name in tables}
+        # Its rows aren't all there, for the next statement to change.
+        left = {name: table for name, table in left.items() if costs[kind][name] != ENDLESS}
     return costs
 
 
