@@ -207,7 +207,7 @@ BEGIN
             v_trigger := pgtrickle_changes.immediate_trigger(v_id, v_event.name, v_turn);
             FOR v_relation IN SELECT b.relid FROM pgtrickle_changes.relations_below(v_source.oid) AS b ORDER BY b.relid LOOP
                 EXECUTE format('CREATE TRIGGER %I %s ON %s %s FOR EACH STATEMENT %sEXECUTE FUNCTION pgtrickle_changes.%I()',
-                    v_trigger, v_event.at, v_relation::regclass, v_event.rows, coalesce(format('WHEN (%s) ', v_guard), ''), v_name);
+                    v_trigger, v_event.at, v_relation::regclass, v_event.rows, coalesce('WHEN (' || v_guard || ') ', ''), v_name);
                 EXECUTE format('ALTER TABLE ONLY %s ENABLE ALWAYS TRIGGER %I', v_relation::regclass, v_trigger);
             END LOOP;
         END LOOP;
