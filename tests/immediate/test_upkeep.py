@@ -231,6 +231,22 @@ def test_a_changed_function_is_noticed(author: Connection, db: Connection) -> No
     assert differences(db, "doubled") == []
 
 
+def test_a_subscription_to_a_source_is_noticed(author: Connection, db: Connection) -> None:
+    """Its worker fires row triggers only: what it writes isn't maintained, and a refresh says so."""
+    db.execute("INSERT INTO pg_subscription_rel VALUES (1, 'orders'::regclass, 'r', '0/1')")
+    db.execute("SELECT pgtrickle_changes.worker_housekeeping()")
+    assert one(db, "SELECT bool_and(needs_reinit) FROM pgtrickle.pgt_stream_tables")
+    with pytest.raises(psycopg.errors.FeatureNotSupported, match="can't be followed") as failure:
+        pg_trickle.refresh_stream_table(author, "totals")
+    assert "logical replication" in str(failure.value.diag.message_detail)
+    pg_trickle.alter_stream_table(author, "totals", refresh_mode="AUTO")
+    assert differences(db, "totals") == []
+    db.execute("DELETE FROM pg_subscription_rel")
+    pg_trickle.refresh_stream_table(author, "regions")
+    db.execute("INSERT INTO orders VALUES (100, 1, 5)")
+    assert differences(db, "regions") == []
+
+
 def test_a_renamed_stream_table_stops_writers_until_it_is_followed(author: Connection, db: Connection) -> None:
     for change, name in (
         ("ALTER TABLE totals RENAME TO sums", "public.sums"),

@@ -123,6 +123,9 @@ BEGIN
         '        %4$s;\n'
         '    ELSIF NOT v_intact THEN\n'
         '        %5$s;\n'
+        -- An older snapshot doesn't see a buffer that was made, or widened, since.
+        '    ELSIF pg_catalog.current_setting(''transaction_isolation'') OPERATOR(pg_catalog.<>) ''read committed''%12$s THEN\n'
+        '        INSERT INTO pgtrickle_changes.missed_changes (source_relid) VALUES (%10$s);\n'
         '    END IF;\n'
         '    RETURN NULL;\n'
         'END\n',
@@ -130,7 +133,8 @@ BEGIN
         'pgtrickle_changes'::regnamespace::oid, v_trial,
         -- Policies name the row's columns without more ado.
         CASE WHEN v_filter.predicate IS NOT NULL THEN E'#variable_conflict use_column\n' ELSE '' END, v_sequence::text, p_source,
-        CASE WHEN v_filter.predicate IS NOT NULL AND p_mode = 'row' THEN E'    v_old    pg_catalog.bool;\n    v_new    pg_catalog.bool;\n' ELSE '' END);
+        CASE WHEN v_filter.predicate IS NOT NULL AND p_mode = 'row' THEN E'    v_old    pg_catalog.bool;\n    v_new    pg_catalog.bool;\n' ELSE '' END,
+        CASE WHEN p_mode = 'statement' AND p_event <> 'trunc' THEN format(' AND EXISTS (SELECT FROM %I)', v_rows) ELSE '' END);
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.capture_body IS 'The body of a capture function';

@@ -280,7 +280,7 @@ CREATE FUNCTION pgtrickle_changes.immediate_stamp(p_id bigint) RETURNS text
     SET search_path = pg_catalog, pg_temp
 AS $$
 -- Changes whenever a trigger, a function or a table of the maintenance does, the name of a column that is read, a source's owner or its
--- place below a parent.
+-- place below a parent, or when a subscription begins to write a source: its worker fires no statement triggers.
 BEGIN
     RETURN md5(concat_ws('|',
         (SELECT string_agg(concat_ws(' ', c.oid, c.relowner), ',' ORDER BY c.oid) FROM pg_class AS c WHERE c.oid = ANY (pgtrickle_changes.immediate_sources(p_id))),
@@ -293,6 +293,8 @@ BEGIN
         (SELECT string_agg(concat_ws(' ', a.attrelid, a.attnum, quote_ident(a.attname)), ',' ORDER BY a.attrelid, a.attnum)
            FROM pgtrickle.pgt_dependencies AS d JOIN pg_attribute AS a ON a.attrelid = d.source_relid AND a.attnum > 0
           WHERE d.pgt_id = p_id AND a.attname = ANY (d.columns_used)),
+        (SELECT string_agg(concat_ws(' ', r.srsubid, r.srrelid), ',' ORDER BY r.srsubid, r.srrelid) FROM pg_subscription_rel AS r
+          WHERE r.srrelid = ANY (pgtrickle_changes.immediate_relations(p_id))),
         (SELECT string_agg(concat_ws(' ', i.inhrelid, i.inhparent), ',' ORDER BY i.inhrelid, i.inhparent) FROM pg_inherits AS i
           WHERE i.inhrelid = ANY (pgtrickle_changes.immediate_relations(p_id)) OR i.inhparent = ANY (pgtrickle_changes.immediate_relations(p_id)))));
 END

@@ -1,0 +1,93 @@
+"""Changing the mode while a transaction is under way that began before: nothing is lost or counted twice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, LiteralString
+
+import psycopg
+import pytest
+
+import pg_trickle
+from pg_trickle.testing.oracle import differences
+from tests.immediate.test_isolation import LEVELS, Session
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+
+QUERIES: dict[str, LiteralString] = {
+    "totals": "SELECT g, count(*) AS n, sum(v) AS total FROM t GROUP BY g",
+    "named": "SELECT t.id, t.v, u.name FROM t JOIN u ON u.id = t.g",
+}
+MODES = [("AUTO", "IMMEDIATE"), ("IMMEDIATE", "AUTO")]
+
+
+@pytest.fixture
+def tables(db: Connection) -> Connection:
+    db.execute(
+        """CREATE TABLE u (id int PRIMARY KEY, name text);
+           CREATE TABLE t (id int PRIMARY KEY, g int, v int);
+           INSERT INTO u SELECT g, 'n' || g FROM generate_series(0, 3) AS g;
+           INSERT INTO t SELECT g, g % 4, g FROM generate_series(1, 12) AS g"""
+    )
+    return db
+
+
+@pytest.fixture
+def sessions(database: Any) -> Iterator[tuple[Session, Session]]:
+    with ThreadPoolExecutor(2) as pool:
+        watcher = database.connect()
+        yield Session(database.connect(), watcher, pool), Session(database.connect(), watcher, pool)
+
+
+def make(db: Connection, mode: str) -> None:
+    for name, query in QUERIES.items():
+        pg_trickle.create_stream_table(db, name, query, schedule=None, refresh_mode=mode)
+
+
+def check(db: Connection, mode: str) -> None:
+    for name in QUERIES:
+        if mode != "IMMEDIATE":
+            pg_trickle.refresh_stream_table(db, name)
+        assert differences(db, name) == [], name
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize(("before", "after"), MODES)
+def test_a_transaction_that_began_before_and_writes_after(
+    tables: Connection, sessions: tuple[Session, Session], before: str, after: str, level: str
+) -> None:
+    """With an older snapshot it is told to try again where it can't see what it would have to change."""
+    make(tables, before)
+    writer, _ = sessions
+    writer.begin(level)
+    writer.run("SELECT 1")
+    for name in QUERIES:
+        pg_trickle.alter_stream_table(tables, name, refresh_mode=after)
+    tables.execute("UPDATE t SET v = v + 1 WHERE id = 5")
+    try:
+        writer.run("UPDATE t SET g = 2 WHERE id = 1")
+        writer.run("INSERT INTO t VALUES (100, 1, 5)")
+        writer.run("DELETE FROM t WHERE id = 2")
+        writer.run("COMMIT")
+    except psycopg.errors.SerializationFailure:
+        assert level != "READ COMMITTED"
+        writer.run("ROLLBACK")
+    check(tables, after)
+    tables.execute("DELETE FROM t WHERE g = 1; UPDATE u SET name = name || '!'")
+    check(tables, after)
+
+
+@pytest.mark.parametrize("level", ["REPEATABLE READ", "SERIALIZABLE"])
+def test_a_snapshot_from_before_a_buffer_was_made_or_widened(
+    tables: Connection, sessions: tuple[Session, Session], level: str
+) -> None:
+    """Its transaction can't see that the buffer is as it should be; what it writes is noticed nevertheless."""
+    for writer, query in zip(sessions, ("SELECT g FROM t", QUERIES["totals"]), strict=True):
+        writer.begin(level)
+        writer.run("SELECT 1")
+        pg_trickle.create_stream_table(tables, f"of_{len(query)}", query, schedule=None, refresh_mode="DIFFERENTIAL")
+        writer.run("INSERT INTO t SELECT max(id) + 1, 3, 7 FROM t")
+        writer.run("COMMIT")
+        pg_trickle.refresh_stream_table(tables, f"of_{len(query)}")
+        assert differences(tables, f"of_{len(query)}") == []
