@@ -152,7 +152,7 @@ AS $$
 -- Somebody else has taken the buffer's name since the plan was made, or since the snapshot.
 BEGIN
     RAISE EXCEPTION 'could not serialize access to the capture of %', p_source::regclass
-        USING ERRCODE = 'serialization_failure', DETAIL = 'Another owner began to capture it at the same moment.', HINT = 'Try again.';
+        USING ERRCODE = 'serialization_failure', DETAIL = 'Another transaction began to capture it at the same moment.', HINT = 'Try again.';
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.captured_meanwhile IS 'Raises that another owner began to capture a source at the same moment';
