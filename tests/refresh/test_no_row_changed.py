@@ -41,6 +41,18 @@ CASES = {
             "INSERT INTO one.t VALUES (1, 100); DELETE FROM two.t WHERE v = 5",
         ),
     ),
+    "a table renamed whose name is shown": (
+        "CREATE SCHEMA s; CREATE TABLE s.zz (a int); CREATE TABLE t (id int, r regclass);"
+        "INSERT INTO t VALUES (1, 's.zz'), (2, NULL)",
+        "SELECT id, r, r::text AS told FROM t",
+        ("ALTER TABLE s.zz RENAME TO yy", "INSERT INTO t VALUES (3, 's.yy')", "ALTER TABLE s.yy RENAME TO xx"),
+    ),
+    "a table renamed that an oid names": (
+        "CREATE SCHEMA s; CREATE TABLE s.zz (a int); CREATE TABLE t (id int, o oid);"
+        "INSERT INTO t VALUES (1, 's.zz'::regclass)",
+        "SELECT id, 'of ' || o::regclass AS told FROM t",
+        ("ALTER TABLE s.zz RENAME TO yy",),
+    ),
     "a type renamed": (
         "CREATE TYPE mood AS ENUM ('a', 'b'); CREATE TABLE t (id int, m mood); INSERT INTO t VALUES (1, 'a')",
         "SELECT id FROM t WHERE m = 'a'::mood",

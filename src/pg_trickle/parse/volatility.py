@@ -7,7 +7,7 @@ from postgast.pg_query_pb2 import Node, SelectStmt
 from pg_trickle.catalog.model import CompileRequest, FunctionFact
 from pg_trickle.errors import UnsupportedQuery
 from pg_trickle.parse.timed import FUNCTIONS, is_time
-from pg_trickle.parse.tree import kind, location, nodes, parse_select
+from pg_trickle.parse.tree import kind, location, nodes, parse_select, strings
 
 # Built-in STABLE functions that depend on settings alone, and those settings are pinned
 # to the stream table: TimeZone, DateStyle, IntervalStyle, locale (ALGEBRA.md §8, trap 16).
@@ -16,10 +16,15 @@ _PINNED_PREFIXES = (
     "timestamp", "timestamptz", "date", "time", "timetz", "extract", "generate_series", "age", "make_timestamptz",
     "quote_", "json_", "jsonb_", "row_to_json", "array_out", "record_out", "range_out", "anyarray_out", "enum_out",
     "cash_", "money", "numeric_cash", "ts_", "plainto_", "phraseto_", "websearch_", "hash_", "string_to", "overlaps",
-    "array_in", "range_in", "domain_in", "record_in", "regclassout", "xmltext", "array_cat", "array_append",
+    "array_in", "range_in", "domain_in", "record_in", "xmltext", "array_cat", "array_append",
     "datetime", "mul_", "in_range", "tsvector", "like", "unknown", "char", "varchar", "bpchar", "name",
 )  # fmt: skip
 _SYSTEM_COLUMNS = frozenset({"ctid", "xmin", "xmax", "cmin", "cmax", "tableoid"})
+# Their values are oids; their texts are names, which ALTER … RENAME changes.
+_OBJECTS = frozenset({
+    *("regclass", "regproc", "regprocedure", "regoper", "regoperator", "regtype", "regrole", "regnamespace"),
+    *("regconfig", "regdictionary", "regcollation", "regdatabase"),
+})  # fmt: skip
 _TIMELY = frozenset({
     "statement_timestamp", "timenow", "current_setting", "current_database",
     "current_schema", "current_schemas", "inet_client_addr", "inet_server_addr", "session_user", "current_user",
@@ -35,6 +40,48 @@ def check_functions(request: CompileRequest) -> None:
         except UnsupportedQuery as refusal:
             refusal.position = _place(parse_select(request.query), fact, request)
             raise
+    _check_objects(request)
+
+
+def _check_objects(request: CompileRequest) -> None:
+    """Refuse what may show the name of a database object; where it is just kept, or compared, that is as an oid."""
+    statements = [
+        parse_select(text)
+        for text in (request.query, *(one.definition for one in request.relations if one.definition is not None))
+    ]
+    parts = [part for statement in statements for part in nodes(statement)]
+    holds = any(
+        column.base in _OBJECTS for one in request.relations for column in one.columns if column.name in one.used
+    ) or any(kind(part) == "type_cast" and _names_object(part) for part in parts)
+    told = next(filter(_may_tell_names, parts), None) if holds else None
+    if told is not None:
+        raise UnsupportedQuery(
+            "value that names a database object",
+            "it may be shown as a text, which is another when that is renamed, without any row changing.",
+            hint="Use refresh_mode => 'FULL' or 'AUTO', or compute the text where you read the stream table.",
+            position=location(told),
+        )
+
+
+def _names_object(cast: Node) -> bool:
+    """Whether a cast makes such a value of one that isn't a constant."""
+    return _type_name(cast) in _OBJECTS and kind(cast.type_cast.arg) != "a_const"
+
+
+def _type_name(cast: Node) -> str:
+    return strings(list(cast.type_cast.type_name.names))[-1]
+
+
+def _may_tell_names(part: Node) -> bool:
+    match kind(part):
+        case "type_cast":
+            return kind(part.type_cast.arg) != "a_const" and _type_name(part) not in _OBJECTS | {"oid"}
+        case "func_call" | "row_expr":
+            return True
+        case "a_expr":
+            return strings(list(part.a_expr.name))[-1:] == ("||",)
+        case other:
+            return other.startswith(("json_", "xml_"))
 
 
 def _place(statement: SelectStmt, fact: FunctionFact, request: CompileRequest) -> int | None:
