@@ -6,6 +6,7 @@ from typing import Any, LiteralString
 
 import psycopg
 import pytest
+from psycopg import sql
 from psycopg.errors import ObjectNotInPrerequisiteState
 
 import pg_trickle
@@ -131,6 +132,29 @@ def test_what_was_dropped(work: Connection) -> None:
         told(failure, name, "work.o.amount was dropped.")
         pg_trickle.suspend_stream_table(work, name)
     work.execute("UPDATE work.o SET c_id = 1")
+
+
+@pytest.mark.versions
+@pytest.mark.parametrize("name", ["totals", "joined"])
+@pytest.mark.parametrize("is_planned", [True, False], ids=["in a session that has written", "in a new session"])
+def test_an_index_that_was_dropped(work: Connection, database: Any, name: str, is_planned: bool) -> None:
+    """Rebuilding one does no harm: another with the same columns is as good."""
+    add(work, name)
+    writer: Connection = database.connect()
+    if is_planned:
+        writer.execute("UPDATE work.o SET amount = amount + 1")
+    (index,) = work.execute(
+        "SELECT indexrelid::regclass::text FROM pg_index WHERE indrelid = %s::regclass AND indisunique", (name,)
+    ).fetchone() or ("",)
+    work.execute(sql.SQL("REINDEX INDEX CONCURRENTLY {}").format(sql.Identifier(index)))
+    writer.execute("UPDATE work.o SET amount = amount + 1")
+    work.execute(sql.SQL("DROP INDEX {}").format(sql.Identifier(index)))
+    with pytest.raises(ObjectNotInPrerequisiteState) as failure:
+        writer.execute("UPDATE work.o SET amount = 2, c_id = c_id % 4 + 1; DELETE FROM work.o WHERE id = 3")
+    told(failure, name, "It was dropped")
+    pg_trickle.refresh_stream_table(work, name)
+    writer.execute("UPDATE work.o SET amount = 2, c_id = c_id % 4 + 1; DELETE FROM work.o WHERE id = 3")
+    assert differences(work, name) == []
 
 
 @pytest.mark.parametrize(

@@ -45,3 +45,52 @@ def test_verify_tells_what_was_written_by_hand(db):
     pg_trickle.reinitialize_stream_table(db, "s")
     pg_trickle.refresh_stream_table(db, "s")
     assert pg_trickle.verify_stream_table(db, "s").ok
+
+
+GROUPS = "SELECT a, count(*) AS n, sum(id) AS total FROM o GROUP BY a HAVING count(*) > 0"
+
+
+@pytest.mark.versions
+@pytest.mark.parametrize("mode", ["DIFFERENTIAL", "FULL", "IMMEDIATE"])
+@pytest.mark.parametrize(
+    ("query", "relation"),
+    [
+        ("SELECT id, a FROM o", "s"),
+        (GROUPS, "s"),
+        (GROUPS, "pgtrickle_changes.state_1_1"),
+        ("SELECT x FROM b", "s"),
+    ],
+    ids=["by key", "groups", "groups of a state", "by content"],
+)
+def test_indexes_that_were_dropped_are_made_anew(db, mode, query, relation):
+    db.execute(SOURCES)
+    pg_trickle.create_stream_table(db, "s", query, refresh_mode=mode, schedule=None)
+    drop_indexes(db, relation)
+    if mode != "IMMEDIATE":
+        db.execute("UPDATE o SET a = a + 1 WHERE id < 5; INSERT INTO b VALUES (3)")
+    pg_trickle.refresh_stream_table(db, "s")
+    assert pg_trickle.verify_stream_table(db, "s").ok
+    db.execute("UPDATE o SET a = 9 WHERE id > 15; DELETE FROM b WHERE x = 1")
+    if mode != "IMMEDIATE":
+        pg_trickle.refresh_stream_table(db, "s")
+    assert pg_trickle.verify_stream_table(db, "s").ok
+
+
+@pytest.mark.parametrize("mode", ["DIFFERENTIAL", "IMMEDIATE"])
+def test_a_state_table_that_was_dropped_is_made_anew(db, mode):
+    db.execute(SOURCES)
+    pg_trickle.create_stream_table(db, "s", GROUPS, refresh_mode=mode, schedule=None)
+    db.execute("DROP TABLE pgtrickle_changes.state_1_1")
+    if mode != "IMMEDIATE":
+        db.execute("UPDATE o SET a = a + 1 WHERE id < 5")
+    pg_trickle.refresh_stream_table(db, "s")
+    db.execute("UPDATE o SET a = 9 WHERE id > 15")
+    if mode != "IMMEDIATE":
+        pg_trickle.refresh_stream_table(db, "s")
+    assert pg_trickle.verify_stream_table(db, "s").ok
+
+
+def drop_indexes(db, relation):
+    found = db.execute("SELECT indexrelid::regclass::text FROM pg_index WHERE indrelid = %s::regclass", (relation,))
+    for (index,) in found.fetchall():
+        db.execute(f"DROP INDEX {index}")

@@ -148,6 +148,7 @@ DECLARE
     v_result       jsonb;
     v_broken       text;
     v_tries        integer := 0;
+    v_is_mended    boolean := false;
 BEGIN
     LOOP
         BEGIN
@@ -183,6 +184,19 @@ BEGIN
                 RAISE EXCEPTION 'refreshing "%" exceeds a limit of PostgreSQL', v_table.pgt_name
                     USING ERRCODE = 'program_limit_exceeded', DETAIL = format('PostgreSQL says: %s.', SQLERRM),
                           HINT = 'What tells the rows apart is indexed, some 2,700 bytes of it at most: group by a hash or by the beginning of long values.';
+            WHEN invalid_column_reference OR undefined_table THEN
+                -- Its owner may drop the index by which its rows are found, and its state tables.
+                IF v_is_mended OR SQLSTATE = '42P01' AND pgtrickle_changes.missing_states(v_table.pgt_id) = '{}'
+                   OR v_one_snapshot AND v_table.refresh_mode = 'IMMEDIATE' THEN
+                    RAISE;
+                END IF;
+                v_is_mended := true;
+                v_table.needs_reinit := true;
+                v_table.reinit_reason := 'an index or a state table that its refreshes need had been dropped';
+                PERFORM pgtrickle_changes.reinstall_plan(v_table.pgt_id);
+                IF v_table.refresh_mode = 'IMMEDIATE' THEN
+                    PERFORM pgtrickle_changes.begin_immediate(v_table);
+                END IF;
             WHEN check_violation THEN
                 GET STACKED DIAGNOSTICS v_broken = TABLE_NAME;
                 IF v_broken IS NULL OR v_broken !~ format('^state_%s_[0-9]+$', v_table.pgt_id) OR v_table.needs_reinit THEN

@@ -106,6 +106,9 @@ BEGIN
             DETAIL = CASE WHEN __pgt_name IS NULL OR __pgt_name OPERATOR(pg_catalog.~) '[.]{8}pg[.]dropped[.][0-9]+[.]{8}$' THEN pg_catalog.format('%%s was dropped.', __pgt_former) ELSE pg_catalog.format('%%s is called %%s by now.', __pgt_former, __pgt_name) END,
             HINT = %9$L;
     END IF;
+    IF %19$s THEN
+        RAISE EXCEPTION USING ERRCODE = '55000', MESSAGE = %20$L, DETAIL = 'It was dropped; without it rows can''t be found by their key.', HINT = %9$L;
+    END IF;
     IF NOT (%1$s) THEN
         RAISE EXCEPTION USING ERRCODE = '42501', MESSAGE = %2$L, DETAIL = %3$L, HINT = %9$L;
     END IF;
@@ -128,7 +131,8 @@ BEGIN
              ELSE pgtrickle_changes.has_attachments(p_table, pgtrickle_changes.immediate_written(p_table)) END,
         format('something is attached to stream table "%s" that may not run here', p_table.pgt_name), pgtrickle_changes.about_attachments(p_table),
         p_table.pgt_relid::oid, pgtrickle_changes.immediate_lost(p_table), format('stream table "%s" has another name or schema by now', p_table.pgt_name),
-        'pg_class'::regclass::oid, pgtrickle_changes.immediate_renamed(p_table), format('stream table "%s" isn''t maintained as its query was made', p_table.pgt_name));
+        'pg_class'::regclass::oid, pgtrickle_changes.immediate_renamed(p_table), format('stream table "%s" isn''t maintained as its query was made', p_table.pgt_name),
+        pgtrickle_changes.immediate_unfindable(p_table), format('stream table "%s" lacks an index', p_table.pgt_name));
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.immediate_check IS 'Says what a maintenance may not go on for, as PL/pgSQL';

@@ -1,4 +1,4 @@
--- Whether what a maintenance names is still called so (decision 0010, "Names").
+-- Whether what a maintenance names is still called so, and the indexes that it needs are there (decision 0010, "Names").
 --
 -- Its statements are texts: a column that was renamed is not found, and if another has its name by now, it is taken for it.  Looking at the
 -- catalog in each statement would cost more than it is worth.  So a function that calls itself immutable looks, and PostgreSQL calls it when it
@@ -39,16 +39,40 @@ END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.immediate_renamed IS 'What a maintenance names and isn''t called so any more, as the end of a query';
 
+CREATE FUNCTION pgtrickle_changes.immediate_unfindable(p_table pgtrickle.pgt_stream_tables) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- By its columns: whoever rebuilds an index may put another in its place.  An older snapshot shows one that has been dropped since, and then
+-- PostgreSQL itself complains.
+BEGIN
+    RETURN (
+        SELECT CASE WHEN count(*) = 0 THEN 'false' ELSE format('EXISTS (SELECT FROM (VALUES %s) AS v(relid, columns) WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_index AS i'
+                      ' WHERE i.indrelid OPERATOR(pg_catalog.=) v.relid AND i.indkey::pg_catalog.text OPERATOR(pg_catalog.=) v.columns'
+                      ' AND i.indisunique AND i.indisvalid AND i.indnullsnotdistinct))',
+                      string_agg(DISTINCT format('(%s::pg_catalog.oid, %L::pg_catalog.text)', i.indrelid, i.indkey::text), ', ')) END
+          FROM pgtrickle.pgt_plans AS p
+         CROSS JOIN LATERAL (SELECT p_table.pgt_relid::oid, p.plan -> 'key'
+                             UNION ALL
+                             SELECT to_regclass(format('pgtrickle_changes.%I', s.item ->> 'name')), s.item -> 'key'
+                               FROM jsonb_array_elements(p.plan -> 'states') AS s(item)) AS t(relid, key)
+          JOIN pg_index AS i ON i.indrelid = t.relid AND to_jsonb(pgtrickle_changes.index_columns(i.indexrelid)) = t.key
+         WHERE p.pgt_id = p_table.pgt_id);
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.immediate_unfindable IS 'Whether an index is gone by which a maintenance finds its rows, as an expression';
+
 CREATE FUNCTION pgtrickle_changes.make_sound_function(p_table pgtrickle.pgt_stream_tables) RETURNS void
     LANGUAGE plpgsql VOLATILE
     SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     EXECUTE format('ALTER FUNCTION %s IMMUTABLE', pgtrickle_changes.make_owned_function(p_table, format('maintain_%s_sound', p_table.pgt_id), '', 'boolean',
-        format(E'\nBEGIN\n    RETURN NOT EXISTS (SELECT %s);\nEND\n', pgtrickle_changes.immediate_renamed(p_table))));
+        format(E'\nBEGIN\n    RETURN NOT EXISTS (SELECT %s) AND NOT %s;\nEND\n', pgtrickle_changes.immediate_renamed(p_table),
+               pgtrickle_changes.immediate_unfindable(p_table))));
 END
 $$;
-COMMENT ON FUNCTION pgtrickle_changes.make_sound_function IS 'Makes the function that says, when a plan is made, whether all is called what it was';
+COMMENT ON FUNCTION pgtrickle_changes.make_sound_function IS 'Makes the function that says, when a plan is made, whether all is called what it was, and what it needs is there';
 
 CREATE FUNCTION pgtrickle_changes.immediate_sound(p_table pgtrickle.pgt_stream_tables) RETURNS text
     LANGUAGE plpgsql STABLE
