@@ -62,6 +62,12 @@ def test_in_a_read_only_transaction_it_is_as_in_any(people: dict[str, Connection
         assert author.execute(VERDICT).fetchone() == (2, 1, False)
 
 
+def test_what_was_granted_meanwhile_is_no_reason_to_write(people: dict[str, Connection], database: Any) -> None:
+    """The plan's fingerprint is another, and what it stands for the same."""
+    database.connect().execute("GRANT SELECT ON t TO PUBLIC; ALTER TABLE st ENABLE ROW LEVEL SECURITY")
+    assert people["st_author"].execute(VERDICT.encode()).fetchone() == (2, 1, False)
+
+
 def test_what_cant_be_done_there_is_said(people: dict[str, Connection], database: Any) -> None:
     with pytest.raises(psycopg.errors.ReadOnlySqlTransaction, match="cannot validate a query") as caught:
         people["st_author"].execute("SELECT * FROM pgtrickle.validate_query('SELECT 1 AS x')")

@@ -91,3 +91,17 @@ def test_a_snapshot_from_before_a_buffer_was_made_or_widened(
         writer.run("COMMIT")
         pg_trickle.refresh_stream_table(tables, f"of_{len(query)}")
         assert differences(tables, f"of_{len(query)}") == []
+
+
+@pytest.mark.parametrize("level", ["REPEATABLE READ", "SERIALIZABLE"])
+@pytest.mark.parametrize("trigger_mode", ["statement", "row"])
+def test_an_update_of_what_nobody_reads_is_not_missed(
+    tables: Connection, sessions: tuple[Session, Session], level: str, trigger_mode: str
+) -> None:
+    tables.execute("INSERT INTO pgtrickle.pgt_settings VALUES ('cdc_trigger_mode', %s)", (trigger_mode,))
+    pg_trickle.create_stream_table(tables, "counted", "SELECT count(*) AS n FROM t", schedule=None)
+    writer, _ = sessions
+    writer.begin(level)
+    writer.run("UPDATE t SET v = v + 1, g = g + 1")
+    writer.run("COMMIT")
+    assert tables.execute("SELECT count(*) FROM pgtrickle_changes.missed_changes").fetchone() == (0,)

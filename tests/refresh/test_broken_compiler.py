@@ -68,7 +68,7 @@ def _replaced(module: object, name: str, broken: Callable[[Any], Any]) -> Callab
 
 BREAKS = {
     "a stage that counts each change once": (
-        GROUPED, _replaced(stage, "_counted", lambda whole: lambda one, _: whole(one, sql.SQL("1")))),
+        GROUPED, _replaced(stage, "counted", lambda whole: lambda one, _: whole(one, sql.SQL("1")))),
     "a stage that doesn't find the group of NULL": (
         GROUPED, _replaced(parts, "_match", lambda _: lambda of, x, y: sql.SQL("{x} = {y}").format(x=x, y=y))),
     "a stage that keeps an extreme value that is gone": (

@@ -126,7 +126,7 @@ def test_each_clock_shows_one_time_wherever_it_is_read(
         for thread in threads:
             thread.join()
     assert wrong == []
-    assert len(times) > ACTIONS / 2, "the clocks hardly moved"
+    assert len(times) > ACTIONS / 5, "the clocks hardly moved"
     assert min(changer.done[action] for action in ("create", "alter", "drop")) > 0
     assert changer.done["conflict"] < ACTIONS / 4
     worker.wait_until_idle(timeout=30)

@@ -25,6 +25,8 @@ _OBJECTS = frozenset({
     *("regclass", "regproc", "regprocedure", "regoper", "regoperator", "regtype", "regrole", "regnamespace"),
     *("regconfig", "regdictionary", "regcollation", "regdatabase"),
 })  # fmt: skip
+# Their results hold no name whatever they are about.
+_BLIND = frozenset({"count", "sum", "avg", "bool_and", "bool_or", "every", "row_number", "rank", "dense_rank"})
 _TIMELY = frozenset({
     "statement_timestamp", "timenow", "current_setting", "current_database",
     "current_schema", "current_schemas", "inet_client_addr", "inet_server_addr", "session_user", "current_user",
@@ -76,7 +78,9 @@ def _may_tell_names(part: Node) -> bool:
     match kind(part):
         case "type_cast":
             return kind(part.type_cast.arg) != "a_const" and _type_name(part) not in _OBJECTS | {"oid"}
-        case "func_call" | "row_expr":
+        case "func_call":
+            return strings(list(part.func_call.funcname))[-1] not in _BLIND
+        case "row_expr":
             return True
         case "a_expr":
             return strings(list(part.a_expr.name))[-1:] == ("||",)

@@ -123,9 +123,7 @@ BEGIN
         '        %4$s;\n'
         '    ELSIF NOT v_intact THEN\n'
         '        %5$s;\n'
-        -- An older snapshot doesn't see a buffer that was made, or widened, since.
-        '    ELSIF pg_catalog.current_setting(''transaction_isolation'') OPERATOR(pg_catalog.<>) ''read committed''%12$s THEN\n'
-        '        INSERT INTO pgtrickle_changes.missed_changes (source_relid) VALUES (%10$s);\n'
+        '%12$s'
         '    END IF;\n'
         '    RETURN NULL;\n'
         'END\n',
@@ -134,7 +132,12 @@ BEGIN
         -- Policies name the row's columns without more ado.
         CASE WHEN v_filter.predicate IS NOT NULL THEN E'#variable_conflict use_column\n' ELSE '' END, v_sequence::text, p_source,
         CASE WHEN v_filter.predicate IS NOT NULL AND p_mode = 'row' THEN E'    v_old    pg_catalog.bool;\n    v_new    pg_catalog.bool;\n' ELSE '' END,
-        CASE WHEN p_mode = 'statement' AND p_event <> 'trunc' THEN format(' AND EXISTS (SELECT FROM %I)', v_rows) ELSE '' END);
+        -- An older snapshot doesn't see a buffer that was made, or widened, since; an update of what nobody reads is looked at by none.
+        CASE WHEN v_change <> 'NULL' THEN format(
+            E'    ELSIF pg_catalog.current_setting(''transaction_isolation'') OPERATOR(pg_catalog.<>) ''read committed''%s THEN\n'
+            '        INSERT INTO pgtrickle_changes.missed_changes (source_relid) VALUES (%s);\n',
+            CASE WHEN p_mode = 'statement' AND p_event <> 'trunc' THEN format(' AND EXISTS (SELECT FROM %I)', v_rows) ELSE '' END, p_source)
+        ELSE '' END);
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.capture_body IS 'The body of a capture function';

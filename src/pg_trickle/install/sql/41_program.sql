@@ -234,7 +234,9 @@ BEGIN
     IF v_table.fingerprint IS NOT DISTINCT FROM pgtrickle_changes.fingerprint(v_table.pgt_id) THEN
         RETURN;
     END IF;
-    v_table := pgtrickle_changes.follow_name(v_table);
+    -- The names of today, without writing them down: who only looks may do so in a READ ONLY transaction.
+    SELECT n.nspname, c.relname INTO v_table.pgt_schema, v_table.pgt_name
+      FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE c.oid = v_table.pgt_relid;
     IF EXISTS (SELECT FROM unnest(v_table.column_numbers) WITH ORDINALITY AS n(attnum, place)
                  JOIN pg_attribute AS v ON v.attrelid = v_table.definition_view AND v.attnum = n.place
                  JOIN pg_attribute AS t ON t.attrelid = v_table.pgt_relid AND t.attnum = n.attnum

@@ -43,14 +43,15 @@ CREATE FUNCTION pgtrickle_changes.immediate_unfindable(p_table pgtrickle.pgt_str
     LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, pg_temp
 AS $$
--- By its columns: whoever rebuilds an index may put another in its place.  An older snapshot shows one that has been dropped since, and then
--- PostgreSQL itself complains.
+-- By its number, which is looked for behind the transaction's snapshot; and if that is gone by its columns, for whoever rebuilds an index may put
+-- another in its place.
 BEGIN
     RETURN (
-        SELECT CASE WHEN count(*) = 0 THEN 'false' ELSE format('EXISTS (SELECT FROM (VALUES %s) AS v(relid, columns) WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_index AS i'
+        SELECT CASE WHEN count(*) = 0 THEN 'false' ELSE format('EXISTS (SELECT FROM (VALUES %s) AS v(id, relid, columns) WHERE pg_catalog.pg_get_indexdef(v.id) IS NULL'
+                      ' AND NOT EXISTS (SELECT FROM pg_catalog.pg_index AS i'
                       ' WHERE i.indrelid OPERATOR(pg_catalog.=) v.relid AND i.indkey::pg_catalog.text OPERATOR(pg_catalog.=) v.columns'
                       ' AND i.indisunique AND i.indisvalid AND i.indnullsnotdistinct))',
-                      string_agg(DISTINCT format('(%s::pg_catalog.oid, %L::pg_catalog.text)', i.indrelid, i.indkey::text), ', ')) END
+                      string_agg(DISTINCT format('(%s::pg_catalog.oid, %s::pg_catalog.oid, %L::pg_catalog.text)', i.indexrelid, i.indrelid, i.indkey::text), ', ')) END
           FROM pgtrickle.pgt_plans AS p
          CROSS JOIN LATERAL (SELECT p_table.pgt_relid::oid, p.plan -> 'key'
                              UNION ALL
