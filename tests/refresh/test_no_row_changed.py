@@ -47,6 +47,12 @@ CASES = {
         "SELECT id, r, r::text AS told FROM t",
         ("ALTER TABLE s.zz RENAME TO yy", "INSERT INTO t VALUES (3, 's.yy')", "ALTER TABLE s.yy RENAME TO xx"),
     ),
+    "a table renamed that an array names": (
+        "CREATE SCHEMA s; CREATE TABLE s.zz (a int); CREATE TABLE t (id int, r regclass[]);"
+        "INSERT INTO t VALUES (1, ARRAY['s.zz'::regclass])",
+        "SELECT id, r::text AS told FROM t",
+        ("ALTER TABLE s.zz RENAME TO yy",),
+    ),
     "a table renamed that an oid names": (
         "CREATE SCHEMA s; CREATE TABLE s.zz (a int); CREATE TABLE t (id int, o oid);"
         "INSERT INTO t VALUES (1, 's.zz'::regclass)",

@@ -90,6 +90,33 @@ def test_a_state_table_that_was_dropped_is_made_anew(db, mode):
     assert pg_trickle.verify_stream_table(db, "s").ok
 
 
+@pytest.mark.parametrize("level", ["REPEATABLE READ", "SERIALIZABLE"])
+def test_in_one_snapshot_they_are_made_anew_as_well(db, level):
+    db.execute(SOURCES)
+    pg_trickle.create_stream_table(db, "s", GROUPS, schedule=None)
+    drop_indexes(db, "s")
+    drop_indexes(db, "pgtrickle_changes.state_1_1")
+    db.execute("UPDATE o SET a = a + 1 WHERE id < 5")
+    with db.transaction():
+        db.execute(f"SET TRANSACTION ISOLATION LEVEL {level}")
+        pg_trickle.refresh_stream_table(db, "s")
+    db.execute("UPDATE o SET a = 9 WHERE id > 15")
+    pg_trickle.refresh_stream_table(db, "s")
+    assert pg_trickle.verify_stream_table(db, "s").ok
+
+
+def test_the_worker_makes_them_anew(db, worker):
+    db.execute(SOURCES)
+    pg_trickle.create_stream_table(db, "s", GROUPS)
+    db.execute("DROP TABLE pgtrickle_changes.state_1_1")
+    drop_indexes(db, "s")
+    db.execute("UPDATE o SET a = 9 WHERE id > 15")
+    worker.wait_for(lambda: db.execute("SELECT total FROM s WHERE a = 9").fetchone() == (sum(range(16, 21)),))
+    reason = db.execute("SELECT reason FROM pgtrickle.pgt_refresh_history WHERE reason IS NOT NULL").fetchone()
+    assert reason == ("an index or a state table that its refreshes need had been dropped",)
+    assert pg_trickle.verify_stream_table(db, "s").ok
+
+
 def drop_indexes(db, relation):
     found = db.execute("SELECT indexrelid::regclass::text FROM pg_index WHERE indrelid = %s::regclass", (relation,))
     for (index,) in found.fetchall():

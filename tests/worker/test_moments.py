@@ -121,12 +121,13 @@ def test_each_clock_shows_one_time_wherever_it_is_read(
     try:
         for _ in range(ACTIONS):
             changer.act()
+        # On a busy machine fewer moments are seen in the same number of changes.
+        worker.wait_for(lambda: len(times) > ACTIONS / 2)
     finally:
         stop.set()
         for thread in threads:
             thread.join()
     assert wrong == []
-    assert len(times) > ACTIONS / 5, "the clocks hardly moved"
     assert min(changer.done[action] for action in ("create", "alter", "drop")) > 0
     assert changer.done["conflict"] < ACTIONS / 4
     worker.wait_until_idle(timeout=30)

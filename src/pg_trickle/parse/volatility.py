@@ -23,10 +23,12 @@ _SYSTEM_COLUMNS = frozenset({"ctid", "xmin", "xmax", "cmin", "cmax", "tableoid"}
 # Their values are oids; their texts are names, which ALTER … RENAME changes.
 _OBJECTS = frozenset({
     *("regclass", "regproc", "regprocedure", "regoper", "regoperator", "regtype", "regrole", "regnamespace"),
-    *("regconfig", "regdictionary", "regcollation", "regdatabase"),
+    *("regconfig", "regdictionary", "regcollation", "regdatabase", "aclitem"),
 })  # fmt: skip
 # Their results hold no name whatever they are about.
-_BLIND = frozenset({"count", "sum", "avg", "bool_and", "bool_or", "every", "row_number", "rank", "dense_rank"})
+_BLIND = frozenset(
+    (name,) for name in ("count", "sum", "avg", "bool_and", "bool_or", "every", "row_number", "rank", "dense_rank")
+)
 _TIMELY = frozenset({
     "statement_timestamp", "timenow", "current_setting", "current_database",
     "current_schema", "current_schemas", "inet_client_addr", "inet_server_addr", "session_user", "current_user",
@@ -53,7 +55,10 @@ def _check_objects(request: CompileRequest) -> None:
     ]
     parts = [part for statement in statements for part in nodes(statement)]
     holds = any(
-        column.base in _OBJECTS for one in request.relations for column in one.columns if column.name in one.used
+        (column.base or "").removeprefix("_") in _OBJECTS
+        for one in request.relations
+        for column in one.columns
+        if column.name in one.used
     ) or any(kind(part) == "type_cast" and _names_object(part) for part in parts)
     told = next(filter(_may_tell_names, parts), None) if holds else None
     if told is not None:
@@ -79,7 +84,8 @@ def _may_tell_names(part: Node) -> bool:
         case "type_cast":
             return kind(part.type_cast.arg) != "a_const" and _type_name(part) not in _OBJECTS | {"oid"}
         case "func_call":
-            return strings(list(part.func_call.funcname))[-1] not in _BLIND
+            # Only PostgreSQL's own go without their schema.
+            return strings(list(part.func_call.funcname)) not in _BLIND
         case "row_expr":
             return True
         case "a_expr":
