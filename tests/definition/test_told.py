@@ -149,3 +149,18 @@ def test_dev_up_says_when_nothing_will_be_refreshed(
     answer = CliRunner().invoke(dev.app, ["up", "--data", "x", *options])
     assert answer.exit_code == 0
     assert ("refreshes nothing by itself" in answer.stdout) == is_told
+
+
+def test_a_source_that_rests_is_read_as_it_is_and_told(t: Connection) -> None:
+    pg_trickle.create_stream_table(t, "lower", "SELECT a FROM t", schedule=None)
+    pg_trickle.create_stream_table(t, "upper", "SELECT count(*) AS n FROM lower", schedule=None)
+    told: list[tuple[str | None, str | None]] = []
+    t.add_notice_handler(lambda notice: told.append((notice.message_primary, notice.message_detail)))
+    t.execute("INSERT INTO t VALUES (3, 4)")
+    pg_trickle.refresh_stream_table(t, "upper")
+    assert told == []
+    pg_trickle.suspend_stream_table(t, "lower")
+    t.execute("INSERT INTO t VALUES (5, 6)")
+    pg_trickle.refresh_stream_table(t, "upper")
+    assert told == [('stream table "lower" is read as it is', "It is suspended.")]
+    assert t.execute("SELECT n FROM upper").fetchone() == (2,)

@@ -60,7 +60,10 @@ def test_s12_a_reader_can_not_make_a_stream_table_show_more(place: Place, author
     spy.execute("SET app.tenant_id = '2'")
     pg_trickle.create_stream_table(spy, "upper", "SELECT tenant_id, count(*) AS n FROM lower GROUP BY tenant_id")
     place.superuser.execute("UPDATE orders SET note = 'x'; INSERT INTO orders VALUES (99, 1, 1, 1, '')")
+    told: list[str | None] = []
+    spy.add_notice_handler(lambda notice: told.append(notice.message_primary))
     pg_trickle.refresh_stream_table(spy, "upper")
+    assert 'stream table "lower" is read as it is' in told
     assert place.superuser.execute("SELECT DISTINCT tenant_id FROM lower").fetchall() == [(1,)]
     assert place.superuser.execute("SELECT * FROM upper").fetchall() == [(1, 10)]
     pg_trickle.refresh_stream_table(owner, "lower")

@@ -159,6 +159,8 @@ DECLARE
     v_id      bigint;
     v_members bigint[];
     v_table   pgtrickle.pgt_stream_tables;
+    v_rests   boolean;
+    v_why     text;
 BEGIN
     FOREACH v_id IN ARRAY p_ids LOOP
         v_members := pgtrickle_changes.members(v_id);
@@ -166,9 +168,16 @@ BEGIN
         CONTINUE WHEN v_id <> v_members[cardinality(v_members)];
         SELECT st.* INTO v_table FROM pgtrickle.pgt_stream_tables AS st
          WHERE st.pgt_id = ANY (v_members) ORDER BY st.status <> 'SUSPENDED', st.pgt_id <> v_id LIMIT 1;
-        CONTINUE WHEN pgtrickle_changes.check_rests(v_table, p_id = ANY (v_members));
-        CONTINUE WHEN p_id <> ALL (v_members) AND EXISTS (SELECT FROM pgtrickle.pgt_stream_tables AS st
-                                                           WHERE st.pgt_id = ANY (v_members) AND pgtrickle_changes.is_left_alone(st, p_id));
+        v_rests := pgtrickle_changes.check_rests(v_table, p_id = ANY (v_members));
+        v_why := CASE WHEN p_id = ANY (v_members) THEN NULL
+                      WHEN v_table.status = 'SUSPENDED' THEN 'It is suspended.'
+                      WHEN NOT v_rests AND EXISTS (SELECT FROM pgtrickle.pgt_stream_tables AS st
+                                                    WHERE st.pgt_id = ANY (v_members) AND pgtrickle_changes.is_left_alone(st, p_id))
+                      THEN 'It is somebody else''s, and what is set in this session might decide what it shows; the worker refreshes it.' END;
+        IF v_why IS NOT NULL THEN
+            RAISE NOTICE 'stream table "%" is read as it is', v_table.pgt_name USING DETAIL = v_why;
+        END IF;
+        CONTINUE WHEN v_rests OR v_why IS NOT NULL;
         PERFORM pgtrickle_changes.refresh_or_tell(v_id, v_members, p_id);
     END LOOP;
 END

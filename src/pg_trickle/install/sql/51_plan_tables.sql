@@ -69,22 +69,20 @@ AS $$
 -- An index over each value of a state that something which moves is compared with: a column, or the sum or mean that its counters
 -- come to, in the words of the plan's statements, or it won't be found.
 DECLARE
-    v_item record;
+    v_item  record;
+    v_value text;
 BEGIN
     FOR v_item IN SELECT r.value, r.count, r.nan, r.is_mean
                     FROM jsonb_to_recordset(coalesce(p_ranged, '[]')) AS r(value name, count name, nan name, is_mean boolean) LOOP
-        EXECUTE CASE
-            WHEN v_item.count IS NULL
-            THEN format('CREATE INDEX ON pgtrickle_changes.%I (%I)', p_state, v_item.value)
-            WHEN v_item.nan IS NULL AND v_item.is_mean
-            THEN format('CREATE INDEX ON pgtrickle_changes.%1$I ((CASE WHEN %3$I > 0 THEN %2$I::numeric / %3$I END))', p_state, v_item.value, v_item.count)
-            WHEN v_item.nan IS NULL
-            THEN format('CREATE INDEX ON pgtrickle_changes.%1$I ((CASE WHEN %3$I > 0 THEN %2$I END))', p_state, v_item.value, v_item.count)
-            WHEN v_item.is_mean
-            THEN format('CREATE INDEX ON pgtrickle_changes.%1$I ((CASE WHEN %4$I > 0 THEN ''NaN''::numeric WHEN %3$I > 0 THEN %2$I / %3$I END))',
-                        p_state, v_item.value, v_item.count, v_item.nan)
-            ELSE format('CREATE INDEX ON pgtrickle_changes.%1$I ((CASE WHEN %4$I > 0 THEN ''NaN''::numeric WHEN %3$I > 0 THEN %2$I END))',
-                        p_state, v_item.value, v_item.count, v_item.nan) END;
+        v_value := quote_ident(v_item.value);
+        IF v_item.is_mean THEN
+            v_value := format('%s%s / %I', v_value, CASE WHEN v_item.nan IS NULL THEN '::numeric' END, v_item.count);
+        END IF;
+        IF v_item.count IS NOT NULL THEN
+            v_value := format('(CASE%s WHEN %I > 0 THEN %s END)',
+                              CASE WHEN v_item.nan IS NOT NULL THEN format(' WHEN %I > 0 THEN ''NaN''::numeric', v_item.nan) END, v_item.count, v_value);
+        END IF;
+        EXECUTE format('CREATE INDEX ON pgtrickle_changes.%I (%s)', p_state, v_value);
     END LOOP;
 END
 $$;
