@@ -15,6 +15,7 @@ import pg_trickle
 from pg_trickle.testing.oracle import assert_fresh
 
 Connection = psycopg.Connection[tuple[Any, ...]]
+Fails = Callable[..., psycopg.Error]
 
 TABLES = """
 CREATE TABLE customers (id int PRIMARY KEY, name text, secret text);
@@ -46,6 +47,10 @@ TRACES = """
 """
 
 TOTALS = "SELECT customer_id, sum(amount) AS total FROM orders GROUP BY customer_id"
+
+
+def rows(conn: Connection, query: str) -> list[tuple[Any, ...]]:
+    return conn.execute(query.encode()).fetchall()
 
 
 @dataclass

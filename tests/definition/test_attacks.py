@@ -13,9 +13,7 @@ from psycopg.types.json import Jsonb
 
 import pg_trickle
 from pg_trickle.api import compile_locally
-
-Connection = psycopg.Connection[tuple[Any, ...]]
-Fails = Callable[..., psycopg.Error]
+from tests.definition.conftest import TOTALS, Connection, Fails
 
 # Everything that an attacker's code notes: as whom it ran.
 LOG = """
@@ -296,7 +294,6 @@ def test_without_usage_nothing_is_there(shop: Any, fails: Fails, grant: str) -> 
 
 # Plans that a client passes in.
 
-TOTALS = "SELECT customer_id, sum(amount) AS total FROM orders GROUP BY customer_id"
 CREATE = "SELECT pgtrickle.create_stream_table_with_plan('st', %s, plan => %s)"
 Change = Callable[[dict[str, Any], Any], Any]
 

@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import psycopg
 import pytest
 
 import pg_trickle
-
-Connection = psycopg.Connection[tuple[Any, ...]]
-Fails = Callable[..., psycopg.Error]
+from tests.definition.conftest import Connection, Fails
 
 TOTALS = "SELECT customer_id, sum(amount) AS total, max(amount) AS most FROM orders GROUP BY customer_id"
 MORE = "INSERT INTO orders SELECT i, 1 + i % 7, i, '' FROM generate_series(100, 130) AS i"

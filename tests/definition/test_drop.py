@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-import psycopg
 import pytest
 
 import pg_trickle
-
-Connection = psycopg.Connection[tuple[Any, ...]]
-Fails = Callable[..., psycopg.Error]
-
-TOTALS = "SELECT customer_id, sum(amount) AS total FROM orders GROUP BY customer_id"
+from tests.definition.conftest import TOTALS, Connection, Fails
 
 
 @pytest.fixture

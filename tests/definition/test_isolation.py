@@ -10,10 +10,8 @@ import pytest
 from psycopg import IsolationLevel
 
 import pg_trickle
+from tests.definition.conftest import TOTALS, Connection
 
-Connection = psycopg.Connection[tuple[Any, ...]]
-
-TOTALS = "SELECT customer_id, sum(amount) AS total FROM orders GROUP BY customer_id"
 LEVELS = [IsolationLevel.READ_COMMITTED, IsolationLevel.REPEATABLE_READ, IsolationLevel.SERIALIZABLE]
 
 

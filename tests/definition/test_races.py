@@ -11,8 +11,8 @@ import pytest
 from psycopg import IsolationLevel
 
 import pg_trickle
+from tests.definition.conftest import Connection
 
-Connection = psycopg.Connection[tuple[Any, ...]]
 Act = Callable[[Connection], None]
 
 QUERY = "SELECT a FROM t"

@@ -12,11 +12,8 @@ from psycopg.types.json import Jsonb
 
 import pg_trickle
 from pg_trickle.api import compile_locally
+from tests.definition.conftest import TOTALS, Connection, Fails
 
-Connection = psycopg.Connection[tuple[Any, ...]]
-Fails = Callable[..., psycopg.Error]
-
-TOTALS = "SELECT customer_id, sum(amount) AS total FROM orders GROUP BY customer_id"
 FULL = "SELECT customer_id, amount AS total FROM orders LIMIT 1000000"
 
 

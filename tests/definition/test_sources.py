@@ -10,10 +10,7 @@ import pytest
 import pg_trickle
 from pg_trickle.api import compile_locally
 from pg_trickle.testing.oracle import assert_fresh
-
-Connection = psycopg.Connection[tuple[Any, ...]]
-
-TOTALS = "SELECT customer_id, sum(amount) AS total FROM orders GROUP BY customer_id"
+from tests.definition.conftest import TOTALS, Connection, rows
 
 UNWATCHED = {
     "system catalog": (
@@ -40,10 +37,6 @@ UNWATCHED = {
         "INSERT INTO orders VALUES (100 + {})",
     ),
 }
-
-
-def rows(conn: Connection, query: str) -> list[tuple[Any, ...]]:
-    return conn.execute(query.encode()).fetchall()
 
 
 @pytest.fixture

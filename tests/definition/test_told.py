@@ -12,8 +12,7 @@ from typer.testing import CliRunner
 import pg_trickle
 from pg_trickle.cli import dev
 from pg_trickle.testing import playground
-
-Connection = psycopg.Connection[tuple[Any, ...]]
+from tests.definition.conftest import Connection
 
 
 @pytest.fixture

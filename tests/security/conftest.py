@@ -24,6 +24,14 @@ INSERT INTO orders SELECT i, 1 + i % 3, i % 7, i, 'note ' || i FROM generate_ser
 CREATE TABLE customers (id int PRIMARY KEY, name text, secret text);
 INSERT INTO customers SELECT i, 'customer ' || i, 'secret ' || i FROM generate_series(1, 7) AS i;
 """
+MEMBERSHIPS = """
+CREATE TABLE memberships (tenant_id int, usr text, role text DEFAULT 'reader');
+INSERT INTO memberships VALUES (1, 'st_author'), (2, 'somebody');
+CREATE TABLE tenants (id int PRIMARY KEY, parent int, open boolean DEFAULT false);
+INSERT INTO tenants VALUES (1, NULL), (2, NULL), (3, 1);
+GRANT SELECT ON memberships, tenants TO st_author;
+"""
+MEMBER = "USING (tenant_id IN (SELECT tenant_id FROM memberships WHERE usr = current_user))"
 TOTALS = "SELECT tenant_id, customer_id, sum(amount) AS total FROM orders GROUP BY tenant_id, customer_id"
 
 
@@ -132,6 +140,13 @@ def place(database: Any, db: Connection) -> Place:
 def author(place: Place) -> Connection:
     """The guide's st_author."""
     return place.split()[0]
+
+
+@pytest.fixture
+def tenants(place: Place, author: Connection) -> Place:
+    """Orders, and who is a member of which tenant."""
+    place.superuser.execute(MEMBERSHIPS.encode())
+    return place
 
 
 @pytest.fixture

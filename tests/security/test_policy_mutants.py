@@ -9,9 +9,8 @@ import pytest
 
 import pg_trickle
 from pg_trickle.testing.oracle import assert_fresh
-from tests.security.conftest import Connection, Place
+from tests.security.conftest import MEMBER, MEMBERSHIPS, Connection, Place
 from tests.security.test_policies import captured, create, protect, refreshed
-from tests.security.test_policy_subqueries import MEMBER, MEMBERSHIPS
 
 POLICIES = (
     "FOR SELECT TO st_author USING (tenant_id = 1)",

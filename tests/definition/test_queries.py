@@ -1,0 +1,174 @@
+"""Defining queries: what is one, and that it goes on meaning what it meant to who created it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+import pytest
+
+import pg_trickle
+from tests.definition.conftest import TOTALS, Connection, Fails, rows
+
+# One query and nothing else.
+
+NO_QUERY = [
+    "", "   ", ";", ";;", "\n", "-- nothing", "/* nothing */",
+    "SELECT 1 AS a; SELECT 2 AS a", "SELECT 1 AS a; DROP TABLE orders", "DROP TABLE orders",
+    "INSERT INTO orders VALUES (99) RETURNING id", "DELETE FROM orders", "UPDATE orders SET note = '' RETURNING id",
+    "WITH gone AS (DELETE FROM orders RETURNING id) SELECT id FROM gone", "SELECT id INTO other FROM orders",
+    "CREATE TABLE x AS SELECT 1", "EXPLAIN SELECT 1", "SHOW search_path", "COPY orders TO STDOUT", "DO 'BEGIN END'",
+    "TRUNCATE orders", "SELEC 1", "SELECT 1 AS a FROM", "SELECT 1 AS a) AS q; --", "BEGIN", "COMMIT", "VACUUM",
+    "EXECUTE something", "FETCH 1 FROM c", "LISTEN x", "SELECT 1 AS a WITH CHECK OPTION",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("query", NO_QUERY)
+def test_what_is_no_query(shop: Any, author: Connection, fails: Fails, query: str) -> None:
+    error = fails("42601", pg_trickle.create_stream_table, author, "st", query)
+    assert "cursor" not in str(error.diag.message_primary)
+    assert shop.traces() == []
+    assert rows(shop.superuser, "SELECT count(*) FROM orders") == [(20,)]
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "SELECT id FROM orders;",
+        "SELECT id FROM orders ; ; ",
+        "SELECT id FROM orders -- a comment",
+        "SELECT id FROM orders; -- a comment",
+        "/* a */ SELECT /* ; */ id FROM orders /* b */",
+        "(SELECT id FROM orders)",
+        "TABLE orders",
+        "VALUES (1, 'a'), (2, 'b')",
+        "WITH o AS (SELECT id FROM orders) SELECT id FROM o",
+        "SELECT ';' AS semicolon, '--' AS dashes, $$;$$ AS dollars",
+    ],
+)
+def test_what_is_a_query(shop: Any, author: Connection, query: str) -> None:
+    pg_trickle.create_stream_table(author, "st", query)
+    shop.superuser.execute("INSERT INTO orders VALUES (77)")
+    shop.fresh("st")
+
+
+@pytest.mark.parametrize(
+    ("sqlstate", "query"),
+    [
+        ("42P01", "SELECT 1 AS a FROM nowhere"),
+        ("42703", "SELECT nothing FROM orders"),
+        ("42701", "SELECT id, id FROM orders"),
+        ("42601", "SELECT FROM orders"),
+        ("42P16", "SELECT ROW(1, 2) AS r"),
+        ("42P02", "SELECT $1 AS a"),
+        ("42501", "SELECT rolpassword FROM pg_authid"),
+    ],
+)
+def test_postgresqls_own_refusals(shop: Any, author: Connection, fails: Fails, sqlstate: str, query: str) -> None:
+    fails(sqlstate, pg_trickle.create_stream_table, author, "st", query)
+    assert shop.traces() == []
+
+
+def test_temporary_tables_are_refused(shop: Any, author: Connection, fails: Fails) -> None:
+    author.execute("CREATE TEMPORARY TABLE mine (a int)")
+    for query in ("SELECT a FROM mine", "SELECT 1 AS a WHERE EXISTS (SELECT FROM pg_temp.mine)"):
+        error = fails("0A000", pg_trickle.create_stream_table, author, "st", query)
+        assert "temporary" in str(error)
+    author.execute("CREATE TEMPORARY VIEW seen AS SELECT id FROM public.orders")
+    fails("0A000", pg_trickle.create_stream_table, author, "st", "SELECT id FROM seen")
+    assert shop.traces() == []
+
+
+# What the creator's session says is what holds at every refresh.
+
+
+def test_constants_mean_what_they_meant_to_the_creator(shop: Any, author: Connection) -> None:
+    author.execute("SET TimeZone = 'Asia/Tokyo'; SET DateStyle = 'SQL, DMY'; SET IntervalStyle = 'sql_standard'")
+    query = """SELECT id, '2024-01-01 00:00'::timestamptz AS at, '03/04/2024'::date AS day, '-1 2:00:00'::interval AS i,
+                      to_char('2024-01-01 00:00'::timestamptz, 'HH24:MI') AS clock FROM orders"""
+    as_text = "SELECT q::text FROM ({}) AS q WHERE id = 1"
+    expected = author.execute(as_text.format(query).encode()).fetchone()
+    pg_trickle.create_stream_table(author, "st", query)
+    shop.superuser.execute("SET TimeZone = 'America/New_York'; SET DateStyle = 'ISO, YMD'")
+    for _ in range(3):
+        assert author.execute(as_text.format("TABLE st").encode()).fetchone() == expected
+        shop.superuser.execute("UPDATE orders SET id = -id WHERE id = 1; UPDATE orders SET id = -id WHERE id = -1")
+        # Every catalog row is new to the fingerprint: the plan is checked against the definition again.
+        shop.superuser.execute("ALTER TABLE orders ALTER COLUMN note SET STATISTICS 10")
+        pg_trickle.refresh_stream_table(shop.superuser, "st")
+    assert pg_trickle.verify_stream_table(shop.superuser, "st").ok
+
+
+@pytest.mark.parametrize("mode", ["AUTO", "FULL"])
+def test_text_that_depends_on_settings_is_the_creators(shop: Any, author: Connection, mode: str) -> None:
+    author.execute("CREATE TABLE moments (id int PRIMARY KEY, at timestamptz, i interval, f float8, b bytea)")
+    author.execute("INSERT INTO moments VALUES (1, '2024-06-01 12:00+00', '-1 day 2 h', 0.1::float4, 'x')")
+    author.execute("SET TimeZone = 'Asia/Tokyo'; SET DateStyle = 'German'; SET IntervalStyle = 'iso_8601'")
+    author.execute("SET bytea_output = 'escape'")
+    query = "SELECT id, at::text AS at, i::text AS i, date_trunc('day', at) AS day, concat(at, b) AS both FROM moments"
+    pg_trickle.create_stream_table(author, "st", query, refresh_mode=mode)
+    for change in (
+        "UPDATE moments SET at = at + interval '1 day'",
+        "INSERT INTO moments SELECT 2, at, i, f, b FROM moments",
+    ):
+        author.execute(change.encode())
+        pg_trickle.refresh_stream_table(shop.superuser, "st")
+        as_text = "SELECT q::text FROM ({}) AS q ORDER BY 1"
+        assert rows(author, as_text.format("TABLE st")) == rows(author, as_text.format(query))
+
+
+def test_a_table_that_comes_first_on_the_path_later_is_not_read(shop: Any, author: Connection) -> None:
+    pg_trickle.create_stream_table(author, "public.st", TOTALS)
+    shop.superuser.execute("CREATE SCHEMA own AUTHORIZATION st_author")
+    author.execute("CREATE TABLE own.orders (customer_id int, amount numeric)")
+    author.execute("SET search_path = own, public")
+    shop.superuser.execute("SET search_path = own, public")
+    shop.superuser.execute("INSERT INTO public.orders VALUES (50, 1, 1, '')")
+    for _ in range(2):
+        pg_trickle.refresh_stream_table(author, "public.st")
+        assert rows(author, "SELECT sum(total) FROM public.st") == [(211,)]
+        pg_trickle.reinitialize_stream_table(author, "public.st")
+
+
+@pytest.mark.parametrize(
+    "setting", ["standard_conforming_strings = off", "quote_all_identifiers = on", "transform_null_equals = on"]
+)
+def test_the_callers_parser_settings_do_not_matter(shop: Any, author: Connection, setting: str) -> None:
+    author.execute(f"SET {setting}; SET client_min_messages = error".encode())
+    query = "SELECT customer_id, max(note) AS note FROM public.orders WHERE note <> 'a' GROUP BY customer_id"
+    pg_trickle.create_stream_table(author, "st", query, schedule="5m")
+    shop.superuser.execute("UPDATE orders SET note = 'zz'")
+    pg_trickle.refresh_stream_table(author, "st")
+    shop.fresh("st")
+    pg_trickle.create_or_replace_stream_table(author, "st", query, schedule="5m")
+    pg_trickle.drop_stream_table(author, "st")
+
+
+def test_a_refusal_says_what_where_why_and_what_to_write_instead(db):
+    db.execute("CREATE TABLE t (id int)")
+    with pytest.raises(psycopg.errors.FeatureNotSupported) as caught:
+        pg_trickle.create_stream_table(db, "s", "SELECT id FROM t LIMIT 3", refresh_mode="DIFFERENTIAL")
+    told = caught.value.diag
+    assert told.message_primary == "LIMIT without ORDER BY can't be maintained incrementally"
+    why, where = (told.message_detail or "").splitlines()
+    assert why == "which rows come first is up to PostgreSQL, and another choice whenever it likes."
+    assert where.startswith("It stands at character ")
+    assert where.endswith(" of the query as PostgreSQL prints it: LIMIT 3")
+    assert told.message_hint == "Add an ORDER BY that says which rows are meant."
+
+
+def test_a_difference_that_a_tie_may_be_is_told_as_one(db, assert_fresh):
+    """Of rows that tie at the limit another is shown than the query would: verifying counts it, and says what it is."""
+    db.execute("CREATE TABLE t (id int PRIMARY KEY, a int); INSERT INTO t VALUES (1, 1), (2, 1)")
+    pg_trickle.create_stream_table(db, "s", "SELECT id, a FROM t ORDER BY a LIMIT 1", refresh_mode="DIFFERENTIAL")
+    notices: list[str] = []
+    db.add_notice_handler(lambda one: notices.append(f"{one.message_primary}\n{one.message_detail}"))
+    assert pg_trickle.verify_stream_table(db, "s").ok
+    assert notices == []
+    db.execute("UPDATE s SET id = 3 - id")
+    assert tuple(pg_trickle.verify_stream_table(db, "s")) == (1, 1, False)
+    first, detail = notices[-1].split("\n")
+    assert first.endswith("a difference need not be a mistake")
+    assert detail.startswith("LIMIT by a leaves rows undecided")
+    with pytest.raises(AssertionError, match="LIMIT by a leaves rows undecided"):
+        assert_fresh(db, "s")
