@@ -93,6 +93,30 @@ def test_a_snapshot_from_before_a_buffer_was_made_or_widened(
         assert differences(tables, f"of_{len(query)}") == []
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        "SELECT pgtrickle.drop_stream_table('named')",
+        "SELECT pgtrickle.drop_stream_table('totals', \"cascade\" => true)",
+        "SELECT pgtrickle.suspend_stream_table('named')",
+        "SELECT pgtrickle.suspend_stream_table('totals')",
+    ],
+)
+def test_who_drops_or_suspends_waits_for_a_writer_and_he_for_nobody(
+    tables: Connection, sessions: tuple[Session, Session], change: LiteralString
+) -> None:
+    """He comes from the source to the stream table: who holds that, and waits for the source, is in his way."""
+    make(tables, "IMMEDIATE")
+    pg_trickle.create_stream_table(tables, "above", "SELECT count(*) AS n FROM totals", refresh_mode="IMMEDIATE")
+    writer, other = sessions
+    writer.begin()
+    writer.run("LOCK TABLE t IN ROW EXCLUSIVE MODE")
+    changing = other.waits(change)
+    writer.run("UPDATE t SET g = g + 1, v = v + 1")
+    writer.run("COMMIT")
+    changing.result()
+
+
 @pytest.mark.parametrize("level", ["REPEATABLE READ", "SERIALIZABLE"])
 @pytest.mark.parametrize("trigger_mode", ["statement", "row"])
 def test_an_update_of_what_nobody_reads_is_not_missed(

@@ -44,6 +44,7 @@ BEGIN
                  WHERE st.pgt_id = ANY (v_down || v_table.pgt_id) AND st.scc_id IS NOT NULL LOOP
         EXECUTE format('DROP VIEW IF EXISTS pgtrickle_changes.%I CASCADE', 'query_' || v_id);
     END LOOP;
+    PERFORM pgtrickle_changes.lock_to_drop(v_down || v_table.pgt_id);
     FOREACH v_id IN ARRAY v_down || v_table.pgt_id LOOP
         PERFORM pgtrickle_changes.drop_one(v_id);
     END LOOP;
@@ -51,6 +52,29 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.do_drop_stream_table IS 'The gate''s drop_stream_table';
+
+CREATE FUNCTION pgtrickle_changes.lock_to_drop(p_ids bigint[]) RETURNS void
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- Of stream tables, each before those it reads: their names, so that whoever is to create one of a name next comes after this; their rows, in
+-- the order in which refreshes go; and what is written by those whose statements maintain them, who come from there to the stream tables.
+DECLARE
+    v_place integer;
+BEGIN
+    PERFORM pgtrickle_changes.take_name(t.name)
+       FROM (SELECT ARRAY[n.nspname, c.relname]::text[] AS name
+               FROM pgtrickle.pgt_stream_tables AS st JOIN pg_class AS c ON c.oid = st.pgt_relid JOIN pg_namespace AS n ON n.oid = c.relnamespace
+              WHERE st.pgt_id = ANY (p_ids) ORDER BY name) AS t;
+    FOR v_place IN REVERSE cardinality(p_ids)..1 LOOP
+        PERFORM pgtrickle_changes.lock_stream_table(p_ids[v_place]);
+    END LOOP;
+    PERFORM pgtrickle_changes.lock_together(ARRAY(
+        SELECT DISTINCT o.relation::oid FROM unnest(p_ids) AS d(id) CROSS JOIN LATERAL pgtrickle_changes.immediate_objects(d.id) AS o
+         WHERE o.kind = 'trigger'), true);
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.lock_to_drop IS 'Locks all that dropping some stream tables needs, in an order in which nobody waits for it who is waited for';
 
 CREATE FUNCTION pgtrickle_changes.drop_one(p_id bigint) RETURNS void
     LANGUAGE plpgsql VOLATILE
@@ -60,11 +84,7 @@ DECLARE
     v_table pgtrickle.pgt_stream_tables;
     v_name  text;
 BEGIN
-    -- Whoever is to create one of that name next comes after this.
-    PERFORM pgtrickle_changes.take_name(ARRAY[n.nspname, c.relname]::text[])
-       FROM pgtrickle.pgt_stream_tables AS st JOIN pg_class AS c ON c.oid = st.pgt_relid JOIN pg_namespace AS n ON n.oid = c.relnamespace
-      WHERE st.pgt_id = p_id;
-    v_table := pgtrickle_changes.lock_stream_table(p_id);
+    SELECT st.* INTO STRICT v_table FROM pgtrickle.pgt_stream_tables AS st WHERE st.pgt_id = p_id;
     SELECT format('%I.%I', n.nspname, c.relname) INTO v_name
       FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE c.oid = v_table.pgt_relid;
     IF v_name IS NOT NULL THEN
@@ -74,7 +94,7 @@ BEGIN
     PERFORM pgtrickle_changes.forget_stream_table(p_id);
 END
 $$;
-COMMENT ON FUNCTION pgtrickle_changes.drop_one IS 'Drops a stream table that no other reads';
+COMMENT ON FUNCTION pgtrickle_changes.drop_one IS 'Drops a stream table that no other reads, and that lock_to_drop was called for';
 
 CREATE FUNCTION pgtrickle_changes.forget_stream_table(p_id bigint) RETURNS void
     LANGUAGE plpgsql VOLATILE
