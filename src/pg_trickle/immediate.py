@@ -16,7 +16,7 @@ from psycopg import sql
 
 from pg_trickle import programs
 from pg_trickle.algebra.plan import Plan, distinct
-from pg_trickle.algebra.source import Empty, Scan, Source, State
+from pg_trickle.algebra.source import Empty, Scan, Source
 from pg_trickle.catalog.model import CompileRequest
 from pg_trickle.render.additive import add_up, clear_up, is_additive, show_up
 from pg_trickle.render.apply import Target, renamed
@@ -29,6 +29,7 @@ from pg_trickle.render.onesided import (
     change_rows,
     comes,
     grow,
+    insert,
     remove,
     renew,
     take,
@@ -65,6 +66,7 @@ class Immediate:
     is ever held back, and a statement that yields 0 is the program's last.
     ``turn``: one transaction at a time; else the programs lock what they need, and NULL means to try again.
     ``sided`` holds by source and event other programs for statements that only bring rows or only take some away.
+    ``plain`` holds by source what inserts all that an INSERT brings, where nothing it brings can be there already.
     ``one`` holds, by event, the statement that is tried first: it may do all the work where a single row changed.
     ``settings``: whether what is computed may depend on settings of the session.
     ``may_fail``: whether the changes may be beyond evaluation although the query isn't.
@@ -72,6 +74,7 @@ class Immediate:
 
     sources: dict[int, programs.Program]
     sided: dict[int, dict[str, programs.Program]]
+    plain: dict[int, str]
     held: programs.Program
     by_rows: bool
     turn: bool
@@ -87,6 +90,7 @@ class Immediate:
                 str(oid): {event: list(program) for event, program in found.items()}
                 for oid, found in self.sided.items()
             },
+            "plain": {str(oid): text for oid, text in self.plain.items()},
             "held": list(self.held),
             "by_rows": self.by_rows,
             "turn": self.turn,
@@ -112,13 +116,15 @@ def immediate(
     else:
         made = {oid: programs.differential(definition, frozenset((oid,)), Statement())[0] for oid in sources}
         held = programs.differential(definition, None, Held(request.id))[0]
-    sided = {} if by_rows is not None else {oid: _one_sided(definition, oid) for oid in sources}
-    halves = (program for found in sided.values() for program in found.values())
-    all_programs = (*made.values(), *halves, held, tuple(one.values()), programs.full(definition))
-    texts = [text for program in all_programs for text in program]
     has_turn = by_rows is None and by_groups is None
+    sided = {} if by_rows is not None else {oid: _one_sided(definition, oid) for oid in sources}
+    plain = {oid: text for oid in sources if (text := _plain(definition, oid))}
+    halves = (program for found in sided.values() for program in found.values())
+    rest = (tuple(one.values()), tuple(plain.values()), programs.full(definition))
+    all_programs = (*made.values(), *halves, held, *rest)
+    texts = [text for program in all_programs for text in program]
     sensitive = is_sensitive(request, texts)
-    return Immediate(made, sided, held, by_rows is not None, has_turn, one, sensitive, may_fail(request))
+    return Immediate(made, sided, plain, held, by_rows is not None, has_turn, one, sensitive, may_fail(request))
 
 
 def _by_rows(
@@ -156,13 +162,9 @@ def _one_sided(definition: programs.Definition, changed: int) -> dict[str, progr
     final, target = definition.final, definition.target
     if target.key is None or len(definition.stages) > 1:
         return {}
-
-    def is_changed(table: Source | State) -> bool:
-        return isinstance(table, Source) and table.oid == changed
-
     stage = definition.stages[0] if definition.stages else None
-    change = specialised((final if stage is None else stage.below).delta(), is_changed)
-    if not comes(change):
+    change = _coming(final if stage is None else stage.below, changed)
+    if change is None:
         return {}
     common = CommonTables((change,), feed=Statement(is_net=True))
     if stage is None:
@@ -187,6 +189,22 @@ def _one_sided(definition: programs.Definition, changed: int) -> dict[str, progr
         )
         grown |= {TAKEN: program, CHANGED: program}
     return grown
+
+
+def _plain(definition: programs.Definition, changed: int) -> str | None:
+    """What inserts all that an INSERT brings as it is: under keys that weren't there before, of rows alone."""
+    target = definition.target
+    change = _coming(definition.final, changed)
+    if definition.stages or target.key is None or change is None:
+        return None
+    common = CommonTables((change,), feed=Statement(is_net=True))
+    return programs.counting(insert(target, renamed(target, common.select(change))), common)
+
+
+def _coming(plan: Plan, changed: int) -> Plan | None:
+    """How a plan changes where rows come to one source, if all that it gains by that are rows."""
+    change = specialised(plan.delta(), lambda table: isinstance(table, Source) and table.oid == changed)
+    return change if comes(change) else None
 
 
 def _changed_rows(target: Target, change: Plan) -> str:

@@ -64,6 +64,13 @@ def bring(target: Target, rows: sql.Composable, common: CommonTables) -> sql.Com
     return sql.SQL("SELECT count(*) FROM y")
 
 
+def insert(target: Target, rows: sql.Composable) -> sql.Composable:
+    """Insert rows whose keys aren't there, without looking."""
+    return sql.SQL("INSERT INTO {table} ({columns}) SELECT {columns} FROM ({rows}) AS f").format(
+        table=target.table, columns=names(target.names), rows=rows
+    )
+
+
 def take(target: Target, rows: sql.Composable, common: CommonTables) -> sql.Composable:
     """Delete rows by their keys; the SELECT that counts them, or is NULL if they weren't all there."""
     assert target.key is not None

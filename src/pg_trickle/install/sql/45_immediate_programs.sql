@@ -191,7 +191,7 @@ END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.immediate_program IS 'A program as PL/pgSQL';
 
-CREATE FUNCTION pgtrickle_changes.immediate_by_rows(p_one text, p_most integer, p_texts text[], p_name text) RETURNS text
+CREATE FUNCTION pgtrickle_changes.immediate_by_rows(p_one text, p_most integer, p_plain text, p_texts text[], p_name text) RETURNS text
     LANGUAGE plpgsql IMMUTABLE
     SET search_path = pg_catalog, pg_temp
 AS $$
@@ -201,8 +201,8 @@ AS $$
 DECLARE
     v_again  text := E'        IF __pgt_wrote IS NULL THEN\n            ' || pgtrickle_changes.immediate_again() || E'\n        END IF;\n';
     v_done   text := E'        IF __pgt_wrote OPERATOR(pg_catalog.=) 0 THEN\n            RETURN NULL;\n        END IF;\n';
-    v_result text := format(E'    IF __pgt_rows OPERATOR(pg_catalog.<=) %s THEN\n        %s INTO __pgt_wrote;\n    END IF;\n    IF __pgt_wrote IS NULL THEN\n',
-                            p_most, p_one) || pgtrickle_changes.immediate_large(p_name);
+    v_result text := format(E'    IF __pgt_rows OPERATOR(pg_catalog.<=) %s THEN\n        %s INTO __pgt_wrote;\n    END IF;\n%s    IF __pgt_wrote IS NULL THEN\n',
+                            p_most, p_one, p_plain) || pgtrickle_changes.immediate_large(p_name);
 BEGIN
     FOR v_place IN 1..cardinality(p_texts) LOOP
         v_result := v_result || CASE WHEN v_place = 2 AND v_place < cardinality(p_texts) THEN E'        IF __pgt_wrote OPERATOR(pg_catalog.>) 0 THEN\n' ELSE '' END
@@ -235,8 +235,9 @@ DECLARE
     v_closed  text := pgtrickle_changes.keep_strangers_out(p_table, pgtrickle_changes.immediate_written(p_table));
     v_name    text := format('maintain_%s_%s_%s', v_id, p_source, p_event);
     v_texts   text[] := pgtrickle_changes.immediate_texts(pgtrickle_changes.immediate_statements(p_plan, p_source, p_event), v_delta);
+    v_plain   text := pgtrickle_changes.immediate_plain(v_id, p_source, p_event, p_plan);
     v_work    text := CASE WHEN p_event = 'trunc' THEN '        ' || format(v_rest, 'true') || E'\n'
-        ELSE CASE WHEN v_turn THEN '        ' || pgtrickle_changes.immediate_turn(v_id) ELSE '' END
+        ELSE CASE WHEN v_turn THEN '        ' || pgtrickle_changes.immediate_turn(v_id) || v_plain ELSE '' END
              || pgtrickle_changes.immediate_program(v_texts, v_name,
                     CASE WHEN v_turn THEN format(v_rest, 'NULL') || E'\n            RETURN NULL;' ELSE pgtrickle_changes.immediate_again() END,
                     NOT v_turn OR p_plan #> ARRAY['programs', 'immediate', 'sided', p_source::text, p_event] IS NOT NULL) END;
@@ -248,7 +249,7 @@ BEGIN
         -- An update of one row counts twice, as an old and a new one.
         RETURN v_sound || v_closed || '    __pgt_rows := ' || coalesce(v_single, v_count) || E';\n' || v_else || E'    IF __pgt_rows OPERATOR(pg_catalog.=) 0 THEN\n        RETURN NULL;\n    END IF;' || v_checks
             || CASE WHEN p_event = 'trunc' THEN v_work ELSE pgtrickle_changes.immediate_by_rows(
-                   pgtrickle_changes.immediate_one(p_table, p_source, p_columns, p_event, p_plan), CASE p_event WHEN 'upd' THEN 2 ELSE 1 END, v_texts, v_name) END;
+                   pgtrickle_changes.immediate_one(p_table, p_source, p_columns, p_event, p_plan), CASE p_event WHEN 'upd' THEN 2 ELSE 1 END, v_plain, v_texts, v_name) END;
     END IF;
     RETURN v_sound || v_closed || pgtrickle_changes.immediate_take_back(v_id, coalesce(v_single, v_count)) || E'\n' || v_else || pgtrickle_changes.immediate_moves(v_id, p_source, p_event)
         || pgtrickle_changes.immediate_merged(v_id, p_source, p_event) || pgtrickle_changes.immediate_tree_kept(v_id, false) || $q$

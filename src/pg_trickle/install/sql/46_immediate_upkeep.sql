@@ -165,7 +165,6 @@ DECLARE
     v_begin    text;
     v_guard    text;
     v_name     text;
-    v_delta    text;
     v_relation oid;
     v_trigger  name;
     v_turn     boolean := (v_plan #>> '{programs,immediate,turn}')::boolean;
@@ -195,11 +194,9 @@ BEGIN
             v_name := CASE WHEN v_event.name = 'begin' THEN format('maintain_%s_begin', v_id)
                            ELSE format('maintain_%s_%s_%s', v_id, v_source.oid, v_event.name) END;
             IF v_event.name IN ('ins', 'upd', 'del') THEN
-                v_delta := pgtrickle_changes.immediate_delta(v_source.oid, p_table.owner_oid, v_source.columns_used, v_event.name);
                 PERFORM pgtrickle_changes.make_owned_function(p_table, v_name || '_texts', '', 'text[]',
-                    format(E'\nBEGIN\n    RETURN %L::pg_catalog.text[];\nEND\n', pgtrickle_changes.immediate_texts(
-                        pgtrickle_changes.immediate_statements(v_plan, v_source.oid, v_event.name), v_delta)
-                        || pgtrickle_changes.immediate_hold(v_id, v_source.oid, v_source.columns_used, v_delta)));
+                    format(E'\nBEGIN\n    RETURN %L::pg_catalog.text[];\nEND\n',
+                        pgtrickle_changes.immediate_large_texts(p_table, v_source.oid, v_source.columns_used, v_event.name, v_plan)));
             END IF;
             v_guard := CASE WHEN v_event.name = 'begin' THEN v_begin ELSE pgtrickle_changes.make_guarded_function(p_table, v_name,
                 pgtrickle_changes.immediate_body(p_table,
