@@ -23,7 +23,7 @@ from pg_trickle.algebra.plan import Plan, distinct
 from pg_trickle.algebra.recompute import Recompute
 from pg_trickle.algebra.recursion import Found, Recursion
 from pg_trickle.algebra.source import Changes, Empty, Opaque, Scan, Source, Unit, Unwatched
-from pg_trickle.algebra.timed import Elapsed, TimedFilter
+from pg_trickle.algebra.timed import Elapsed, TimedColumn, TimedFilter
 from pg_trickle.algebra.window import Window
 from pg_trickle.catalog.model import CompileRequest
 from pg_trickle.errors import UnsupportedQuery
@@ -103,7 +103,7 @@ def falling_in(plan: Plan, kept: frozenset[str] = frozenset()) -> Falling:
             return _all(below, "LIMIT")
         case Recompute(below, _, _, reason):
             return _all(below, f"a part without a rule ({reason})")
-        case TimedFilter(below) | Elapsed(below):
+        case TimedFilter(below) | TimedColumn(below) | Elapsed(below):
             return _all(below, "a condition on time")
         case Unwatched() | Opaque() | Negate() | Touched() | Flipped():
             return _all(plan, "a difference")

@@ -20,7 +20,7 @@ from pg_trickle.algebra.linear import Item, Project
 from pg_trickle.algebra.plan import Plan as Algebra
 from pg_trickle.algebra.plan import distinct
 from pg_trickle.algebra.source import Opaque, State, Unwatched
-from pg_trickle.algebra.timed import TimedFilter
+from pg_trickle.algebra.timed import TimedColumn, TimedFilter
 from pg_trickle.catalog.model import CompileRequest
 from pg_trickle.circular import restarting
 from pg_trickle.errors import Undetermined, UnsupportedQuery
@@ -215,7 +215,7 @@ def _policies_read(request: CompileRequest) -> str | None:
 
 def _changes_by_itself(plan: Algebra) -> bool:
     """Whether a refresh has something to do although no captured source changed."""
-    return any(isinstance(node, TimedFilter | Unwatched) for node in distinct(plan))
+    return any(isinstance(node, TimedFilter | TimedColumn | Unwatched) for node in distinct(plan))
 
 
 def _recomputing(request: CompileRequest, refusal: UnsupportedQuery) -> Plan:

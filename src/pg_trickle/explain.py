@@ -18,7 +18,7 @@ from pg_trickle.algebra.plan import Plan, inputs
 from pg_trickle.algebra.recompute import Recompute
 from pg_trickle.algebra.recursion import Found, Recursion
 from pg_trickle.algebra.source import Changes, Empty, Opaque, Scan, Source, State, Unit, Unwatched
-from pg_trickle.algebra.timed import Elapsed, TimedFilter
+from pg_trickle.algebra.timed import Elapsed, Timed, TimedColumn, TimedFilter
 from pg_trickle.algebra.window import Window
 from pg_trickle.catalog.model import CompileRequest
 from pg_trickle.errors import UnsupportedQuery
@@ -170,12 +170,10 @@ def _described(plan: Plan) -> tuple[str, str, str]:
         case Filter(_, predicates):
             return "Filter", " AND ".join(one.text for one in predicates), "Δσ(R) = σ(ΔR)"
         case TimedFilter(_, condition):
-            how = (
-                "found by a range of " + ", ".join(sorted(condition.near.columns))
-                if condition.near
-                else "found by reading all"
-            )
-            return "Filter by time", condition.now.text, f"Δσ(R) = σ°(ΔR) + what passed a boundary since, {shown(how)}"
+            rule = f"Δσ(R) = σ°(ΔR) + what passed a boundary since, {_found(condition)}"
+            return "Filter by time", condition.now.text, rule
+        case TimedColumn(_, value):
+            return "Column by time", value.now.text, f"Δτ(R) = τ°(ΔR) + what time gave another value, {_found(value)}"
         case Project(_, items):
             return "Project", ", ".join(item.value.text for item in items), "Δπ(R) = π(ΔR)"
         case UnionAll():
@@ -208,6 +206,14 @@ def _described(plan: Plan) -> tuple[str, str, str]:
             return type(plan).__name__, "", ""
 
 
+def _found(timed: Timed) -> str:
+    """How the rows are found that time alone moves."""
+    if timed.near is None:
+        return "found by reading all"
+    read = ", ".join(sorted(timed.near.columns))
+    return shown(f"found by a range of {read}") if read else "looked for when the hour or the day is another"
+
+
 def _conditions(on: tuple[Scalar, ...]) -> str:
     return " AND ".join(one.text for one in on)
 
@@ -235,10 +241,12 @@ def _want(plan: Plan, found: dict[tuple[int, str], Line]) -> None:
                     why = f"{'join condition' if predicate.equates else 'comparison'} {shown(predicate.text)}"
                     line = {"relation": table.oid, "columns": [field.attribute], "why": why}
                     found.setdefault((table.oid, field.attribute), line)
-    if isinstance(plan, TimedFilter) and plan.condition.near is not None:
+    if isinstance(plan, TimedFilter | TimedColumn):
+        timed = plan.condition if isinstance(plan, TimedFilter) else plan.value
+        near = timed.near.columns if timed.near else frozenset()
         for table, field in ((scan.table, field) for scan in _scans(plan) for field in scan.fields):
-            if isinstance(table, Source) and field.column.name in plan.condition.near.columns:
-                why = f"condition on time {shown(plan.condition.now.text)}"
+            if isinstance(table, Source) and field.column.name in near:
+                why = f"condition on time {shown(timed.now.text)}"
                 line = {"relation": table.oid, "columns": [field.attribute], "why": why}
                 found.setdefault((table.oid, field.attribute), line)
     for below in inputs(plan):

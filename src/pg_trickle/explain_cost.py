@@ -18,7 +18,7 @@ from pg_trickle.algebra.plan import Plan
 from pg_trickle.algebra.recompute import Recompute
 from pg_trickle.algebra.recursion import Found, Recursion
 from pg_trickle.algebra.source import Changes, Empty, Opaque, Scan, Unit, Unwatched
-from pg_trickle.algebra.timed import Elapsed, TimedFilter
+from pg_trickle.algebra.timed import Elapsed, TimedColumn, TimedFilter
 from pg_trickle.algebra.window import Window
 from pg_trickle.recomputed import Recomputed
 from pg_trickle.scalar import Scalar
@@ -38,8 +38,10 @@ def cost(plan: Plan) -> str:
             return f"{_ROWS} rows of its change buffer"
         case Filter() | Project() | UnionAll() | Negate() | Consolidate():
             return _ROWS
-        case TimedFilter(_, condition):
-            passed = "the rows that passed" if condition.near else "all rows below"
+        case TimedFilter(_, timed) | TimedColumn(_, timed):
+            if timed.near and not timed.near.columns:
+                return f"{_ROWS}; all rows below, when the time of the condition is another"
+            passed = "the rows that passed" if timed.near else "all rows below"
             return f"{_ROWS}, and {passed}, at each refresh"
         case Join(_, _, on):
             return _met(on, "|ΔL| look-ups in R and |ΔR| in L", "all of R for a change of L, all of L for one of R")

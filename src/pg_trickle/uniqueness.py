@@ -19,7 +19,7 @@ from pg_trickle.algebra.plan import Plan
 from pg_trickle.algebra.recompute import Recompute
 from pg_trickle.algebra.recursion import Found, Recursion
 from pg_trickle.algebra.source import Changes, Empty, Opaque, Scan, Unit, Unwatched
-from pg_trickle.algebra.timed import Elapsed, TimedFilter
+from pg_trickle.algebra.timed import Elapsed, TimedColumn, TimedFilter
 from pg_trickle.algebra.window import Window
 from pg_trickle.scalar import Scalar
 
@@ -45,6 +45,7 @@ def _keys(plan: Plan) -> set[Key]:
             Filter(below)
             | Consolidate(below)
             | TimedFilter(below)
+            | TimedColumn(below)
             | Touched(below, _, _)
             | Mark(below)
             | Window(below)
@@ -113,7 +114,7 @@ def is_net(plan: Plan) -> bool:
     match operator(plan):
         case Changes() | Consolidate() | Empty() | Unwatched():
             return True
-        case Filter(below) | TimedFilter(below) | Negate(below) | Mark(below):
+        case Filter(below) | TimedFilter(below) | TimedColumn(below) | Negate(below) | Mark(below):
             return is_net(below)
         case Elapsed(below):
             return bool(keys(below))

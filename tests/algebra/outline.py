@@ -13,7 +13,7 @@ from pg_trickle.algebra.plan import Plan, inputs, names
 from pg_trickle.algebra.recompute import Recompute
 from pg_trickle.algebra.recursion import Found, Recursion
 from pg_trickle.algebra.source import Changes, Opaque, Scan, Source
-from pg_trickle.algebra.timed import Elapsed, TimedFilter
+from pg_trickle.algebra.timed import Elapsed, TimedColumn, TimedFilter
 from pg_trickle.algebra.window import Window
 
 
@@ -30,8 +30,9 @@ def _detail(plan: Plan) -> str:
             return f" {name} ({', '.join(field.column.name for field in fields)})"
         case Filter(_, predicates):
             return " " + " AND ".join(one.text for one in predicates)
-        case TimedFilter(_, condition) | Elapsed(_, condition):
-            return f" {condition.now.text}{' near ' + condition.near.text if condition.near else ''}"
+        case TimedFilter(_, timed) | TimedColumn(_, timed) | Elapsed(_, timed):
+            made = "" if isinstance(plan, TimedFilter) or plan.column is None else f" {plan.column.name} ="
+            return f"{made} {timed.now.text}{' near ' + timed.near.text if timed.near else ''}"
         case Project(_, items):
             return " " + ", ".join(
                 item.column.name

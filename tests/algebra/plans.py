@@ -17,7 +17,7 @@ from pg_trickle.algebra.order import DistinctOn, Order, TopK
 from pg_trickle.algebra.outer_join import FullJoin, LeftJoin
 from pg_trickle.algebra.plan import Plan
 from pg_trickle.algebra.source import Unit
-from pg_trickle.algebra.timed import Timed, TimedFilter
+from pg_trickle.algebra.timed import Timed, TimedColumn, TimedFilter
 from pg_trickle.algebra.window import Window
 from pg_trickle.scalar import BOOL, INT4, INT8, NUMERIC, TEXT, UNKNOWN, Column, Scalar, Type, column, composed
 from tests.algebra.sources import scan
@@ -82,16 +82,17 @@ def series(plan: Plan, name: str, of: str, *on: Scalar, outer: bool = False, num
     return Lateral(plan, text, made, outer=outer, on=on, ordinal=made[-1].name if numbered else None)
 
 
-def _moments(template: sql.SQL, name: str) -> tuple[Scalar, Scalar]:
-    """A condition on a column beside the moment, which was 1 and is 2."""
-    conditions = (template.format(sql.Identifier(name), sql.Literal(moment)) for moment in (2, 1))
-    now, before = (composed(text, frozenset((name,)), BOOL) for text in conditions)
+def _moments(template: sql.SQL, name: str, *more: str, of: Type = BOOL) -> tuple[Scalar, Scalar]:
+    """An expression over a column, and the moment, which was 1 and is 2; it may read more."""
+    texts = (template.format(sql.Identifier(name), sql.Literal(moment)) for moment in (2, 1))
+    now, before = (composed(text, frozenset((name, *more)), of) for text in texts)
     return now, before
 
 
 PASSING = Timed(*_moments(sql.SQL("{} >= {}"), "r_a"), near=predicate(sql.SQL("{} BETWEEN 1 AND 2"), "r_a"))
 R, S, T = scan("r", "r"), scan("s", "s"), scan("r", "t")
 R_S = Join(R, S, (equal("r_a", "s_a"),))
+LATE = TimedColumn(R, PASSING, Column("late", BOOL))
 R_T = Join(R, T, (equal("r_a", "t_a"),))
 SIDES = (predicate(sql.SQL("{} > 0"), "r_b"), predicate(sql.SQL("{} < 3"), "s_b"))
 TOTALS = Aggregate(
@@ -167,6 +168,20 @@ PLANS: dict[str, Plan] = {
     "join of a filter by time": Join(TimedFilter(R, PASSING), S, (equal("r_a", "s_a"),)),
     "left join with a filter by time": LeftJoin(S, TimedFilter(R, PASSING), (equal("r_a", "s_a"),)),
     "filter by time over a join": TimedFilter(R_S, PASSING),
+    "column by time": LATE,
+    "column by time that is a number": TimedColumn(
+        R, Timed(*_moments(sql.SQL("{} - {}"), "r_b", of=INT4)), Column("left", INT4)
+    ),
+    "column by time for a join": TimedColumn(R_S, PASSING, Column("late", BOOL)),
+    "columns by time, one over the other": TimedColumn(
+        LATE, Timed(*_moments(sql.SQL("late AND {} < {}"), "r_b", "late")), Column("both", BOOL)
+    ),
+    "column by time of what is padded": TimedColumn(
+        LeftJoin(S, R, (equal("r_a", "s_a"),)), PASSING, Column("late", BOOL)
+    ),
+    "filter over a column by time": Filter(LATE, (predicate(sql.SQL("late IS NOT TRUE OR {} > 1"), "r_a"),)),
+    "left join by a column by time": LeftJoin(LATE, S, (equal("r_a", "s_a"), column(named(LATE, "late")))),
+    "aggregate by a column by time": Aggregate(LATE, ("late",), (counted("n"), summed("total", named(R, "r_b")))),
     "aggregate of a filter by time": Aggregate(TimedFilter(R, PASSING), ("r_b",), (counted("n"),)),
     "projection that drops the rest": projected(R, ("one", "r_b")),
     "projection that keeps the scale": projected(R, ("one", "r_x")),
@@ -313,7 +328,20 @@ PLANS: dict[str, Plan] = {
     ),
 }
 
-SHAPES = ("scan", "filter", "project", "union", "join", "join", "outer", "mark", "lateral", "aggregate", "distinct")
+SHAPES = (
+    "scan",
+    "filter",
+    "timed",
+    "project",
+    "union",
+    "join",
+    "join",
+    "outer",
+    "mark",
+    "lateral",
+    "aggregate",
+    "distinct",
+)
 # With each, whether it is strict.
 _TESTS = (
     (sql.SQL("{} > 1"), True),
@@ -340,7 +368,10 @@ def _plans(draw: st.DrawFn, depth: int, numbers: count[int]) -> Plan:
             test, strict = draw(st.sampled_from(_TESTS))
             return Filter(below, (predicate(test, draw(_some(below)), strict=strict),))
         case "timed":
-            return TimedFilter(below, Timed(*_moments(sql.SQL("{} > {}"), draw(_some(below)))))
+            condition = Timed(*_moments(sql.SQL("{} > {}"), draw(_some(below))))
+            if draw(st.booleans()):
+                return TimedFilter(below, condition)
+            return TimedColumn(below, condition, Column(f"w{next(numbers)}", BOOL))
         case "project":
             return draw(_projections(below, numbers))
         case "union":

@@ -20,7 +20,7 @@ from pg_trickle.algebra.order import DistinctOn, TopK
 from pg_trickle.algebra.outer_join import FullJoin, LeftJoin
 from pg_trickle.algebra.plan import Plan
 from pg_trickle.algebra.states import old
-from pg_trickle.algebra.timed import Elapsed, TimedFilter
+from pg_trickle.algebra.timed import Elapsed, TimedColumn, TimedFilter
 from pg_trickle.algebra.window import Window
 from pg_trickle.render import kinds, netting, parts, select, turned
 from pg_trickle.rewrite import matched_early, prune, pushdown, restrict, strengthen
@@ -358,3 +358,18 @@ def test_a_predicate_lost_on_its_way_down_is_noticed(conn, monkeypatch):
 
 def _pairs(*rows: tuple[int, int]) -> Contents:
     return Contents([(a, b, None, "1") for a, b in rows], [], [], [], [], [0])
+
+
+@pytest.mark.parametrize(
+    "delta",
+    [
+        lambda self: self.at_frontier(self.input.delta()),
+        lambda self: Elapsed(self.input, self.value, self.column),
+        lambda self: UnionAll(replace(self, input=self.input.delta()), Elapsed(self.input, self.value, self.column)),
+    ],
+    ids=["time stands still", "rows stand still", "changes have the value of now"],
+)
+@pytest.mark.parametrize("title", ["column by time", "column by time that is a number"])
+def test_half_of_what_time_moves_in_a_column_is_noticed(conn, monkeypatch, delta, title):
+    monkeypatch.setattr(TimedColumn, "delta", delta)
+    assert is_noticed(conn, PLANS[title])

@@ -10,6 +10,7 @@ from pg_trickle.algebra.aggregate import Aggregate
 from pg_trickle.algebra.join import Join
 from pg_trickle.algebra.linear import Consolidate, Negate, UnionAll
 from pg_trickle.algebra.mark import Mark
+from pg_trickle.algebra.outer_join import FullJoin
 from pg_trickle.algebra.plan import Plan, distinct, inputs, names
 from pg_trickle.algebra.source import Changes, Empty, Source
 from pg_trickle.algebra.states import old
@@ -17,7 +18,7 @@ from pg_trickle.rewrite.passes import optimised
 from pg_trickle.rewrite.specialise import specialised
 from pg_trickle.uniqueness import is_net, keys
 from tests.algebra.outline import outline
-from tests.algebra.plans import ASKED, ASKED_BY_MATCH, PLANS, any_plan
+from tests.algebra.plans import ASKED, ASKED_BY_MATCH, PLANS, T, any_plan, equal
 from tests.algebra.sources import SOURCES, Contents, contents, fill, net_change, prepare, scan, weighted, zset
 
 UNCHANGED = Contents([(1, 1, "1.0", "1"), (None, 2, None, "[]")], [], [], [], [], [0])
@@ -98,6 +99,16 @@ def test_a_join_made_one_of_another_kind_is_the_same(conn, title, r, s):
         fill(conn, {"r": r, "s": s})
         assert zset(conn, better) == zset(conn, plan)
         assert zset(conn, better.delta()) == zset(conn, plan.delta())
+
+
+@pytest.mark.property
+@pytest.mark.parametrize("on", [(equal("r_a", "t_b"),), ()], ids=["by a key", "of everything"])
+@given(r=contents)
+def test_a_full_join_is_the_sum_of_its_parts(conn, on, r):
+    join = FullJoin(PLANS["scan"], T, on)
+    with conn.transaction(force_rollback=True):
+        fill(conn, {"r": r})
+        assert zset(conn, join.split()) == zset(conn, join)
 
 
 @pytest.mark.property

@@ -82,26 +82,20 @@ SELECT v.page, count(*) AS n FROM public.visits v WHERE v.seen <= CURRENT_TIMEST
 SELECT v.page, count(*) AS n, count(*) FILTER (WHERE v.seen > (now() - '1 day'::interval)) AS day, count(DISTINCT v.customer_id) FILTER (WHERE v.seen > (now() - '7 days'::interval)) AS week FROM public.visits v GROUP BY v.page;
 --| key: page
 --| captured: visits (customer_id, page, seen)
---| state_9_1: by distinct__3, distinct__4: n rows
---|   Project distinct__3="page__1", distinct__4="arg__1"
---|     TimedFilter seen__1 > (now() - '7 days'::interval) near ("seen__1" >= LEAST($4::timestamp with time zone - '7 days'::interval, now() - '7 days'::interval) AND "seen__1" <= GREATEST($4::timestamp with time zone - '7 days'::interval, now() - '7 days'::interval))
---|       Filter "arg__1" IS DISTINCT FROM NULL
---|         Project page__1, seen__1, arg__1="customer_id__1"
+--| state_9_1: by distinct__1, distinct__2: n rows
+--|   Project distinct__1="page__1", distinct__2="arg__1"
+--|     Filter "arg__1" IS DISTINCT FROM NULL AND "filter__2"
+--|       Project page__1, arg__1="customer_id__1", filter__2="timed__2"
+--|         TimedColumn timed__2 = seen__1 > (now() - '7 days'::interval) near ("seen__1" >= LEAST($4::timestamp with time zone - '7 days'::interval, now() - '7 days'::interval) AND "seen__1" <= GREATEST($4::timestamp with time zone - '7 days'::interval, now() - '7 days'::interval))
 --|           Scan public.visits (customer_id__1, page__1, seen__1)
 --| state_9_2: by page__1: n rows, c1 count, c2 count, c3 count
 --|   UnionAll
---|     UnionAll
---|       Project page__1, real__1, timely__1=CASE WHEN FALSE THEN "real__1" END, timely__2=CASE WHEN FALSE THEN "arg__1" END
---|         Project page__1, real__1=TRUE, arg__1="customer_id__1"
---|           Scan public.visits (customer_id__1, page__1)
---|       Project beside__1="distinct__1", beside__2=NULL::"pg_catalog"."bool", beside__5="distinct__2", beside__6=NULL::"pg_catalog"."int4"
---|         Project distinct__1="page__1", distinct__2="real__1"
---|           TimedFilter seen__1 > (now() - '1 day'::interval) near ("seen__1" >= LEAST($4::timestamp with time zone - '1 day'::interval, now() - '1 day'::interval) AND "seen__1" <= GREATEST($4::timestamp with time zone - '1 day'::interval, now() - '1 day'::interval))
---|             Filter "real__1" IS DISTINCT FROM NULL
---|               Project page__1, real__1=TRUE, seen__1
---|                 Scan public.visits (page__1, seen__1)
---|     Project beside__7="distinct__3", beside__8=NULL::"pg_catalog"."bool", beside__11=NULL::"pg_catalog"."bool", beside__12="distinct__4"
---|       Project distinct__3="state_9_1_k1", distinct__4="state_9_1_k2"
+--|     Project page__1, real__1, filter__1, once__1=CASE WHEN FALSE THEN "arg__1" END
+--|       Project page__1, real__1=TRUE, filter__1="timed__1", arg__1="customer_id__1"
+--|         TimedColumn timed__1 = seen__1 > (now() - '1 day'::interval) near ("seen__1" >= LEAST($4::timestamp with time zone - '1 day'::interval, now() - '1 day'::interval) AND "seen__1" <= GREATEST($4::timestamp with time zone - '1 day'::interval, now() - '1 day'::interval))
+--|           Scan public.visits (customer_id__1, page__1, seen__1)
+--|     Project beside__1="distinct__1", beside__2=NULL::"pg_catalog"."bool", beside__3=NULL::"pg_catalog"."bool", beside__6="distinct__2"
+--|       Project distinct__1="state_9_1_k1", distinct__2="state_9_1_k2"
 --|         Scan state_9_1 (state_9_1_h, state_9_1_k1, state_9_1_k2, state_9_1_n)
 --| final:
 --|   Project page__1="state_9_2_k1", count__1="state_9_2_c1", count__2="state_9_2_c2", count__3="state_9_2_c3"

@@ -92,6 +92,9 @@ SELECT c.id, s.id AS order_id FROM customers AS c LEFT JOIN LATERAL (SELECT o.id
 -- LATERAL with ORDER BY and LIMIT
 SELECT c.id, s.amount FROM customers AS c CROSS JOIN LATERAL (SELECT o.amount FROM orders AS o WHERE o.customer_id = c.id ORDER BY o.amount DESC, o.id LIMIT 1) AS s
 
+-- FULL JOIN in a correlated subquery
+SELECT c.id, (SELECT count(*) FROM (SELECT id FROM orders WHERE customer_id = c.id) AS o FULL JOIN (SELECT id FROM orders WHERE amount > c.id) AS p USING (id)) AS n FROM customers AS c
+
 -- window in a LATERAL subquery
 SELECT c.id, l.r FROM customers c CROSS JOIN LATERAL (SELECT o.id, rank() OVER (ORDER BY o.amount) AS r FROM orders o WHERE o.customer_id = c.id) l
 
@@ -323,6 +326,21 @@ SELECT kind, count(*) AS n FROM events WHERE ts > now() - interval '1 hour' AND 
 
 -- time in an aggregate's FILTER
 SELECT kind, count(*) AS n, count(DISTINCT id) FILTER (WHERE ts > now() - interval '1 hour') AS late FROM events GROUP BY kind
+
+-- time in CASE
+SELECT id, CASE WHEN ts > now() - interval '1 hour' THEN 'new' ELSE 'old' END AS state FROM events
+
+-- time in CASE in an aggregate
+SELECT kind, sum(CASE WHEN ts > now() - interval '1 hour' THEN 1 ELSE 0 END) AS late FROM events GROUP BY kind
+
+-- time in FILTER of an aggregate that is read again
+SELECT kind, array_agg(id ORDER BY id) FILTER (WHERE ts > now() - interval '1 hour') AS late FROM events GROUP BY kind
+
+-- time in ON of an outer join
+SELECT a.id, b.id AS later FROM events AS a LEFT JOIN events AS b ON b.kind = a.kind AND b.ts > now() - interval '1 hour'
+
+-- days from today
+SELECT id, CURRENT_DATE - ts::date AS days FROM events
 
 -- time in the select list
 SELECT id, now() - ts AS age FROM events

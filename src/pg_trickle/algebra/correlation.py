@@ -20,9 +20,9 @@ from pg_trickle.algebra.lateral import Lateral
 from pg_trickle.algebra.linear import Consolidate, Filter, Item, Project, UnionAll
 from pg_trickle.algebra.mark import Mark
 from pg_trickle.algebra.order import DistinctOn, TopK
-from pg_trickle.algebra.outer_join import LeftJoin
+from pg_trickle.algebra.outer_join import FullJoin, LeftJoin
 from pg_trickle.algebra.plan import Plan, inputs, names
-from pg_trickle.algebra.timed import Timed, TimedFilter
+from pg_trickle.algebra.timed import Timed, TimedColumn, TimedFilter
 from pg_trickle.algebra.window import Window
 from pg_trickle.errors import UnsupportedQuery
 from pg_trickle.scalar import BOOL, Column, Identity, Scalar, column, composed
@@ -108,7 +108,7 @@ def lifted(plan: Plan, outer: frozenset[str], fresh: Fresh) -> Lifted | None:
         case Consolidate(below):
             found = lifted(below, outer, fresh)
             return found and (replace(plan, input=found[0]), found[1])
-        case TimedFilter(below, condition) if not condition.columns & outer:
+        case TimedFilter(below, timed) | TimedColumn(below, timed) if not timed.columns & outer:
             found = lifted(below, outer, fresh)
             return found and (replace(plan, input=found[0]), found[1])
         case Lateral(below, item, on=on) if not any(one.columns & outer for one in (item, *on)):
@@ -202,7 +202,7 @@ class Unnesting:
                 if isinstance(stacked, Filter):
                     return replace(stacked, input=made)
                 return replace(stacked, input=made, keys=_more(stacked.keys, names(self.domain)))
-            case Lateral(below) | TimedFilter(below) | Consolidate(below) as beside:
+            case Lateral(below) | TimedFilter(below) | TimedColumn(below) | Consolidate(below) as beside:
                 return replace(beside, input=self.over(below))
             case Project(below, items):
                 return Project(self.over(below), items + self._passed(names(plan)))
@@ -213,6 +213,8 @@ class Unnesting:
                     return replace(pair, left=self.over(left))
                 other, pairs = self.renamed(self.over(right))
                 return replace(pair, left=self.over(left), right=other, on=on + pairs)
+            case FullJoin():
+                return self.over(plan.split())
             case Aggregate():
                 return self._of_all(plan)
             case Window(below, keys, passed, calls):

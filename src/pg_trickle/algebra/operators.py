@@ -13,7 +13,7 @@ from pg_trickle.algebra.plan import Plan
 from pg_trickle.algebra.recompute import Recompute
 from pg_trickle.algebra.recursion import Found, Recursion
 from pg_trickle.algebra.source import Changes, Empty, Opaque, Scan, Unit, Unwatched
-from pg_trickle.algebra.timed import Elapsed, TimedFilter
+from pg_trickle.algebra.timed import Elapsed, TimedColumn, TimedFilter
 from pg_trickle.algebra.window import Window
 
 Operator = (
@@ -25,6 +25,7 @@ Operator = (
     | Opaque
     | Filter
     | TimedFilter
+    | TimedColumn
     | Elapsed
     | Project
     | Negate

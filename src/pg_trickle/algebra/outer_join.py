@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from pg_trickle.algebra.join import Join
 from pg_trickle.algebra.linear import Filter, Item, Project, UnionAll
-from pg_trickle.algebra.mark import Mark, absent, mark
+from pg_trickle.algebra.mark import Mark, absent, anti_join, mark
 from pg_trickle.algebra.plan import Plan
 from pg_trickle.scalar import BOOL, Column, Scalar, column
 
@@ -52,6 +52,17 @@ class FullJoin(Plan):
     @property
     def columns(self) -> tuple[Column, ...]:
         return _nullable(self.left) + _nullable(self.right)
+
+    def split(self) -> Plan:
+        """The sum it stands for: ``L ⟗ R = L ⟕ R + pad(R ▷ L)``, whose parts take any condition and further columns."""
+        alone = Project(
+            anti_join(self.right, self.left, self.on, _ALONE),
+            tuple(Item(one, column(one)) for one in self.right.columns),
+        )
+        padded = LeftJoin(alone, self.left, (FALSE,))
+        by_name = {one.name: one for one in padded.columns}
+        ordered = tuple(Item(by_name[one.name], column(by_name[one.name])) for one in self.columns)
+        return UnionAll(LeftJoin(self.left, self.right, self.on), Project(padded, ordered))
 
     def delta(self) -> Plan:
         left, right = self.left.delta(), self.right.delta()

@@ -12,7 +12,7 @@ from pg_trickle.algebra.mark import Mark
 from pg_trickle.algebra.outer_join import LeftJoin
 from pg_trickle.algebra.plan import Plan, distinct, inputs
 from pg_trickle.algebra.source import Empty
-from pg_trickle.algebra.timed import TimedFilter
+from pg_trickle.algebra.timed import TimedColumn, TimedFilter
 from pg_trickle.scalar import Column
 
 
@@ -78,7 +78,7 @@ def is_linear(step: Plan, name: str) -> bool:
     match step:
         case Found():
             return step.name == name
-        case Filter(below) | TimedFilter(below) | Project(below) | Lateral(below):
+        case Filter(below) | TimedFilter(below) | TimedColumn(below) | Project(below) | Lateral(below):
             return is_linear(below, name)
         case Join(left, right):
             sides = (left, right) if _refers(left, name) else (right, left)

@@ -7,11 +7,6 @@
 
 The distinct values δ are a stage of their own, which counts how often each occurs; above it nothing has to be
 recomputed.  A row of one summand has NULL for what the other brings, and no aggregate counts NULLs.
-
-A FILTER that reads the time is a summand, too, whose rows come and go as it passes (``timed.py``)::
-
-    γ_{k; sum(x) FILTER θ(now), sum(y)}(R)  =
-        γ_{k; sum(x), sum(y)}( π_{k, NULL as x, y}(R)  +  π_{k, x, NULL as y}(σ_θ(R)) )
 """
 
 from __future__ import annotations
@@ -24,24 +19,17 @@ from psycopg import sql
 from pg_trickle.algebra.aggregate import Aggregate
 from pg_trickle.algebra.linear import Filter, Item, Project, UnionAll
 from pg_trickle.algebra.plan import Plan, names
-from pg_trickle.algebra.timed import Timed, TimedFilter
-from pg_trickle.errors import UnsupportedQuery
 from pg_trickle.parse.scope import Namer
 from pg_trickle.scalar import BOOL, Column, Scalar, column, composed, null
 
 
 @dataclass(frozen=True, slots=True)
 class Distinct:
-    """An argument taken once for each value, of rows that satisfy the FILTER; and the column that it gets.
-
-    ``timed`` is a FILTER that reads the time; with one, ``is_once`` may be False: then all values count.
-    """
+    """An argument taken once for each value, of rows that satisfy the FILTER; and the column that it gets."""
 
     argument: Column
     condition: Column | None
     made: Column
-    timed: Timed | None = None
-    is_once: bool = True
 
 
 def with_distinct(plan: Plan, keys: tuple[str, ...], wanted: list[Distinct], namer: Namer) -> Plan:
@@ -58,22 +46,13 @@ def _values(plan: Plan, keys: tuple[str, ...], wanted: Distinct, rows: Project, 
     tests = [_there(wanted.argument)] + ([column(wanted.condition)] if wanted.condition else [])
     sources = {**{key: by_name[key] for key in keys}, wanted.made.name: wanted.argument}
     renamed = {name: Column(namer.fresh("distinct"), one.type, one.not_null) for name, one in sources.items()}
-    kept: Plan = Filter(plan, tuple(tests))
-    if wanted.timed is not None:
-        kept = TimedFilter(kept, wanted.timed)
+    kept = Filter(plan, tuple(tests))
     narrow = Project(kept, tuple(Item(renamed[name], column(one)) for name, one in sources.items()))
-    found = Aggregate(narrow, names(narrow), ()) if wanted.is_once else narrow
+    found = Aggregate(narrow, names(narrow), ())
     by_source = dict(zip(renamed, found.columns, strict=True))
     items = []
     for one in rows.columns:
         held = by_source.get(one.name)
-        if held is None and wanted.timed is not None and one.type.name is None:
-            # Nothing else tells of which type it is where time alone brings rows.
-            raise UnsupportedQuery(
-                "FILTER on the time beside another type",
-                "rows that come as time passes have a NULL of it, which has to be written.",
-                hint="Cast what the other aggregates read to a built-in type, such as text.",
-            )
         made = Column(namer.fresh("beside"), one.type, held is not None and held.not_null)
         items.append(Item(made, null(one.type) if held is None else column(held)))
     return Project(found, tuple(items))

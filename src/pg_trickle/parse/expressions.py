@@ -72,7 +72,7 @@ def check(node: Node, context: Context, *, timed: bool = False) -> None:
             if not timed:
                 raise UnsupportedQuery(
                     "time outside a condition",
-                    "every row would change at every moment; it may be in WHERE, HAVING, FILTER and ON of inner joins.",
+                    "every row would change at every moment; it may be in any condition, and as a day.",
                     hint=HINT,
                     position=location(part),
                 )

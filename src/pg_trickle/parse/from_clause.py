@@ -182,9 +182,9 @@ def _join(join: JoinExpr, context: Context, parse: ParseQuery, around: Item | No
     scope = replace(left_scope + right_scope, outer=context.outer)
     conditions = with_implied(conjuncts(join.quals)) if join.HasField("quals") else ()
     if join.jointype != kinds.JOIN_INNER:
-        if is_bound and any(map(has_subquery, conditions)):
+        if is_bound and any(map(_is_lowered, conditions)):
             raise UnsupportedQuery(
-                "subquery in the condition of a LATERAL join",
+                f"{_lowered_part(conditions)} in the condition of a LATERAL join",
                 "no rule knows its matches.",
                 position=location(join.quals),
             )
@@ -215,21 +215,31 @@ def _join(join: JoinExpr, context: Context, parse: ParseQuery, around: Item | No
 def _lowered(
     left: Plan, right: Plan, conditions: tuple[Node, ...], scope: Scope, context: Context, parse: ParseQuery
 ) -> tuple[Plan, Plan, tuple[Node, ...], tuple[Column, ...]]:
-    """The conditions of an outer join, their subqueries lowered on the side that they belong to."""
+    """The conditions of an outer join, their subqueries and what time moves lowered on the side that they belong to."""
     sides, made = [right, left], []
     for part in conditions:
-        for place, side in enumerate(sides) if has_subquery(part) else ():
+        for place, side in enumerate(sides) if _is_lowered(part) else ():
             lowering = Lowering(side, scope, context, parse)
             value = lowering.value(part)
             if not free(lowering.plan) & {name for other in sides if other is not side for name in names(other)}:
                 sides[place], scope, part = lowering.plan, lowering.scope, value
                 break
-        if has_subquery(part):
+        if _is_lowered(part):
             raise UnsupportedQuery(
-                "subquery about both sides of an outer join", "no rule knows its matches.", position=location(part)
+                f"{_lowered_part((part,))} about both sides of an outer join",
+                "no rule knows its matches.",
+                position=location(part),
             )
         made.append(part)
     return sides[1], sides[0], tuple(made), scope.lowered
+
+
+def _is_lowered(condition: Node) -> bool:
+    return has_subquery(condition) or reads_time(condition)
+
+
+def _lowered_part(conditions: tuple[Node, ...]) -> str:
+    return "subquery" if any(map(has_subquery, conditions)) else "time"
 
 
 def _joined(join: JoinExpr, left: Plan, right: Plan, on: tuple[Scalar, ...]) -> Plan:

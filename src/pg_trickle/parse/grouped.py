@@ -10,6 +10,7 @@ from pg_trickle.algebra.correlation import free, tells
 from pg_trickle.errors import UnsupportedQuery
 from pg_trickle.parse.grouping import Grouping
 from pg_trickle.parse.subqueries import Lowering
+from pg_trickle.parse.timed import is_moved
 from pg_trickle.parse.tree import conjuncts, has_subquery, kind, location, outside_subqueries, printed, rebuilt
 
 
@@ -36,7 +37,7 @@ def _prepared(node: Node, below: Lowering) -> Node:
     """The expression with the subqueries lowered that belong below the groups: grouped by, or in an aggregate."""
 
     def replace(part: Node) -> Node | None:
-        if kind(part) == "sub_link" and printed(part) in below.values:
+        if (kind(part) == "sub_link" or is_moved(part)) and printed(part) in below.values:
             return below.value(part)
         if below.context.aggregates(part):
             _check_direct(part)

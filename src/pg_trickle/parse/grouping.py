@@ -28,7 +28,7 @@ from pg_trickle.parse.grouping_sets import Copies, Sets, expanded
 from pg_trickle.parse.laterals import sets
 from pg_trickle.parse.scope import JSON_AGGREGATES, Context, Entry, Scope
 from pg_trickle.parse.spelling import has_fixed_decimals, spelled
-from pg_trickle.parse.timed import reads_time, timed
+from pg_trickle.parse.timed import is_moved
 from pg_trickle.parse.tree import (
     below,
     column_reference,
@@ -46,11 +46,6 @@ from pg_trickle.parse.types import Types
 from pg_trickle.scalar import BOOL, INT4, Column, Identity, Scalar, column, composed, identifier
 
 _REAL = "__pgt_real"
-
-
-def _is_timed(call: Node) -> bool:
-    """Whether an aggregate's FILTER reads the time."""
-    return kind(call) == "func_call" and call.func_call.HasField("agg_filter") and reads_time(call.func_call.agg_filter)
 
 
 @dataclass(slots=True)
@@ -88,7 +83,7 @@ class Grouping:
         self.told = frozenset(self._text(node) for node in told)
         expressions = [*targets, *having]
         calls = [node for one in expressions for node in outside_subqueries(one) if self._is_aggregate(node)]
-        self.tells_distinct = any(node.func_call.agg_distinct or _is_timed(node) for node in calls)
+        self.tells_distinct = any(node.func_call.agg_distinct for node in calls)
         reads_again = any(not self._is_aggregate(node) and not self._types.of(node).is_identity for node in told)
         if reads_again or any(self._rule(node) is Rule.RECOMPUTE for node in calls):
             self.tells_distinct = False
@@ -153,19 +148,10 @@ class Grouping:
         """Take in the aggregates of an output or HAVING expression.
 
         A column outside them that isn't grouped by depends on a grouped primary key (PostgreSQL
-        has checked that), so grouping by it too makes the same groups.
+        has checked that), so grouping by it too makes the same groups.  What time moves is a column over the groups.
         """
-        check(rebuilt(node, self._without_timed_filter), self.context, timed=is_timed)
+        check(rebuilt(node, lambda part: Node() if is_moved(part) else None), self.context, timed=is_timed)
         self._collect(node)
-
-    def _without_timed_filter(self, part: Node) -> Node | None:
-        """An aggregate without its FILTER, if that reads the time and may."""
-        if not self.tells_distinct or not self._is_aggregate(part) or not _is_timed(part):
-            return None
-        made = Node()
-        made.CopyFrom(part)
-        made.func_call.ClearField("agg_filter")
-        return made
 
     def grouped(self, node: Node, scope: Scope) -> Scalar:
         """An output or HAVING expression over the columns of the groups, and others that a wider scope knows."""
@@ -320,13 +306,10 @@ class Grouping:
         name = strings(list(call.funcname))[-1]
         # A row that isn't there has NULL for every argument and every condition: only count(*) would count it.
         is_once = call.agg_distinct and not ignores_distinct(rule)
-        is_timed = self.tells_distinct and _is_timed(node)
-        counted = None if call.HasField("agg_filter") and not is_timed else self.real
+        counted = None if call.HasField("agg_filter") else self.real
         argument = counted if call.agg_star else self._argument(call.args[0])
-        condition = self._condition(call.agg_filter) if call.HasField("agg_filter") and not is_timed else None
-        if is_timed and argument is not None:
-            argument = self._timely(argument, call.agg_filter, is_once=is_once)
-        elif is_once and argument is not None:
+        condition = self._condition(call.agg_filter) if call.HasField("agg_filter") else None
+        if is_once and argument is not None:
             argument, condition = self._once(argument, condition), None
         of = result_type(rule, argument)
         result = Column(self.context.namer.fresh(name), of, not_null=rule is Rule.COUNT)
@@ -346,17 +329,6 @@ class Grouping:
         made = Column(self.context.namer.fresh("once"), replace(argument.type, scales=frozenset()))
         wanted = Distinct(argument, condition, made)
         return self.distincts.setdefault((argument.name, condition.name if condition else None), wanted).made
-
-    def _timely(self, argument: Column, condition: Node, *, is_once: bool) -> Column:
-        """The column that holds an argument in the rows that satisfy a condition on the time."""
-        when = timed(condition, lambda part: scalar(part, self.scope, self.context, timed=True))
-        for used in sorted(when.columns):
-            self._item(column(self._column(used)), used)
-        made = Column(
-            self.context.namer.fresh("timely"), replace(argument.type, scales=frozenset()) if is_once else argument.type
-        )
-        wanted = Distinct(argument, None, made, when, is_once)
-        return self.distincts.setdefault((argument.name, f"{is_once} {when.now.text}"), wanted).made
 
     def _counting_real(self, node: Node) -> Scalar:
         """A whole aggregate, over just the rows that are there."""

@@ -15,7 +15,7 @@ from psycopg import sql
 from pg_trickle.algebra.linear import Filter, Item, Project
 from pg_trickle.algebra.mark import absent
 from pg_trickle.algebra.plan import Plan
-from pg_trickle.algebra.timed import TimedFilter
+from pg_trickle.algebra.timed import Timed, TimedColumn, TimedFilter
 from pg_trickle.errors import UnsupportedQuery
 from pg_trickle.parse import quantified
 from pg_trickle.parse.arrays import array_of
@@ -24,7 +24,7 @@ from pg_trickle.parse.expressions import scalar
 from pg_trickle.parse.quantified import Conditions, Test
 from pg_trickle.parse.query import ParseQuery, Query
 from pg_trickle.parse.scope import LOWERED, Context, Scope
-from pg_trickle.parse.timed import reads_time, timed
+from pg_trickle.parse.timed import is_moved, reads_time, timed
 from pg_trickle.parse.tree import column_reference, kind, located, location, printed, rebuilt
 from pg_trickle.scalar import BOOL, UNKNOWN, Column, Scalar, column, composed
 
@@ -52,7 +52,11 @@ class Lowering:
             return self._scalar(self.value(node), self.scope)
 
     def value(self, node: Node) -> Node:
-        """The expression with a reference to a column in place of each subquery."""
+        """The expression with a reference to a column in place of each subquery, and of what time moves in it."""
+        return rebuilt(node, lambda part: self._value(part) if kind(part) == "sub_link" or is_moved(part) else None)
+
+    def _timeless(self, node: Node) -> Node:
+        """The same of subqueries alone."""
         return rebuilt(node, lambda part: self._value(part) if kind(part) == "sub_link" else None)
 
     def keep(self, node: Node) -> None:
@@ -64,8 +68,9 @@ class Lowering:
         negated = kind(node) == "bool_expr" and node.bool_expr.boolop == kinds.NOT_EXPR
         inside = node.bool_expr.args[0] if negated else node
         found = self._tested(inside, negated) if kind(inside) == "sub_link" else None
-        if found is None and self._reads_time(node):
-            self._keep_timed(self.value(node))
+        if found is None and reads_time(node):
+            condition = self._timed(self._timeless(node))
+            self.plan = TimedFilter(self.plan, condition)
             return
         if found is None:
             predicates: Conditions = (self.scalar(node),)
@@ -74,18 +79,18 @@ class Lowering:
             predicates = (_any(marks),) if wanted else tuple(map(absent, marks))
         self.plan = Filter(self.plan, predicates)
 
-    def _reads_time(self, node: Node) -> bool:
-        """Whether a condition reads the time; an aggregate's FILTER does so below."""
-        return reads_time(rebuilt(node, lambda part: Node() if self.context.aggregates(part) else None))
+    def _timed(self, node: Node) -> Timed:
+        over_groups = self.expression
+        if over_groups is None:
+            return timed(node, lambda part: scalar(part, self.scope, self.context, timed=True))
+        return timed(node, lambda part: over_groups(part, self.scope))
 
-    def _keep_timed(self, node: Node) -> None:
-        """A filter of its own: nested filters have nested deltas."""
-        if self.expression is None:
-            condition = timed(node, lambda part: scalar(part, self.scope, self.context, timed=True))
-        else:
-            over_groups = self.expression
-            condition = timed(node, lambda part: over_groups(part, self.scope), self.context.aggregates)
-        self.plan = TimedFilter(self.plan, condition)
+    def _moved(self, part: Node) -> Node:
+        """The column that holds what time moves."""
+        value = self._timed(self._timeless(part))
+        made = Column(self.context.namer.fresh("timed"), value.now.type, value.now.not_null)
+        self.plan = TimedColumn(self.plan, value, made)
+        return self._reference(made)
 
     def _scalar(self, node: Node, scope: Scope) -> Scalar:
         return scalar(node, scope, self.context) if self.expression is None else self.expression(node, scope)
@@ -110,6 +115,8 @@ class Lowering:
         return self.values[text]
 
     def _made(self, part: Node) -> Node:
+        if kind(part) != "sub_link":
+            return self._moved(part)
         match part.sub_link.sub_link_type:
             case kinds.EXISTS_SUBLINK:
                 return self._reference(self._exists(part))

@@ -16,9 +16,9 @@ from psycopg import sql
 from pg_trickle.algebra.plan import Plan, distinct
 from pg_trickle.algebra.recompute import Recompute
 from pg_trickle.algebra.source import Opaque
-from pg_trickle.algebra.timed import Timed, TimedFilter
+from pg_trickle.algebra.timed import Timed, TimedColumn, TimedFilter
 from pg_trickle.errors import UnsupportedQuery
-from pg_trickle.parse.tree import kind, outside_subqueries, rebuilt, strings
+from pg_trickle.parse.tree import below, kind, outside_subqueries, rebuilt, strings
 from pg_trickle.scalar import BOOL, Scalar, composed
 
 Parsed = Callable[[Node], Scalar]
@@ -36,13 +36,12 @@ _VALUES = {
     kinds.SVFOP_LOCALTIMESTAMP_N: "timestamp",
 }
 _TIME = re.compile(r"\b(now|transaction_timestamp)\(\)|\b(CURRENT_(DATE|TIME)|LOCALTIME)", re.IGNORECASE)
-HINT = (
-    "In an aggregate write FILTER in place of CASE; else show the moment that you compare with, and subtract it from"
-    " now() where you read the stream table."
-)
+HINT = "Show the moment that you compare with, and subtract it from now() where you read the stream table."
 FUNCTIONS = frozenset({"now", "transaction_timestamp"})
 _STRICT = FUNCTIONS | {"date_trunc", "timezone"}
 _COMPARISONS = {"<", "<=", "=", ">=", ">", "<>"}
+_CONTAINS = {"@>", "<@"}
+_LONG = {"hour", "day", "week", "month", "quarter", "year", "decade", "century", "millennium"}
 
 
 def is_time(node: Node) -> bool:
@@ -62,7 +61,7 @@ def check_timeless(plan: Plan) -> None:
     for node in distinct(plan):
         if isinstance(node, Recompute) and node.is_always_run:
             continue
-        if not isinstance(node, TimedFilter) and any(map(_TIME.search, _texts(node))):
+        if not isinstance(node, TimedFilter | TimedColumn) and any(map(_TIME.search, _texts(node))):
             raise UnsupportedQuery("time outside a condition", "no rule maintains it here.", hint=HINT)
 
 
@@ -78,15 +77,89 @@ def _texts(value: object) -> Iterator[str]:
         yield from (text for part in parts if not isinstance(part, Plan) for text in _texts(part))
 
 
-def timed(node: Node, parse: Parsed, whole: Callable[[Node], bool] = lambda _: False) -> Timed:
-    """A condition that reads the time; ``parse`` makes a scalar of a node.  What is ``whole`` reads it for itself."""
+def is_moved(node: Node) -> bool:
+    """Whether time moves the value of an expression for few rows, or seldom: a condition, or a day, a month …
+
+    Such a part of an expression is a column by itself (``TimedColumn``).
+    """
+    return reads_time(node) and (_is_condition(node) or _is_long(node))
+
+
+def _is_condition(node: Node) -> bool:
+    match kind(node):
+        case "bool_expr" | "boolean_test" | "null_test":
+            return True
+        case "a_expr":
+            name = strings(list(node.a_expr.name))
+            if node.a_expr.kind in {kinds.AEXPR_DISTINCT, kinds.AEXPR_NOT_DISTINCT}:
+                return True
+            return node.a_expr.kind == kinds.AEXPR_OP and len(name) == 1 and name[0] in _COMPARISONS | _CONTAINS
+        case _:
+            return False
+
+
+def _is_long(node: Node) -> bool:
+    """Whether it is a moment that stays what it is for an hour or more."""
+    if not _is_moment(node):
+        return False
+    match kind(node):
+        case "sqlvalue_function":
+            return bool(node.sqlvalue_function.op == kinds.SVFOP_CURRENT_DATE)
+        case "type_cast" if strings(list(node.type_cast.type_name.names))[-1] == "date":
+            return True
+        case "func_call" if _called(node) == "date_trunc":
+            unit = _unshielded(node.func_call.args[0])
+            return kind(unit) == "a_const" and str(unit.a_const.sval.sval).lower() in _LONG
+        case "func_call" if is_time(node):
+            return False
+        case _:
+            return all(_is_long(part) for part in below(node) if reads_time(part))
+
+
+def _unshielded(node: Node) -> Node:
+    """What is cast, as PostgreSQL writes constants."""
+    return _unshielded(node.type_cast.arg) if kind(node) == "type_cast" else node
+
+
+def timed(node: Node, parse: Parsed) -> Timed:
+    """An expression that reads the time; ``parse`` makes a scalar of a node."""
     ranges = _ranges(node, parse)
-    near = None
-    if ranges:
-        text = sql.SQL(" OR ").join(sql.SQL("({r})").format(r=one.sql()) for one in ranges)
-        near = composed(text, frozenset(name for one in ranges for name in one.columns), BOOL)
-    before = rebuilt(node, lambda part: part if whole(part) else _moved(part))
-    return Timed(parse(node), parse(before), near)
+    return Timed(parse(node), parse(_before(node)), _any(ranges) if ranges else _turning(node, parse))
+
+
+def _any(ranges: list[Scalar]) -> Scalar:
+    text = sql.SQL(" OR ").join(sql.SQL("({r})").format(r=one.sql()) for one in ranges)
+    return composed(text, frozenset(name for one in ranges for name in one.columns), BOOL)
+
+
+def _turning(node: Node, parse: Parsed) -> Scalar | None:
+    """Whether one of the days, months … that an expression reads is another now; None if it reads moments, too."""
+    moments = list(_long_moments(node))
+    if None in moments:
+        return None
+    return _any(
+        [
+            composed(
+                sql.SQL("{now} IS DISTINCT FROM {was}").format(now=parse(one).sql(), was=parse(_before(one)).sql()),
+                frozenset(),
+                BOOL,
+            )
+            for one in moments
+            if one is not None
+        ]
+    )
+
+
+def _long_moments(node: Node) -> Iterator[Node | None]:
+    """The longest-standing parts that read the time; None for one that moves all the time."""
+    if _is_long(node):
+        yield node
+    elif is_time(node):
+        yield None
+    else:
+        for part in below(node):
+            if reads_time(part):
+                yield from _long_moments(part)
 
 
 def _before(node: Node) -> Node:

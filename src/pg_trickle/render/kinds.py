@@ -14,7 +14,7 @@ from pg_trickle.algebra.plan import Plan, inputs
 from pg_trickle.algebra.recompute import Recompute
 from pg_trickle.algebra.recursion import Found, Recursion
 from pg_trickle.algebra.source import Changes, Empty, Opaque, Scan, Unit, Unwatched
-from pg_trickle.algebra.timed import Elapsed, TimedFilter
+from pg_trickle.algebra.timed import Elapsed, TimedColumn, TimedFilter
 from pg_trickle.algebra.window import Window
 
 
@@ -38,9 +38,9 @@ def _is_delta(plan: Plan, known: dict[int, bool]) -> bool:
             return is_delta(left, known) and is_delta(right, known)
         case FullJoin(left, right, _):
             return is_delta(left, known) and is_delta(right, known)
-        case Filter() | TimedFilter() | Project() | Negate() | Consolidate() | Lateral() | LeftJoin() | Mark():
+        case Filter() | TimedFilter() | TimedColumn() | Project() | Negate() | Consolidate() | Lateral():
             return is_delta(inputs(plan)[0], known)
-        case Aggregate() | Window() | DistinctOn() | TopK():
+        case LeftJoin() | Mark() | Aggregate() | Window() | DistinctOn() | TopK():
             return is_delta(inputs(plan)[0], known)
 
 
@@ -58,5 +58,5 @@ def is_bag(plan: Plan) -> bool:
             return is_bag(below) and not is_delta(below)
         case Touched(below, _, _) | LeftJoin(below) | Mark(below):
             return is_bag(below)
-        case Filter() | TimedFilter() | Project() | UnionAll() | Join() | Lateral():
+        case Filter() | TimedFilter() | TimedColumn() | Project() | UnionAll() | Join() | Lateral():
             return all(map(is_bag, inputs(plan)))

@@ -27,7 +27,7 @@ from pg_trickle.algebra.plan import Plan, distinct, inputs
 from pg_trickle.algebra.recompute import Recompute
 from pg_trickle.algebra.recursion import Found, Recursion
 from pg_trickle.algebra.source import Changes, Empty, Opaque, Scan, Source, Unit, Unwatched
-from pg_trickle.algebra.timed import Elapsed, TimedFilter
+from pg_trickle.algebra.timed import Elapsed, TimedColumn, TimedFilter
 from pg_trickle.algebra.window import Window
 from pg_trickle.render.additive import adds_anything, of_state
 from pg_trickle.render.apply import Target, located, upsert_action
@@ -51,7 +51,7 @@ def comes(delta: Plan) -> bool:
             return True
         case Touched(below, _, _) | LeftJoin(below) | Mark(below):
             return comes(below)
-        case Filter() | TimedFilter() | Project() | UnionAll() | Join() | Lateral() | Consolidate():
+        case Filter() | TimedFilter() | TimedColumn() | Project() | UnionAll() | Join() | Lateral() | Consolidate():
             return all(map(comes, inputs(delta)))
         case FullJoin() | Aggregate() | Window() | DistinctOn() | TopK() | Recompute() | Recursion():
             return False

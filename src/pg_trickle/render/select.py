@@ -19,7 +19,7 @@ from pg_trickle.algebra.plan import names as names_of
 from pg_trickle.algebra.recompute import Recompute
 from pg_trickle.algebra.recursion import Found, Recursion
 from pg_trickle.algebra.source import Changes, Empty, Field, Opaque, Scan, Source, State, Unit, Unwatched
-from pg_trickle.algebra.timed import Elapsed, Timed, TimedFilter
+from pg_trickle.algebra.timed import Elapsed, Timed, TimedColumn, TimedFilter
 from pg_trickle.algebra.window import Window
 from pg_trickle.render import first
 from pg_trickle.render.feed import BUFFERS, Feed, Statement
@@ -177,8 +177,16 @@ def _body(plan: Plan, common: CommonTables) -> sql.Composable:
             return _filtered(below, conjunction(predicates), common)
         case TimedFilter(below, condition):
             return _filtered(below, condition.now.sql(), common)
-        case Elapsed(below, condition):
-            return _elapsed(below, condition, common)
+        case TimedColumn(below, value, made):
+            return sql.SQL("SELECT {columns}{value} AS {name}, {w} FROM ({input}) AS t").format(
+                columns=leading(names_of(below)),
+                value=value.now.sql(),
+                name=sql.Identifier(made.name),
+                w=WEIGHT,
+                input=common.select(below),
+            )
+        case Elapsed(below, of, shown):
+            return _elapsed(below, of, common) if shown is None else _moved(below, of, shown, common)
         case Project(below, items):
             values = [
                 sql.SQL("{value} AS {name}, ").format(value=item.value.sql(), name=sql.Identifier(item.column.name))
@@ -255,9 +263,29 @@ def _filtered(below: Plan, condition: sql.Composable, common: CommonTables) -> s
     )
 
 
+def _near(of: Timed) -> sql.Composable:
+    return sql.SQL("({near}) AND ").format(near=of.near.sql()) if of.near else sql.SQL("")
+
+
+def _moved(below: Plan, value: Timed, made: Column, common: CommonTables) -> sql.Composable:
+    """The rows for which the value is another now: each with the value as it is, and negative as it was."""
+    return sql.SQL(
+        "SELECT {columns}m.{made}, f.{w} * m.__pgt_s AS {w} FROM ({input}) AS f"
+        " CROSS JOIN LATERAL (VALUES ({now}, 1), ({before}, -1)) AS m({made}, __pgt_s)"
+        " WHERE {near}({now}) IS DISTINCT FROM ({before})"
+    ).format(
+        columns=leading(names_of(below), "f"),
+        made=sql.Identifier(made.name),
+        w=WEIGHT,
+        input=common.select(below),
+        now=value.now.sql(),
+        before=value.before.sql(),
+        near=_near(value),
+    )
+
+
 def _elapsed(below: Plan, condition: Timed, common: CommonTables) -> sql.Composable:
     """The rows for which the condition is another now, found by a range where there is one."""
-    near = sql.SQL("({near}) AND ").format(near=condition.near.sql()) if condition.near else sql.SQL("")
     return sql.SQL(
         "SELECT {columns}CASE WHEN {now} THEN {w} ELSE -{w} END AS {w} FROM ({input}) AS f"
         " WHERE {near}(({now}) IS TRUE) <> (({before}) IS TRUE)"
@@ -265,7 +293,7 @@ def _elapsed(below: Plan, condition: Timed, common: CommonTables) -> sql.Composa
         columns=leading(names_of(below)),
         w=WEIGHT,
         input=common.select(below),
-        near=near,
+        near=_near(condition),
         now=condition.now.sql(),
         before=condition.before.sql(),
     )

@@ -16,7 +16,7 @@ from pg_trickle.algebra.plan import Plan, names
 from pg_trickle.algebra.recompute import Recompute
 from pg_trickle.algebra.recursion import Found, Recursion
 from pg_trickle.algebra.source import Changes, Empty, Opaque, Scan, Unit, Unwatched
-from pg_trickle.algebra.timed import Elapsed, TimedFilter
+from pg_trickle.algebra.timed import Elapsed, TimedColumn, TimedFilter
 from pg_trickle.algebra.window import Window
 from pg_trickle.scalar import Column, Scalar, column
 from pg_trickle.uniqueness import keys
@@ -31,6 +31,10 @@ def pruned(plan: Plan, needed: frozenset[str]) -> Plan:
             return replace(filtered, input=pruned(below, needed | _columns(predicates)))
         case TimedFilter(below, condition) as timed:
             return replace(timed, input=pruned(below, needed | condition.columns))
+        case TimedColumn(below, _, made) if made.name not in needed:
+            return pruned(below, needed)
+        case TimedColumn(below, value) as told:
+            return replace(told, input=pruned(below, needed | value.columns))
         case Project(below, items):
             kept = tuple(item for item in items if item.column.name in needed)
             return Project(pruned(below, _columns(tuple(item.value for item in kept))), kept)

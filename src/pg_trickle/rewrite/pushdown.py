@@ -12,7 +12,7 @@ from pg_trickle.algebra.order import DistinctOn
 from pg_trickle.algebra.outer_join import LeftJoin
 from pg_trickle.algebra.plan import Plan, names
 from pg_trickle.algebra.source import Unit
-from pg_trickle.algebra.timed import Timed, TimedFilter
+from pg_trickle.algebra.timed import Timed, TimedColumn, TimedFilter
 from pg_trickle.algebra.window import Window
 from pg_trickle.scalar import Identity, Scalar
 
@@ -73,7 +73,7 @@ def _sunk(plan: Plan, predicates: tuple[Scalar, ...]) -> Plan:
         return _sunk(plan.input, plan.predicates + predicates)
     if isinstance(plan, TimedFilter):
         return replace(plan, input=_sunk(plan.input, predicates))
-    if isinstance(plan, Lateral):
+    if isinstance(plan, Lateral | TimedColumn):
         return _below(plan, predicates, frozenset(names(plan.input)))
     if isinstance(plan, Project):
         return _below(plan, predicates, passed_through(plan))
@@ -98,7 +98,7 @@ def is_filtered(plan: Plan) -> bool:
 
 
 def _below(
-    plan: Project | Lateral | Window | DistinctOn, predicates: tuple[Scalar, ...], passed: frozenset[str]
+    plan: Project | Lateral | TimedColumn | Window | DistinctOn, predicates: tuple[Scalar, ...], passed: frozenset[str]
 ) -> Plan:
     """Predicates over columns that are passed through, below the operator; the others above it."""
     through = tuple(p for p in predicates if p.columns <= passed and p.columns)
@@ -118,7 +118,7 @@ def _sunk_timed(plan: Plan, condition: Timed) -> Plan:
     """A condition on time where its columns come from: what it changes there is found by an index, and is small."""
     if isinstance(plan, Project) and condition.columns <= passed_through(plan):
         return replace(plan, input=_sunk_timed(plan.input, condition))
-    if isinstance(plan, Lateral) and condition.columns <= set(names(plan.input)):
+    if isinstance(plan, Lateral | TimedColumn) and condition.columns <= set(names(plan.input)):
         return replace(plan, input=_sunk_timed(plan.input, condition))
     if isinstance(plan, Join | LeftJoin | Mark) and condition.columns <= set(names(plan.left)):
         return replace(plan, left=_sunk_timed(plan.left, condition))

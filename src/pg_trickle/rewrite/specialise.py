@@ -17,7 +17,7 @@ from pg_trickle.algebra.plan import Plan, names
 from pg_trickle.algebra.recompute import Recompute
 from pg_trickle.algebra.recursion import Found, Recursion
 from pg_trickle.algebra.source import Changes, Empty, Opaque, Scan, Source, State, Unit, Unwatched
-from pg_trickle.algebra.timed import Elapsed, TimedFilter
+from pg_trickle.algebra.timed import Elapsed, TimedColumn, TimedFilter
 from pg_trickle.algebra.window import Window
 from pg_trickle.scalar import Scalar, column
 
@@ -48,7 +48,13 @@ def _simplified(plan: Plan, descend: Callable[[Plan], Plan], changed: Changed) -
         case Filter(below, predicates):
             return _filtered(descend(below), predicates)
         case (
-            Project(below) | Negate(below) | Consolidate(below) | Lateral(below) | TimedFilter(below) | Elapsed(below)
+            Project(below)
+            | Negate(below)
+            | Consolidate(below)
+            | Lateral(below)
+            | TimedFilter(below)
+            | TimedColumn(below)
+            | Elapsed(below)
         ) as linear:
             inside = descend(below)
             return Empty(plan.columns) if isinstance(inside, Empty) else replace(linear, input=inside)

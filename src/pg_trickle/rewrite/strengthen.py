@@ -10,7 +10,7 @@ from pg_trickle.algebra.linear import Filter, Item, Project
 from pg_trickle.algebra.mark import Mark
 from pg_trickle.algebra.outer_join import FullJoin, LeftJoin
 from pg_trickle.algebra.plan import Plan, names
-from pg_trickle.algebra.timed import TimedFilter
+from pg_trickle.algebra.timed import TimedColumn, TimedFilter
 from pg_trickle.scalar import Scalar, column
 
 _NOTHING: frozenset[str] = frozenset()
@@ -24,7 +24,7 @@ def strengthened(plan: Plan, demanded: frozenset[str] = _NOTHING) -> Plan:
     match plan:
         case Filter(below, predicates):
             return replace(plan, input=strengthened(below, demanded | _demanded(predicates)))
-        case TimedFilter(below, _):
+        case TimedFilter(below, _) | TimedColumn(below, _):
             return replace(plan, input=strengthened(below, demanded))
         case Project(below, items):
             read = (item.value.strict for item in items if item.column.name in demanded)
