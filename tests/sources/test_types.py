@@ -21,6 +21,10 @@ CREATE TYPE odd AS (a int, j json);
 CREATE DOMAIN small AS int CHECK (VALUE < 100);
 CREATE DOMAIN smalls AS small[] CHECK (cardinality(VALUE) < 9);
 CREATE EXTENSION citext; CREATE EXTENSION hstore; CREATE EXTENSION ltree;
+CREATE TYPE span AS RANGE (subtype = int);
+CREATE DOMAIN feeling AS mood; CREATE DOMAIN couple AS pair; CREATE DOMAIN stretch AS span;
+CREATE DOMAIN email AS citext; CREATE DOMAIN stay AS int4range;
+CREATE DOMAIN stays AS int4multirange; CREATE DOMAIN facts AS hstore;
 """
 # Two values and, third, one that is told apart from the first only by a close look, if there is such a one.
 TYPES = {
@@ -67,12 +71,19 @@ TYPES = {
     "odd": ('(1,"{}")', "(1,)", '(1,"{ }")'),
     "small": ("1", "2", "3"),
     "smalls": ("{1,2}", "{}", "{2,1}"),
+    "feeling": ("sad", "ok", "ok"),
+    "couple": ("(1,x)", "(1,)", "(,x)"),
+    "stretch": ("[1,2)", "empty", "[1,1]"),
+    "email": ("a", "b", "A"),
+    "stay": ("[1,2)", "empty", "[1,1]"),
+    "stays": ("{[1,2)}", "{}", "{[1,3),[5,6)}"),
+    "facts": ("a=>1", "", "a=>NULL"),
     "citext": ("a", "b", "A"),
     "hstore": ("a=>1", "", "a=>NULL"),
     "ltree": ("a.b", "a", "b"),
     "regclass": ("pg_class", "pg_type", "pg_proc"),
 }  # fmt: skip
-UNGROUPABLE = {"json", "point", "box", "polygon", "json[]", "odd", "circle", "smalls"}
+UNGROUPABLE = {"json", "point", "box", "polygon", "json[]", "odd", "circle", "smalls", "email"}
 
 
 @pytest.fixture

@@ -70,10 +70,11 @@ BEGIN
     base := CASE WHEN v_type.typnamespace = 'pg_catalog'::regnamespace AND v_type.typtype <> 'c' THEN v_type.typname END;
     orderable := pgtrickle_changes.has_default_class(v_base, 'btree');
     hashable := pgtrickle_changes.has_default_class(v_base, 'hash');
-    IF v_base <> p_type AND base IS NULL AND v_type.typcategory = 'A' THEN
-        -- A domain over an array of types of somebody's own: beside its base type, no operator finds it.
-        hashable := false;
-        orderable := false;
+    IF v_base <> p_type THEN
+        -- A domain over a type of somebody's own: beside its base type, in which changes are stored, no operator finds it
+        -- outside of a row, and rows of the two are never compared.  The hash of a row knows no domain over a range.
+        hashable := hashable AND base IS NOT NULL AND v_type.typtype NOT IN ('r', 'm');
+        orderable := orderable AND base IS NOT NULL;
     END IF;
     identity := CASE
         WHEN NOT orderable THEN 'none'
