@@ -59,8 +59,6 @@ CREATE FUNCTION pgtrickle_changes.lock_to_drop(p_ids bigint[]) RETURNS void
 AS $$
 -- Of stream tables, each before those it reads: their names, so that whoever is to create one of a name next comes after this; their rows, in
 -- the order in which refreshes go; and what is written by those whose statements maintain them, who come from there to the stream tables.
-DECLARE
-    v_place integer;
 BEGIN
     PERFORM pgtrickle_changes.take_name(t.name)
        FROM (SELECT ARRAY[n.nspname, c.relname]::text[] AS name
