@@ -7,7 +7,7 @@ import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bench import capture, immediate, latency, pg_ivm, refresh, tpch
+from bench import capture, immediate, latency, pg_ivm, refresh, suites, tpch
 from bench.environment import DATABASE, SETTINGS, machine, measured_server
 from bench.report import Figures, markdown
 from bench.star import Connection, Size, grow, load
@@ -15,7 +15,7 @@ from pg_trickle.testing.binaries import NEWEST
 from pg_trickle.testing.server import EmbeddedServer
 
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
-PARTS = ("refresh", "idle", "capture", "immediate", "latency", "tpch")
+PARTS = ("refresh", "idle", "capture", "immediate", "latency", "tpch", "nexmark", "everyday")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +29,7 @@ class Effort:
     singles: int
     samples: int
     scale: float
+    rows: int
     immediate: immediate.Effort
 
 
@@ -40,6 +41,7 @@ FULL = Effort(
     singles=1000,
     samples=200,
     scale=1,
+    rows=100_000,
     immediate=immediate.Effort(rows=50_000, batch=10_000, singles=200, repetitions=3, seconds=3),
 )
 QUICK = Effort(
@@ -50,6 +52,7 @@ QUICK = Effort(
     singles=10,
     samples=2,
     scale=0.01,
+    rows=240,
     immediate=immediate.Effort(rows=500, batch=50, singles=3, repetitions=1, seconds=1),
 )
 
@@ -108,10 +111,21 @@ def _measure(
     with server.connect(DATABASE) as conn:
         found = conn.execute("SELECT split_part(version(), ' on ', 1)").fetchone()
         figures.server = str(found and found[0])
-    if set(parts) - {"tpch"}:
+    if set(parts) - {"tpch", "nexmark", "everyday"}:
         _star(server, effort, parts, large, figures)
     if "tpch" in parts:
         _tpch(server, effort, figures)
+    for suite in (suites.NEXMARK, suites.EVERYDAY):
+        if suite.name in parts:
+            _suite(server, suite, effort, figures)
+
+
+def _suite(server: EmbeddedServer, suite: suites.Suite, effort: Effort, figures: Figures) -> None:
+    server.create_database(suite.name)
+    with server.connect(suite.name) as conn:
+        conn.execute("CREATE EXTENSION pg_trickle")
+        figures.rows = effort.rows
+        figures.suites[suite.name] = suites.compare(conn, suite, effort.rows, effort.repetitions, _report)
 
 
 def _tpch(server: EmbeddedServer, effort: Effort, figures: Figures) -> None:

@@ -9,6 +9,7 @@ from bench import immediate, immediate_report
 from bench.measure import Cost, Spread
 from bench.refresh import DELTA_ROWS, Idle, Result
 from bench.star import VIEWS, Size
+from bench.suites import Result as SuiteResult
 from bench.tpch import Result as QueryResult
 
 
@@ -34,6 +35,8 @@ class Figures:
     immediate: tuple[immediate.Result, immediate.Effort] | None = None
     tpch: list[QueryResult] = field(default_factory=list)
     scale: float = 0
+    suites: dict[str, list[SuiteResult]] = field(default_factory=dict)
+    rows: int = 0
 
 
 def markdown(figures: Figures) -> str:
@@ -53,6 +56,10 @@ def markdown(figures: Figures) -> str:
         parts.append(_latency(figures.latency, figures.chain))
     if figures.tpch:
         parts.append(_tpch(figures))
+    if "nexmark" in figures.suites:
+        parts.append(_nexmark(figures))
+    if "everyday" in figures.suites:
+        parts.append(_everyday(figures))
     parts.append(_environment(figures))
     return "\n\n".join(parts) + "\n"
 
@@ -186,6 +193,43 @@ Scale {figures.scale:g}, milliseconds of CPU / wall clock. Goal at 0.1 %: 10× f
 Between two measurements one transaction changes that share of the rows of each of six tables: of orders with their
 lines a third comes, a third goes, a third changes dates, quantities and customers; customers, parts, offers and
 suppliers change. All 22 stream tables are refreshed by these changes alone, then compared with their queries."""
+
+
+def _nexmark(figures: Figures) -> str:
+    return f"""## Nexmark
+
+The queries that PostgreSQL can express, after {figures.rows:,} events; milliseconds of CPU / wall clock.
+
+{_suite(figures.suites["nexmark"])}
+
+Between two measurements one transaction has 0.1 % of the bids come, go or change, and changes as many auctions and
+persons. All stream tables are refreshed by these changes alone, then compared with their queries."""
+
+
+def _everyday(figures: Figures) -> str:
+    return f"""## Queries of applications
+
+As developers write them (`tests/everyday/queries.sql`): the large tables have {figures.rows:,} rows; milliseconds of
+CPU / wall clock. A refresh of whatever kind costs some 5 ms of its own: where running the query takes no longer than
+a few times that, there is little to gain.
+
+{_suite(figures.suites["everyday"])}
+
+Between two measurements one transaction changes 0.1 % of the rows of each table."""
+
+
+def _suite(results: list[SuiteResult]) -> str:
+    rows = [
+        [
+            one.title,
+            one.operators,
+            _ms(one.differential),
+            _ms(one.recomputed),
+            _ratio(one.recomputed / one.differential),
+        ]
+        for one in results
+    ]
+    return _table(["query", "rules for", "differential", "REFRESH", "REFRESH ÷ differential"], rows)
 
 
 def _environment(figures: Figures) -> str:

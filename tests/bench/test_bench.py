@@ -23,6 +23,8 @@ def test_a_quick_run_writes_the_whole_page(tmp_path: Path):
         "IMMEDIATE",
         "From commit to visible",
         "TPC-H",
+        "Nexmark",
+        "Queries of applications",
         "Where",
     ):
         assert f"## {part}" in text

@@ -42,3 +42,13 @@ def test_changes_that_several_joins_read_come_in_the_order_of_what_they_look_up_
     (statement,) = compile_query(replace(request(QUERY), relations=relations)).differential["*"]
     order = dict(re.findall(r'"changes_(\d)".*?HAVING sum\("__pgt_w"\) <> 0(.*?)\),\n', statement))
     assert order == {"3": ' ORDER BY "order_id__1"', "2": ' ORDER BY "id__1"', "1": ' ORDER BY "id__2"'}
+
+
+@pytest.mark.parametrize("key", ["v.page", "upper(v.page)"])
+def test_groups_whose_keys_may_be_null_are_read_again_by_hash_or_by_index(key):
+    """``a = b OR both are NULL`` alone can be looked up in an index, where there is one, and never hashed."""
+    query = f"SELECT {key} AS k, array_agg(v.seconds ORDER BY v.seconds) AS a FROM public.visits v GROUP BY {key}"
+    ((statement,),) = compile_query(request(query)).differential.values()
+    by_null = re.findall(r'"j"\."k1" IS NULL AND "[xr]"\."\w+" IS NULL\)\)(.{0,40})', statement)
+    assert len(by_null) == 2
+    assert all(rest.startswith(" AND hash_record_extended(") for rest in by_null)

@@ -17,7 +17,7 @@ from pg_trickle.algebra.linear import Consolidate, Item, Project
 from pg_trickle.algebra.plan import Plan
 from pg_trickle.render.counters import counted, extremes, fresh_value, key_values, new_value
 from pg_trickle.render.leaves import relation
-from pg_trickle.render.parts import WEIGHT, assignments, differ, every, index_order, listed, matches, names, row_hash
+from pg_trickle.render.parts import WEIGHT, assignments, differ, every, index_order, listed, names, row_hash, touching
 from pg_trickle.render.select import CommonTables, rows
 from pg_trickle.render.store import Store
 from pg_trickle.scalar import Column, column
@@ -178,7 +178,7 @@ def read_again(stage: Stage, beside: str, common: CommonTables) -> sql.Composabl
         values=listed(values),
         j=sql.Identifier(beside),
         rows=below,
-        match=matches(pairs, "j", "x"),
+        match=touching(pairs, "j", "x"),
         grouped=names(stage.aggregate.keys, "x"),
     )
 
@@ -192,7 +192,7 @@ def _updates(store: Store, beside: str, recomputed: str | None) -> sql.Composabl
     again = (
         sql.SQL(" LEFT JOIN {r} AS r ON j.hit AND {match}").format(
             r=sql.Identifier(recomputed),
-            match=matches(((one, one.name, one.name) for one in plain_keys(stage)), "j", "r"),
+            match=touching(((one, one.name, one.name) for one in plain_keys(stage)), "j", "r"),
         )
         if recomputed
         else sql.SQL("")
