@@ -1,4 +1,8 @@
-"""What maintenance inside the writing statement costs the one who writes: stream tables and pg_ivm, against nothing."""
+"""What maintenance inside the writing statement costs the one who writes: stream tables and pg_ivm, against nothing.
+
+For single rows also the same maintenance written by hand, as whoever writes and as its definer: the least that it can
+cost in SQL, and what of the difference comes of running with the rights of another.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +18,14 @@ import psycopg
 from psycopg import sql
 
 import pg_trickle
-from bench import pg_ivm, pgbench
+from bench import by_hand, pg_ivm, pgbench
 from bench.measure import Cost, alternating, cost_of
 from pg_trickle.testing.server import EmbeddedServer
 
 Connection = psycopg.Connection[Any]
 
 BARE, OURS, PG_IVM = "nothing", "stream table", "pg_ivm"
+HAND, DEFINER = "by hand", "by hand, as definer"
 CUSTOMERS, PRODUCTS = 10_000, 1_000
 CLIENTS = (1, 2, 8)
 
@@ -127,19 +132,20 @@ def immediate(
     result = Result()
     contenders = (BARE, OURS, PG_IVM) if pg_ivm.is_available(conn) else (BARE, OURS)
     for shape in shapes:
-        tables = {name: _prepared(conn, shape, name, effort) for name in contenders}
-        result.single[shape.title] = {kind: _singles(conn, tables, kind, effort) for kind in SINGLE}
+        everything = {name: _prepared(conn, shape, name, effort) for name in (*contenders, HAND, DEFINER)}
+        tables = {name: everything[name] for name in contenders}
+        result.single[shape.title] = {kind: _singles(conn, everything, kind, effort) for kind in SINGLE}
         result.batch[shape.title] = _batches(conn, tables, effort)
         result.rates[shape.title] = {clients: _rates(server, conn, tables, clients, effort) for clients in CLIENTS}
         for kind, costs in result.single[shape.title].items():
             report(f"{shape.title}, {kind}: {(costs[OURS] / costs[BARE]).cpu:.2f}x")
-        _drop(conn, tables)
+        _drop(conn, everything)
     return result
 
 
 def _prepared(conn: Connection, shape: Shape, contender: str, effort: Effort) -> str:
     """A copy of some of the orders, and what maintains the shape's query over it."""
-    table = f"orders_{contender.replace(' ', '_')}"
+    table = f"orders_{contender.replace(',', '').replace(' ', '_')}"
     name = sql.Identifier(table)
     conn.execute(sql.SQL("CREATE TABLE {} (LIKE orders INCLUDING ALL)").format(name))
     conn.execute(sql.SQL(COPY).format(table=name), (CUSTOMERS, PRODUCTS, effort.rows))
@@ -148,6 +154,8 @@ def _prepared(conn: Connection, shape: Shape, contender: str, effort: Effort) ->
         pg_trickle.create_stream_table(conn, f"view_{table}", query, refresh_mode="IMMEDIATE")
     elif contender == PG_IVM:
         pg_ivm.create(conn, f"view_{table}", query, shape.key)
+    elif contender in (HAND, DEFINER):
+        by_hand.create(conn, shape.title, table, definer=contender == DEFINER)
     conn.execute("VACUUM ANALYZE")
     return table
 
@@ -158,6 +166,8 @@ def _drop(conn: Connection, tables: dict[str, str]) -> None:
             pg_trickle.drop_stream_table(conn, f"view_{table}")
         elif contender == PG_IVM:
             conn.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier(f"view_{table}")))
+        elif contender in (HAND, DEFINER):
+            by_hand.drop(conn, table)
         conn.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier(table)))
 
 

@@ -17,12 +17,12 @@ Stopped = Callable[..., psycopg.Error]
 BELONGINGS = """
 SELECT c.relname::text, c.relowner::regrole::text FROM pg_class AS c
  WHERE c.relnamespace = 'pgtrickle_changes'::regnamespace AND c.relkind IN ('r', 'v')
-   AND c.relname ~ '^(changes|state|delta|query|held|turn)_[0-9]'
+   AND c.relname ~ '^(changes|state|delta|query|held)_[0-9]'
 UNION ALL
 SELECT p.proname, p.proowner::regrole::text FROM pg_proc AS p
  WHERE p.pronamespace = 'pgtrickle_changes'::regnamespace AND p.proname ~ '^(as|capture|maintain|program)_[0-9]'
-   -- What an owner's functions are compared with is the engine's, and so is what notes that a statement is under way.
-   AND p.proname !~ '^maintain_[0-9]+_begin$|_original$'
+   -- What an owner's functions are compared with is the engine's, and so is what notes statements and tells turns.
+   AND p.proname !~ '^maintain_[0-9]+_(begin|gate|first)$|_original$'
 """
 
 

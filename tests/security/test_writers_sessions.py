@@ -104,7 +104,7 @@ def unharmed(place: Place, writer: Connection) -> None:
     assert left == (0, '"$user", public', 0)
 
 
-OURS = [(where, hook) for where in ("state", "turn", "held") for hook in ("trigger", "check", "default")]
+OURS = [(where, hook) for where in ("state", "held") for hook in ("trigger", "check", "default")]
 
 
 @pytest.mark.parametrize(("where", "hook"), [("st", hook) for hook in HOOKS] + [*OURS, ("state", "child")])
@@ -258,27 +258,59 @@ def test_a02_who_gives_a_source_away_is_trusted_no_more(place: Place, villain: C
         pg_trickle.refresh_stream_table(villain, "st")
 
 
-@pytest.mark.parametrize("hook", HOOKS)
-def test_a02_nothing_can_be_attached_to_where_it_is_noted_what_is_under_way(
-    place: Place, villain: Connection, hook: str
+GUARDED = """SELECT bool_and(pg_get_triggerdef(oid) LIKE '%pg_get_functiondef%') FROM pg_trigger
+              WHERE tgrelid = 'mine'::regclass AND tgname ~ '^pg_trickle_imm.*_(ins|upd|del|trunc)$'"""
+
+
+@pytest.mark.parametrize("loss", ["ALTER TABLE mine OWNER TO postgres", "REVOKE st_team FROM st_author"])
+def test_a02_functions_of_whom_writers_need_not_trust_any_more_are_asked_for(
+    place: Place, villain: Connection, loss: str
 ) -> None:
-    """It is the engine's, which writes there for everybody; the owner of the stream table only reads and deletes."""
+    """Who owns a table can have his code run by its writers anyway: his functions are called as they are."""
+    place.superuser.execute(
+        """CREATE ROLE st_team; ALTER ROLE st_author INHERIT; GRANT st_team TO st_author;
+           CREATE TABLE mine (id int PRIMARY KEY, v int); INSERT INTO mine VALUES (1, 1);
+           ALTER TABLE mine OWNER TO st_team; GRANT SELECT ON mine TO st_author"""
+    )
+    try:
+        pg_trickle.create_stream_table(villain, "st", "SELECT sum(v) AS v FROM mine", refresh_mode="IMMEDIATE")
+        assert not place.value(GUARDED)
+        place.superuser.execute(loss.encode())
+        place.as_("pgtrickle_worker").execute("SELECT pgtrickle_changes.worker_housekeeping()")
+        assert place.value("SELECT needs_reinit FROM pgtrickle.pgt_stream_tables")
+        pg_trickle.refresh_stream_table(villain, "st")
+        assert place.value(GUARDED)
+        place.superuser.execute("INSERT INTO mine VALUES (2, 2)")
+        place.fresh("st")
+    finally:
+        place.superuser.execute("REASSIGN OWNED BY st_team TO postgres; DROP OWNED BY st_team; DROP ROLE st_team")
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+@pytest.mark.parametrize(("table", "column"), [("under_way", "xid"), ("turn", "holder")])
+def test_a02_nothing_can_be_attached_to_where_it_is_noted_what_is_under_way(
+    place: Place, villain: Connection, hook: str, table: str, column: str
+) -> None:
+    """It is the engine's, which writes there for everybody; the owner of the stream table only does what he must."""
     pg_trickle.create_stream_table(villain, "st", QUERY, refresh_mode="IMMEDIATE")
-    table = place.value("SELECT oid::regclass::text FROM pg_class WHERE relname ~ '^under_way_' AND relkind = 'r'")
+    name = place.value("SELECT oid::regclass::text FROM pg_class WHERE relname ~ %s AND relkind = 'r'", f"^{table}_")
     with pytest.raises(psycopg.errors.InsufficientPrivilege):
-        villain.execute(HOOKS[hook].format(table, "xid").encode())
+        villain.execute(HOOKS[hook].format(name, column).encode())
     unharmed(place, write(place))
 
 
 def test_a02_what_notes_that_a_statement_is_under_way_is_the_engines(place: Place, villain: Connection) -> None:
-    pg_trickle.create_stream_table(villain, "st", QUERY, refresh_mode="IMMEDIATE")
-    name = place.value("SELECT oid::regprocedure::text FROM pg_proc WHERE proname ~ '^maintain_[0-9]+_begin$'")
-    for action in ("SECURITY INVOKER", "RESET ALL", "SET SCHEMA own", "OWNER TO st_author"):
-        with pytest.raises(psycopg.errors.InsufficientPrivilege):
-            villain.execute(f"ALTER FUNCTION {name} {action}".encode())
+    pg_trickle.create_stream_table(villain, "st", "SELECT sum(amount) AS total FROM orders", refresh_mode="IMMEDIATE")
     villain.execute("CREATE TABLE bait (id int)")
-    with pytest.raises(psycopg.errors.InsufficientPrivilege):
-        villain.execute(f"CREATE TRIGGER t BEFORE INSERT ON bait FOR EACH STATEMENT EXECUTE FUNCTION {name}".encode())
+    for kind in ("begin", "gate"):
+        name = place.value(
+            "SELECT oid::regprocedure::text FROM pg_proc WHERE proname ~ %s", f"^maintain_[0-9]+_{kind}$"
+        )
+        for action in ("SECURITY INVOKER", "RESET ALL", "SET SCHEMA own", "OWNER TO st_author"):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                villain.execute(f"ALTER FUNCTION {name} {action}".encode())
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            villain.execute(f"CREATE TRIGGER t BEFORE INSERT ON bait EXECUTE FUNCTION {name}".encode())
 
 
 def test_a02_nor_what_is_attached_where_partitions_are_followed(place: Place, villain: Connection) -> None:

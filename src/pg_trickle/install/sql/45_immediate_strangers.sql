@@ -111,12 +111,12 @@ CREATE FUNCTION pgtrickle_changes.immediate_written(p_table pgtrickle.pgt_stream
     LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, pg_temp
 AS $$
--- Nobody but the engine can attach anything to where it notes what is under way.
+-- Nobody but the engine can attach anything to where it notes what is under way, and whose turn it is.
 BEGIN
     RETURN ARRAY(
         SELECT p_table.pgt_relid::oid
         UNION SELECT o.relation::oid FROM pgtrickle_changes.immediate_objects(p_table.pgt_id) AS o
-               WHERE o.kind = 'table' AND o.relation <> format('pgtrickle_changes.under_way_%s', p_table.pgt_id)::regclass
+               WHERE o.kind = 'table' AND o.relation <> ALL (ARRAY[format('pgtrickle_changes.under_way_%s', p_table.pgt_id), format('pgtrickle_changes.turn_%s', p_table.pgt_id)]::regclass[])
         UNION SELECT to_regclass(format('pgtrickle_changes.%I', t.item ->> 'name'))::oid FROM pgtrickle.pgt_plans AS p
                CROSS JOIN LATERAL jsonb_array_elements((p.plan -> 'states') || (p.plan -> 'deltas')) AS t(item)
                WHERE p.pgt_id = p_table.pgt_id

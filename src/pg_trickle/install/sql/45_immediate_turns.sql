@@ -51,6 +51,17 @@ END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.immediate_gate IS 'How a statement waits for a stream table''s turn before it locks anything, as PL/pgSQL';
 
+CREATE FUNCTION pgtrickle_changes.immediate_begin(p_id bigint, p_turn boolean) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN CASE WHEN p_turn THEN E'    IF TG_OP OPERATOR(pg_catalog.<>) ''UPDATE'' THEN' || pgtrickle_changes.immediate_gate(p_id) || E'    END IF;\n' ELSE '' END
+           || '    ' || pgtrickle_changes.immediate_note(p_id, 'o');
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.immediate_begin IS 'What waits for a stream table''s turn, if it has one, and notes that a statement is under way, as PL/pgSQL';
+
 CREATE FUNCTION pgtrickle_changes.immediate_gated_columns(p_table pgtrickle.pgt_stream_tables, p_source oid) RETURNS name[]
     LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, pg_temp
@@ -91,18 +102,18 @@ END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.immediate_bottom IS 'The tables from which IMMEDIATE sources of a stream table are maintained, and the columns of each that count';
 
-CREATE FUNCTION pgtrickle_changes.immediate_first(p_table pgtrickle.pgt_stream_tables) RETURNS text
+CREATE FUNCTION pgtrickle_changes.immediate_first(p_id bigint) RETURNS text
     LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, pg_temp
 AS $$
 -- Whether the stream table will change isn't known yet.  In older snapshots its turn may only be taken if it does: taking it is what fails.
 BEGIN
-    RETURN pgtrickle_changes.keep_strangers_out(p_table, ARRAY[format('pgtrickle_changes.turn_%s', p_table.pgt_id)::regclass]) || format($q$
+    RETURN format($q$
     IF TG_WHEN OPERATOR(pg_catalog.=) 'BEFORE' THEN
         %1$s
     ELSIF pg_catalog.current_setting('transaction_isolation') OPERATOR(pg_catalog.=) 'read committed' THEN
         %2$s
-    END IF;$q$, pgtrickle_changes.immediate_gate(p_table.pgt_id), pgtrickle_changes.immediate_turn(p_table.pgt_id));
+    END IF;$q$, pgtrickle_changes.immediate_gate(p_id), pgtrickle_changes.immediate_turn(p_id));
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.immediate_first IS 'What takes a stream table''s turn when what its sources are made from is written, as PL/pgSQL';
@@ -116,29 +127,26 @@ DECLARE
     v_id    bigint := p_table.pgt_id;
     v_gate  text := format('maintain_%s_gate', p_table.pgt_id);
     v_first text := format('maintain_%s_first', p_table.pgt_id);
-    v_guard text := pgtrickle_changes.make_guarded_function(p_table, v_gate, pgtrickle_changes.immediate_body(p_table,
-                        pgtrickle_changes.keep_strangers_out(p_table, ARRAY[format('pgtrickle_changes.turn_%s', p_table.pgt_id)::regclass])
-                        || pgtrickle_changes.immediate_gate(p_table.pgt_id)));
     v_table record;
 BEGIN
+    PERFORM pgtrickle_changes.make_engine_trigger_function(p_table, v_gate, pgtrickle_changes.immediate_gate(v_id));
     FOR v_table IN SELECT s.oid, pgtrickle_changes.immediate_gated_columns(p_table, s.oid) AS columns
                      FROM unnest(pgtrickle_changes.immediate_sources(v_id)) AS s(oid) LOOP
-        PERFORM pgtrickle_changes.make_turn_trigger(v_id, v_table.oid, 'gate', 'BEFORE', '', v_table.columns, v_guard, v_gate);
+        PERFORM pgtrickle_changes.make_turn_trigger(v_id, v_table.oid, 'gate', 'BEFORE', '', v_table.columns, v_gate);
     END LOOP;
     IF NOT EXISTS (SELECT FROM pgtrickle_changes.immediate_bottom(v_id)) THEN
         RETURN;
     END IF;
-    v_guard := pgtrickle_changes.make_guarded_function(p_table, v_first,
-        pgtrickle_changes.immediate_body(p_table, pgtrickle_changes.immediate_first(p_table)));
+    PERFORM pgtrickle_changes.make_engine_trigger_function(p_table, v_first, pgtrickle_changes.immediate_first(v_id));
     FOR v_table IN SELECT b.relid AS oid, b.columns FROM pgtrickle_changes.immediate_bottom(v_id) AS b LOOP
-        PERFORM pgtrickle_changes.make_turn_trigger(v_id, v_table.oid, 'gate', 'BEFORE', 'INSERT OR DELETE OR TRUNCATE', v_table.columns, v_guard, v_first);
-        PERFORM pgtrickle_changes.make_turn_trigger(v_id, v_table.oid, 'first', 'AFTER', 'INSERT OR DELETE OR TRUNCATE', v_table.columns, v_guard, v_first);
+        PERFORM pgtrickle_changes.make_turn_trigger(v_id, v_table.oid, 'gate', 'BEFORE', 'INSERT OR DELETE OR TRUNCATE', v_table.columns, v_first);
+        PERFORM pgtrickle_changes.make_turn_trigger(v_id, v_table.oid, 'first', 'AFTER', 'INSERT OR DELETE OR TRUNCATE', v_table.columns, v_first);
     END LOOP;
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.make_turn_triggers IS 'Makes the triggers that wait for a stream table''s turn, and those that take it ahead of all others';
 
-CREATE FUNCTION pgtrickle_changes.make_turn_trigger(p_id bigint, p_source oid, p_event text, p_at text, p_events text, p_columns name[], p_guard text, p_function text) RETURNS void
+CREATE FUNCTION pgtrickle_changes.make_turn_trigger(p_id bigint, p_source oid, p_event text, p_at text, p_events text, p_columns name[], p_function text) RETURNS void
     LANGUAGE plpgsql VOLATILE
     SET search_path = pg_catalog, pg_temp
 AS $$
@@ -151,8 +159,8 @@ BEGIN
         RETURN;
     END IF;
     FOR v_relation IN SELECT b.relid FROM pgtrickle_changes.relations_below(p_source) AS b ORDER BY b.relid LOOP
-        EXECUTE format('CREATE TRIGGER %I %s %s ON %s FOR EACH STATEMENT WHEN (%s) EXECUTE FUNCTION pgtrickle_changes.%I()', v_trigger, p_at,
-                       concat_ws(' OR ', nullif(p_events, ''), v_update), v_relation::regclass, p_guard, p_function);
+        EXECUTE format('CREATE TRIGGER %I %s %s ON %s FOR EACH STATEMENT EXECUTE FUNCTION pgtrickle_changes.%I()', v_trigger, p_at,
+                       concat_ws(' OR ', nullif(p_events, ''), v_update), v_relation::regclass, p_function);
         EXECUTE format('ALTER TABLE ONLY %s ENABLE ALWAYS TRIGGER %I', v_relation::regclass, v_trigger);
     END LOOP;
 END

@@ -26,14 +26,17 @@ DECLARE
     v_settings text;
     v_function regprocedure;
 BEGIN
-    -- Pinning takes longer than the rest of the maintenance: the compiler says whether what is pinned can matter.
+    -- Pinning takes longer than the rest of the maintenance: the compiler says whether what is pinned can matter.  How literals are read matters
+    -- to backslashes; and nothing is compiled of what notes a statement.
     SELECT string_agg(format(' SET %I = %L', s.name, coalesce(p_table.settings ->> s.name, s.pinned)), '' ORDER BY s.place)
       INTO v_settings
       FROM (VALUES (1, 'jit', 'off'), (2, 'standard_conforming_strings', 'on'), (3, 'transform_null_equals', 'off'), (4, 'row_security', 'on'),
                    (5, 'TimeZone', 'UTC'), (6, 'DateStyle', 'ISO, MDY'), (7, 'IntervalStyle', 'postgres'), (8, 'extra_float_digits', '1'),
                    (9, 'bytea_output', 'hex'), (10, 'lc_monetary', 'C'), (11, 'lc_numeric', 'C'), (12, 'lc_time', 'C'),
                    (13, 'default_text_search_config', 'pg_catalog.simple')) AS s(place, name, pinned)
-     WHERE s.place <= 2 OR v_role LIKE '%\_rest' OR (v_role NOT LIKE '%\_begin' AND v_role NOT LIKE '%\_texts' AND (
+     WHERE CASE s.place WHEN 1 THEN v_role !~ '_(begin|gate|first)$'
+                        WHEN 2 THEN position('\' IN p_body) > 0 END
+        OR s.place > 2 AND (v_role LIKE '%\_rest' OR v_role !~ '_(begin|gate|first|texts)$' AND (
            SELECT p.plan #>> '{programs,immediate,settings}' IS DISTINCT FROM 'false' FROM pgtrickle.pgt_plans AS p WHERE p.pgt_id = p_table.pgt_id));
     EXECUTE format('CREATE FUNCTION pgtrickle_changes.%I(%s) RETURNS %s LANGUAGE plpgsql VOLATILE SECURITY DEFINER'
                    ' SET search_path = pg_catalog, pg_temp%s AS %L', p_name, p_arguments, p_returns, v_settings, p_body);
@@ -49,59 +52,50 @@ CREATE FUNCTION pgtrickle_changes.make_guarded_function(p_table pgtrickle.pgt_st
     LANGUAGE plpgsql VOLATILE
     SET search_path = pg_catalog, pg_temp
 AS $$
--- The original stays the engine's, and is never called: it is what the owner's function has to be equal to.
+-- The original stays the engine's, and is never called: it is what the owner's function has to be equal to.  Whom writers have to trust anyway, for he may put
+-- triggers of his own on their tables, can alter his function as well: there is nothing to ask.
 DECLARE
     v_function regprocedure := pgtrickle_changes.make_owned_function(p_table, p_name, '', 'trigger', p_body);
-    v_original regprocedure := pgtrickle_changes.make_generated_function(p_table, p_name || '_original', '', 'trigger', p_body);
+    v_original regprocedure;
 BEGIN
+    IF pgtrickle_changes.trusted_by_writers(p_table) THEN
+        RETURN 'true';
+    END IF;
+    v_original := pgtrickle_changes.make_generated_function(p_table, p_name || '_original', '', 'trigger', p_body);
     RETURN pgtrickle_changes.immediate_guard(v_function, v_original);
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.make_guarded_function IS 'Makes a trigger function that runs as the stream table''s owner; the condition under which it is what was made';
 
-CREATE FUNCTION pgtrickle_changes.make_begin_function(p_table pgtrickle.pgt_stream_tables, p_turn boolean) RETURNS text
+CREATE FUNCTION pgtrickle_changes.make_engine_trigger_function(p_table pgtrickle.pgt_stream_tables, p_name text, p_body text) RETURNS void
     LANGUAGE plpgsql VOLATILE
     SET search_path = pg_catalog, pg_temp
 AS $$
--- What only notes that a statement is under way is the engine's own, and so is where it does: there is nothing to ask.  What waits for the
--- turn writes a table of the owner's.
-DECLARE
-    v_name text := format('maintain_%s_begin', p_table.pgt_id);
-    v_note text := '    ' || pgtrickle_changes.immediate_note(p_table.pgt_id, 'o');
+-- What only notes that a statement is under way, and waits for or takes the turn, is the engine's own, and so is what it writes: there is nothing to ask.
 BEGIN
-    IF p_turn THEN
-        RETURN pgtrickle_changes.make_guarded_function(p_table, v_name, pgtrickle_changes.immediate_body(p_table,
-            pgtrickle_changes.keep_strangers_out(p_table, ARRAY[format('pgtrickle_changes.turn_%s', p_table.pgt_id)::regclass])
-            || E'    IF TG_OP OPERATOR(pg_catalog.<>) ''UPDATE'' THEN' || pgtrickle_changes.immediate_gate(p_table.pgt_id) || E'    END IF;\n' || v_note));
-    END IF;
-    PERFORM pgtrickle_changes.make_generated_function(p_table, v_name, '', 'trigger', format(E'\nBEGIN\n%s\n    RETURN NULL;\nEND\n', v_note));
-    RETURN NULL;
+    PERFORM pgtrickle_changes.make_generated_function(p_table, p_name, '', 'trigger', format(E'\n%sBEGIN\n%s\n    RETURN NULL;\nEND\n',
+        CASE WHEN position('__pgt_taker' IN p_body) > 0 THEN E'DECLARE\n    __pgt_taker pg_catalog.int8;\n' ELSE '' END, p_body));
 END
 $$;
-COMMENT ON FUNCTION pgtrickle_changes.make_begin_function IS 'Makes what notes that a statement is under way, and waits for the turn if there is one; the condition under which it is what was made, or NULL';
+COMMENT ON FUNCTION pgtrickle_changes.make_engine_trigger_function IS 'Makes a trigger function that stays the engine''s, so that its triggers need no guard';
 
-CREATE FUNCTION pgtrickle_changes.lend_notes(p_table pgtrickle.pgt_stream_tables) RETURNS void
+CREATE FUNCTION pgtrickle_changes.lend(p_table pgtrickle.pgt_stream_tables, p_relation regclass, p_privileges text) RETURNS void
     LANGUAGE plpgsql VOLATILE
     SET search_path = pg_catalog, pg_temp
 AS $$
--- The table of notes stays the engine's, which writes them for everybody: nothing of anybody's can be attached to it.  The owner's
--- functions read them and take them back.  Who else could set a session's numbers back or forward would hide a statement that is under way.
+-- A table, or a sequence, that stays the engine's, which writes it for everybody: nothing of anybody's can be attached to it.  The owner's functions may do with it what
+-- they have to.  Who else could set a session's numbers back or forward would hide a statement that is under way.
 DECLARE
-    v_notes  regclass := format('pgtrickle_changes.under_way_%s', p_table.pgt_id);
-    v_numbers regclass := pg_get_serial_sequence(v_notes::text, 'number');
-    v_closed regclass := format('pgtrickle_changes.closed_%s', p_table.pgt_id);
-    v_relation regclass;
+    v_is_table boolean := (SELECT c.relkind = 'r' FROM pg_class AS c WHERE c.oid = p_relation);
 BEGIN
-    EXECUTE format('ALTER TABLE %s REPLICA IDENTITY FULL', v_notes);
-    FOREACH v_relation IN ARRAY ARRAY[v_notes, v_numbers, v_closed] LOOP
-        PERFORM pgtrickle_changes.revoke_strangers(v_relation);
-    END LOOP;
-    EXECUTE format('GRANT SELECT, INSERT, DELETE ON %s TO %I', v_notes, pg_get_userbyid(p_table.owner_oid));
-    EXECUTE format('GRANT SELECT ON SEQUENCE %s TO %I', v_numbers, pg_get_userbyid(p_table.owner_oid));
-    EXECUTE format('GRANT SELECT, UPDATE ON SEQUENCE %s TO %I', v_closed, pg_get_userbyid(p_table.owner_oid));
+    IF v_is_table THEN
+        EXECUTE format('ALTER TABLE %s REPLICA IDENTITY FULL', p_relation);
+    END IF;
+    PERFORM pgtrickle_changes.revoke_strangers(p_relation);
+    EXECUTE format('GRANT %s ON %s %s TO %I', p_privileges, CASE WHEN v_is_table THEN 'TABLE' ELSE 'SEQUENCE' END, p_relation, pg_get_userbyid(p_table.owner_oid));
 END
 $$;
-COMMENT ON FUNCTION pgtrickle_changes.lend_notes IS 'Lets the owner''s functions read the notes of what is under way, and take them back';
+COMMENT ON FUNCTION pgtrickle_changes.lend IS 'Lets the owner''s functions use a relation of the engine''s, and nobody else';
 
 CREATE FUNCTION pgtrickle_changes.make_immediate_tables(p_table pgtrickle.pgt_stream_tables) RETURNS void
     LANGUAGE plpgsql VOLATILE
@@ -122,15 +116,18 @@ BEGIN
                    CASE WHEN v_roots <> '{}' THEN ', ' || pgtrickle_changes.immediate_tree(v_roots) END);
     EXECUTE format('CREATE UNLOGGED SEQUENCE pgtrickle_changes.taker_%s OWNED BY pgtrickle_changes.turn_%1$s.holder', v_id);
     EXECUTE format('COMMENT ON SEQUENCE pgtrickle_changes.taker_%s IS %L', v_id, 'The transaction that has, or last asked for, the turn of stream table ' || v_id);
-    PERFORM pgtrickle_changes.hand_over(p_table, format('pgtrickle_changes.turn_%s', v_id), 'Who maintains stream table');
-    PERFORM pgtrickle_changes.revoke_strangers(format('pgtrickle_changes.taker_%s', v_id)::regclass);
+    EXECUTE format('COMMENT ON TABLE pgtrickle_changes.turn_%s IS %L', v_id, 'Who maintains stream table ' || v_id);
+    PERFORM pgtrickle_changes.lend(p_table, format('pgtrickle_changes.turn_%s', v_id), 'SELECT, UPDATE');
+    PERFORM pgtrickle_changes.lend(p_table, format('pgtrickle_changes.taker_%s', v_id), 'SELECT, UPDATE');
     EXECUTE format('CREATE UNLOGGED TABLE pgtrickle_changes.under_way_%s (xid xid8 NOT NULL, what "char" NOT NULL, number bigint GENERATED ALWAYS AS IDENTITY (CACHE 1000000))'
                    ' WITH (autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_scale_factor = 0)', v_id);
     EXECUTE format('CREATE INDEX ON pgtrickle_changes.under_way_%s (xid, number)', v_id);
     EXECUTE format('CREATE UNLOGGED SEQUENCE pgtrickle_changes.closed_%s OWNED BY pgtrickle_changes.under_way_%1$s.number', v_id);
     EXECUTE format('COMMENT ON SEQUENCE pgtrickle_changes.closed_%s IS %L', v_id, 'Up to where a session''s notes are gone, for stream table ' || v_id);
     EXECUTE format('COMMENT ON TABLE pgtrickle_changes.under_way_%s IS %L', v_id, 'Statements that write sources of stream table ' || v_id);
-    PERFORM pgtrickle_changes.lend_notes(p_table);
+    PERFORM pgtrickle_changes.lend(p_table, format('pgtrickle_changes.under_way_%s', v_id), 'SELECT, INSERT, DELETE');
+    PERFORM pgtrickle_changes.lend(p_table, pg_get_serial_sequence(format('pgtrickle_changes.under_way_%s', v_id), 'number')::regclass, 'SELECT');
+    PERFORM pgtrickle_changes.lend(p_table, format('pgtrickle_changes.closed_%s', v_id), 'SELECT, UPDATE');
     FOR v_source IN
         SELECT d.source_relid AS oid, d.columns_used FROM pgtrickle.pgt_dependencies AS d
          WHERE d.pgt_id = v_id AND d.source_relid = ANY (pgtrickle_changes.immediate_sources(v_id))
@@ -162,7 +159,6 @@ DECLARE
     v_plan     jsonb := (SELECT p.plan FROM pgtrickle.pgt_plans AS p WHERE p.pgt_id = p_table.pgt_id);
     v_event    record;
     v_source   record;
-    v_begin    text;
     v_guard    text;
     v_name     text;
     v_relation oid;
@@ -178,7 +174,7 @@ BEGIN
     PERFORM pgtrickle_changes.make_owned_function(p_table, format('maintain_%s_check', v_id), '', 'boolean',
         pgtrickle_changes.immediate_body(p_table, pgtrickle_changes.immediate_check(p_table)));
     PERFORM pgtrickle_changes.make_sound_function(p_table);
-    v_begin := pgtrickle_changes.make_begin_function(p_table, v_turn);
+    PERFORM pgtrickle_changes.make_engine_trigger_function(p_table, format('maintain_%s_begin', v_id), pgtrickle_changes.immediate_begin(v_id, v_turn));
     FOR v_source IN
         SELECT d.source_relid AS oid, d.columns_used FROM pgtrickle.pgt_dependencies AS d
          WHERE d.pgt_id = v_id AND d.source_relid = ANY (pgtrickle_changes.immediate_sources(v_id)) ORDER BY d.source_relid
@@ -198,13 +194,13 @@ BEGIN
                     format(E'\nBEGIN\n    RETURN %L::pg_catalog.text[];\nEND\n',
                         pgtrickle_changes.immediate_large_texts(p_table, v_source.oid, v_source.columns_used, v_event.name, v_plan)));
             END IF;
-            v_guard := CASE WHEN v_event.name = 'begin' THEN v_begin ELSE pgtrickle_changes.make_guarded_function(p_table, v_name,
+            v_guard := CASE WHEN v_event.name <> 'begin' THEN pgtrickle_changes.make_guarded_function(p_table, v_name,
                 pgtrickle_changes.immediate_body(p_table,
                     pgtrickle_changes.immediate_after(p_table, v_source.oid, v_source.columns_used, v_event.name, v_plan))) END;
             v_trigger := pgtrickle_changes.immediate_trigger(v_id, v_event.name, v_turn);
             FOR v_relation IN SELECT b.relid FROM pgtrickle_changes.relations_below(v_source.oid) AS b ORDER BY b.relid LOOP
                 EXECUTE format('CREATE TRIGGER %I %s ON %s %s FOR EACH STATEMENT %sEXECUTE FUNCTION pgtrickle_changes.%I()',
-                    v_trigger, v_event.at, v_relation::regclass, v_event.rows, coalesce('WHEN (' || v_guard || ') ', ''), v_name);
+                    v_trigger, v_event.at, v_relation::regclass, v_event.rows, CASE WHEN v_guard <> 'true' THEN 'WHEN (' || v_guard || ') ' ELSE '' END, v_name);
                 EXECUTE format('ALTER TABLE ONLY %s ENABLE ALWAYS TRIGGER %I', v_relation::regclass, v_trigger);
             END LOOP;
         END LOOP;
@@ -277,10 +273,11 @@ CREATE FUNCTION pgtrickle_changes.immediate_stamp(p_id bigint) RETURNS text
     SET search_path = pg_catalog, pg_temp
 AS $$
 -- Changes whenever a trigger, a function or a table of the maintenance does, the name of a column that is read, a source's owner or its
--- place below a parent, or when a subscription begins to write a source: its worker fires no statement triggers.
+-- place below a parent, whom writers have to trust, or when a subscription begins to write a source: its worker fires no statement triggers.
 BEGIN
     RETURN md5(concat_ws('|',
         (SELECT string_agg(concat_ws(' ', c.oid, c.relowner), ',' ORDER BY c.oid) FROM pg_class AS c WHERE c.oid = ANY (pgtrickle_changes.immediate_sources(p_id))),
+        (SELECT pgtrickle_changes.trusted_by_writers(st) FROM pgtrickle.pgt_stream_tables AS st WHERE st.pgt_id = p_id),
         (SELECT string_agg(concat_ws(' ', p.oid, p.xmin, p.proowner), ',' ORDER BY p.oid) FROM pg_proc AS p
           WHERE p.pronamespace = 'pgtrickle_changes'::regnamespace AND p.proname ~ format('^maintain_%s_', p_id)),
         (SELECT string_agg(concat_ws(' ', t.oid, t.xmin, t.tgenabled), ',' ORDER BY t.oid) FROM pg_trigger AS t
