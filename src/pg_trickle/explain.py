@@ -7,7 +7,7 @@ from typing import Any
 
 from pg_trickle import explain_cost, explain_recomputed
 from pg_trickle.algebra.aggregate import Aggregate, Call, Touched
-from pg_trickle.algebra.join import Join
+from pg_trickle.algebra.join import Join, Partners
 from pg_trickle.algebra.lateral import ITEM, ROW, Lateral
 from pg_trickle.algebra.linear import Consolidate, Filter, Item, Negate, Project, UnionAll
 from pg_trickle.algebra.mark import Flipped, Mark
@@ -202,7 +202,7 @@ def _described(plan: Plan) -> tuple[str, str, str]:
             raise AssertionError("told with its stage")
         case Unwatched():
             return "Unwatched", "", "counts as changed at every refresh"
-        case Empty() | Negate() | Consolidate() | Touched() | Flipped() | Elapsed() | Opaque():
+        case Empty() | Negate() | Consolidate() | Touched() | Partners() | Flipped() | Elapsed() | Opaque():
             return type(plan).__name__, "", ""
 
 

@@ -28,6 +28,7 @@ from pg_trickle.render.recursion import Recursive
 from pg_trickle.render.select import CommonTables
 from pg_trickle.render.stage import add_delta, add_stage, fresh, grouped_delta, insert_fresh, needs_rows_below
 from pg_trickle.render.store import Store, is_direct, store_in
+from pg_trickle.rewrite.found_once import found_once
 from pg_trickle.rewrite.specialise import specialised
 from pg_trickle.scalar import Column, Identity, Type
 from pg_trickle.stages import AnyStage, Stage
@@ -205,13 +206,18 @@ def differential(
             return table in made
         return changed is None or table.oid in changed
 
+    def arranged(plan: Plan) -> Plan:
+        change = specialised(plan.delta(), is_changed)
+        # What one statement changed is mostly a row or two.
+        return change if feed else found_once(change)
+
     parts: list[_Part] = []
     for stage in definition.stages:
-        change = specialised(stage.below.delta(), is_changed)
+        change = arranged(stage.below)
         if not isinstance(change, Empty):
             parts.extend(_stage_parts(stage, change))
             made.add(stage.state)
-    last = specialised(definition.final.delta(), is_changed)
+    last = arranged(definition.final)
     if not isinstance(last, Empty):
         netted = last if is_net(last) else Consolidate(last)
         parts.append(_Part(None, netted, (netted,)))

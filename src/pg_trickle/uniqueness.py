@@ -8,7 +8,7 @@ from __future__ import annotations
 from itertools import product
 
 from pg_trickle.algebra.aggregate import Aggregate, Touched
-from pg_trickle.algebra.join import Join
+from pg_trickle.algebra.join import Join, Partners
 from pg_trickle.algebra.lateral import Lateral
 from pg_trickle.algebra.linear import Consolidate, Filter, Negate, Project, UnionAll
 from pg_trickle.algebra.mark import Flipped, Mark
@@ -46,7 +46,8 @@ def _keys(plan: Plan) -> set[Key]:
             | Consolidate(below)
             | TimedFilter(below)
             | TimedColumn(below)
-            | Touched(below, _, _)
+            | Touched(below)
+            | Partners(below)
             | Mark(below)
             | Window(below)
             | TopK(below)
@@ -127,7 +128,7 @@ def is_net(plan: Plan) -> bool:
             return is_net(left) and bool(keys(right))
         case FullJoin() | Flipped():
             return False
-        case Scan() | Unit() | UnionAll() | Lateral() | Aggregate() | Touched() | Opaque():
+        case Scan() | Unit() | UnionAll() | Lateral() | Aggregate() | Touched() | Partners() | Opaque():
             return False
         case Window() | DistinctOn() | TopK() | Recompute() | Recursion() | Found():
             return False

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.errors import NoSuchExample
 from psycopg import sql
 
+from pg_trickle.algebra import kinds
 from pg_trickle.algebra.aggregate import Aggregate, Touched
 from pg_trickle.algebra.join import Join
 from pg_trickle.algebra.lateral import Lateral
@@ -22,7 +23,7 @@ from pg_trickle.algebra.plan import Plan
 from pg_trickle.algebra.states import old
 from pg_trickle.algebra.timed import Elapsed, TimedColumn, TimedFilter
 from pg_trickle.algebra.window import Window
-from pg_trickle.render import kinds, netting, parts, select, turned
+from pg_trickle.render import netting, parts, select, turned
 from pg_trickle.rewrite import matched_early, prune, pushdown, restrict, strengthen
 from pg_trickle.rewrite.passes import optimised
 from pg_trickle.rewrite.strengthen import strengthened

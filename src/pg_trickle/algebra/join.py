@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from pg_trickle.algebra.linear import Negate, UnionAll
 from pg_trickle.algebra.plan import Plan
-from pg_trickle.scalar import Column, Scalar
+from pg_trickle.scalar import Column, Identity, Scalar
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,3 +38,35 @@ class Join(Plan):
             UnionAll(replace(self, left=left), replace(self, right=right)),
             Negate(replace(self, left=left, right=right)),
         )
+
+
+def is_equality(condition: Scalar, left: Plan, right: Plan) -> bool:
+    """Whether it equates a column of either side by the equality that groups and hashes go by: of a built-in type."""
+    columns = {one.name: (side, one.type) for side in (left, right) for one in side.columns}
+    if not condition.equates or not columns.keys() >= set(condition.equates):
+        return False
+    (here, one), (there, other) = (columns[name] for name in condition.equates)
+    plain = one.name is not None and one.identity is Identity.EQUAL and one.hashable
+    return here is not there and plain and one == other
+
+
+@dataclass(frozen=True, slots=True)
+class Partners(Plan):
+    """The rows of ``input`` that equal some row of ``change`` in all that ``on`` equates, each once: ``R ⋉ ΔL``.
+
+    A semijoin reduction: rows of a change that agree in what is looked up, an update's two images above all, share
+    what they find::
+
+        ΔL ⋈ R  =  ΔL ⋈ (R ⋉ ΔL)
+    """
+
+    input: Plan
+    change: Plan
+    on: tuple[Scalar, ...]
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        return self.input.columns
+
+    def delta(self) -> Plan:
+        raise AssertionError("what a change is joined with is part of a delta already")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pg_trickle.algebra.aggregate import Aggregate, Touched
-from pg_trickle.algebra.join import Join
+from pg_trickle.algebra.join import Join, Partners
 from pg_trickle.algebra.lateral import Lateral
 from pg_trickle.algebra.linear import Consolidate, Filter, Negate, Project, UnionAll
 from pg_trickle.algebra.mark import Flipped, Mark
@@ -32,6 +32,7 @@ Operator = (
     | UnionAll
     | Consolidate
     | Join
+    | Partners
     | LeftJoin
     | FullJoin
     | Mark

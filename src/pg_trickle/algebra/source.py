@@ -52,7 +52,7 @@ class Scan(Plan):
         return tuple(field.column for field in self.fields)
 
     def delta(self) -> Plan:
-        return Changes(self.table, self.fields)
+        return Changes(self.table, self.fields, self.keys)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +60,12 @@ class Changes(Plan):
     """The net change of a table since the frontier, ``ΔR``, consolidated.
 
     The interval is fixed, so the change itself doesn't change: asking for its delta is a mistake of ours.
+    ``keys`` are the table's; of a key there may be two rows here, what it was and what it is.
     """
 
     table: Source | State
     fields: tuple[Field, ...]
+    keys: tuple[tuple[str, ...], ...] = ()
 
     @property
     def columns(self) -> tuple[Column, ...]:

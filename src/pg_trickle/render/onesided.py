@@ -16,7 +16,7 @@ from __future__ import annotations
 from psycopg import sql
 
 from pg_trickle.algebra.aggregate import Aggregate, Touched
-from pg_trickle.algebra.join import Join
+from pg_trickle.algebra.join import Join, Partners
 from pg_trickle.algebra.lateral import Lateral
 from pg_trickle.algebra.linear import Consolidate, Filter, Negate, Project, UnionAll
 from pg_trickle.algebra.mark import Flipped, Mark
@@ -49,7 +49,7 @@ def comes(delta: Plan) -> bool:
             return False
         case Scan() | Unit() | Opaque() | Found():
             return True
-        case Touched(below, _, _) | LeftJoin(below) | Mark(below):
+        case Touched(below) | Partners(below) | LeftJoin(below) | Mark(below):
             return comes(below)
         case Filter() | TimedFilter() | TimedColumn() | Project() | UnionAll() | Join() | Lateral() | Consolidate():
             return all(map(comes, inputs(delta)))

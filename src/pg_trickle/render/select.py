@@ -7,7 +7,8 @@ from collections import Counter
 from psycopg import sql
 
 from pg_trickle.algebra.aggregate import Aggregate, Touched
-from pg_trickle.algebra.join import Join
+from pg_trickle.algebra.join import Join, Partners
+from pg_trickle.algebra.kinds import is_bag, is_delta
 from pg_trickle.algebra.lateral import ITEM, ROW, Lateral
 from pg_trickle.algebra.linear import Consolidate, Filter, Negate, Project, UnionAll
 from pg_trickle.algebra.mark import Flipped, Mark, absent
@@ -23,9 +24,9 @@ from pg_trickle.algebra.timed import Elapsed, Timed, TimedColumn, TimedFilter
 from pg_trickle.algebra.window import Window
 from pg_trickle.render import first
 from pg_trickle.render.feed import BUFFERS, Feed, Statement
-from pg_trickle.render.kinds import is_bag, is_delta
 from pg_trickle.render.leaves import attributes, relation
 from pg_trickle.render.netting import INT, consolidated
+from pg_trickle.render.partners import partners
 from pg_trickle.render.parts import (
     CHANGES_SCHEMA,
     WEIGHT,
@@ -255,6 +256,8 @@ def _body(plan: Plan, common: CommonTables) -> sql.Composable:
             return first.top(top, rows(below, common))
         case Touched(below, change, keys):
             return _touched(below, change, keys, common)
+        case Partners(below, change) as found:
+            return partners(found, common.select(change), common.select(below), common.add_unnamed)
 
 
 def _filtered(below: Plan, condition: sql.Composable, common: CommonTables) -> sql.Composable:

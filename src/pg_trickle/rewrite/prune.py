@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from pg_trickle.algebra.aggregate import Aggregate, Touched
-from pg_trickle.algebra.join import Join
+from pg_trickle.algebra.join import Join, Partners
 from pg_trickle.algebra.lateral import Lateral
 from pg_trickle.algebra.linear import Consolidate, Filter, Item, Negate, Project, UnionAll
 from pg_trickle.algebra.mark import Flipped, Mark, mark, semi_join
@@ -69,9 +69,9 @@ def pruned(plan: Plan, needed: frozenset[str]) -> Plan:
         case Recursion(base, step) as recursion:
             # Whatever nobody reads above may be what tells rows apart, or leads to others.
             return replace(recursion, base=_kept(base, list(base.columns)), step=_kept(step, list(step.columns)))
-        case Changes() | Unit() | Unwatched() | Empty() | Opaque() | Touched() | Flipped() | Elapsed() | Recompute():
+        case Changes() | Unit() | Unwatched() | Empty() | Opaque() | Touched() | Partners() | Flipped() | Elapsed():
             return plan
-        case Found():
+        case Found() | Recompute():
             return plan
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from pg_trickle.algebra.aggregate import Aggregate, Touched
-from pg_trickle.algebra.join import Join
+from pg_trickle.algebra.join import Join, Partners
 from pg_trickle.algebra.lateral import Lateral
 from pg_trickle.algebra.linear import Consolidate, Filter, Item, Negate, Project, UnionAll
 from pg_trickle.algebra.mark import Flipped, Mark
@@ -82,6 +82,9 @@ def _simplified(plan: Plan, descend: Callable[[Plan], Plan], changed: Changed) -
                 return Aggregate(inside, keys, calls)
             # Of no rows at all an aggregate without keys still makes one.
             return Empty(plan.columns) if keys else plan
+        case Partners(below, change, on):
+            sides = descend(below), descend(change)
+            return Empty(plan.columns) if any(isinstance(side, Empty) for side in sides) else Partners(*sides, on)
         case Touched(below, change, keys):
             touching = descend(change)
             # Without keys every row is of the one group, touched or not.

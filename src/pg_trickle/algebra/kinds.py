@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pg_trickle.algebra.aggregate import Aggregate, Touched
-from pg_trickle.algebra.join import Join
+from pg_trickle.algebra.join import Join, Partners
 from pg_trickle.algebra.lateral import Lateral
 from pg_trickle.algebra.linear import Consolidate, Filter, Negate, Project, UnionAll
 from pg_trickle.algebra.mark import Flipped, Mark
@@ -28,7 +28,7 @@ def is_delta(plan: Plan, known: dict[int, bool] | None = None) -> bool:
 
 def _is_delta(plan: Plan, known: dict[int, bool]) -> bool:
     match operator(plan):
-        case Changes() | Empty() | Touched() | Flipped() | Elapsed():
+        case Changes() | Empty() | Touched() | Partners() | Flipped() | Elapsed():
             return True
         case Scan() | Unit() | Opaque() | Recompute() | Recursion() | Found() | Unwatched():
             return False
@@ -56,7 +56,7 @@ def is_bag(plan: Plan) -> bool:
         case Consolidate(below):
             # A bag of its own accord: the rows of a delta are summed up.
             return is_bag(below) and not is_delta(below)
-        case Touched(below, _, _) | LeftJoin(below) | Mark(below):
+        case Touched(below) | Partners(below) | LeftJoin(below) | Mark(below):
             return is_bag(below)
         case Filter() | TimedFilter() | TimedColumn() | Project() | UnionAll() | Join() | Lateral():
             return all(map(is_bag, inputs(plan)))
