@@ -127,6 +127,10 @@ TOLD = {
     "tells_below": "SELECT n, (SELECT count(*) FROM v WHERE length(g.n::text) > v.id) AS c FROM u AS g GROUP BY n",
     "first": "SELECT o.k, w.x FROM u AS o LEFT JOIN LATERAL"
     " (SELECT o.t::text || v.id AS x FROM v WHERE v.id > o.i ORDER BY v.id LIMIT 1) AS w ON true",
+    "not_in": "SELECT o.k FROM u AS o WHERE o.i NOT IN"
+    " (SELECT v.id FROM v LEFT JOIN u AS w ON w.n = o.n AND w.i > v.id WHERE w.k IS NULL OR length(o.n::text) > 3)",
+    "any": "SELECT o.k, o.i < ANY (SELECT v.id FROM v LEFT JOIN u AS w ON w.t = o.t AND w.i = v.id"
+    " WHERE w.k IS NOT NULL) AS x FROM u AS o",
 }
 # Of what is equal only one spelling at a time, or PostgreSQL's own choice among them might change; but what each row
 # reads of itself is its own.

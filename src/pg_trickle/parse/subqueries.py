@@ -163,7 +163,10 @@ class Lowering:
         link = part.sub_link
         left = self.value(link.testexpr)
         query = self._query(link)
-        plan, on = Attachment(self.plan, self.context).independent(query.plan)
+        attached = Attachment(self.plan, self.context)
+        plan, on = attached.independent(query.plan)
+        # It may tie its rows to columns that it has put beside this plan's.
+        self.plan = attached.plan
         inside = tuple(one for _, one in query.outputs)
         scope = replace(self.scope, lowered=self.scope.lowered + inside)
         right = [column_reference(LOWERED, one.name) for one in inside]
