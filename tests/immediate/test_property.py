@@ -14,8 +14,8 @@ import pg_trickle
 from tests.refresh.workload.cases import Case, Refresh, cases, script
 from tests.refresh.workload.randomness import afresh
 from tests.refresh.workload.runner import HARMLESS, NoQuery, Runner
+from tests.refresh.workload.sessions import Sessions
 from tests.refresh.workload.shrink import shrunk
-from tests.refresh.workload.types import PREPARATION
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 pytestmark = [pytest.mark.property, pytest.mark.slow]
@@ -79,14 +79,8 @@ def warnings_of(conn: Connection) -> Iterator[list[str]]:
 
 
 @pytest.fixture
-def sessions(database) -> tuple[Connection, Connection]:
-    """Two sessions, in which nobody waits long for the other."""
-    one, other = database.connect(), database.connect()
-    for statement in PREPARATION:
-        one.execute(statement)
-    for session in (one, other):
-        session.execute("SET lock_timeout = '200ms'")
-    return one, other
+def sessions(database) -> Sessions:
+    return Sessions(database)
 
 
 # Each example is compared after every statement.
@@ -105,9 +99,9 @@ def test_immediate_stream_tables_equal_their_queries(sessions, case: Case):
     raise AssertionError(f"{final}\n\n{script(small)}\n") from final
 
 
-def carried_out(sessions: tuple[Connection, Connection], case: Case) -> Exception | None:
+def carried_out(sessions: Sessions, case: Case) -> Exception | None:
     """What went wrong with a case, if anything did."""
-    runner = ImmediateRunner(*sessions, case)
+    runner = ImmediateRunner(*sessions.pair(), case)
     with warnings_of(runner.conn) as runner.warnings:
         try:
             runner.create()

@@ -13,9 +13,9 @@ import pg_trickle
 from tests.refresh.workload.cases import Case, Commit, cases, script
 from tests.refresh.workload.randomness import afresh
 from tests.refresh.workload.runner import NoQuery, Runner
+from tests.refresh.workload.sessions import Sessions
 from tests.refresh.workload.shrink import shrunk
 from tests.refresh.workload.tables import Table
-from tests.refresh.workload.types import PREPARATION
 from tests.upkeep import last_refresh
 
 Connection = psycopg.Connection[tuple[Any, ...]]
@@ -25,13 +25,9 @@ FEW = max(5, settings().max_examples // 10)
 
 
 @pytest.fixture
-def sessions(database) -> tuple[Connection, Connection]:
-    one, other = database.connect(), database.connect()
-    for statement in PREPARATION:
-        one.execute(statement)
+def sessions(database) -> Sessions:
     # However programs run: here each stands from its first refresh on.
-    one.execute("SET pg_trickle.keep_plans = 'always'")
-    return one, other
+    return Sessions(database, "SET pg_trickle.keep_plans = 'always'")
 
 
 class Batches(Runner):
@@ -128,8 +124,8 @@ def test_what_holds_between_refreshes(sessions, how: Callable[[Batches], None], 
     raise AssertionError(f"{final}\n\n{script(small)}\n") from final
 
 
-def _trouble(sessions: tuple[Connection, Connection], case: Case, how: Callable[[Batches], None]) -> Exception | None:
-    runner = Batches(*sessions, case)
+def _trouble(sessions: Sessions, case: Case, how: Callable[[Batches], None]) -> Exception | None:
+    runner = Batches(*sessions.pair(), case)
     try:
         runner.create()
         how(runner)

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
 
 import psycopg
 import pytest
 from hypothesis import assume, event, given, settings
 
-from tests.conftest import Database
 from tests.refresh.workload.cases import Case, cases, pairs, script
 from tests.refresh.workload.queries import OPERATORS
 from tests.refresh.workload.randomness import afresh
 from tests.refresh.workload.runner import NoQuery, Runner
+from tests.refresh.workload.sessions import Sessions
 from tests.refresh.workload.shrink import shrunk
 from tests.refresh.workload.types import CITEXT, FOLDED, FOLDING, INT, PREPARATION, TEXT
 
-Connection = psycopg.Connection[tuple[Any, ...]]
-Sessions = tuple[Connection, Connection]
 Chain = tuple[str, ...]
 pytestmark = [pytest.mark.property, pytest.mark.slow]
 
@@ -30,18 +27,8 @@ MOST = max(20, settings().max_examples * 4 // 5)
 COLLATED = (INT, TEXT, FOLDED, FOLDED, CITEXT)
 
 
-def _sessions(database: Database) -> Sessions:
-    """Two sessions, in which nobody waits long for the other."""
-    one, other = database.connect(), database.connect()
-    for statement in PREPARATION:
-        one.execute(statement)
-    for session in (one, other):
-        session.execute("SET lock_timeout = '200ms'")
-    return one, other
-
-
 def test_stream_tables_equal_their_queries(database, major):
-    sessions, visited = _sessions(database), Counter[Chain]()
+    sessions, visited = Sessions(database), Counter[Chain]()
 
     @afresh(MOST)
     @given(case=cases(moving=True, major=major))
@@ -56,9 +43,7 @@ def test_stream_tables_equal_their_queries(database, major):
 
 @pytest.mark.versions(icu=True)
 def test_stream_tables_equal_their_queries_where_a_collation_makes_texts_equal(database, major):
-    sessions = _sessions(database)
-    for statement in FOLDING:
-        sessions[0].execute(statement)
+    sessions = Sessions(database, types=(*PREPARATION, *FOLDING))
 
     @afresh(FEW)
     @given(case=cases(COLLATED, moving=True, major=major))
@@ -85,7 +70,7 @@ def carried_out(
     sessions: Sessions, case: Case, tell: Callable[[str], object] = len, kind: type[Runner] = Runner
 ) -> Exception | None:
     """What went wrong with a case, if anything did."""
-    runner = kind(*sessions, case)
+    runner = kind(*sessions.pair(), case)
     try:
         for construct in runner.create():
             tell(f"refused: {construct}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import psycopg
 import pytest
@@ -14,10 +14,9 @@ from tests.refresh.test_property import judged
 from tests.refresh.workload.cases import Case, cases
 from tests.refresh.workload.randomness import afresh
 from tests.refresh.workload.runner import Runner
-from tests.refresh.workload.types import PREPARATION
+from tests.refresh.workload.sessions import Sessions
 from tests.refresh.workload.values import Query
 
-Connection = psycopg.Connection[tuple[Any, ...]]
 pytestmark = [pytest.mark.property, pytest.mark.slow]
 
 # What the worker does, not after every commit.
@@ -53,18 +52,14 @@ class FromTheWal(Runner):
             self.conn.execute(DRAIN)
 
 
-def test_stream_tables_equal_their_queries(database, db: Connection, major):
-    other = database.connect()
-    for statement in PREPARATION:
-        db.execute(statement)
-    for session in (db, other):
-        session.execute("SET lock_timeout = '200ms'")
+def test_stream_tables_equal_their_queries(database, major):
+    sessions = Sessions(database)
 
     # Each takes longer than with triggers, and how rows get into the buffers is all that differs.
     @afresh(max(10, settings().max_examples // 8))
     @given(case=cases(moving=True, major=major))
     def each(case: Case) -> None:
-        judged((db, other), case, FromTheWal)
+        judged(sessions, case, FromTheWal)
 
     FromTheWal.modes.clear()
     each()

@@ -8,6 +8,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from tests.refresh.workload.queries import paths, queries
+from tests.refresh.workload.spelling import respelt
 from tests.refresh.workload.tables import Relation, Table, inserts, tables, values, writes
 from tests.refresh.workload.types import JSON_TABLE_SINCE, TYPES, Type
 from tests.refresh.workload.values import Query, chains
@@ -151,6 +152,8 @@ def cases(draw: st.DrawFn, types: tuple[Type, ...] = TYPES, moving: bool = False
         query = draw(queries(below, draw(paths)[:2] if streams else path, has_json_table))
         streams.append((f"st{number + 1}", query))
     steps = draw(_steps(made, [name for name, _ in streams], [one.name for one in views if one.materialized]))
+    if any(one.telling for one in types):
+        steps = draw(_settling(steps, made))
     return Case(made, tuple(views), tuple(streams), first, tuple(steps))
 
 
@@ -175,6 +178,17 @@ def _steps(draw: st.DrawFn, made: tuple[Table, ...], streams: list[str], stored:
     if is_open:
         steps.append(Close("COMMIT"))
     return [*steps, Refresh(tuple(streams))]
+
+
+@st.composite
+def _settling(draw: st.DrawFn, steps: list[Step], made: tuple[Table, ...]) -> list[Step]:
+    """The steps with all values that are equal made to read the same before most of the refreshes, and the last."""
+    settled: list[Step] = []
+    for place, step in enumerate(steps):
+        if isinstance(step, Refresh) and (place == len(steps) - 1 or draw(st.integers(0, 2))):
+            settled.append(Commit(respelt(made, draw(st.sampled_from("abcd")))))
+        settled.append(step)
+    return settled
 
 
 @st.composite

@@ -24,7 +24,7 @@ def conditions(draw: st.DrawFn, values: list[Value]) -> str:
         choices += [f"{one.sql} = {literal}", f"{one.sql} <> {literal}", f"({one.sql} = {literal}) IS NOT TRUE"]
         choices += [f"{one.sql} IN ({literal})"]
         # Which equality that is, PostgreSQL's own printer doesn't say.
-        choices += [f"{one.sql} IS DISTINCT FROM {literal}"] if one.type is not CITEXT else []
+        choices += [f"{one.sql} IS DISTINCT FROM {literal}"] if one.type != CITEXT else []
     if one.type.number:
         choices += [f"{one.sql} > 0", f"{one.sql} BETWEEN 0 AND 2", f"NOT {one.sql} > 1"]
     if one.type is BOOL:
@@ -54,6 +54,8 @@ def values(draw: st.DrawFn, some: list[Value]) -> Value:
         choices += [Value(f"nullif({one.sql}, 1)", INT), Value(f"greatest({one.sql}, 1)", INT)]
     if one.type is TEXT:
         choices += [Value(f"upper({one.sql}) || '!'", TEXT), Value(f"length({one.sql})", INT)]
+    if one.type.telling:
+        choices += [Value(one.type.told(one.sql), TEXT)] * 2
     if not one.loose:
         choices += [Value(f"coalesce({one.type.text(one.sql)}, 'none')", TEXT)]
     return draw(st.sampled_from(choices))

@@ -140,7 +140,8 @@ def _set_operation(operator: str, one: Query, other: Query) -> Query:
         return one
     names = ["k", "c1"]
     columns = tuple(
-        Column(name, x.type, x.loose or y.loose or (not every and x.type.loose))
+        # A sum's decimals are its own, whatever those of the columns that it stands with.
+        Column(name, x.type if y.type.telling else y.type, x.loose or y.loose or (not every and x.type.loose))
         for name, (x, y) in zip(names, pairs, strict=False)
     )
     left = ", ".join(f"u.{x.sql} AS {quoted(name)}" for name, (x, _) in zip(names, pairs, strict=False))

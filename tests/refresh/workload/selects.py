@@ -129,6 +129,7 @@ def grouped(draw: st.DrawFn, source: From, operator: str) -> Query:
     keys = draw(st.lists(values(usable), min_size=few, max_size=2, unique_by=lambda one: one.sql)) if usable else []
     keys = [replace(one, loose=one.loose or one.type.loose) for one in keys if one.type.comparable]
     some = draw(st.lists(aggregates(source.values), min_size=1, max_size=3))
+    some += [Value(one.type.told(one.sql), TEXT) for one in keys if one.type.telling and draw(st.booleans())]
     some += draw(_with_subqueries(source, [one.sql for one in keys if one.sql in source.integers]))
     if operator == "window over groups":
         some.append(draw(st.sampled_from(_OVER_GROUPS)))

@@ -174,7 +174,7 @@ class Builder:
             ]  # fmt: skip
         if one.type is ARRAY:
             items += [(f"ROWS FROM (unnest({one.sql}), generate_series(1, 2)) AS lat (x, y)", INT, INT)] * 3
-        if one.type is JSONB and self.json_table:
+        if one.type == JSONB and self.json_table:
             columns = "COLUMNS (x int PATH '$.a', y int PATH '$')"
             items += [(f"LATERAL JSON_TABLE({one.sql}, 'strict $' {columns}) AS lat (x, y)", INT, INT)] * 3
         if self.json_table and one.type is INT:

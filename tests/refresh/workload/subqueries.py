@@ -123,7 +123,7 @@ def memberships(draw: st.DrawFn, outer: list[Value], relations: tuple[Relation, 
         f"EXISTS ({rows} WHERE i.{column.sql} = {one})",
         f"NOT EXISTS ({rows} WHERE i.{column.sql} = {one})",
         f"(SELECT count(i.{column.sql}) FROM {relation.name} AS i WHERE i.{column.sql} = {one}) > 1",
-        f"EXISTS ({rows} WHERE i.{column.sql} IS NOT DISTINCT FROM {one})" if column.type is not CITEXT else "true",
+        f"EXISTS ({rows} WHERE i.{column.sql} IS NOT DISTINCT FROM {one})" if column.type != CITEXT else "true",
     ]
     return draw(st.sampled_from(choices))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,8 @@ class Type:
     comparable: bool = True
     # Sums whose order doesn't matter, to the last digit.
     summable: bool = False
+    # Whether expressions may show which of its equal values one is; a case that has such types settles now and then.
+    telling: bool = field(default=False, compare=False)
     # A value is a distance from the moment at which it is written: what is compared with now() passes during a case.
     moves: bool = False
 
@@ -27,6 +29,10 @@ class Type:
         if self.moves:
             return f"clock_timestamp() + interval '{value}'"
         return f"'{value.replace(chr(39), chr(39) * 2)}'::{self.name}"
+
+    def told(self, expression: str) -> str:
+        """An expression of the type as a text of which more is known than the value."""
+        return f"('is ' || {self.text(expression)})"
 
     def text(self, expression: str) -> str:
         """An expression of the type as a text that tells all values apart."""
@@ -72,6 +78,7 @@ TYPES = (
     INT, BIGINT, NUMERIC, MONEY, FLOAT, TEXT, BOOL, DATE,
     TIMESTAMPTZ, INTERVAL, JSONB, JSON, ARRAY, BPCHAR, ENUM, DOMAIN, CITEXT, PAIR, NUMERICS, RANGE, POINT,
 )  # fmt: skip
+TELLING = tuple(replace(one, telling=True) for one in (NUMERIC, FLOAT, INTERVAL, JSONB, CITEXT, PAIR, NUMERICS))
 NUMBER = Type("numeric", (), number=True, exact=True, summable=True)
 COUNT = replace(BIGINT, values=("0", "1", "2", "3"))
 
