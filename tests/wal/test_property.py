@@ -52,6 +52,7 @@ class FromTheWal(Runner):
             self.conn.execute(DRAIN)
 
 
+@pytest.mark.usefixtures("db")
 def test_stream_tables_equal_their_queries(database, major):
     sessions = Sessions(database)
 
