@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
+from functools import cache
 from typing import Self
 
 from pg_trickle.scalar import Column
 
 
 @dataclass(frozen=True, slots=True)
-class Plan(ABC):
-    """A query over the sources, denoting a Z-set: rows with integer weights."""
+class Plan:
+    """A query over the sources, denoting a Z-set: rows with integer weights.
+
+    Abstract, though no ABC: each ``case`` that doesn't match would ask Python code of abc's, a third of compiling.
+    """
 
     @property
     @abstractmethod
@@ -25,7 +29,7 @@ class Plan(ABC):
 
     def over(self, rebuild: Callable[[Plan], Plan]) -> Self:
         """The same operator with each input rebuilt."""
-        inputs = {field.name: getattr(self, field.name) for field in fields(self)}
+        inputs = {name: getattr(self, name) for name in _parts(type(self))}
         plans = {name: rebuild(value) for name, value in inputs.items() if isinstance(value, Plan)}
         return replace(self, **plans) if plans else self
 
@@ -37,8 +41,13 @@ def names(plan: Plan) -> tuple[str, ...]:
 
 def inputs(plan: Plan) -> tuple[Plan, ...]:
     """The plans directly below."""
-    values = (getattr(plan, field.name) for field in fields(plan))
+    values = (getattr(plan, name) for name in _parts(type(plan)))
     return tuple(value for value in values if isinstance(value, Plan))
+
+
+@cache
+def _parts(operator: type[Plan]) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(operator))
 
 
 def distinct(plan: Plan) -> Iterator[Plan]:

@@ -59,6 +59,7 @@ class CommonTables:
         self._uses.update(map(id, plans))
         self._deltas: dict[int, bool] = {}
         self._names: dict[int, sql.Identifier] = {}
+        self._gates: dict[int, sql.Composable | None] = {}
         self._unnamed = 0
         self.nets_changes = True
         self.order: tuple[str, ...] = ()
@@ -132,11 +133,15 @@ class CommonTables:
 
     def _gate(self, plan: Plan) -> sql.Composable | None:
         """Whether a delta can hold anything, as far as that depends on which sources have changed."""
-        # The changes of states, and the time, come from elsewhere.
-        if not isinstance(specialised(plan, lambda table: isinstance(table, State)), Empty):
-            return None
-        tables = (node.table for node in distinct(plan) if isinstance(node, Changes))
-        return self.feed.gate(table for table in tables if isinstance(table, Source))
+        if id(plan) not in self._gates:
+            tables = (node.table for node in distinct(plan) if isinstance(node, Changes))
+            gate = self.feed.gate(table for table in tables if isinstance(table, Source))
+            self._gates[id(plan)] = None if gate is None or _moves_otherwise(plan) else gate
+        return self._gates[id(plan)]
+
+    def is_delta(self, plan: Plan) -> bool:
+        """Whether the plan's size follows the change."""
+        return is_delta(plan, self._deltas)
 
     def with_clause(self) -> sql.Composable:
         """``WITH …``, or nothing; where the changes are a WITH query of the engine's, what follows that."""
@@ -146,9 +151,14 @@ class CommonTables:
         return start.format(bodies=sql.SQL(",\n     ").join(self.bodies))
 
     def _is_shared(self, plan: Plan) -> bool:
-        if self._uses[id(plan)] < 2 or not is_delta(plan, self._deltas):
+        if self._uses[id(plan)] < 2 or not self.is_delta(plan):
             return False
         return not (isinstance(plan, Changes) and isinstance(plan.table, State))
+
+
+def _moves_otherwise(plan: Plan) -> bool:
+    """Whether a delta can hold something while no source has changed: the changes of states, and the time."""
+    return not isinstance(specialised(plan, lambda table: isinstance(table, State)), Empty)
 
 
 def _body(plan: Plan, common: CommonTables) -> sql.Composable:
@@ -242,7 +252,7 @@ def _body(plan: Plan, common: CommonTables) -> sql.Composable:
                 common.select(right),
                 common.select(change),
                 common.add_unnamed,
-                are_few=is_delta(below),
+                are_few=common.is_delta(below),
             )
         case Lateral() as lateral:
             return _lateral(lateral, common)
@@ -340,15 +350,15 @@ def _join(left: Plan, right: Plan, on: tuple[Scalar, ...], common: CommonTables)
     return sql.SQL("SELECT {columns}{weight} FROM ({left}) AS l JOIN ({right}) AS r ON {condition}").format(
         columns=leading(names_of(left) + names_of(right)),
         weight=weight.format(w=WEIGHT),
-        left=common.seeking(left, _sought(left, right, on)),
-        right=common.seeking(right, _sought(right, left, on)),
+        left=common.seeking(left, _sought(left, right, on, common)),
+        right=common.seeking(right, _sought(right, left, on, common)),
         condition=conjunction(on),
     )
 
 
-def _sought(side: Plan, other: Plan, on: tuple[Scalar, ...]) -> tuple[str, ...]:
+def _sought(side: Plan, other: Plan, on: tuple[Scalar, ...], common: CommonTables) -> tuple[str, ...]:
     """The columns of one side whose values are looked up in a table, and that are worth sorting."""
-    if is_delta(other):
+    if common.is_delta(other):
         return ()
     here = {one.name for one in side.columns if one.type.sorts_quickly}
     pairs = (predicate.equates for predicate in on if predicate.equates)
@@ -380,7 +390,7 @@ def _semi_join(mark: Mark, predicates: tuple[Scalar, ...], common: CommonTables)
         columns=leading(names_of(mark.left)),
         mark=sql.Identifier(mark.column.name),
         w=WEIGHT,
-        left=common.seeking(mark.left, _sought(mark.left, mark.right, mark.on)),
+        left=common.seeking(mark.left, _sought(mark.left, mark.right, mark.on, common)),
         rest=conjunction(tuple(one for one in predicates if mark.column.name not in one.columns)),
         met=_met(mark.right, mark.on, common),
     )
