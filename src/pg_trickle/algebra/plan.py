@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields, replace
-from functools import cache
+from dataclasses import dataclass, replace
 from typing import Self
 
 from pg_trickle.scalar import Column
@@ -29,7 +28,7 @@ class Plan:
 
     def over(self, rebuild: Callable[[Plan], Plan]) -> Self:
         """The same operator with each input rebuilt."""
-        inputs = {name: getattr(self, name) for name in _parts(type(self))}
+        inputs = {name: getattr(self, name) for name in self.__dataclass_fields__}
         plans = {name: rebuild(value) for name, value in inputs.items() if isinstance(value, Plan)}
         return replace(self, **plans) if plans else self
 
@@ -41,13 +40,8 @@ def names(plan: Plan) -> tuple[str, ...]:
 
 def inputs(plan: Plan) -> tuple[Plan, ...]:
     """The plans directly below."""
-    values = (getattr(plan, name) for name in _parts(type(plan)))
+    values = (getattr(plan, name) for name in plan.__dataclass_fields__)
     return tuple(value for value in values if isinstance(value, Plan))
-
-
-@cache
-def _parts(operator: type[Plan]) -> tuple[str, ...]:
-    return tuple(field.name for field in fields(operator))
 
 
 def distinct(plan: Plan) -> Iterator[Plan]:
