@@ -41,13 +41,14 @@ class ImmediateRunner(Runner):
         return refused
 
     def _write(self, conn: Connection, statement: str) -> None:
-        try:
-            with conn.transaction():
-                conn.execute(statement)
-        except (*HARMLESS, psycopg.errors.SerializationFailure):
-            return
-        if conn is self.conn:
-            self.check_all()
+        with self._in_time("a statement"):
+            try:
+                with conn.transaction():
+                    conn.execute(statement)
+            except (*HARMLESS, psycopg.errors.SerializationFailure):
+                return
+            if conn is self.conn:
+                self.check_all()
 
     def check_all(self) -> None:
         """Every IMMEDIATE stream table equals its query; one that reads a deferred one, what that holds."""
