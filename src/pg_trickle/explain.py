@@ -23,6 +23,7 @@ from pg_trickle.algebra.window import Window
 from pg_trickle.catalog.model import CompileRequest
 from pg_trickle.errors import UnsupportedQuery
 from pg_trickle.recomputed import Recomputed
+from pg_trickle.rewrite.restrict import ASKED
 from pg_trickle.scalar import Scalar, identifier
 from pg_trickle.stages import AnyStage
 
@@ -184,6 +185,12 @@ def _described(plan: Plan) -> tuple[str, str, str]:
             return "Left join", _conditions(on), "Δ(L ⟕ R) = Δ(L ⋈ R) + pad(Δ(L ▷ R))"
         case FullJoin(_, _, on):
             return "Full join", _conditions(on), "Δ(L ⟗ R) = Δ(L ⋈ R) + pad(Δ(L ▷ R)) + pad(Δ(R ▷ L))"
+        case Mark(_, _, on, marked) if marked.name.endswith(ASKED):
+            return (
+                "Match",
+                f"groups that are asked for: {_conditions(on)}",
+                "γ(R) ⋈ (L ⋉ P) = γ(R ⋉ P) ⋈ (L ⋉ P): groups that no match asks for aren't kept",
+            )
         case Mark(_, _, on, marked):
             return (
                 "Match",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 
-from pg_trickle.algebra.aggregate import Rule
+from pg_trickle.algebra.aggregate import Aggregate, Call, Rule
 from pg_trickle.algebra.linear import Item
 from pg_trickle.algebra.order import DistinctOn, TopK
 from pg_trickle.algebra.plan import Plan
@@ -46,6 +46,8 @@ def _of(stage: AnyStage) -> Iterator[str]:
         for call in stage.aggregate.calls:
             if _COLLECTS.match(call.value.text) and "ORDER BY" not in call.value.text.upper():
                 yield f"{call.value.text} has no ORDER BY: {_CONSEQUENCE}"
+            elif _COLLECTS.match(call.value.text) and _is_open(stage.aggregate, call):
+                yield f"{call.value.text} leaves rows undecided: {_CONSEQUENCE}"
             if call.rule is Rule.RECOMPUTE and call.value.is_column:
                 yield f"Rows are grouped by {call.value.text}, of which more is read than the value: {_SPELLING}"
         return
@@ -60,6 +62,13 @@ def _of(stage: AnyStage) -> Iterator[str]:
             yield from (_sentence("A window", sorted(by)) for call in calls for by in _open_window(below, call))
         case _:
             return
+
+
+def _is_open(aggregate: Aggregate, call: Call) -> bool:
+    """Whether rows of a group that tie in an aggregate's order may show: its own arguments tell when they don't."""
+    gathered, _, order = call.value.text.rpartition("ORDER BY")
+    by = {*aggregate.keys, *_named(call.value.columns, order.partition(" FILTER ")[0])}
+    return not (_named(call.value.columns, gathered) <= by or tells_apart(aggregate.input, by))
 
 
 def _sentence(what: str, order: list[str]) -> str:

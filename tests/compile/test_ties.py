@@ -17,6 +17,9 @@ OPEN = {
     "SELECT o.id, row_number() OVER (PARTITION BY o.paid) AS n FROM public.orders o": "A window in no order",
     "SELECT o.id, sum(o.id) OVER (ORDER BY o.amount ROWS 1 PRECEDING) AS n FROM public.orders o": "A window by amount",
     "SELECT o.paid, array_agg(o.id) AS a FROM public.orders o GROUP BY o.paid": "array_agg(id) has no ORDER BY",
+    "SELECT o.paid, array_agg(o.id ORDER BY o.amount) AS a FROM public.orders o GROUP BY o.paid": "array_agg(id ORDER",
+    "SELECT o.paid, array_agg(o.placed ORDER BY o.amount) FILTER (WHERE o.id > 1) AS a FROM public.orders o"
+    " GROUP BY o.paid": "array_agg(placed ORDER",
 }
 DECIDED = (
     "SELECT o.id, o.amount FROM public.orders o ORDER BY o.amount, o.id LIMIT 3",
@@ -27,6 +30,8 @@ DECIDED = (
     "SELECT o.id, row_number() OVER (PARTITION BY o.paid ORDER BY o.amount, o.id) AS n FROM public.orders o",
     "SELECT o.id, rank() OVER (ORDER BY o.amount) AS n, sum(o.id) OVER (ORDER BY o.amount) AS s FROM public.orders o",
     "SELECT o.paid, array_agg(o.id ORDER BY o.id) AS a, max(o.id) AS m FROM public.orders o GROUP BY o.paid",
+    "SELECT o.paid, array_agg(o.amount ORDER BY o.amount DESC) AS a FROM public.orders o GROUP BY o.paid",
+    "SELECT o.paid, array_agg(o.amount ORDER BY o.id) AS a FROM public.orders o GROUP BY o.paid",
     "SELECT c.name, count(*) AS n FROM public.orders o JOIN public.customers c ON c.id = o.customer_id GROUP BY c.name",
 )
 

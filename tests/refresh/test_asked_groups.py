@@ -57,6 +57,9 @@ def test_groups_follow_those_who_ask_for_them(db: Connection, assert_fresh: Orac
     names = {f"st{place}": query for place, query in enumerate(QUERIES.values())}
     for name, query in names.items():
         pg_trickle.create_stream_table(db, name, query, schedule=None, refresh_mode="DIFFERENTIAL")
+        told = db.execute("SELECT pgtrickle.explain_stream_table(%s)", (name,)).fetchone()
+        assert told is not None
+        assert told[0].count("groups that no match asks for aren't kept") == 1
     chosen = random.Random(5)
     for _ in range(40):
         for write in chosen.choices(WRITES, k=chosen.randint(1, 4)):

@@ -34,6 +34,8 @@ BY_RULES = {
     "of a view": "SELECT to_jsonb(v) AS j FROM v",
     "in a subquery": "SELECT id, (SELECT count(*) FROM u WHERE to_json(u) ->> 'id' = t.id::text) AS n FROM t",
     "items": "SELECT t.id, e.key, e.value FROM t, LATERAL jsonb_each(to_jsonb(t)) e",
+    "ordered by": "SELECT id, s FROM t ORDER BY (a, (s, id)) DESC NULLS LAST LIMIT 2",
+    "first of": "SELECT DISTINCT ON ((a, s)) a, s, id FROM t ORDER BY (a, s), id",
     "equal": "SELECT x.id FROM t x JOIN t y ON x = y",
     "partitioned": "SELECT to_jsonb(parted) AS j FROM parted",
 }

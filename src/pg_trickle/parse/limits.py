@@ -52,8 +52,8 @@ def chosen(statement: SelectStmt, context: Context, expected: Expected, parse: P
     if _is_distinct_on(statement):
         inner.ClearField("distinct_clause")
     shown = _width(statement)
-    order = [(_place(node.sort_by.node, inner), node.sort_by) for node in statement.sort_clause]
-    on = [_place(node, inner) for node in statement.distinct_clause] if _is_distinct_on(statement) else []
+    order = [(_place(node, inner), sort) for item in statement.sort_clause for node, sort in _by_fields(item.sort_by)]
+    on = [_place(node, inner) for item in statement.distinct_clause for node in _fields(item) if kind(item)]
     query = parse(inner, context, expected)
     by_place = [made.name for _, made in query.outputs]
     plan = query.plan
@@ -70,6 +70,27 @@ def chosen(statement: SelectStmt, context: Context, expected: Expected, parse: P
 def _width(statement: SelectStmt) -> int | None:
     """How many columns a plain SELECT shows; a set operation shows all it has."""
     return len(statement.target_list) if statement.op == SETOP_NONE else None
+
+
+def _by_fields(item: SortBy) -> list[tuple[Node, SortBy]]:
+    """What an item of ORDER BY orders by: fields, where it is a row, which no table stores.
+
+    A row that is written down is never NULL, and among fields, NULL is the largest value.
+    """
+    fields = _fields(item.node)
+    if fields == [item.node]:
+        return [(item.node, item)]
+    made = SortBy()
+    made.CopyFrom(item)
+    made.sortby_nulls = SORTBY_NULLS_DEFAULT
+    return [(field, made) for field in fields]
+
+
+def _fields(node: Node) -> list[Node]:
+    """The fields of a row, those of rows in it in their place, of what isn't a row the value itself."""
+    if kind(node) != "row_expr":
+        return [node]
+    return [field for part in node.row_expr.args for field in _fields(part)]
 
 
 def _place(node: Node, inner: SelectStmt) -> int:

@@ -19,6 +19,9 @@ from pg_trickle.uniqueness import keys
 Place = tuple[int, str]
 """A column of a table: by the table's oid and the column's name there."""
 
+ASKED = "_asked"
+"""How the name of a mark ends that leaves out what nobody asks for; explain goes by it."""
+
 
 def restricted(plans: list[Plan], predicates: tuple[Scalar, ...]) -> list[Plan]:
     """The inputs of a join, its groups restricted to those that a filtered input asks for by its key, or by a match::
@@ -58,7 +61,7 @@ class _Asking:
         on = tuple(equal(own[name], other) for name, other in self.pairs.items())
         if self.matched is None:
             return Join(below, self.rows, on)
-        return semi_join(below, self.rows, on, mark(f"{self.matched.name}_asked"))
+        return semi_join(below, self.rows, on, mark(self.matched.name + ASKED))
 
 
 def _asking(plan: Plan, other: Plan, predicates: tuple[Scalar, ...]) -> Iterator[_Asking]:
