@@ -215,6 +215,35 @@ END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.bring_up_to_date IS 'Runs the program that is due, or the one that it turns out to need';
 
+CREATE FUNCTION pgtrickle_changes.check_unrewritten(p_table pgtrickle.pgt_stream_tables) RETURNS void
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+    SET plan_cache_mode = force_generic_plan
+AS $$
+-- A table that ALTER TABLE or TRUNCATE has written anew since the snapshot of a REPEATABLE READ transaction looks empty to it; and what goes by its
+-- name may be another one.  Catalog rows are seen as of the snapshot, what their functions find is what there is now: and what was read is locked
+-- since.  VACUUM FULL and CLUSTER do no harm, but look the same.
+DECLARE
+    v_name text;
+BEGIN
+    WITH RECURSIVE read(relid) AS (
+        SELECT unnest(p_table.watched_relations || p_table.pgt_relid)
+        UNION
+        SELECT i.inhrelid FROM read AS r JOIN pg_inherits AS i ON i.inhparent = r.relid)
+    SELECT format('%I.%I', n.nspname, c.relname) INTO v_name
+      FROM read AS r JOIN pg_class AS c ON c.oid = r.relid JOIN pg_namespace AS n ON n.oid = c.relnamespace
+     WHERE c.relfilenode <> 0 AND (pg_relation_filenode(c.oid) IS DISTINCT FROM c.relfilenode
+                                   OR to_regclass(format('%I.%I', n.nspname, c.relname)) IS DISTINCT FROM c.oid)
+     LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'could not refresh "%" as of this transaction''s snapshot', p_table.pgt_name
+            USING ERRCODE = 'serialization_failure', DETAIL = format('Table %s was rewritten, truncated, renamed or dropped since.', v_name),
+                  HINT = 'Try again in a new transaction.';
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.check_unrewritten IS 'Raises if a table was written anew, or replaced, since the snapshot in which a stream table was refreshed';
+
 CREATE FUNCTION pgtrickle_changes.finish_refresh(p_prepared pgtrickle_changes.prepared_refresh, p_result jsonb, p_initiated_by text, p_started_at timestamptz)
     RETURNS void
     LANGUAGE plpgsql VOLATILE
@@ -225,6 +254,9 @@ DECLARE
     v_table pgtrickle.pgt_stream_tables := p_prepared.st;
 BEGIN
     PERFORM pgtrickle_changes.restore_row_security(v_table, p_prepared.forced);
+    IF current_setting('transaction_isolation') IN ('repeatable read', 'serializable') AND NOT (p_result ? 'skipped' OR p_result ? 'fuse') THEN
+        PERFORM pgtrickle_changes.check_unrewritten(v_table);
+    END IF;
     IF p_result ? 'fuse' THEN
         PERFORM pgtrickle_changes.blow_fuse(v_table, p_result ->> 'fuse', p_initiated_by, p_started_at);
         RETURN;

@@ -9,14 +9,17 @@ CREATE FUNCTION pgtrickle_changes.immediate_turn(p_id bigint) RETURNS text
     SET search_path = pg_catalog, pg_temp
 AS $$
 -- One transaction at a time from here on; the next statement's snapshot sees what the former ones did.  An update, so that a
--- transaction whose snapshot is older fails with 40001.  Once a transaction: of a row updated a thousand times it would read a
--- thousand versions.
+-- transaction whose snapshot is older fails with 40001; as does one to which the turn itself isn't there yet.  Once a transaction: of a row
+-- updated a thousand times it would read a thousand versions.
 BEGIN
     RETURN format($q$UPDATE pgtrickle_changes.turn_%1$s AS t SET holder = pg_catalog.pg_current_xact_id() WHERE t.holder OPERATOR(pg_catalog.<>) pg_catalog.pg_current_xact_id();
         IF FOUND THEN
             %2$s
+        ELSIF pg_catalog.current_setting('transaction_isolation') OPERATOR(pg_catalog.<>) 'read committed'
+              AND NOT EXISTS (SELECT FROM pgtrickle_changes.turn_%1$s) THEN
+            %3$s
         END IF;
-$q$, p_id, pgtrickle_changes.immediate_taken(p_id));
+$q$, p_id, pgtrickle_changes.immediate_taken(p_id), pgtrickle_changes.immediate_again('The maintenance of a stream table has begun since the snapshot of this one.'));
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.immediate_turn IS 'What lets one transaction at a time maintain a stream table, as PL/pgSQL';
@@ -32,6 +35,29 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.immediate_taken IS 'What tells others that a transaction has, or waits for, a stream table''s turn, as PL/pgSQL';
+
+CREATE FUNCTION pgtrickle_changes.immediate_snapshot(p_id bigint) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- A source that was written anew since looks empty to an older snapshot (check_unrewritten).  Reading no row of the query locks what it reads.
+BEGIN
+    RETURN format($q$
+    IF pg_catalog.current_setting('transaction_isolation') OPERATOR(pg_catalog.<>) 'read committed' THEN
+        PERFORM FROM pgtrickle_changes.query_%1$s LIMIT 0;
+        IF EXISTS (WITH RECURSIVE b(relid) AS (
+                       SELECT pg_catalog.unnest(%2$L::pg_catalog.oid[])
+                       UNION
+                       SELECT i.inhrelid FROM b JOIN pg_catalog.pg_inherits AS i ON i.inhparent OPERATOR(pg_catalog.=) b.relid)
+                   SELECT FROM b JOIN pg_catalog.pg_class AS c ON c.oid OPERATOR(pg_catalog.=) b.relid
+                    WHERE c.relfilenode OPERATOR(pg_catalog.<>) 0::pg_catalog.oid AND pg_catalog.pg_relation_filenode(c.oid) IS DISTINCT FROM c.relfilenode) THEN
+            %3$s
+        END IF;
+    END IF;
+$q$, p_id, pgtrickle_changes.immediate_sources(p_id), pgtrickle_changes.immediate_again('A table that is read was rewritten or truncated since the snapshot.'));
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.immediate_snapshot IS 'What refuses to read sources in a snapshot that doesn''t show what is in them, as PL/pgSQL';
 
 CREATE FUNCTION pgtrickle_changes.immediate_gate(p_id bigint) RETURNS text
     LANGUAGE plpgsql STABLE
