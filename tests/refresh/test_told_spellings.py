@@ -15,7 +15,7 @@ from tests.refresh.workload.spelling import unsettled
 from tests.refresh.workload.types import INT, TELLING, TEXT
 
 pytestmark = [pytest.mark.property, pytest.mark.slow]
-FEW = max(10, settings().max_examples // 5)
+FEW = max(10, settings().max_examples // 10)
 TYPES = (INT, TEXT, *TELLING)
 
 
