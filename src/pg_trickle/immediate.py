@@ -245,10 +245,11 @@ def _is_parted(request: CompileRequest) -> bool:
 # Functions of PostgreSQL's that take any values of theirs: but for numbers too large for their type, which no rows
 # that come and go in one statement are likely to bring.
 _SAFE = re.compile(
-    r".*(?:eq|ne|lt|le|gt|ge|cmp|pl|mi|mul|um|_interval)|numeric_(?:add|sub|mul)|numeric|int8|float8|abs|date_trunc"
+    r"(?!.*(?:range|merge|table|circle|line)$)"
+    r"(?:.*(?:eq|ne|lt|le|gt|ge|cmp|pl|mi|mul|um|_interval)|numeric_(?:add|sub|mul)|numeric|int8|float8|abs|date_trunc"
     r"|(?:text|bpchar|name)(?:cat|like|nlike|iclike|icnlike)|(?:any|text)+cat|lower|upper|length|text|timestamp|date"
     r"|date_part|extract|[blr]trim|replace|concat|concat_ws|md5"
-    r"|jsonb?_(?:object_field|array_element|extract_path)(?:_text)?|jsonb_exists"
+    r"|jsonb?_(?:object_field|array_element|extract_path)(?:_text)?|jsonb_exists)"
 )
 
 

@@ -45,6 +45,12 @@ class Session:
         doing.result()
         raise AssertionError(f"nobody was in the way of {statement}")
 
+    def is_held_up_by(self, other: Session) -> None:
+        """Wait until it waits for that one."""
+        pids = (self.conn.info.backend_pid, [other.conn.info.backend_pid])
+        while self.watcher.execute("SELECT pg_blocking_pids(%s) <> %s::int[]", pids).fetchone() == (True,):
+            continue
+
 
 @pytest.fixture
 def sessions(database: Any, shop: Shop) -> Iterator[tuple[Session, Session]]:

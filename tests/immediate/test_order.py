@@ -22,6 +22,7 @@ QUERIES: dict[str, LiteralString] = {
     "named": "SELECT s.id, s.amount, g.name FROM stock AS s JOIN goods AS g ON g.id = s.good",
     "everything": "SELECT count(*) AS n FROM stock",
     "above": "SELECT t.n, g.name FROM totals AS t JOIN goods AS g ON g.id = t.shelf",
+    "sold": "SELECT s.id, s.amount, x.shop FROM stock AS s JOIN sales AS x ON x.id = s.id",
 }
 
 
@@ -30,6 +31,7 @@ def stock(db: Connection) -> Connection:
     db.execute(
         """CREATE TABLE goods (id int PRIMARY KEY, name text);
            CREATE TABLE stock (id int PRIMARY KEY, good int, shelf int, amount int, remark text);
+           CREATE TABLE sales (id int PRIMARY KEY, shop int);
            INSERT INTO goods SELECT g, 'n' || g FROM generate_series(1, 9) AS g;
            INSERT INTO stock SELECT g, g % 9 + 1, g % 4, g, 'r' FROM generate_series(1, 20) AS g"""
     )
@@ -37,10 +39,18 @@ def stock(db: Connection) -> Connection:
 
 
 @pytest.fixture
-def sessions(database: Any) -> Iterator[tuple[Session, Session]]:
-    with ThreadPoolExecutor(2) as pool:
+def three(database: Any) -> Iterator[tuple[Session, ...]]:
+    with ThreadPoolExecutor(3) as pool:
         watcher = database.connect()
-        yield Session(database.connect(), watcher, pool), Session(database.connect(), watcher, pool)
+        made = [Session(database.connect(), watcher, pool) for _ in range(3)]
+        for session in made:
+            session.run("SET deadlock_timeout = '10ms'")
+        yield tuple(made)
+
+
+@pytest.fixture
+def sessions(three: tuple[Session, ...]) -> tuple[Session, Session]:
+    return three[0], three[1]
 
 
 def add(db: Connection, *names: str) -> None:
@@ -102,7 +112,6 @@ def test_who_waits_holds_nothing_that_the_other_one_wants(
     names, before, second, after = SCENES[scene]
     add(stock, *names)
     one, two = sessions
-    one.run("SET deadlock_timeout = '10ms'")
     one.begin()
     two.begin()
     for statement in before:
@@ -114,6 +123,103 @@ def test_who_waits_holds_nothing_that_the_other_one_wants(
     two.run("COMMIT")
     for name in names:
         assert differences(stock, name) == []
+
+
+def test_truncating_one_source_while_another_is_written(stock: Connection, three: tuple[Session, ...]) -> None:
+    """Who has a source to himself waits for the turn; who has the turn doesn't wait for that source."""
+    add(stock, "named")
+    one, two, other = three
+    other.begin()
+    other.run("UPDATE goods SET name = 'x' WHERE id = 3")
+    update = one.waits("UPDATE goods SET name = 'y' WHERE id = 4")
+    truncate = two.waits("TRUNCATE stock")
+    other.run("COMMIT")
+    update.result()
+    truncate.result()
+    assert differences(stock, "named") == []
+
+
+@pytest.mark.versions
+def test_taking_a_turn_locks_the_sources(stock: Connection) -> None:
+    """Also by a plan that the session has kept."""
+    add(stock, "named")
+    (turn,) = stock.execute("SELECT prosrc FROM pg_proc WHERE proname ~ '^maintain_.*_gate$'").fetchone() or ("",)
+    update = next(line.strip() for line in turn.splitlines() if line.strip().startswith("UPDATE "))
+    stock.execute("SET plan_cache_mode = force_generic_plan; PREPARE turn AS " + update.rstrip(";"))
+    for _ in range(3):
+        with stock.transaction(force_rollback=True):
+            stock.execute("EXECUTE turn")
+            locks = stock.execute("SELECT relation::regclass::text FROM pg_locks WHERE mode = 'AccessShareLock'")
+            assert {"goods", "stock"} <= {name for (name,) in locks}
+
+
+def test_a_turn_that_was_waited_for_is_not_kept_before_an_earlier_one(
+    stock: Connection, three: tuple[Session, ...]
+) -> None:
+    """Who has taken the earlier one meanwhile comes to the later one, too."""
+    add(stock, "named", "sold")
+    one, two, other = three
+    other.begin()
+    other.run("INSERT INTO sales VALUES (1, 1)")
+    waiting = one.waits("UPDATE stock SET amount = 7 WHERE id = 1")
+    two.begin()
+    two.run("UPDATE goods SET name = 'x' WHERE id = 9")
+    other.run("COMMIT")
+    one.is_held_up_by(two)
+    two.run("INSERT INTO stock VALUES (100, 9, 1, 5)")
+    two.run("COMMIT")
+    waiting.result()
+    assert differences(stock, "named") + differences(stock, "sold") == []
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "INSERT INTO stock VALUES (1, 1, 1, 8) ON CONFLICT (id) DO UPDATE SET amount = 8",
+        """MERGE INTO stock USING (VALUES (1)) AS v(id) ON stock.id = v.id
+            WHEN MATCHED AND remark IS NULL THEN DELETE WHEN MATCHED THEN UPDATE SET amount = 8""",
+        "WITH a AS (UPDATE stock SET amount = 8 WHERE id = 1) DELETE FROM stock WHERE id = 2",
+    ],
+)
+def test_statements_of_two_kinds_take_turns_before_groups(
+    stock: Connection, three: tuple[Session, ...], statement: LiteralString
+) -> None:
+    add(stock, "totals", "named")
+    one, two, other = three
+    other.begin()
+    other.run("SELECT FROM stock WHERE id = 1 FOR UPDATE")
+    waiting = one.waits(statement)
+    two.begin()
+    two.run("UPDATE goods SET name = 'x' WHERE id = 9")
+    other.run("COMMIT")
+    one.is_held_up_by(two)
+    two.run("INSERT INTO stock VALUES (100, 9, 1, 5)")
+    two.run("COMMIT")
+    waiting.result()
+    assert differences(stock, "named") + differences(stock, "totals") == []
+
+
+@pytest.mark.parametrize("level", ["REPEATABLE READ", "SERIALIZABLE"])
+def test_an_older_snapshot_does_not_wait_for_a_turn_with_what_is_below_it(
+    stock: Connection, three: tuple[Session, ...], level: str
+) -> None:
+    """Waiting would end in 40001 all the same, or in a deadlock."""
+    add(stock, "totals", "above")
+    one, two, other = three
+    other.begin()
+    other.run("SELECT FROM stock WHERE id = 1 FOR UPDATE")
+    two.begin(level)
+    two.run("SELECT 1")
+    waiting = two.waits("UPDATE stock SET amount = 7 WHERE id = 1")
+    one.begin()
+    one.run("UPDATE goods SET name = 'x' WHERE id = 9")
+    other.run("COMMIT")
+    with pytest.raises(psycopg.errors.SerializationFailure, match='stream table "above"'):
+        waiting.result()
+    one.run("INSERT INTO stock VALUES (100, 1, 1, 5)")
+    one.run("COMMIT")
+    two.run("ROLLBACK")
+    assert differences(stock, "totals") + differences(stock, "above") == []
 
 
 def test_what_is_not_read_waits_for_nobody(stock: Connection, sessions: tuple[Session, Session]) -> None:
@@ -147,7 +253,6 @@ def test_suspending_does_not_wait_with_a_lock_that_a_writer_wants(
 ) -> None:
     add(stock, "named")
     one, two = sessions
-    one.run("SET deadlock_timeout = '10ms'")
     for action in ("suspend_stream_table", "resume_stream_table"):
         one.begin()
         one.run("UPDATE stock SET amount = amount + 1 WHERE id = 1")

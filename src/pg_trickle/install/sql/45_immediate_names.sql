@@ -75,15 +75,25 @@ END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.make_sound_function IS 'Makes the function that says, when a plan is made, whether all is called what it was, and what it needs is there';
 
-CREATE FUNCTION pgtrickle_changes.immediate_sound(p_table pgtrickle.pgt_stream_tables) RETURNS text
+CREATE FUNCTION pgtrickle_changes.immediate_unsound(p_table pgtrickle.pgt_stream_tables) RETURNS text
     LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, pg_temp
 AS $$
 -- What mentions the relations costs nothing, but isn't computed ahead.
 BEGIN
-    RETURN E'\n' || pgtrickle_changes.immediate_unless(p_table, format('NOT pgtrickle_changes.maintain_%s_sound()', p_table.pgt_id) || (
+    RETURN format('NOT pgtrickle_changes.maintain_%s_sound()', p_table.pgt_id) || (
         SELECT string_agg(format(' OR pg_catalog.pg_column_size(%L::pg_catalog.regclass) IS NULL', n.relid), '' ORDER BY n.relid)
-          FROM (SELECT DISTINCT m.relid FROM pgtrickle_changes.immediate_named(p_table) AS m) AS n));
+          FROM (SELECT DISTINCT m.relid FROM pgtrickle_changes.immediate_named(p_table) AS m) AS n);
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.immediate_unsound IS 'Whether a maintenance names what isn''t called so any more, as an expression';
+
+CREATE FUNCTION pgtrickle_changes.immediate_sound(p_table pgtrickle.pgt_stream_tables) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN E'\n' || pgtrickle_changes.immediate_unless(p_table, pgtrickle_changes.immediate_unsound(p_table));
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.immediate_sound IS 'What stops a maintenance that names what isn''t called so any more, as PL/pgSQL';

@@ -115,15 +115,27 @@ END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.immediate_texts IS 'The statements of a program on a delta';
 
-CREATE FUNCTION pgtrickle_changes.immediate_again(p_why text DEFAULT 'Another transaction has deleted what this one writes anew.') RETURNS text
+CREATE FUNCTION pgtrickle_changes.immediate_again(p_table pgtrickle.pgt_stream_tables,
+                                                  p_why text DEFAULT 'Another transaction has deleted what this one writes anew.') RETURNS text
     LANGUAGE plpgsql IMMUTABLE
     SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    RETURN format('RAISE EXCEPTION USING ERRCODE = ''40001'', MESSAGE = ''could not serialize access due to concurrent update'', DETAIL = %L, HINT = ''Try again.'';', p_why);
+    RETURN format('RAISE EXCEPTION USING ERRCODE = ''40001'', MESSAGE = %L, DETAIL = %L, HINT = ''Try again.'';',
+                  format('could not serialize access to stream table "%s" due to concurrent update', p_table.pgt_name), p_why);
 END
 $$;
-COMMENT ON FUNCTION pgtrickle_changes.immediate_again IS 'What tells a transaction that it has to be done again, as PL/pgSQL';
+COMMENT ON FUNCTION pgtrickle_changes.immediate_again(pgtrickle.pgt_stream_tables, text) IS 'What tells a transaction that it has to be done again, as PL/pgSQL';
+
+CREATE FUNCTION pgtrickle_changes.immediate_again(p_id bigint, p_why text) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN (SELECT pgtrickle_changes.immediate_again(st, p_why) FROM pgtrickle.pgt_stream_tables AS st WHERE st.pgt_id = p_id);
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.immediate_again(bigint, text) IS 'The same for a stream table''s number';
 
 CREATE FUNCTION pgtrickle_changes.immediate_statements(p_plan jsonb, p_source oid, p_event text) RETURNS jsonb
     LANGUAGE plpgsql IMMUTABLE
@@ -190,7 +202,7 @@ END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.immediate_program IS 'A program as PL/pgSQL';
 
-CREATE FUNCTION pgtrickle_changes.immediate_by_rows(p_one text, p_most integer, p_plain text, p_texts text[], p_name text) RETURNS text
+CREATE FUNCTION pgtrickle_changes.immediate_by_rows(p_table pgtrickle.pgt_stream_tables, p_one text, p_most integer, p_plain text, p_texts text[], p_name text) RETURNS text
     LANGUAGE plpgsql IMMUTABLE
     SET search_path = pg_catalog, pg_temp
 AS $$
@@ -198,7 +210,7 @@ AS $$
 -- of three only the third is left to do.  Nothing is
 -- tried where nothing changed: statement triggers of the stream table would fire.
 DECLARE
-    v_again  text := E'        IF __pgt_wrote IS NULL THEN\n            ' || pgtrickle_changes.immediate_again() || E'\n        END IF;\n';
+    v_again  text := E'        IF __pgt_wrote IS NULL THEN\n            ' || pgtrickle_changes.immediate_again(p_table) || E'\n        END IF;\n';
     v_done   text := E'        IF __pgt_wrote OPERATOR(pg_catalog.=) 0 THEN\n            RETURN NULL;\n        END IF;\n';
     v_result text := format(E'    IF __pgt_rows OPERATOR(pg_catalog.<=) %s THEN\n        %s INTO __pgt_wrote;\n    END IF;\n%s    IF __pgt_wrote IS NULL THEN\n',
                             p_most, p_one, p_plain) || pgtrickle_changes.immediate_large(p_name);
@@ -236,10 +248,13 @@ DECLARE
     v_texts   text[] := pgtrickle_changes.immediate_texts(pgtrickle_changes.immediate_statements(p_plan, p_source, p_event), v_delta);
     v_plain   text := pgtrickle_changes.immediate_plain(v_id, p_source, p_event, p_plan);
     v_work    text := CASE WHEN p_event = 'trunc' THEN '        ' || format(v_rest, 'true') || E'\n'
-        ELSE CASE WHEN v_turn THEN '        ' || pgtrickle_changes.immediate_turn(v_id) || pgtrickle_changes.immediate_snapshot(v_id) || v_plain ELSE '' END
+        ELSE CASE WHEN v_turn THEN '        ' || pgtrickle_changes.immediate_turn_after(v_id, p_source) || pgtrickle_changes.immediate_snapshot(v_id) || v_plain ELSE '' END
              || pgtrickle_changes.immediate_program(v_texts, v_name,
-                    CASE WHEN v_turn THEN format(v_rest, 'NULL') || E'\n            RETURN NULL;' ELSE pgtrickle_changes.immediate_again() END,
+                    CASE WHEN v_turn THEN format(v_rest, 'NULL') || E'\n            RETURN NULL;' ELSE pgtrickle_changes.immediate_again(p_table) END,
                     NOT v_turn OR p_plan #> ARRAY['programs', 'immediate', 'sided', p_source::text, p_event] IS NOT NULL) END;
+    -- It will be needed, and comes before the rows that others lock meanwhile.
+    v_early   text := CASE WHEN v_turn AND NOT v_by_rows THEN E'IF ' || pgtrickle_changes.immediate_ready(p_table) || E' THEN\n            '
+                           || pgtrickle_changes.immediate_turn_after(v_id, p_source) || E'        END IF;\n        ' ELSE '' END;
     v_hold    text := CASE WHEN p_event = 'trunc' THEN pgtrickle_changes.immediate_note(v_id, 't') ELSE format(
         'EXECUTE (pgtrickle_changes.maintain_%s_%s_%s_texts())[%s];', v_id, p_source, p_event,
         1 + jsonb_array_length(pgtrickle_changes.immediate_statements(p_plan, p_source, p_event))) END;
@@ -247,13 +262,13 @@ BEGIN
     IF v_by_rows THEN
         -- An update of one row counts twice, as an old and a new one.
         RETURN v_sound || v_closed || '    __pgt_rows := ' || coalesce(v_single, v_count) || E';\n' || v_else || E'    IF __pgt_rows OPERATOR(pg_catalog.=) 0 THEN\n        RETURN NULL;\n    END IF;' || v_checks
-            || CASE WHEN p_event = 'trunc' THEN v_work ELSE pgtrickle_changes.immediate_by_rows(
+            || CASE WHEN p_event = 'trunc' THEN v_work ELSE pgtrickle_changes.immediate_by_rows(p_table,
                    pgtrickle_changes.immediate_one(p_table, p_source, p_columns, p_event, p_plan), CASE p_event WHEN 'upd' THEN 2 ELSE 1 END, v_plain, v_texts, v_name) END;
     END IF;
     RETURN v_sound || v_closed || pgtrickle_changes.immediate_take_back(v_id, coalesce(v_single, v_count)) || E'\n' || v_else || pgtrickle_changes.immediate_moves(v_id, p_source, p_event)
         || pgtrickle_changes.immediate_merged(v_id, p_source, p_event) || pgtrickle_changes.immediate_tree_kept(v_id, false) || $q$
     IF (__pgt_open OPERATOR(pg_catalog.>) 1 OR __pgt_held) AND __pgt_rows OPERATOR(pg_catalog.>) 0 THEN
-        $q$ || v_hold || $q$
+        $q$ || v_early || v_hold || $q$
         __pgt_held := true;
         __pgt_rows := 0;
     END IF;
@@ -284,7 +299,7 @@ BEGIN
     FOR v_text IN SELECT s.value FROM jsonb_array_elements_text(p_plan #> '{programs,immediate,held}') WITH ORDINALITY AS s(value, place) ORDER BY s.place LOOP
         v_held := v_held || format(E'    IF NOT p_full THEN\n        EXECUTE %L INTO __pgt_wrote;\n'
                                    '        IF __pgt_wrote IS NULL THEN\n            %s\n        END IF;\n    END IF;\n',
-                                   v_text, CASE WHEN v_turn THEN pgtrickle_changes.immediate_warning(p_table) || E'\n            p_full := true;' ELSE pgtrickle_changes.immediate_again() END);
+                                   v_text, CASE WHEN v_turn THEN pgtrickle_changes.immediate_warning(p_table) || E'\n            p_full := true;' ELSE pgtrickle_changes.immediate_again(p_table) END);
     END LOOP;
     IF pgtrickle_changes.immediate_roots(v_id) <> '{}' THEN
         v_clear := format(E'    DELETE FROM pgtrickle_changes.moved_%s AS m WHERE m.xid OPERATOR(pg_catalog.=) pg_catalog.pg_current_xact_id();\n', v_id);
@@ -301,7 +316,7 @@ BEGIN
                                  WHERE u.xid OPERATOR(pg_catalog.=) pg_catalog.pg_current_xact_id() AND u.what OPERATOR(pg_catalog.=) 't'::"char");
     DELETE FROM pgtrickle_changes.under_way_%1$s AS u WHERE u.xid OPERATOR(pg_catalog.=) pg_catalog.pg_current_xact_id();
     %2$s
-$q$, v_id, CASE WHEN v_turn THEN pgtrickle_changes.immediate_turn(v_id) ELSE '' END || pgtrickle_changes.immediate_snapshot(v_id), pgtrickle_changes.immediate_warning(p_table)) || pgtrickle_changes.immediate_tried(p_plan, v_held, 'p_full := true;')
+$q$, v_id, CASE WHEN v_turn THEN pgtrickle_changes.immediate_turn(v_id, true) ELSE '' END || pgtrickle_changes.immediate_snapshot(v_id), pgtrickle_changes.immediate_warning(p_table)) || pgtrickle_changes.immediate_tried(p_plan, v_held, 'p_full := true;')
         || pgtrickle_changes.immediate_full(p_table, p_plan) || v_clear;
 END
 $$;

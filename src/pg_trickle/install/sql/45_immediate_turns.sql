@@ -4,25 +4,56 @@
 -- and stream tables above others have triggers on the tables at the bottom, which do nothing else.  And who finds that somebody else has a turn waits
 -- for it BEFORE his statement, when it hasn't locked anything yet; a transaction that has the turn may go on writing the rows that he is about to write.
 
-CREATE FUNCTION pgtrickle_changes.immediate_turn(p_id bigint) RETURNS text
-    LANGUAGE plpgsql IMMUTABLE
+CREATE FUNCTION pgtrickle_changes.immediate_turn(p_id bigint, p_named boolean) RETURNS text
+    LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, pg_temp
 AS $$
 -- One transaction at a time from here on; the next statement's snapshot sees what the former ones did.  An update, so that a
 -- transaction whose snapshot is older fails with 40001; as does one to which the turn itself isn't there yet.  Once a transaction: of a row
 -- updated a thousand times it would read a thousand versions.
+-- The sources are named in the owner's own functions so that PostgreSQL locks them, as the program will, before it updates the row: who has
+-- truncated one waits for the turn, and who has the turn must not wait for him then.
 BEGIN
-    RETURN format($q$UPDATE pgtrickle_changes.turn_%1$s AS t SET holder = pg_catalog.pg_current_xact_id() WHERE t.holder OPERATOR(pg_catalog.<>) pg_catalog.pg_current_xact_id();
+    RETURN format($q$UPDATE pgtrickle_changes.turn_%1$s AS t SET holder = pg_catalog.pg_current_xact_id() WHERE t.holder OPERATOR(pg_catalog.<>) pg_catalog.pg_current_xact_id()%3$s;
         IF FOUND THEN
             %2$s
         ELSIF pg_catalog.current_setting('transaction_isolation') OPERATOR(pg_catalog.<>) 'read committed'
               AND NOT EXISTS (SELECT FROM pgtrickle_changes.turn_%1$s) THEN
-            %3$s
+            %4$s
         END IF;
-$q$, p_id, pgtrickle_changes.immediate_taken(p_id), pgtrickle_changes.immediate_again('The maintenance of a stream table has begun since the snapshot of this one.'));
+$q$, p_id, pgtrickle_changes.immediate_taken(p_id), CASE WHEN p_named THEN (
+        SELECT string_agg(format(' AND NOT EXISTS (SELECT FROM %s WHERE false)', s.oid::regclass), '' ORDER BY s.oid)
+          FROM unnest(pgtrickle_changes.immediate_sources(p_id)) AS s(oid)) END,
+        pgtrickle_changes.immediate_again(p_id, 'The maintenance of a stream table has begun since the snapshot of this one.'));
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.immediate_turn IS 'What lets one transaction at a time maintain a stream table, as PL/pgSQL';
+
+CREATE FUNCTION pgtrickle_changes.immediate_turn_ahead(p_id bigint) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- In the engine's functions nothing is planned that names what is others': a name may be that of a view of somebody's by now.
+BEGIN
+    RETURN format($q$PERFORM pgtrickle_changes.lock_for_reading(%L::pg_catalog.oid[]);
+            $q$, pgtrickle_changes.immediate_sources(p_id)) || pgtrickle_changes.immediate_turn(p_id, false);
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.immediate_turn_ahead IS 'What takes a turn, and locks the sources first, before it is known whether it is needed, as PL/pgSQL';
+
+CREATE FUNCTION pgtrickle_changes.lock_for_reading(p_relations oid[]) RETURNS void
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_table regclass;
+BEGIN
+    FOR v_table IN SELECT c.oid FROM pg_class AS c WHERE c.oid = ANY (p_relations) AND c.relkind IN ('r', 'p') ORDER BY c.oid LOOP
+        EXECUTE format('LOCK TABLE ONLY %s IN ACCESS SHARE MODE', v_table);
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.lock_for_reading IS 'Locks tables against those who want them for themselves';
 
 CREATE FUNCTION pgtrickle_changes.immediate_taken(p_id bigint) RETURNS text
     LANGUAGE plpgsql IMMUTABLE
@@ -54,10 +85,37 @@ BEGIN
             %3$s
         END IF;
     END IF;
-$q$, p_id, pgtrickle_changes.immediate_sources(p_id), pgtrickle_changes.immediate_again('A table that is read was rewritten or truncated since the snapshot.'));
+$q$, p_id, pgtrickle_changes.immediate_sources(p_id), pgtrickle_changes.immediate_again(p_id, 'A table that is read was rewritten or truncated since the snapshot.'));
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.immediate_snapshot IS 'What refuses to read sources in a snapshot that doesn''t show what is in them, as PL/pgSQL';
+
+CREATE FUNCTION pgtrickle_changes.immediate_ready(p_table pgtrickle.pgt_stream_tables) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- Where it isn't so the turn isn't taken early: the maintenance will say what is wrong.
+BEGIN
+    RETURN format('NOT (%s) AND %s', pgtrickle_changes.immediate_unsound(p_table), pgtrickle_changes.immediate_may(p_table, true));
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.immediate_ready IS 'Whether what takes a turn can name the sources, as an expression';
+
+CREATE FUNCTION pgtrickle_changes.immediate_busy(p_id bigint, p_then text) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN format($q$
+    __pgt_taker := pg_catalog.pg_sequence_last_value('pgtrickle_changes.taker_%1$s'::pg_catalog.regclass);
+    IF __pgt_taker::pg_catalog.text::pg_catalog.xid8 OPERATOR(pg_catalog.<>) pg_catalog.pg_current_xact_id()
+       AND pg_catalog.pg_xact_status(__pgt_taker::pg_catalog.text::pg_catalog.xid8) OPERATOR(pg_catalog.=) 'in progress' THEN
+        %2$s
+    END IF;
+$q$, p_id, p_then);
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.immediate_busy IS 'What is done where another transaction has a stream table''s turn, or waits for it, as PL/pgSQL';
 
 CREATE FUNCTION pgtrickle_changes.immediate_gate(p_id bigint) RETURNS text
     LANGUAGE plpgsql STABLE
@@ -65,17 +123,52 @@ CREATE FUNCTION pgtrickle_changes.immediate_gate(p_id bigint) RETURNS text
 AS $$
 -- Before a statement.  Who waits says so first: who comes after him has to queue, not to overtake him.  Where nobody has the turn it isn't taken
 -- either: the statement may have to wait for rows, and who has those may have to write what takes the turn.
+-- Nor is it kept where another comes before it, which was free when this statement looked, and which somebody may have taken who wants this one.
+DECLARE
+    v_again text := pgtrickle_changes.immediate_impatience(p_id);
 BEGIN
-    RETURN format($q$
-    __pgt_taker := pg_catalog.pg_sequence_last_value('pgtrickle_changes.taker_%1$s'::pg_catalog.regclass);
-    IF __pgt_taker::pg_catalog.text::pg_catalog.xid8 OPERATOR(pg_catalog.<>) pg_catalog.pg_current_xact_id()
-       AND pg_catalog.pg_xact_status(__pgt_taker::pg_catalog.text::pg_catalog.xid8) OPERATOR(pg_catalog.=) 'in progress' THEN
-        %2$s
-        %3$s    END IF;
-$q$, p_id, pgtrickle_changes.immediate_taken(p_id), pgtrickle_changes.immediate_turn(p_id));
+    RETURN pgtrickle_changes.immediate_busy(p_id, format($q$%1$s%2$s
+        BEGIN
+            %3$s            IF EXISTS (SELECT FROM pg_catalog.pg_trigger AS t WHERE t.tgrelid OPERATOR(pg_catalog.=) TG_RELID
+                           AND t.tgname OPERATOR(pg_catalog.~) '^pg_trickle_imm_[0-9]+_(begin|gate)$' AND t.tgname OPERATOR(pg_catalog.<) %4$L::pg_catalog.name) THEN
+                RAISE EXCEPTION USING ERRCODE = 'TK003';
+            END IF;
+        EXCEPTION WHEN SQLSTATE 'TK003' THEN
+            NULL;
+        END;$q$, CASE WHEN v_again <> '' THEN format(E'IF pg_catalog.pg_trigger_depth() OPERATOR(pg_catalog.>) 1 THEN\n%s        END IF;\n        ', v_again) END,
+        pgtrickle_changes.immediate_taken(p_id), pgtrickle_changes.immediate_turn_ahead(p_id), pgtrickle_changes.immediate_trigger(p_id, 'begin', true)));
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.immediate_gate IS 'How a statement waits for a stream table''s turn before it locks anything, as PL/pgSQL';
+
+CREATE FUNCTION pgtrickle_changes.immediate_impatience(p_id bigint) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- The turn of a stream table above others comes after what those have locked, where the snapshot is older: waiting for it would be a
+-- deadlock with whoever has it and wants those, and end in 40001 all the same, unless he rolled back.
+BEGIN
+    IF NOT EXISTS (SELECT FROM pgtrickle_changes.immediate_bottom(p_id)) THEN
+        RETURN '';
+    END IF;
+    RETURN format(E'            IF pg_catalog.current_setting(''transaction_isolation'') OPERATOR(pg_catalog.<>) ''read committed'' THEN\n                %s\n            END IF;\n',
+                  pgtrickle_changes.immediate_again(p_id, 'Another transaction is changing what this one would have to change.'));
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.immediate_impatience IS 'What fails instead of waiting for a turn out of order, as PL/pgSQL; empty where that can''t be';
+
+CREATE FUNCTION pgtrickle_changes.immediate_turn_after(p_id bigint, p_source oid) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN CASE WHEN EXISTS (SELECT FROM pgtrickle.pgt_stream_tables AS u WHERE u.pgt_relid = p_source AND u.refresh_mode = 'IMMEDIATE')
+                     AND pgtrickle_changes.immediate_impatience(p_id) <> ''
+                THEN pgtrickle_changes.immediate_busy(p_id, pgtrickle_changes.immediate_impatience(p_id)) ELSE '' END
+           || pgtrickle_changes.immediate_turn(p_id, true);
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.immediate_turn_after IS 'What takes a stream table''s turn when a source was written, as PL/pgSQL';
 
 CREATE FUNCTION pgtrickle_changes.immediate_begin(p_id bigint, p_turn boolean) RETURNS text
     LANGUAGE plpgsql STABLE
@@ -139,7 +232,7 @@ BEGIN
         %1$s
     ELSIF pg_catalog.current_setting('transaction_isolation') OPERATOR(pg_catalog.=) 'read committed' THEN
         %2$s
-    END IF;$q$, pgtrickle_changes.immediate_gate(p_id), pgtrickle_changes.immediate_turn(p_id));
+    END IF;$q$, pgtrickle_changes.immediate_gate(p_id), pgtrickle_changes.immediate_turn_ahead(p_id));
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.immediate_first IS 'What takes a stream table''s turn when what its sources are made from is written, as PL/pgSQL';
