@@ -143,8 +143,10 @@ def test_truncating_one_source_while_another_is_written(stock: Connection, three
 def test_taking_a_turn_locks_the_sources(stock: Connection) -> None:
     """Also by a plan that the session has kept."""
     add(stock, "named")
-    (turn,) = stock.execute("SELECT prosrc FROM pg_proc WHERE proname ~ '^maintain_.*_gate$'").fetchone() or ("",)
-    update = next(line.strip() for line in turn.splitlines() if line.strip().startswith("UPDATE "))
+    (turn,) = stock.execute("SELECT prosrc FROM pg_proc WHERE proname ~ '^maintain_.*_upd$'").fetchone() or ("",)
+    update = next(
+        line.strip() for line in turn.splitlines() if line.strip().startswith("UPDATE pgtrickle_changes.turn_")
+    )
     stock.execute("SET plan_cache_mode = force_generic_plan; PREPARE turn AS " + update.rstrip(";"))
     for _ in range(3):
         with stock.transaction(force_rollback=True):

@@ -61,7 +61,8 @@ def test_a_transaction_that_began_before_and_writes_after(
     make(tables, before)
     writer, _ = sessions
     writer.begin(level)
-    writer.run("SELECT 1")
+    writer.run("SELECT count(*) FROM t CROSS JOIN u")
+    tables.execute("SET lock_timeout = '5s'")
     for name in QUERIES:
         pg_trickle.alter_stream_table(tables, name, refresh_mode=after)
     tables.execute("UPDATE t SET v = v + 1 WHERE id = 5")
@@ -152,3 +153,102 @@ def test_an_update_of_what_nobody_reads_is_not_missed(
     writer.run("UPDATE t SET v = v + 1, g = g + 1")
     writer.run("COMMIT")
     assert tables.execute("SELECT count(*) FROM pgtrickle_changes.missed_changes").fetchone() == (0,)
+
+
+RETIRED: LiteralString = "SELECT count(*) FROM pg_trigger WHERE tgfoid = 'pgtrickle_changes.retired()'::regprocedure"
+
+
+def test_who_reads_the_sources_keeps_nobody_from_ending_their_maintenance(
+    tables: Connection, sessions: tuple[Session, Session]
+) -> None:
+    """What would lock him out is left to housekeeping."""
+    make(tables, "IMMEDIATE")
+    reader, _ = sessions
+    reader.begin()
+    reader.run("SELECT count(*) FROM t CROSS JOIN u")
+    tables.execute("SET lock_timeout = '5s'")
+    for name in QUERIES:
+        pg_trickle.suspend_stream_table(tables, name)
+    tables.execute("UPDATE t SET v = v + 1; INSERT INTO u VALUES (9, 'x')")
+    assert tables.execute(RETIRED).fetchone() != (0,)
+    for name in QUERIES:
+        pg_trickle.resume_stream_table(tables, name)
+    tables.execute("UPDATE t SET v = v + 1; DELETE FROM u WHERE id = 9")
+    check(tables, "IMMEDIATE")
+    pg_trickle.drop_stream_table(tables, "named")
+    tables.execute("SELECT pgtrickle_changes.worker_housekeeping()")
+    assert tables.execute(RETIRED).fetchone() != (0,)
+    reader.run("COMMIT")
+    tables.execute("SELECT pgtrickle_changes.worker_housekeeping()")
+    assert tables.execute(RETIRED).fetchone() == (0,)
+    tables.execute("UPDATE t SET v = v + 1")
+    assert differences(tables, "totals") == []
+
+
+@pytest.mark.parametrize(("before", "after"), MODES)
+@pytest.mark.parametrize("end", ["COMMIT", "ROLLBACK"])
+def test_a_prepared_transaction_is_waited_for(
+    tables: Connection, sessions: tuple[Session, Session], before: str, after: str, end: str
+) -> None:
+    make(tables, before)
+    writer, other = sessions
+    for name in QUERIES:
+        writer.begin()
+        writer.run("UPDATE t SET v = v + 1 WHERE id < 4")
+        writer.run("INSERT INTO u SELECT max(id) + 1, 'new' FROM u")
+        writer.run("PREPARE TRANSACTION 'ours'")
+        waiting = other.waits(f"SELECT pgtrickle.alter_stream_table('{name}', refresh_mode => '{after}')")
+        tables.execute(f"{end} PREPARED 'ours'".encode())
+        waiting.result()
+        if name == "totals":
+            pg_trickle.refresh_stream_table(tables, "totals")
+            assert differences(tables, "totals") == []
+    check(tables, after)
+
+
+def test_who_is_in_the_way_is_told(tables: Connection, sessions: tuple[Session, Session]) -> None:
+    make(tables, "IMMEDIATE")
+    writer, other = sessions
+    writer.begin()
+    writer.run("UPDATE t SET v = v + 1 WHERE id = 1")
+    writer.run("PREPARE TRANSACTION 'it''s'")
+    other.begin()
+    other.run("LOCK TABLE t IN ROW EXCLUSIVE MODE")
+    tables.execute("SET lock_timeout = '100ms'")
+    for call in ("suspend_stream_table('totals')", "alter_stream_table('totals', refresh_mode => 'FULL')"):
+        with pytest.raises(
+            psycopg.errors.LockNotAvailable, match=r'"public\.t" could not be locked within 100ms'
+        ) as failure:
+            tables.execute(f"SELECT pgtrickle.{call}".encode())
+        detail = failure.value.diag.message_detail or ""
+        assert "prepared transaction 'it''s' of role \"postgres\"" in detail
+        assert f"session {other.conn.info.backend_pid} of role" in detail
+    assert tables.execute("SHOW lock_timeout").fetchone() == ("100ms",)
+    other.run("COMMIT")
+    tables.execute("COMMIT PREPARED 'it''s'")
+    pg_trickle.suspend_stream_table(tables, "totals")
+
+
+def test_two_writers_of_a_table_who_both_want_it_for_themselves(
+    tables: Connection, sessions: tuple[Session, Session]
+) -> None:
+    """One of them is told what to do otherwise."""
+    make(tables, "DIFFERENTIAL")
+    tables.execute("CREATE TABLE w (id int PRIMARY KEY)")
+    for number, session in enumerate(sessions):
+        session.run("SET deadlock_timeout = '10ms'")
+        session.begin()
+        session.conn.execute("INSERT INTO w VALUES (%s)", (number,))
+
+    def create(session: Session, name: str) -> str | None:
+        try:
+            pg_trickle.create_stream_table(session.conn, name, "SELECT id FROM w", schedule=None)
+        except psycopg.errors.DeadlockDetected as failure:
+            session.run("ROLLBACK")
+            return failure.diag.message_hint
+        session.run("COMMIT")
+        return None
+
+    doing = [session.pool.submit(create, session, f"of_{number}") for number, session in enumerate(sessions)]
+    (told,) = [one.result() for one in doing if one.result() is not None]
+    assert "create and change stream tables in transactions" in str(told)

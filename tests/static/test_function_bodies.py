@@ -54,17 +54,17 @@ JUSTIFIED = {
     (
         "make_immediate",
         UNSANITIZED,
-        "format('CREATE TRIGGER",
+        "format('CREATE OR REPLACE TRIGGER",
     ): "constant events, and a condition of numbers and names of ours",
     (
         "make_row_trigger",
         UNSANITIZED,
-        "format('CREATE TRIGGER",
+        "format('CREATE OR REPLACE TRIGGER",
     ): "constant events, and a condition of numbers, quoted columns and names of ours",
     (
         "make_turn_trigger",
         UNSANITIZED,
-        "format('CREATE TRIGGER",
+        "format('CREATE OR REPLACE TRIGGER",
     ): "constant events, quoted columns and names of ours",
     ("lend", UNSANITIZED, "format('GRANT"): "constant privileges, and a relation that %s prints of regclass",
     ("write_and_refresh", UNSANITIZED, "write_and_refresh.sql"): "the caller's own statement, with the caller's rights",

@@ -57,7 +57,7 @@ BEGIN
         -- Waits for running writers and keeps new ones out: what is read afterwards and what is captured from now on
         -- join without a gap.
         IF v_attempt = 1 THEN
-            EXECUTE format('LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE', p_source::regclass);
+            PERFORM pgtrickle_changes.lock_out_writers(p_source);
         END IF;
     END LOOP;
 
@@ -155,7 +155,7 @@ BEGIN
         USING ERRCODE = 'serialization_failure', DETAIL = 'Another transaction began to capture it at the same moment.', HINT = 'Try again.';
 END
 $$;
-COMMENT ON FUNCTION pgtrickle_changes.captured_meanwhile IS 'Raises that another owner began to capture a source at the same moment';
+COMMENT ON FUNCTION pgtrickle_changes.captured_meanwhile IS 'Raises that another transaction, maybe another owner''s, began to capture a source at the same moment';
 
 CREATE FUNCTION pgtrickle_changes.buffer_readers(p_buffer name) RETURNS oid[]
     LANGUAGE plpgsql STABLE
@@ -356,7 +356,7 @@ BEGIN
                                    AND p.proname = ANY (pgtrickle_changes.capture_functions(p_buffer))))
            AND NOT (p_keep_statement AND t.tgrelid = p_source AND t.tgtype & 1 = 0)
     LOOP
-        EXECUTE format('DROP TRIGGER IF EXISTS %I ON %s', v_item.tgname, v_item.relation);
+        PERFORM pgtrickle_changes.take_trigger_away(v_item.relation, v_item.tgname);
     END LOOP;
 END
 $$;

@@ -208,7 +208,7 @@ AS $$
 DECLARE
     v_trigger name := pgtrickle_changes.immediate_trigger(p_id, p_event, true);
 BEGIN
-    EXECUTE format('CREATE TRIGGER %I %s ON %s FOR EACH ROW WHEN (%s) EXECUTE FUNCTION pgtrickle_changes.%I()',
+    EXECUTE format('CREATE OR REPLACE TRIGGER %I %s ON %s FOR EACH ROW WHEN (%s) EXECUTE FUNCTION pgtrickle_changes.%I()',
                    v_trigger, p_at, p_root::regclass, p_when, p_function);
     EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER %I', p_root::regclass, v_trigger);
 END

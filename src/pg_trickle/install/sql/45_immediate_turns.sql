@@ -278,49 +278,10 @@ BEGIN
         RETURN;
     END IF;
     FOR v_relation IN SELECT b.relid FROM pgtrickle_changes.relations_below(p_source) AS b ORDER BY b.relid LOOP
-        EXECUTE format('CREATE TRIGGER %I %s %s ON %s FOR EACH STATEMENT EXECUTE FUNCTION pgtrickle_changes.%I()', v_trigger, p_at,
+        EXECUTE format('CREATE OR REPLACE TRIGGER %I %s %s ON %s FOR EACH STATEMENT EXECUTE FUNCTION pgtrickle_changes.%I()', v_trigger, p_at,
                        concat_ws(' OR ', nullif(p_events, ''), v_update), v_relation::regclass, p_function);
         EXECUTE format('ALTER TABLE ONLY %s ENABLE ALWAYS TRIGGER %I', v_relation::regclass, v_trigger);
     END LOOP;
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.make_turn_trigger IS 'Makes a trigger that waits for, or takes, a stream table''s turn';
-
-CREATE FUNCTION pgtrickle_changes.lock_together(p_relations oid[], p_alone boolean) RETURNS void
-    LANGUAGE plpgsql VOLATILE
-    SET search_path = pg_catalog, pg_temp
-AS $$
--- Against writers, or against everybody (alone).  It doesn't wait for one table while it has another, which a transaction that writes several of them may
--- have begun with: it waits for the one that was in use, and begins anew.  Where they are never free at once it has to, in the one order.
-DECLARE
-    v_mode    text := CASE WHEN p_alone THEN 'ACCESS EXCLUSIVE' ELSE 'SHARE ROW EXCLUSIVE' END;
-    v_tables  regclass[] := ARRAY(SELECT c.oid::regclass FROM pg_class AS c WHERE c.oid = ANY (p_relations) AND c.relkind IN ('r', 'p') ORDER BY c.oid);
-    v_busy    regclass;
-    v_waiting boolean := false;
-    v_table   regclass;
-BEGIN
-    FOR v_round IN 1..5 LOOP
-        BEGIN
-            IF v_busy IS NOT NULL THEN
-                v_waiting := true;
-                EXECUTE format('LOCK TABLE %s IN %s MODE', v_busy, v_mode);
-                v_waiting := false;
-            END IF;
-            FOREACH v_table IN ARRAY v_tables LOOP
-                EXECUTE format('LOCK TABLE %s IN %s MODE NOWAIT', v_table, v_mode);
-            END LOOP;
-            RETURN;
-        EXCEPTION WHEN lock_not_available THEN
-            -- While it waits, that is its caller's lock_timeout.
-            IF v_waiting THEN
-                RAISE;
-            END IF;
-            v_busy := v_table;
-        END;
-    END LOOP;
-    FOREACH v_table IN ARRAY v_tables LOOP
-        EXECUTE format('LOCK TABLE %s IN %s MODE', v_table, v_mode);
-    END LOOP;
-END
-$$;
-COMMENT ON FUNCTION pgtrickle_changes.lock_together IS 'Locks tables, if it can without waiting for one while it has another';

@@ -199,7 +199,7 @@ BEGIN
                     pgtrickle_changes.immediate_after(p_table, v_source.oid, v_source.columns_used, v_event.name, v_plan))) END;
             v_trigger := pgtrickle_changes.immediate_trigger(v_id, v_event.name, v_turn);
             FOR v_relation IN SELECT b.relid FROM pgtrickle_changes.relations_below(v_source.oid) AS b ORDER BY b.relid LOOP
-                EXECUTE format('CREATE TRIGGER %I %s ON %s %s FOR EACH STATEMENT %sEXECUTE FUNCTION pgtrickle_changes.%I()',
+                EXECUTE format('CREATE OR REPLACE TRIGGER %I %s ON %s %s FOR EACH STATEMENT %sEXECUTE FUNCTION pgtrickle_changes.%I()',
                     v_trigger, v_event.at, v_relation::regclass, v_event.rows, CASE WHEN v_guard <> 'true' THEN 'WHEN (' || v_guard || ') ' ELSE '' END, v_name);
                 EXECUTE format('ALTER TABLE ONLY %s ENABLE ALWAYS TRIGGER %I', v_relation::regclass, v_trigger);
             END LOOP;
@@ -236,6 +236,7 @@ BEGIN
     RETURN QUERY
         SELECT 'trigger', t.tgname::text, t.tgrelid::regclass FROM pg_trigger AS t
          WHERE NOT t.tgisinternal AND t.tgparentid = 0 AND t.tgname = ANY (pgtrickle_changes.immediate_triggers(p_id))
+           AND t.tgfoid <> 'pgtrickle_changes.retired()'::regprocedure
            AND (t.tgfoid IN (SELECT p.oid FROM pg_proc AS p WHERE p.pronamespace = 'pgtrickle_changes'::regnamespace AND p.proname ~ format('^maintain_%s_', p_id))
                 OR t.tgrelid IN (SELECT d.source_relid FROM pgtrickle.pgt_dependencies AS d WHERE d.pgt_id = p_id))
          ORDER BY t.tgrelid, t.tgname;
@@ -256,12 +257,14 @@ AS $$
 DECLARE
     v_object record;
 BEGIN
-    PERFORM pgtrickle_changes.lock_together(ARRAY(SELECT o.relation::oid FROM pgtrickle_changes.immediate_objects(p_id) AS o WHERE o.kind = 'trigger'), true);
+    PERFORM pgtrickle_changes.lock_together(ARRAY(SELECT o.relation::oid FROM pgtrickle_changes.immediate_objects(p_id) AS o WHERE o.kind = 'trigger'));
     FOR v_object IN SELECT o.* FROM pgtrickle_changes.immediate_objects(p_id) AS o LOOP
-        EXECUTE CASE v_object.kind
-            WHEN 'trigger' THEN format('DROP TRIGGER %I ON %s', v_object.identity, v_object.relation)
-            WHEN 'function' THEN format('DROP FUNCTION %s CASCADE', v_object.identity)
-            ELSE format('DROP TABLE %s CASCADE', v_object.identity) END;
+        IF v_object.kind = 'trigger' THEN
+            PERFORM pgtrickle_changes.take_trigger_away(v_object.relation, v_object.identity);
+        ELSE
+            EXECUTE CASE v_object.kind WHEN 'function' THEN format('DROP FUNCTION %s CASCADE', v_object.identity)
+                         ELSE format('DROP TABLE %s CASCADE', v_object.identity) END;
+        END IF;
     END LOOP;
     DELETE FROM pgtrickle_changes.immediate AS i WHERE i.pgt_id = p_id;
 END
@@ -281,7 +284,8 @@ BEGIN
         (SELECT string_agg(concat_ws(' ', p.oid, p.xmin, p.proowner), ',' ORDER BY p.oid) FROM pg_proc AS p
           WHERE p.pronamespace = 'pgtrickle_changes'::regnamespace AND p.proname ~ format('^maintain_%s_', p_id)),
         (SELECT string_agg(concat_ws(' ', t.oid, t.xmin, t.tgenabled), ',' ORDER BY t.oid) FROM pg_trigger AS t
-          WHERE t.tgname = ANY (pgtrickle_changes.immediate_triggers(p_id)) AND t.tgrelid = ANY (pgtrickle_changes.immediate_relations(p_id))),
+          WHERE t.tgname = ANY (pgtrickle_changes.immediate_triggers(p_id)) AND t.tgrelid = ANY (pgtrickle_changes.immediate_relations(p_id))
+            AND t.tgfoid <> 'pgtrickle_changes.retired()'::regprocedure),
         (SELECT string_agg(concat_ws(' ', c.oid, c.relowner, c.relchecks, c.relhastriggers, c.relhasrules, c.relrowsecurity), ',' ORDER BY c.oid)
            FROM pg_class AS c JOIN pgtrickle_changes.immediate_objects(p_id) AS o ON o.kind = 'table' AND o.relation = c.oid),
         (SELECT string_agg(concat_ws(' ', a.attrelid, a.attnum, quote_ident(a.attname)), ',' ORDER BY a.attrelid, a.attnum)
@@ -330,7 +334,7 @@ BEGIN
     END IF;
     -- Where triggers are made, those of its turn are also on what its sources are made from.
     PERFORM pgtrickle_changes.lock_together(pgtrickle_changes.immediate_sources(p_table.pgt_id)
-        || CASE WHEN v_drift IS NOT NULL THEN ARRAY(SELECT b.relid FROM pgtrickle_changes.immediate_bottom(p_table.pgt_id) AS b) END, false);
+        || CASE WHEN v_drift IS NOT NULL THEN ARRAY(SELECT b.relid FROM pgtrickle_changes.immediate_bottom(p_table.pgt_id) AS b) END);
     IF v_drift IS NULL THEN
         RETURN NULL;
     END IF;

@@ -69,7 +69,7 @@ BEGIN
     END LOOP;
     PERFORM pgtrickle_changes.lock_together(ARRAY(
         SELECT DISTINCT o.relation::oid FROM unnest(p_ids) AS d(id) CROSS JOIN LATERAL pgtrickle_changes.immediate_objects(d.id) AS o
-         WHERE o.kind = 'trigger'), true);
+         WHERE o.kind = 'trigger'));
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.lock_to_drop IS 'Locks all that dropping some stream tables needs, in an order in which nobody waits for it who is waited for';

@@ -44,6 +44,7 @@ BEGIN
         v_problems := v_problems || jsonb_build_object('place', 'attachments', 'sqlstate', SQLSTATE);
     END;
     PERFORM pgtrickle_changes.flag_immediate();
+    PERFORM pgtrickle_changes.drop_retired();
     PERFORM pgtrickle_changes.close_schema();
     -- Nothing else wakes a refresh for a change that wasn't captured.
     UPDATE pgtrickle.pgt_stream_tables AS st
