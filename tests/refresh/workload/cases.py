@@ -8,6 +8,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from tests.refresh.workload.queries import paths, queries
+from tests.refresh.workload.sources import Path
 from tests.refresh.workload.spelling import respelt
 from tests.refresh.workload.tables import Relation, Table, inserts, tables, values, writes
 from tests.refresh.workload.types import JSON_TABLE_SINCE, TYPES, Type
@@ -126,13 +127,19 @@ def _lines(step: Step) -> list[str]:
 
 
 @st.composite
-def cases(draw: st.DrawFn, types: tuple[Type, ...] = TYPES, moving: bool = False, major: int = 18) -> Case:
+def cases(
+    draw: st.DrawFn,
+    types: tuple[Type, ...] = TYPES,
+    moving: bool = False,
+    major: int = 18,
+    along: st.SearchStrategy[Path] = paths,
+) -> Case:
     """Two or three tables, perhaps views, up to three stream tables, and a few batches.
 
     ``moving``: also what differs from its query until it is refreshed though no table was written to: conditions on
     the time, materialized views.
     """
-    path = draw(paths)
+    path = draw(along)
     names = draw(st.sampled_from([("r", "s"), ("r",), ("r", "s", "t")]))
     at = moving and "timed" in path
     made = tuple(draw(tables(name, types, at and name == "r")) for name in names)
