@@ -217,3 +217,16 @@ def worker(database: Database) -> Iterator[Worker]:
 def assert_fresh() -> Callable[[Connection, str], None]:
     """The oracle: fails unless a stream table equals its query."""
     return check_fresh
+
+
+@pytest.fixture
+def fails() -> Callable[..., psycopg.Error]:
+    """Run something that must fail with an SQLSTATE, and give back the error."""
+
+    def run(sqlstate: str, action: Callable[..., Any], *arguments: Any, **named: Any) -> psycopg.Error:
+        with pytest.raises(psycopg.Error) as caught:
+            action(*arguments, **named)
+        assert caught.value.sqlstate == sqlstate, caught.value
+        return caught.value
+
+    return run

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import psycopg
 from psycopg import sql
+
+import pg_trickle
+from pg_trickle.testing.oracle import assert_fresh
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
@@ -62,6 +66,32 @@ def last_refresh(conn: Connection, name: str) -> tuple[str, int, str | None]:
         name,
     )
     return mode, rows, reason
+
+
+def is_maintained(conn: Connection, name: str) -> bool:
+    row = conn.execute(
+        "SELECT (plan ->> 'incremental')::boolean, plan -> 'refusal' FROM pgtrickle.pgt_plans"
+        " JOIN pgtrickle.pgt_stream_tables USING (pgt_id) WHERE pgt_name = %s",
+        (name,),
+    ).fetchone()
+    assert row is not None
+    assert row[0], row[1]
+    return True
+
+
+def check_kept(conn: Connection, queries: Iterable[str], steps: Iterable[str]) -> None:
+    """Stream tables of some queries have rules for all of it, and equal their queries after each step."""
+    names = []
+    for place, query in enumerate(queries):
+        names.append(f"s{place}")
+        pg_trickle.create_stream_table(conn, names[-1], query, schedule=None)
+        assert is_maintained(conn, names[-1])
+    for step in steps:
+        conn.execute(step.encode())
+        for name in names:
+            pg_trickle.refresh_stream_table(conn, name)
+            check_reason(conn, name)
+            assert_fresh(conn, name)
 
 
 def _one(conn: Connection, query: str, *parameters: str) -> tuple[Any, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import psycopg
@@ -58,16 +57,3 @@ def circle(db: Connection) -> Connection:
     db.execute("INSERT INTO edges VALUES (1, 2), (2, 3), (3, 4), (4, 5)")
     close(db)
     return db
-
-
-@pytest.fixture
-def fails() -> Callable[..., psycopg.Error]:
-    """Run something that must fail with an SQLSTATE, and give back the error."""
-
-    def run(sqlstate: str, action: Callable[..., Any], *arguments: Any, **named: Any) -> psycopg.Error:
-        with pytest.raises(psycopg.Error) as caught:
-            action(*arguments, **named)
-        assert caught.value.sqlstate == sqlstate, caught.value
-        return caught.value
-
-    return run

@@ -107,16 +107,3 @@ def shop(database: Any, db: Connection) -> Shop:
 def author(shop: Shop) -> Connection:
     """The guide's st_author."""
     return shop.author("st_author")
-
-
-@pytest.fixture
-def fails() -> Callable[..., psycopg.Error]:
-    """Run something that must fail with an SQLSTATE, and give back the error."""
-
-    def run(sqlstate: str, action: Callable[..., Any], *arguments: Any, **named: Any) -> psycopg.Error:
-        with pytest.raises(psycopg.Error) as caught:
-            action(*arguments, **named)
-        assert caught.value.sqlstate == sqlstate, caught.value
-        return caught.value
-
-    return run

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import pg_trickle
-from tests.refresh.test_row_local import is_maintained
+from tests.upkeep import check_kept
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 Oracle = Callable[[Connection, str], None]
@@ -111,15 +111,7 @@ QUERIES = {
 def test_aggregates_are_kept(db: Connection, assert_fresh: Oracle) -> None:
     db.execute(LONGER.encode())
     db.execute(SETUP.encode())
-    names = {f"s{place}": query for place, query in enumerate(QUERIES.values())}
-    for name, query in names.items():
-        pg_trickle.create_stream_table(db, name, query, schedule=None)
-        assert is_maintained(db, name)
-    for step in STEPS:
-        db.execute(step.encode())
-        for name in names:
-            pg_trickle.refresh_stream_table(db, name)
-            assert_fresh(db, name)
+    check_kept(db, QUERIES.values(), STEPS)
 
 
 def test_counters_are_kept_inside_the_statement(db: Connection, assert_fresh: Oracle) -> None:

@@ -9,8 +9,7 @@ import psycopg
 import pytest
 
 import pg_trickle
-from tests.refresh.test_row_local import is_maintained
-from tests.upkeep import check_reason
+from tests.upkeep import check_reason, is_maintained
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 Oracle = Callable[[Connection, str], None]

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 import pg_trickle
-from tests.upkeep import check_reason
+from tests.upkeep import check_kept, check_reason, is_maintained
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 Oracle = Callable[[Connection, str], None]
@@ -112,17 +112,6 @@ QUERIES = {
 }
 
 
-def is_maintained(conn: Connection, name: str) -> bool:
-    row = conn.execute(
-        "SELECT (plan ->> 'incremental')::boolean, plan -> 'refusal' FROM pgtrickle.pgt_plans"
-        " JOIN pgtrickle.pgt_stream_tables USING (pgt_id) WHERE pgt_name = %s",
-        (name,),
-    ).fetchone()
-    assert row is not None
-    assert row[0], row[1]
-    return True
-
-
 JSON = """
 JSON_TABLE(t.j, '$[*]' COLUMNS (place FOR ORDINALITY, a int PATH '$.a', e boolean EXISTS PATH '$.b',
     b text PATH '$.b' DEFAULT 'none' ON EMPTY NULL ON ERROR, NESTED PATH '$.b[*]' COLUMNS (c int PATH '$'))) AS x"""
@@ -161,13 +150,4 @@ def test_tables_in_documents_are_kept(db: Connection, assert_fresh: Oracle) -> N
 @pytest.mark.versions
 def test_what_a_row_alone_makes_is_kept(db: Connection, assert_fresh: Oracle) -> None:
     db.execute(SETUP.encode())
-    names = {f"s{place}": query for place, query in enumerate(QUERIES.values())}
-    for name, query in names.items():
-        pg_trickle.create_stream_table(db, name, query, schedule=None)
-        assert is_maintained(db, name)
-    for step in STEPS:
-        db.execute(step.encode())
-        for name in names:
-            pg_trickle.refresh_stream_table(db, name)
-            check_reason(db, name)
-            assert_fresh(db, name)
+    check_kept(db, QUERIES.values(), STEPS)

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 import pg_trickle
-from tests.refresh.test_row_local import is_maintained
+from tests.upkeep import check_kept
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 Oracle = Callable[[Connection, str], None]
@@ -61,15 +61,7 @@ QUERIES = {
 @pytest.mark.versions
 def test_set_operations_are_kept(db: Connection, assert_fresh: Oracle) -> None:
     db.execute(SETUP.encode())
-    names = {f"s{place}": query for place, query in enumerate(QUERIES.values())}
-    for name, query in names.items():
-        pg_trickle.create_stream_table(db, name, query, schedule=None)
-        assert is_maintained(db, name)
-    for step in STEPS:
-        db.execute(step.encode())
-        for name in names:
-            pg_trickle.refresh_stream_table(db, name)
-            assert_fresh(db, name)
+    check_kept(db, QUERIES.values(), STEPS)
 
 
 @pytest.mark.versions(icu=True)

@@ -147,16 +147,3 @@ def tenants(place: Place, author: Connection) -> Place:
     """Orders, and who is a member of which tenant."""
     place.superuser.execute(MEMBERSHIPS.encode())
     return place
-
-
-@pytest.fixture
-def stopped() -> Callable[..., psycopg.Error]:
-    """Run something that must fail with an SQLSTATE, and give back the error."""
-
-    def run(sqlstate: str, action: Callable[..., Any], *arguments: Any, **named: Any) -> psycopg.Error:
-        with pytest.raises(psycopg.Error) as caught:
-            action(*arguments, **named)
-        assert caught.value.sqlstate == sqlstate, caught.value
-        return caught.value
-
-    return run

@@ -14,7 +14,7 @@ import pg_trickle
 from pg_trickle.testing.oracle import assert_fresh
 from tests.security.conftest import TOTALS, Connection, Place, attempted, denied
 
-Stopped = Callable[..., psycopg.Error]
+Fails = Callable[..., psycopg.Error]
 
 # What an attacker's code notes: as whom it ran.
 LOG = """
@@ -181,7 +181,7 @@ def test_a03_an_altered_capture_function_harms_its_owner_alone(
     assert place.value(integrity) == "OK"
 
 
-def test_a04_no_way_around_a_missing_right(place: Place, author: Connection, stopped: Stopped) -> None:
+def test_a04_no_way_around_a_missing_right(place: Place, author: Connection, fails: Fails) -> None:
     """The matrix is test_s59's; here, rights that an author had when he made something, and has no more."""
     pg_trickle.create_stream_table(author, "st", "SELECT id FROM customers", initialize=False)
     place.superuser.execute("REVOKE SELECT ON customers FROM st_author")
@@ -191,12 +191,12 @@ def test_a04_no_way_around_a_missing_right(place: Place, author: Connection, sto
         lambda: pg_trickle.alter_stream_table(author, "st", query="SELECT id, secret FROM customers"),
         lambda: pg_trickle.create_stream_table(author, "st2", "SELECT id FROM customers", initialize=False),
     ):
-        stopped("42501", action)
+        fails("42501", action)
     assert place.value("SELECT count(*) FROM st") == 0
 
 
 def test_a05_a_revoked_right_stops_refreshes_loudly(
-    place: Place, author: Connection, stopped: Stopped, worker: Any
+    place: Place, author: Connection, fails: Fails, worker: Any
 ) -> None:
     pg_trickle.create_stream_table(author, "st", TOTALS)
     rows = place.superuser.execute("SELECT * FROM st ORDER BY 1, 2").fetchall()
@@ -225,7 +225,7 @@ def test_a06_a_namesake_on_the_search_path_changes_nothing(place: Place, attacke
 
 
 def test_a07_a_member_of_pgtrickle_admin_can_not_touch_what_is_not_his(
-    place: Place, author: Connection, stopped: Stopped
+    place: Place, author: Connection, fails: Fails
 ) -> None:
     pg_trickle.create_stream_table(author, "st", TOTALS)
     author.execute("SELECT pgtrickle.snapshot_stream_table('st', 'public.kept')")
@@ -277,14 +277,14 @@ def test_a07_nor_call_a_helper_of_the_engine(place: Place, author: Connection) -
     )
 
 
-def test_a08_cascade_ends_where_ownership_ends(place: Place, author: Connection, stopped: Stopped) -> None:
+def test_a08_cascade_ends_where_ownership_ends(place: Place, author: Connection, fails: Fails) -> None:
     pg_trickle.create_stream_table(author, "lower", TOTALS)
     other = place.author("other")
     pg_trickle.create_stream_table(
         other, "upper", "SELECT tenant_id, sum(total) AS total FROM lower GROUP BY tenant_id"
     )
-    stopped("42501", pg_trickle.drop_stream_table, author, "lower", cascade=True)
-    stopped("2BP01", pg_trickle.drop_stream_table, author, "lower")
+    fails("42501", pg_trickle.drop_stream_table, author, "lower", cascade=True)
+    fails("2BP01", pg_trickle.drop_stream_table, author, "lower")
     place.fresh("lower", "upper")
 
 
@@ -343,7 +343,7 @@ def test_a12_other_peoples_ddl_works_as_before(place: Place) -> None:
     assert place.value("SELECT count(*) FROM pg_event_trigger") == 0
 
 
-def test_a14_column_privileges_reach_into_the_buffer(place: Place, stopped: Stopped) -> None:
+def test_a14_column_privileges_reach_into_the_buffer(place: Place, fails: Fails) -> None:
     clerk = place.author("clerk")
     place.superuser.execute("REVOKE SELECT ON customers FROM clerk; GRANT SELECT (id, name) ON customers TO clerk")
     pg_trickle.create_stream_table(clerk, "st", "SELECT name, count(*) AS n FROM customers GROUP BY name")
@@ -356,7 +356,7 @@ def test_a14_column_privileges_reach_into_the_buffer(place: Place, stopped: Stop
         "SELECT * FROM customers",
         "SELECT id FROM customers ORDER BY secret",
     ):
-        stopped("42501", pg_trickle.create_stream_table, clerk, "st2", query)
+        fails("42501", pg_trickle.create_stream_table, clerk, "st2", query)
 
 
 def test_a15_two_authors_on_one_source_do_not_meet(place: Place, author: Connection) -> None:

@@ -147,7 +147,7 @@ def test_s57_nor_do_those_of_the_server_when_the_worker_refreshes(
 @pytest.mark.versions
 @pytest.mark.parametrize("value", ["treasure", 'trea"sure', "trea\nsure", "treasüre"])
 def test_s57_a_reader_is_told_no_values_of_sources(
-    place: Place, author: Connection, worker: Any, stopped: Any, value: str
+    place: Place, author: Connection, worker: Any, fails: Any, value: str
 ) -> None:
     """By history, status or the error of a stream table of his own above it; the owner is told when he refreshes."""
     query = "SELECT id, note::int AS number FROM orders WHERE id > 90"
@@ -156,9 +156,9 @@ def test_s57_a_reader_is_told_no_values_of_sources(
     place.superuser.execute("REVOKE ALL ON orders FROM reader; GRANT SELECT ON st TO reader")
     pg_trickle.create_stream_table(reader, "upper", "SELECT count(*) AS n FROM st", schedule=None)
     place.superuser.execute("INSERT INTO orders VALUES (99, 1, 1, 1, %s)", (value,))
-    told = stopped("22P02", pg_trickle.refresh_stream_table, author, "st")
+    told = fails("22P02", pg_trickle.refresh_stream_table, author, "st")
     assert value in everything(told)
-    beside = stopped("22P02", pg_trickle.refresh_stream_table, reader, "upper")
+    beside = fails("22P02", pg_trickle.refresh_stream_table, reader, "upper")
     assert "sure" not in everything(beside)
     author.execute("SELECT pgtrickle.alter_stream_table('st', schedule => 'calculated')")
     worker.wait_for(lambda: ("SCHEDULER", False, None) in history(place))
@@ -178,7 +178,7 @@ SPOILT = {
 
 @pytest.mark.parametrize("how", SPOILT)
 def test_s60_a_stranger_is_told_no_rows_of_what_he_reads(
-    place: Place, author: Connection, how: str, stopped: Any
+    place: Place, author: Connection, how: str, fails: Any
 ) -> None:
     """Who refreshes what reads his table sees its errors without DETAIL and CONTEXT; the owner sees all."""
     command, sqlstate, detail = SPOILT[how]
@@ -191,24 +191,22 @@ def test_s60_a_stranger_is_told_no_rows_of_what_he_reads(
     place.superuser.execute("REVOKE ALL ON lower FROM stranger; GRANT SELECT (id) ON lower TO stranger")
     pg_trickle.create_stream_table(stranger, "upper", "SELECT id FROM lower", schedule=None)
     place.superuser.execute("INSERT INTO orders VALUES (99, 1, 1, 1, 'treasure trove')")
-    told = stopped(sqlstate, pg_trickle.refresh_stream_table, stranger, "upper")
+    told = fails(sqlstate, pg_trickle.refresh_stream_table, stranger, "upper")
     assert "treasure" not in everything(told)
     assert "for its owner to see" in str(told.diag.message_detail)
     for who in (author, place.superuser):
-        told = stopped(sqlstate, pg_trickle.refresh_stream_table, who, "lower")
+        told = fails(sqlstate, pg_trickle.refresh_stream_table, who, "lower")
         assert detail in str(told.diag.message_detail)
         assert "treasure" in everything(told)
 
 
 @pytest.mark.versions
-def test_s60_a_writer_is_told_no_values_of_what_he_does_not_read(
-    place: Place, author: Connection, stopped: Any
-) -> None:
+def test_s60_a_writer_is_told_no_values_of_what_he_does_not_read(place: Place, author: Connection, fails: Any) -> None:
     query = """SELECT o.id, (o.note || c.secret)::int AS number
                  FROM orders AS o JOIN customers AS c ON c.id = o.customer_id WHERE o.id > 90"""
     pg_trickle.create_stream_table(author, "st", query, refresh_mode="IMMEDIATE")
     writer = place.role("writer")
     place.superuser.execute("GRANT INSERT ON orders TO writer")
-    told = stopped("22P02", writer.execute, "INSERT INTO orders VALUES (99, 1, 1, 1, 'x \"y\"')")
+    told = fails("22P02", writer.execute, "INSERT INTO orders VALUES (99, 1, 1, 1, 'x \"y\"')")
     assert 'the query of stream table "st" fails: invalid input syntax for type integer: "..."' in everything(told)
     assert "secret 1" not in everything(told)

@@ -13,7 +13,7 @@ import pg_trickle
 from pg_trickle.testing.oracle import assert_fresh
 from tests.security.conftest import TOTALS, Connection, Place, denied
 
-Stopped = Callable[..., psycopg.Error]
+Fails = Callable[..., psycopg.Error]
 
 TRIGGERS = """
 SELECT t.tgname::text, t.tgrelid::regclass::text AS source, t.tgtype::int AS type, p.prosecdef, p.proconfig,
@@ -165,9 +165,9 @@ def test_s27_revoking_insert_on_the_buffer_breaks_nothing(place: Place, author: 
 
 @pytest.mark.parametrize("mode", ["wal", "WAL"])
 def test_s29_wal_capture_that_can_not_be_had_is_a_clear_error(
-    place: Place, author: Connection, stopped: Stopped, mode: str
+    place: Place, author: Connection, fails: Fails, mode: str
 ) -> None:
-    error = stopped("55000", pg_trickle.create_stream_table, author, "st", TOTALS, cdc_mode=mode)
+    error = fails("55000", pg_trickle.create_stream_table, author, "st", TOTALS, cdc_mode=mode)
     assert "wal_level" in str(error)
     assert "trigger" in (error.diag.message_hint or "")
     assert triggers(place) == []

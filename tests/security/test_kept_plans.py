@@ -11,7 +11,7 @@ import pg_trickle
 from pg_trickle.testing.oracle import assert_fresh
 from tests.security.conftest import Connection, Place
 
-Stopped = Callable[..., psycopg.Error]
+Fails = Callable[..., psycopg.Error]
 
 QUERY = """SELECT o.id, o.tenant_id, c.name, label(o.tenant_id) AS label
              FROM orders AS o JOIN customers AS c ON c.id = o.customer_id"""
@@ -50,7 +50,7 @@ HAPPENINGS = [
 
 @pytest.mark.versions
 def test_s12_a_session_that_has_refreshed_before_sees_what_a_new_one_does(
-    place: Place, author: Connection, stopped: Stopped
+    place: Place, author: Connection, fails: Fails
 ) -> None:
     place.superuser.execute("INSERT INTO pgtrickle.pgt_settings VALUES ('keep_plans', 'always')")
     place.superuser.execute(FUNCTIONS.encode())
@@ -61,7 +61,7 @@ def test_s12_a_session_that_has_refreshed_before_sees_what_a_new_one_does(
         for change in ("SELECT", "UPDATE public.orders SET tenant_id = 1 + (id + {}) % 4 WHERE id % 3 = 0"):
             place.superuser.execute(change.format(number).encode())
             if must_fail:
-                stopped("42501", pg_trickle.refresh_stream_table, session, "public.st")
+                fails("42501", pg_trickle.refresh_stream_table, session, "public.st")
             else:
                 pg_trickle.refresh_stream_table(session, "public.st")
                 assert_fresh(author, "public.st")

@@ -91,7 +91,7 @@ CREATE POLICY {name} ON labelled TO st_author USING (note = {label});
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_a10_hostile_labels_and_policies_round_trip(place: Place, author: Connection, name: str, stopped: Any) -> None:
+def test_a10_hostile_labels_and_policies_round_trip(place: Place, author: Connection, name: str, fails: Any) -> None:
     """A label of an enum is a value in plans, a policy's condition is part of them, and its name of what is said."""
     parts = {"name": sql.Identifier(name), "label": sql.Literal(name)}
     place.superuser.execute(sql.SQL(LABELLED).format(**parts))
@@ -106,7 +106,7 @@ def test_a10_hostile_labels_and_policies_round_trip(place: Place, author: Connec
         assert rows.fetchall() == [(name, 2)]
     setting = sql.SQL("ALTER POLICY {name} ON labelled USING (current_setting('app.note', true) = note)")
     place.superuser.execute(setting.format(**parts))
-    said = stopped("0A000", pg_trickle.create_stream_table, author, "no", "TABLE labelled", refresh_mode="DIFFERENTIAL")
+    said = fails("0A000", pg_trickle.create_stream_table, author, "no", "TABLE labelled", refresh_mode="DIFFERENTIAL")
     assert name in f"{said.diag.message_primary} {said.diag.message_detail} {said.diag.message_hint}"
 
 
@@ -153,7 +153,7 @@ def test_a10_names_of_any_kind_round_trip(
         place.superuser.execute(sql.SQL("DROP SCHEMA {} CASCADE").format(sql.Identifier(schema)))
 
 
-def test_a10_a_name_is_parsed_as_an_identifier(place: Place, author: Connection, stopped: Any) -> None:
+def test_a10_a_name_is_parsed_as_an_identifier(place: Place, author: Connection, fails: Any) -> None:
     for name in ('"unclosed', "a.b.c.d", "", "a; DROP TABLE orders", 'a"b', "a."):
         with pytest.raises(psycopg.Error) as caught:
             pg_trickle.create_stream_table(author, name, "SELECT 1 AS one")

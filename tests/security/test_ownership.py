@@ -12,7 +12,7 @@ import pg_trickle
 from pg_trickle.testing.oracle import assert_fresh
 from tests.security.conftest import TOTALS, Connection, Place, denied
 
-Stopped = Callable[..., psycopg.Error]
+Fails = Callable[..., psycopg.Error]
 
 BELONGINGS = """
 SELECT c.relname::text, c.relowner::regrole::text FROM pg_class AS c
@@ -65,7 +65,7 @@ def test_s25_usage_that_somebody_else_granted_is_left_alone(place: Place, author
     assert place.value("SELECT has_schema_privilege('st_author', 'pgtrickle_changes', 'USAGE')")
 
 
-def test_s25_the_new_owners_rights_decide(place: Place, author: Connection, stopped: Stopped, worker: Any) -> None:
+def test_s25_the_new_owners_rights_decide(place: Place, author: Connection, fails: Fails, worker: Any) -> None:
     heir = place.author("heir")
     place.superuser.execute(
         """ALTER TABLE orders ENABLE ROW LEVEL SECURITY;
@@ -77,7 +77,7 @@ def test_s25_the_new_owners_rights_decide(place: Place, author: Connection, stop
     worker.wait_for(lambda: place.value("SELECT array_agg(DISTINCT tenant_id) FROM st") == [2])
     assert_fresh(heir, "st")
     place.superuser.execute("ALTER TABLE st OWNER TO st_author; REVOKE SELECT ON orders FROM st_author")
-    stopped("42501", pg_trickle.refresh_stream_table, author, "st")
+    fails("42501", pg_trickle.refresh_stream_table, author, "st")
 
 
 def test_s25_what_the_former_owner_shares_stays_his(place: Place, author: Connection) -> None:

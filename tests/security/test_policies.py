@@ -14,7 +14,7 @@ import pg_trickle
 from pg_trickle.testing.oracle import assert_fresh
 from tests.security.conftest import Connection, Place
 
-Stopped = Callable[..., psycopg.Error]
+Fails = Callable[..., psycopg.Error]
 
 LINES = "SELECT id, tenant_id, amount FROM orders"
 COUNT = "SELECT count(*) AS n FROM orders"
@@ -184,11 +184,11 @@ CAPTURED = {
 
 @pytest.mark.parametrize("policy", NOT_CAPTURED)
 def test_a13_a_policy_that_a_row_can_not_answer_makes_it_recompute(
-    place: Place, author: Connection, stopped: Stopped, policy: str
+    place: Place, author: Connection, fails: Fails, policy: str
 ) -> None:
     place.superuser.execute("CREATE FUNCTION visible(int) RETURNS boolean IMMUTABLE LANGUAGE sql AS 'SELECT $1 = 1'")
     protect(place, NOT_CAPTURED[policy])
-    error = stopped("0A000", create, place)
+    error = fails("0A000", create, place)
     assert "policy" in (error.diag.message_detail or ""), error
     pg_trickle.create_stream_table(author, "st", LINES)
     author.execute("SET app.tenant_id = 1")

@@ -17,7 +17,7 @@ from tests.security.conftest import MEMBER, Connection, Place
 from tests.security.test_policies import COUNT, LINES, create, protect, refreshed
 from tests.security.test_policy_subqueries import SUBQUERIES
 
-Stopped = Callable[..., psycopg.Error]
+Fails = Callable[..., psycopg.Error]
 
 # In every order: what was hidden, or shown, when it was written isn't any more when it is committed.
 RACES = {

@@ -13,7 +13,7 @@ from pg_trickle.testing.oracle import assert_fresh
 from tests.security.conftest import MEMBER, Place, attempted
 from tests.security.test_policies import LINES, MARK, captured, create, protect, refreshed
 
-Stopped = Callable[..., psycopg.Error]
+Fails = Callable[..., psycopg.Error]
 
 
 def rows(place: Place, trigger_mode: str) -> None:
@@ -152,9 +152,9 @@ def unwatched(tenants: Place) -> Place:
 
 
 @pytest.mark.parametrize("subquery", RECOMPUTED)
-def test_a13_other_subqueries_make_it_recompute(unwatched: Place, stopped: Stopped, subquery: str) -> None:
+def test_a13_other_subqueries_make_it_recompute(unwatched: Place, fails: Fails, subquery: str) -> None:
     protect(unwatched, RECOMPUTED[subquery])
-    error = stopped("0A000", create, unwatched)
+    error = fails("0A000", create, unwatched)
     assert "polic" in (error.diag.message_detail or ""), error
     author = unwatched.as_("st_author")
     pg_trickle.create_stream_table(author, "st", LINES)
@@ -168,22 +168,22 @@ def test_a13_other_subqueries_make_it_recompute(unwatched: Place, stopped: Stopp
     assert "polic" in unwatched.value("SELECT pgtrickle.explain_stream_table('st')")
 
 
-def test_a13_no_statement_maintains_what_depends_on_memberships(tenants: Place, stopped: Stopped) -> None:
+def test_a13_no_statement_maintains_what_depends_on_memberships(tenants: Place, fails: Fails) -> None:
     protect(tenants, MEMBER)
     author = tenants.as_("st_author")
-    error = stopped("0A000", pg_trickle.create_stream_table, author, "st", LINES, refresh_mode="IMMEDIATE")
+    error = fails("0A000", pg_trickle.create_stream_table, author, "st", LINES, refresh_mode="IMMEDIATE")
     assert "public.memberships" in (error.diag.message_detail or "")
     create(tenants)
-    assert stopped("0A000", pg_trickle.alter_stream_table, author, "st", refresh_mode="IMMEDIATE")
+    assert fails("0A000", pg_trickle.alter_stream_table, author, "st", refresh_mode="IMMEDIATE")
 
 
 @pytest.mark.usefixtures("worker")
-def test_a13_immediate_stops_when_a_policy_begins_to_read_memberships(tenants: Place, stopped: Stopped) -> None:
+def test_a13_immediate_stops_when_a_policy_begins_to_read_memberships(tenants: Place, fails: Fails) -> None:
     protect(tenants, "USING (tenant_id = 1)")
     author = tenants.as_("st_author")
     pg_trickle.create_stream_table(author, "st", LINES, refresh_mode="IMMEDIATE")
     tenants.superuser.execute(f"ALTER POLICY policy_0 ON orders {MEMBER}".encode())
-    stopped("55000", tenants.superuser.execute, "UPDATE orders SET amount = 0")
+    fails("55000", tenants.superuser.execute, "UPDATE orders SET amount = 0")
     pg_trickle.alter_stream_table(author, "st", refresh_mode="AUTO")
     tenants.superuser.execute("UPDATE orders SET amount = 0")
     refreshed(tenants, author)
@@ -253,24 +253,24 @@ def test_a13_what_is_not_certain_is_not_captured(tenants: Place, change: str) ->
         tenants.superuser.execute("UPDATE orders SET amount = amount + 1")
 
 
-def test_a13_who_may_not_read_memberships_can_not_read_the_source(tenants: Place, stopped: Stopped) -> None:
+def test_a13_who_may_not_read_memberships_can_not_read_the_source(tenants: Place, fails: Fails) -> None:
     """As when he selects from it."""
     protect(tenants, MEMBER)
     tenants.superuser.execute("REVOKE SELECT ON memberships FROM st_author")
     author = tenants.as_("st_author")
     for named in ({}, {"initialize": False}, {"refresh_mode": "FULL"}):
-        stopped("42501", pg_trickle.create_stream_table, author, "st", LINES, **named)
+        fails("42501", pg_trickle.create_stream_table, author, "st", LINES, **named)
     assert tenants.value("SELECT count(*) FROM pgtrickle.pgt_stream_tables") == 0
 
 
-def test_a13_a_subquery_that_fails_stops_no_writer(tenants: Place, stopped: Stopped) -> None:
+def test_a13_a_subquery_that_fails_stops_no_writer(tenants: Place, fails: Fails) -> None:
     protect(tenants, "USING (tenant_id = (SELECT tenant_id FROM memberships WHERE usr = current_user))")
     author = create(tenants)
     for trigger_mode in ("statement", "row"):
         tenants.superuser.execute("INSERT INTO memberships VALUES (2, 'st_author')")
         tenants.superuser.execute("INSERT INTO orders VALUES (101, 2, 1, 1, '')")
         assert captured(tenants)[-1] == MARK
-        stopped("21000", pg_trickle.refresh_stream_table, author, "st")
+        fails("21000", pg_trickle.refresh_stream_table, author, "st")
         tenants.superuser.execute("DELETE FROM memberships WHERE tenant_id = 2")
         refreshed(tenants, author, "FULL")
         tenants.superuser.execute("DELETE FROM orders WHERE id = 101")

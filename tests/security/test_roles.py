@@ -12,7 +12,7 @@ from psycopg import sql
 import pg_trickle
 from tests.security.conftest import TOTALS, Connection, Place, denied
 
-Stopped = Callable[..., psycopg.Error]
+Fails = Callable[..., psycopg.Error]
 
 
 def test_s01_extension_objects_live_in_two_schemas(place: Place, author: Connection) -> None:
@@ -77,34 +77,34 @@ def with_rights(place: Place, *, without: str = "") -> Connection:
     return conn
 
 
-def refused_without(place: Place, stopped: Stopped, claim: str) -> None:
+def refused_without(place: Place, fails: Fails, claim: str) -> None:
     conn = with_rights(place, without=claim)
     for initialize in (True, False):
-        stopped("42501", pg_trickle.create_stream_table, conn, "targets.st", SEPARATE, initialize=initialize)
+        fails("42501", pg_trickle.create_stream_table, conn, "targets.st", SEPARATE, initialize=initialize)
     place.superuser.execute(f"GRANT {RIGHTS[claim]} TO minimal".encode())
     pg_trickle.create_stream_table(conn, "targets.st", SEPARATE)
     place.fresh("targets.st")
 
 
-def test_s04_an_author_needs_usage_on_the_sources_schema(place: Place, stopped: Stopped) -> None:
-    refused_without(place, stopped, "s04")
+def test_s04_an_author_needs_usage_on_the_sources_schema(place: Place, fails: Fails) -> None:
+    refused_without(place, fails, "s04")
 
 
-def test_s05_an_author_needs_select_on_every_source(place: Place, stopped: Stopped) -> None:
-    refused_without(place, stopped, "s05")
+def test_s05_an_author_needs_select_on_every_source(place: Place, fails: Fails) -> None:
+    refused_without(place, fails, "s05")
     both = SEPARATE.replace("sources.orders", "sources.orders JOIN public.customers USING (id)")
-    stopped("42501", pg_trickle.create_stream_table, place.as_("minimal"), "targets.joined", both)
+    fails("42501", pg_trickle.create_stream_table, place.as_("minimal"), "targets.joined", both)
     pg_trickle.create_stream_table(place.superuser, "public.upper", "SELECT id FROM customers")
     upper = "SELECT id FROM public.upper"
-    stopped("42501", pg_trickle.create_stream_table, place.as_("minimal"), "targets.second", upper)
+    fails("42501", pg_trickle.create_stream_table, place.as_("minimal"), "targets.second", upper)
 
 
-def test_s06_an_author_needs_create_on_the_targets_schema(place: Place, stopped: Stopped) -> None:
-    refused_without(place, stopped, "s06")
+def test_s06_an_author_needs_create_on_the_targets_schema(place: Place, fails: Fails) -> None:
+    refused_without(place, fails, "s06")
 
 
-def test_s07_an_author_needs_execute_on_the_functions(place: Place, stopped: Stopped) -> None:
-    refused_without(place, stopped, "s07")
+def test_s07_an_author_needs_execute_on_the_functions(place: Place, fails: Fails) -> None:
+    refused_without(place, fails, "s07")
 
 
 @pytest.mark.versions

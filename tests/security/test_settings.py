@@ -13,7 +13,7 @@ import pg_trickle
 from pg_trickle.testing.oracle import assert_fresh
 from tests.security.conftest import TOTALS, Connection, Place, denied
 
-Stopped = Callable[..., psycopg.Error]
+Fails = Callable[..., psycopg.Error]
 
 GUARDED = ["enabled", "allow_circular", "max_fixpoint_iterations", "cdc_mode", "cdc_trigger_mode"]
 DEFAULTS = {
@@ -57,9 +57,9 @@ def cycle(place: Place, author: Connection) -> str:
     return "SELECT id, tenant_id FROM orders UNION SELECT id, tenant_id FROM b"
 
 
-def test_s38_a_cycle_is_refused_and_named(place: Place, author: Connection, stopped: Stopped) -> None:
+def test_s38_a_cycle_is_refused_and_named(place: Place, author: Connection, fails: Fails) -> None:
     closing = cycle(place, author)
-    error = stopped("42P17", pg_trickle.alter_stream_table, author, "a", query=closing)
+    error = fails("42P17", pg_trickle.alter_stream_table, author, "a", query=closing)
     assert "public.a reads public.b, which reads public.a" in (error.diag.message_detail or "")
     assert place.value("SELECT defining_query FROM pgtrickle.pgt_stream_tables WHERE pgt_name = 'a'") != closing
     place.fresh("a", "b")
@@ -75,11 +75,11 @@ NOT_MONOTONE = {
 
 @pytest.mark.parametrize("construct", NOT_MONOTONE)
 def test_s39_a_cycle_that_is_not_monotone_is_refused_even_when_on(
-    place: Place, author: Connection, stopped: Stopped, construct: str
+    place: Place, author: Connection, fails: Fails, construct: str
 ) -> None:
     cycle(place, author)
     place.superuser.execute("INSERT INTO pgtrickle.pgt_settings VALUES ('allow_circular', 'on')")
-    error = stopped("0A000", pg_trickle.alter_stream_table, author, "a", query=NOT_MONOTONE[construct])
+    error = fails("0A000", pg_trickle.alter_stream_table, author, "a", query=NOT_MONOTONE[construct])
     assert construct in str(error)
     assert "public.a reads public.b, which reads public.a" in (error.diag.message_detail or "")
     place.fresh("a", "b")
@@ -124,21 +124,21 @@ def sessions(place: Place, name: str, value: str) -> list[Connection]:
 
 
 @pytest.mark.versions
-def test_s40_allow_circular_is_for_superusers_alone(place: Place, author: Connection, stopped: Stopped) -> None:
+def test_s40_allow_circular_is_for_superusers_alone(place: Place, author: Connection, fails: Fails) -> None:
     closing = cycle(place, author)
-    stopped("42501", author.execute, "ALTER SYSTEM SET pg_trickle.allow_circular = 'on'")
+    fails("42501", author.execute, "ALTER SYSTEM SET pg_trickle.allow_circular = 'on'")
     denied(author, "INSERT INTO pgtrickle.pgt_settings VALUES ('allow_circular', 'on')")
     for conn in sessions(place, "allow_circular", "on"):
-        stopped("42P17", pg_trickle.alter_stream_table, conn, "a", query=closing)
+        fails("42P17", pg_trickle.alter_stream_table, conn, "a", query=closing)
     assert effective(place, "allow_circular") == "off"
 
 
 @pytest.mark.versions
 def test_s40_alter_system_and_a_reload_allow_it(
-    place: Place, author: Connection, stopped: Stopped, configure: Callable[[str, str], None]
+    place: Place, author: Connection, fails: Fails, configure: Callable[[str, str], None]
 ) -> None:
     closing = cycle(place, author)
-    stopped("42P17", pg_trickle.alter_stream_table, author, "a", query=closing)
+    fails("42P17", pg_trickle.alter_stream_table, author, "a", query=closing)
     configure("allow_circular", "on")
     place.superuser.execute("SELECT pg_reload_conf()")
     assert effective(place, "allow_circular") == "on"

@@ -17,7 +17,7 @@ from pg_trickle.worker.loop import Worker
 from tests.conftest import WORKER_ROLE
 from tests.security.conftest import TOTALS, Connection, Place, attempted
 
-Stopped = Callable[..., psycopg.Error]
+Fails = Callable[..., psycopg.Error]
 
 STEP = "SELECT src, dst FROM edges UNION SELECT r.src, e.dst FROM {} AS r JOIN edges AS e ON e.src = r.dst"
 
@@ -113,7 +113,7 @@ def test_a07_the_gate_knows_who_calls_however_he_calls(place: Place, author: Con
 
 
 def test_a03_a_definition_that_its_owner_takes_away_and_rewrites_gains_him_nothing(
-    place: Place, author: Connection, stopped: Stopped
+    place: Place, author: Connection, fails: Fails
 ) -> None:
     """The view is his, so he may move it where he may replace it: then it means something else, to him."""
     place.superuser.execute(
@@ -124,19 +124,19 @@ def test_a03_a_definition_that_its_owner_takes_away_and_rewrites_gains_him_nothi
     author.execute(f"ALTER VIEW pgtrickle_changes.query_{number} SET SCHEMA public".encode())
     # What he may not read stays unread.
     author.execute(f"CREATE OR REPLACE VIEW query_{number} AS SELECT tenant_id, customer_id, total FROM vault".encode())
-    stopped("42501", pg_trickle.refresh_stream_table, author, "st")
+    fails("42501", pg_trickle.refresh_stream_table, author, "st")
     assert place.value("SELECT count(*) FROM st WHERE total = 666") == 0
     # Nor is a circle closed that isn't allowed.
     author.execute(
         f"CREATE OR REPLACE VIEW query_{number} AS SELECT tenant_id, customer_id, total + 1 AS total FROM st".encode()
     )
-    stopped("42P17", pg_trickle.refresh_stream_table, author, "st")
+    fails("42P17", pg_trickle.refresh_stream_table, author, "st")
     # A new query mends it.
     pg_trickle.alter_stream_table(author, "st", query=TOTALS)
     place.fresh("st")
 
 
-def test_a01_reassigned_machinery_runs_for_nobody(place: Place, author: Connection, stopped: Stopped) -> None:
+def test_a01_reassigned_machinery_runs_for_nobody(place: Place, author: Connection, fails: Fails) -> None:
     """REASSIGN OWNED hands a runner made for one role to another: it must not run as that one."""
     pg_trickle.create_stream_table(author, "st", TOTALS)
     heir = place.author("heir")
@@ -147,7 +147,7 @@ def test_a01_reassigned_machinery_runs_for_nobody(place: Place, author: Connecti
         if name == f"as_{place.value('SELECT oid FROM pg_roles WHERE rolname = %s', 'heir')}":
             continue
         call = f"SELECT pgtrickle_changes.{name}('SELECT to_jsonb(current_user)', NULL, NULL, NULL, '{{}}')"
-        stopped("55000", heir.execute, call.encode())
+        fails("55000", heir.execute, call.encode())
     place.superuser.execute("UPDATE orders SET amount = amount + 1")
     place.fresh("st")
     assert place.value("SELECT pg_get_userbyid(owner_oid) FROM pgtrickle.pgt_stream_tables") == "heir"

@@ -13,7 +13,7 @@ import pg_trickle
 from pg_trickle.api import compile_locally
 from tests.security.conftest import TOTALS, Connection, Place, denied
 
-Stopped = Callable[..., psycopg.Error]
+Fails = Callable[..., psycopg.Error]
 
 WAYS: dict[str, Callable[[Connection, str], Any]] = {
     "create": lambda conn, query: pg_trickle.create_stream_table(conn, "st", query),
@@ -64,26 +64,24 @@ def traces(place: Place) -> Any:
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_s59_no_way_leads_to_what_one_may_not_read(
-    place: Place, intruder: Connection, stopped: Stopped, way: str
-) -> None:
+def test_s59_no_way_leads_to_what_one_may_not_read(place: Place, intruder: Connection, fails: Fails, way: str) -> None:
     before = traces(place)
     for secret, query in SECRETS.items():
-        stopped("42501", WAYS[way], intruder, query)
+        fails("42501", WAYS[way], intruder, query)
         assert traces(place) == before, secret
 
 
 def test_s59_a_right_that_is_gone_is_missed_at_the_next_refresh(
-    place: Place, author: Connection, stopped: Stopped, worker: Any
+    place: Place, author: Connection, fails: Fails, worker: Any
 ) -> None:
     pg_trickle.create_stream_table(author, "st", TOTALS, schedule=None)
     place.superuser.execute("REVOKE SELECT ON orders FROM st_author; UPDATE orders SET amount = 0")
-    stopped("42501", pg_trickle.refresh_stream_table, author, "st")
-    stopped("42501", pg_trickle.refresh_stream_table, place.superuser, "st")
+    fails("42501", pg_trickle.refresh_stream_table, author, "st")
+    fails("42501", pg_trickle.refresh_stream_table, place.superuser, "st")
     assert "permission denied" in place.last_refresh("error_message")
 
 
-def test_s60_nobody_sees_what_is_captured_for_another(place: Place, author: Connection, stopped: Stopped) -> None:
+def test_s60_nobody_sees_what_is_captured_for_another(place: Place, author: Connection, fails: Fails) -> None:
     other = place.author("other")
     place.superuser.execute("REVOKE SELECT ON customers FROM other; GRANT SELECT (id, name) ON customers TO other")
     pg_trickle.create_stream_table(author, "st", "SELECT id, secret FROM customers")
@@ -94,7 +92,7 @@ def test_s60_nobody_sees_what_is_captured_for_another(place: Place, author: Conn
     seen = other.execute(f"SELECT * FROM {place.buffer('customers', 'other')}".encode()).fetchall()
     assert seen
     assert "treasure" not in str(seen)
-    stopped("42501", pg_trickle.create_stream_table, other, "st3", "SELECT id, secret FROM customers")
+    fails("42501", pg_trickle.create_stream_table, other, "st3", "SELECT id, secret FROM customers")
 
 
 def test_s55_stream_tables_are_refreshed_as_their_owner(place: Place, author: Connection, worker: Any) -> None:
@@ -112,7 +110,7 @@ def test_s55_stream_tables_are_refreshed_as_their_owner(place: Place, author: Co
     assert place.value("SELECT tableowner FROM pg_tables WHERE tablename = 'st'") == "st_author"
 
 
-def test_s59_a_plan_opens_nothing(place: Place, intruder: Connection, stopped: Stopped) -> None:
+def test_s59_a_plan_opens_nothing(place: Place, intruder: Connection, fails: Fails) -> None:
     """Whatever text a client passes as a plan, it runs as the owner."""
     with intruder.transaction(force_rollback=True):
         plan = compile_locally(intruder, "st", "SELECT id FROM orders").to_json()
