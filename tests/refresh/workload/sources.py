@@ -29,6 +29,7 @@ class Builder:
     make: Make
     names: list[str]
     json_table: bool
+    further: int = 0
 
     def source(self, path: Path) -> From:
         """Something whose operators from the top are the path's, over tables."""
@@ -52,8 +53,15 @@ class Builder:
         other = self._item(self.draw(st.sampled_from(self.relations)))
         return self._joined(made, other, self.draw(st.sampled_from(JOINS)))
 
+    def _name(self) -> str:
+        """An alias that no other item has; long paths use up the drawn ones."""
+        if not self.names:
+            self.further += 1
+            return f"x{self.further}"
+        return quoted(self.names.pop())
+
     def _item(self, relation: Relation, built: Built = TABLE) -> From:
-        name = quoted(self.names.pop())
+        name = self._name()
         values = [Value(f"{name}.{one.sql}", one.type, one.loose) for one in relation.columns]
         return From(f"{relation.name} AS {name}", values, self.relations, built)
 
@@ -100,7 +108,7 @@ class Builder:
         inside = draw(st.booleans())
         left = self.source(() if inside else path[1:])
         right = self.source(path[1:]) if inside else self._item(draw(st.sampled_from(self.relations)))
-        name = quoted(self.names.pop())
+        name = self._name()
         text, values = self._correlated(left, right, path[0] == "lateral first")
         made = From(relations=self.relations, built=Built(path[0], (left.built, right.built)), is_join=True)
         outer = path[0] == "left lateral" or (path[0] == "lateral first" and draw(st.booleans()))
@@ -144,7 +152,7 @@ class Builder:
         draw = self.draw
         item, x, y = draw(st.sampled_from(self._items(draw(st.sampled_from(left.qualified)))))
         joined = f" CROSS JOIN {item}" if draw(st.booleans()) else f" LEFT JOIN {item} ON lat.x > 1"
-        name = quoted(self.names.pop())
+        name = self._name()
         text = joined.replace(" LEFT JOIN (", " LEFT JOIN LATERAL (").replace(" lat.", f" {name}.")
         text = text.replace(" lat (", f" {name} (")
         values = [*left.qualified, Value(f"{name}.x", x), Value(f"{name}.y", y)]
