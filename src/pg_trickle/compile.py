@@ -351,4 +351,5 @@ def _refusal_json(refusal: UnsupportedQuery) -> dict[str, Any]:
         "position": refusal.position,
         "near": refusal.near,
         "only_full": refusal.only_full,
+        "by_itself": refusal.by_itself,
     }

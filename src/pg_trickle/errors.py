@@ -51,7 +51,11 @@ class PgTrickleError(Exception):
 
 
 class UnsupportedQuery(PgTrickleError):
-    """A construct without a delta rule.  The query still works in FULL mode; under AUTO too, unless ``only_full``."""
+    """A construct without a delta rule.  The query still works in FULL mode; under AUTO too, unless ``only_full``.
+
+    ``by_itself``: nothing that happens to rows tells when the result changes, but whoever looks sees what it is.
+    Such a query works in DIFFERENTIAL mode as well, run anew and compared by each refresh.
+    """
 
     sqlstate = "0A000"
 
@@ -63,6 +67,7 @@ class UnsupportedQuery(PgTrickleError):
         hint: str | None = None,
         position: int | None = None,
         only_full: bool = False,
+        by_itself: bool = False,
     ) -> None:
         super().__init__(
             f"{construct} can't be maintained incrementally",
@@ -73,6 +78,7 @@ class UnsupportedQuery(PgTrickleError):
         self.construct = construct
         self.reason = reason
         self.only_full = only_full
+        self.by_itself = by_itself
         self.near: str | None = None
 
     def stands_in(self, view: str, position: int | None) -> None:

@@ -31,9 +31,17 @@ UNWATCHED = {
     ),
     "sequence": ("SELECT last_value FROM numbers", "SELECT nextval('numbers') + {}"),
     "unlogged table": ("SELECT a FROM unlogged", "INSERT INTO unlogged VALUES ({})"),
+}
+# What is known to whoever looks, though no trigger tells.
+LOOKED_AT = {
     "function that reads": ("SELECT id, how_many() AS n FROM orders", "INSERT INTO customers VALUES (100 + {})"),
     "setting": (
         "SELECT id, current_setting('server_version') AS v FROM orders",
+        "INSERT INTO orders VALUES (100 + {})",
+    ),
+    "session value": ("SELECT id, CURRENT_USER AS u FROM orders", "INSERT INTO orders VALUES (100 + {})"),
+    "statement's time": (
+        "SELECT o.id FROM orders AS o WHERE o.id < 100 + extract(year FROM statement_timestamp())",
         "INSERT INTO orders VALUES (100 + {})",
     ),
 }
@@ -71,6 +79,29 @@ def test_what_cant_be_watched_is_never_taken_for_unchanged(shop: Any, sources: C
         pg_trickle.create_stream_table(sources, "st2", query, refresh_mode="DIFFERENTIAL")
 
 
+@pytest.mark.versions
+@pytest.mark.parametrize("what", LOOKED_AT)
+@pytest.mark.parametrize("mode", ["AUTO", "DIFFERENTIAL"])
+def test_what_no_trigger_tells_is_looked_at_by_each_refresh(
+    shop: Any, sources: Connection, what: str, mode: str
+) -> None:
+    query, change = LOOKED_AT[what]
+    heard: list[str] = []
+    sources.add_notice_handler(lambda notice: heard.append(str(notice.message_primary)))
+    pg_trickle.create_stream_table(sources, "st", query, refresh_mode=mode)
+    assert ('each refresh of "st" runs its query and compares' in heard) == (mode == "DIFFERENTIAL")
+    row = shop.catalog("st")
+    assert row["effective_refresh_mode"] == "FULL"
+    assert "can't be maintained incrementally" in row["downgrade_reason"]
+    for number in (1, 2):
+        shop.superuser.execute(change.format(number).encode())
+        pg_trickle.refresh_stream_table(sources, "st")
+        assert_fresh(sources, "st")
+    limited = f"SELECT * FROM ({query} LIMIT 1) AS q"
+    with pytest.raises(psycopg.errors.FeatureNotSupported):
+        pg_trickle.create_stream_table(sources, "st2", limited, refresh_mode="DIFFERENTIAL")
+
+
 ONLY = {
     "only a partitioned table": ("SELECT a, b FROM ONLY parted", "INSERT INTO parted VALUES ({}, 1)"),
     "only an inheritance parent": (
@@ -101,13 +132,14 @@ def skipped(conn: Connection) -> list[Any]:
     ]
 
 
-TIMES = {"now()", "CURRENT_TIMESTAMP", "CURRENT_DATE", "LOCALTIME"}
+AGES = {"age(now())", "age('2020-01-01'::timestamptz)"}
+TIMES = {"now()", "CURRENT_TIMESTAMP", "CURRENT_DATE", "LOCALTIME", *AGES}
 
 
 @pytest.mark.parametrize(
     "expression",
     ["now()", "CURRENT_TIMESTAMP", "CURRENT_DATE", "LOCALTIME", "clock_timestamp()", "random()", "gen_random_uuid()",
-     "age(now())", "age('2020-01-01'::timestamptz)", "txid_current()", "pg_backend_pid()",
+     *sorted(AGES), "txid_current()", "pg_backend_pid()",
      "CURRENT_USER", "current_schema()", "nextval('numbers')", "to_regclass('x')", "pg_sleep(0)",
      "version()", "pg_relation_size('orders')",
      "(SELECT count(*) FROM pg_class)"],

@@ -9,17 +9,19 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 FILE = HERE / "constructs.sql"
+IS_RUN = "every mode runs it at each refresh"
 TEST = "tests/support/test_constructs.py::test_a_construct_does_what_the_page_says"
 
 
 @dataclass(frozen=True, slots=True)
 class Construct:
-    """A query, and of the modes that don't take it why: ``{mode: construct that is refused}``."""
+    """A query, of the modes that don't take it why (``{mode: construct that is refused}``), and whether all run it."""
 
     topic: str
     title: str
     query: str
     refused: dict[str, str]
+    is_run: bool = False
 
     @property
     def test(self) -> str:
@@ -31,9 +33,9 @@ class Construct:
         """How a stream table of that mode is maintained."""
         if asked in self.refused:
             return f"refused: {self.refused[asked]}"
-        if asked == "AUTO":
-            return "FULL" if "DIFFERENTIAL" in self.refused else "DIFFERENTIAL"
-        return asked
+        if self.is_run or (asked == "AUTO" and "DIFFERENTIAL" in self.refused):
+            return "FULL"
+        return "DIFFERENTIAL" if asked == "AUTO" else asked
 
 
 def constructs() -> tuple[Construct, ...]:
@@ -49,9 +51,9 @@ def _read(blocks: Iterable[str]) -> Iterator[Construct]:
             topic = lines[0].removeprefix("# ")
             continue
         notes = [line.removeprefix("--! ") for line in lines if line.startswith("--! ")]
-        refused = {mode: what for mode, _, what in (note.partition(" refuses ") for note in notes)}
+        refused = {mode: what for mode, _, what in (note.partition(" refuses ") for note in notes) if what}
         query = "\n".join(line for line in lines if not line.startswith("--"))
-        yield Construct(topic, lines[0].removeprefix("-- "), query, refused)
+        yield Construct(topic, lines[0].removeprefix("-- "), query, refused, IS_RUN in notes)
 
 
 def written(found: Iterable[Construct]) -> str:
@@ -61,6 +63,7 @@ def written(found: Iterable[Construct]) -> str:
         parts.append(f"# {topic}")
         for one in members:
             notes = [f"--! {mode} refuses {what}" for mode, what in one.refused.items()]
+            notes += [f"--! {IS_RUN}"] * one.is_run
             parts.append("\n".join([f"-- {one.title}", *notes, one.query]))
     return "\n\n".join(parts) + "\n"
 
@@ -73,7 +76,8 @@ def page() -> str:
         "Each line is a construct, tried in each refresh mode by the test of its name: a stream table of the query,",
         "rows inserted, updated and deleted, a refresh, and the same rows as the query gives. `DIFFERENTIAL` is",
         "maintained by its changes, `FULL` by running the query and writing what differs; `AUTO` takes the first that",
-        "works. Constructs combine freely: random combinations are tested by the thousand (`make fuzz`).",
+        "works. `as FULL` under `DIFFERENTIAL`: nothing but looking tells what has changed, so each refresh runs the",
+        "query. Constructs combine freely: random combinations are tested by the thousand (`make fuzz`).",
         "",
         f"The tests are `{TEST}[NAME]`.",
     ]

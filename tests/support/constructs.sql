@@ -307,13 +307,17 @@ SELECT id FROM orders WHERE (customer_id, id) > (1, 1)
 -- COLLATE and casts
 SELECT name COLLATE "C" AS name, id::text || '!' AS t FROM customers WHERE name COLLATE "C" < 'c'
 
+-- STABLE function of one's own
+--! every mode runs it at each refresh
+SELECT id, orders_of(id) AS n FROM customers
+
 -- volatile function
 --! DIFFERENTIAL refuses volatile function random()
 --! AUTO refuses volatile function random()
 SELECT id, random() AS r FROM orders
 
 -- session value
---! DIFFERENTIAL refuses session value
+--! every mode runs it at each refresh
 SELECT id, CURRENT_USER AS who FROM orders
 
 # Time

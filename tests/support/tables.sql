@@ -17,6 +17,7 @@ CREATE TABLE typed (id int PRIMARY KEY, m mood, d positive, p pair, r int4range,
 CREATE VIEW big_orders AS SELECT id, customer_id, amount FROM orders WHERE amount > 20;
 CREATE VIEW big_customers AS SELECT c.id, c.name, b.amount FROM customers AS c JOIN big_orders AS b ON b.customer_id = c.id;
 CREATE MATERIALIZED VIEW stored AS SELECT region, count(*) AS n FROM customers GROUP BY region;
+CREATE FUNCTION orders_of(int) RETURNS bigint LANGUAGE sql STABLE AS 'SELECT count(*) FROM public.orders WHERE customer_id = $1';
 CREATE FUNCTION doubled(int) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT $1 * 2';
 CREATE AGGREGATE product_of(int) (sfunc = int4mul, stype = int, initcond = '1');
 

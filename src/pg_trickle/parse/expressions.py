@@ -79,7 +79,8 @@ def check(node: Node, context: Context, *, timed: bool = False) -> None:
             continue
         if held in _REFUSED:
             construct, reason, hint = _REFUSED[held]
-            raise UnsupportedQuery(construct, reason, hint=hint, position=location(part))
+            by_itself = held == "sqlvalue_function"
+            raise UnsupportedQuery(construct, reason, hint=hint, position=location(part), by_itself=by_itself)
         if held == "func_call":
             _check_call(part, context)
         elif held in JSON_AGGREGATES and inner(part).constructor.HasField("over"):  # type: ignore[attr-defined]

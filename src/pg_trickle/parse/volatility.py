@@ -43,17 +43,14 @@ def check_functions(request: CompileRequest) -> None:
             _check(fact)
         except UnsupportedQuery as refusal:
             refusal.position = _place(parse_select(request.query), fact, request)
+            refusal.by_itself = refusal.by_itself and not any(map(_reads_system, map(parse_select, _texts(request))))
             raise
     _check_objects(request)
 
 
 def _check_objects(request: CompileRequest) -> None:
     """Refuse what may show the name of a database object; where it is just kept, or compared, that is as an oid."""
-    statements = [
-        parse_select(text)
-        for text in (request.query, *(one.definition for one in request.relations if one.definition is not None))
-    ]
-    parts = [part for statement in statements for part in nodes(statement)]
+    parts = [part for text in _texts(request) for part in nodes(parse_select(text))]
     holds = any(
         (column.base or "").removeprefix("_") in _OBJECTS
         for one in request.relations
@@ -127,12 +124,14 @@ def _check(fact: FunctionFact) -> None:
             f"STABLE function {fact.schema}.{fact.name}()",
             "it may read tables or settings, whose changes nobody captures.",
             hint="Declare it IMMUTABLE if it computes its result from its arguments alone, or use FULL or AUTO.",
+            by_itself=True,
         )
     if fact.name in _TIMELY or fact.name.startswith("to_reg") or not fact.name.startswith(_PINNED_PREFIXES):
         raise UnsupportedQuery(
             f"{fact.name}()",
             "its result changes with time or session, without any row changing.",
             hint="Use refresh_mode => 'FULL' or 'AUTO', or compute with it where you read the stream table.",
+            by_itself=True,
         )
 
 
@@ -143,8 +142,7 @@ def is_determined_by_rows(request: CompileRequest) -> bool:
     """
     try:
         check_functions(request)
-        texts = [request.query, *(one.definition for one in request.relations if one.definition is not None)]
-        return all(map(_reads_named_relations_alone, map(parse_select, texts)))
+        return all(map(_reads_named_relations_alone, map(parse_select, _texts(request))))
     except UnsupportedQuery:
         return False
 
@@ -156,16 +154,26 @@ def _reads_named_relations_alone(statement: SelectStmt) -> bool:
 
 def reads_named_relations(statement: SelectStmt) -> bool:
     """Whether a statement reads no system catalog, system column or value of the session, but for the time."""
+    return not _reads_system(statement) and not any(
+        (kind(part) == "sqlvalue_function" and not is_time(part)) or _is_system_column(part)
+        for part in nodes(statement)
+    )
+
+
+def _reads_system(statement: SelectStmt) -> bool:
+    """Whether a statement reads a system catalog or view."""
     parts = list(nodes(statement))
     common = {part.common_table_expr.ctename for part in parts if kind(part) == "common_table_expr"}
+    tables = [part.range_var for part in parts if kind(part) == "range_var"]
     # Only names of PostgreSQL's own catalog go without their schema.
-    system = any(
-        kind(part) == "range_var" and not part.range_var.schemaname and part.range_var.relname not in common
-        for part in parts
+    return any(
+        one.schemaname == "information_schema" or (not one.schemaname and one.relname not in common) for one in tables
     )
-    return not system and not any(
-        (kind(part) == "sqlvalue_function" and not is_time(part)) or _is_system_column(part) for part in parts
-    )
+
+
+def _texts(request: CompileRequest) -> list[str]:
+    """The query's text, and those of the views below it."""
+    return [request.query, *(one.definition for one in request.relations if one.definition is not None)]
 
 
 def _is_system_column(part: Node) -> bool:

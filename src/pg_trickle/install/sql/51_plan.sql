@@ -90,6 +90,17 @@ END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.refuse IS 'Raises what the compiler says against maintaining a query incrementally';
 
+CREATE FUNCTION pgtrickle_changes.is_run_by_each_refresh(p_plan jsonb) RETURNS boolean
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- What changes by itself, and is what it is to whoever looks: the value of a setting, what a STABLE function makes of other tables.
+BEGIN
+    RETURN coalesce((p_plan #>> '{refusal,by_itself}')::boolean, false) AND jsonb_typeof(p_plan -> 'undetermined') IS DISTINCT FROM 'object';
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.is_run_by_each_refresh IS 'Whether even DIFFERENTIAL mode runs a query anew at each refresh, and compares';
+
 CREATE FUNCTION pgtrickle_changes.effective_mode(p_mode text, p_plan jsonb) RETURNS text
     LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, pg_temp
@@ -101,7 +112,7 @@ BEGIN
     ELSIF (p_plan ->> 'incremental')::boolean THEN
         RETURN CASE WHEN p_mode = 'FULL' THEN 'FULL' ELSE 'DIFFERENTIAL' END;
     END IF;
-    IF p_mode = 'DIFFERENTIAL' OR p_mode <> 'FULL' AND (p_plan #>> '{refusal,only_full}')::boolean THEN
+    IF p_mode = 'DIFFERENTIAL' AND NOT pgtrickle_changes.is_run_by_each_refresh(p_plan) OR p_mode <> 'FULL' AND (p_plan #>> '{refusal,only_full}')::boolean THEN
         PERFORM pgtrickle_changes.refuse(p_plan -> 'refusal');
     END IF;
     RETURN 'FULL';
@@ -157,6 +168,9 @@ BEGIN
         RAISE WARNING 'the query of "%" has a %', v_table.pgt_name, p_plan #>> '{undetermined,construct}'
             USING DETAIL = format('Its rows don''t decide its result: %s', p_plan #>> '{undetermined,reason}'),
                   HINT = p_plan #>> '{undetermined,hint}';
+    ELSIF v_table.refresh_mode = 'DIFFERENTIAL' AND pgtrickle_changes.is_run_by_each_refresh(p_plan) THEN
+        RAISE NOTICE 'each refresh of "%" runs its query and compares', v_table.pgt_name
+            USING DETAIL = pgtrickle_changes.downgrade_reason(v_table.refresh_mode, p_plan);
     END IF;
 END
 $$;
