@@ -152,6 +152,8 @@ class EmbeddedServer:
         """Kill every process of the server at once, as a crash would; ``start`` recovers, on the same port."""
         if self.process is None:
             return
+        # So that it can't start one more meanwhile, which would keep the next server from starting.
+        self.process.send(signal.SIGSTOP)
         backends = children(self.process.pid)
         for process in (self.process, *backends):
             process.send(signal.SIGKILL)
