@@ -20,7 +20,7 @@ from pg_trickle.algebra.plan import names as names_of
 from pg_trickle.algebra.recompute import Recompute
 from pg_trickle.algebra.recursion import Found, Recursion
 from pg_trickle.algebra.source import Changes, Empty, Field, Opaque, Scan, Source, State, Unit, Unwatched
-from pg_trickle.algebra.timed import Elapsed, Timed, TimedColumn, TimedFilter
+from pg_trickle.algebra.timed import Elapsed, TimedColumn, TimedFilter
 from pg_trickle.algebra.window import Window
 from pg_trickle.render import first
 from pg_trickle.render.feed import BUFFERS, Feed, Statement
@@ -37,6 +37,7 @@ from pg_trickle.render.parts import (
     touching,
 )
 from pg_trickle.render.recursive import recursive
+from pg_trickle.render.timed import elapsed, moved, told
 from pg_trickle.render.turned import turned
 from pg_trickle.rewrite.specialise import specialised
 from pg_trickle.scalar import Column, Scalar
@@ -189,15 +190,12 @@ def _body(plan: Plan, common: CommonTables) -> sql.Composable:
         case TimedFilter(below, condition):
             return _filtered(below, condition.now.sql(), common)
         case TimedColumn(below, value, made):
-            return sql.SQL("SELECT {columns}{value} AS {name}, {w} FROM ({input}) AS t").format(
-                columns=leading(names_of(below)),
-                value=value.now.sql(),
-                name=sql.Identifier(made.name),
-                w=WEIGHT,
-                input=common.select(below),
-            )
+            return told(names_of(below), value, made, common.select(below))
         case Elapsed(below, of, shown):
-            return _elapsed(below, of, common) if shown is None else _moved(below, of, shown, common)
+            rows_below = common.select(below)
+            if shown is None:
+                return elapsed(names_of(below), of, rows_below)
+            return moved(names_of(below), of, shown, rows_below)
         case Project(below, items):
             values = [
                 sql.SQL("{value} AS {name}, ").format(value=item.value.sql(), name=sql.Identifier(item.column.name))
@@ -273,42 +271,6 @@ def _body(plan: Plan, common: CommonTables) -> sql.Composable:
 def _filtered(below: Plan, condition: sql.Composable, common: CommonTables) -> sql.Composable:
     return sql.SQL("SELECT {columns}{w} FROM ({input}) AS f WHERE {condition}").format(
         columns=leading(names_of(below)), w=WEIGHT, input=common.select(below), condition=condition
-    )
-
-
-def _near(of: Timed) -> sql.Composable:
-    return sql.SQL("({near}) AND ").format(near=of.near.sql()) if of.near else sql.SQL("")
-
-
-def _moved(below: Plan, value: Timed, made: Column, common: CommonTables) -> sql.Composable:
-    """The rows for which the value is another now: each with the value as it is, and negative as it was."""
-    return sql.SQL(
-        "SELECT {columns}m.{made}, f.{w} * m.__pgt_s AS {w} FROM ({input}) AS f"
-        " CROSS JOIN LATERAL (VALUES ({now}, 1), ({before}, -1)) AS m({made}, __pgt_s)"
-        " WHERE {near}({now}) IS DISTINCT FROM ({before})"
-    ).format(
-        columns=leading(names_of(below), "f"),
-        made=sql.Identifier(made.name),
-        w=WEIGHT,
-        input=common.select(below),
-        now=value.now.sql(),
-        before=value.before.sql(),
-        near=_near(value),
-    )
-
-
-def _elapsed(below: Plan, condition: Timed, common: CommonTables) -> sql.Composable:
-    """The rows for which the condition is another now, found by a range where there is one."""
-    return sql.SQL(
-        "SELECT {columns}CASE WHEN {now} THEN {w} ELSE -{w} END AS {w} FROM ({input}) AS f"
-        " WHERE {near}(({now}) IS TRUE) <> (({before}) IS TRUE)"
-    ).format(
-        columns=leading(names_of(below)),
-        w=WEIGHT,
-        input=common.select(below),
-        near=_near(condition),
-        now=condition.now.sql(),
-        before=condition.before.sql(),
     )
 
 
