@@ -79,6 +79,18 @@ def test_what_cant_be_watched_is_never_taken_for_unchanged(shop: Any, sources: C
         pg_trickle.create_stream_table(sources, "st2", query, refresh_mode="DIFFERENTIAL")
 
 
+@pytest.mark.parametrize("mode", ["AUTO", "DIFFERENTIAL"])
+def test_what_is_volatile_is_refused_whatever_stands_beside_it(shop: Any, sources: Connection, mode: str) -> None:
+    shop.superuser.execute("CREATE FUNCTION chance() RETURNS int LANGUAGE sql VOLATILE AS 'SELECT 1'")
+    for query in (
+        "SELECT id, how_many() AS n, chance() AS c FROM orders",
+        "SELECT id, chance() AS c, current_setting('server_version') AS v FROM orders",
+        "SELECT id, CURRENT_USER AS u, chance() AS c FROM orders",
+    ):
+        with pytest.raises(psycopg.errors.FeatureNotSupported, match="volatile"):
+            pg_trickle.create_stream_table(sources, "st", query, refresh_mode=mode)
+
+
 @pytest.mark.versions
 @pytest.mark.parametrize("what", LOOKED_AT)
 @pytest.mark.parametrize("mode", ["AUTO", "DIFFERENTIAL"])

@@ -159,6 +159,7 @@ class Chaos:
         self.seed = seed
         self.conn: Connection = database.connect()
         self.worker: subprocess.Popen[bytes] | None = None
+        self.acted = 0
         self.conn.execute(SCHEMA)
         for name, query in {**QUERIES, **IMMEDIATE}.items():
             self.create(name, query)
@@ -211,6 +212,7 @@ class Chaos:
         try:
             self.conn.execute("SET lock_timeout = '3s'; SET statement_timeout = '20s'")
             action()
+            self.acted += 1
         except (psycopg.Error, PgTrickleError):
             if self.conn.closed:
                 self.connect()
@@ -286,3 +288,4 @@ def test_whatever_happens_it_comes_right_by_itself(chaos: Chaos) -> None:
             waiting.wait(1)
             left -= 1
         assert wrong == {}
+    assert chaos.acted > 0

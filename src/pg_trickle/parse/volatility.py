@@ -38,7 +38,8 @@ _TIMELY = frozenset({
 
 def check_functions(request: CompileRequest) -> None:
     """Refuse a query whose functions make it depend on more than its rows; raises UnsupportedQuery."""
-    for fact in request.functions:
+    # What is volatile is refused under AUTO as well, whatever stands beside it.
+    for fact in sorted(request.functions, key=lambda one: one.volatility != "volatile"):
         try:
             _check(fact)
         except UnsupportedQuery as refusal:

@@ -99,8 +99,8 @@ BEGIN
         BEGIN
             EXECUTE format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE NOWAIT', v_trigger.relation);
             EXECUTE format('DROP TRIGGER %I ON %s', v_trigger.name, v_trigger.relation);
-        EXCEPTION WHEN lock_not_available THEN
-            -- The next time, then.
+        EXCEPTION WHEN lock_not_available OR undefined_table OR undefined_object THEN
+            -- The next time, then; or it has gone with its table.
             CONTINUE;
         END;
     END LOOP;

@@ -44,7 +44,6 @@ BEGIN
         v_problems := v_problems || jsonb_build_object('place', 'attachments', 'sqlstate', SQLSTATE);
     END;
     PERFORM pgtrickle_changes.flag_immediate();
-    PERFORM pgtrickle_changes.drop_retired();
     PERFORM pgtrickle_changes.close_schema();
     -- Nothing else wakes a refresh for a change that wasn't captured.
     UPDATE pgtrickle.pgt_stream_tables AS st
@@ -69,6 +68,8 @@ BEGIN
         RETURNING 1)
     SELECT count(*) INTO v_history FROM gone;
     DELETE FROM pgtrickle_changes.bridge_requests AS r WHERE r.requested_at < now() - interval '1 hour';
+    -- Last: whose trigger goes is locked for everybody until this transaction ends.
+    PERFORM pgtrickle_changes.drop_retired();
     RETURN jsonb_build_object('change_rows', v_rows, 'history_rows', v_history, 'dropped', v_dropped, 'problems', v_problems);
 END
 $$;
