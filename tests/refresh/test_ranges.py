@@ -58,10 +58,10 @@ def test_groups_above_a_value_that_moves(db: Connection, assert_fresh: Oracle, v
         pg_trickle.refresh_stream_table(db, "st")
         check_reason(db, "st")
         assert_fresh(db, "st")
-    assert _looked_up(db)
+    assert looked_up(db)
 
 
-def _looked_up(conn: Connection) -> int:
+def looked_up(conn: Connection) -> int:
     """How often indexes of states were used, other than those of their keys."""
     conn.execute("SELECT pg_stat_force_next_flush()")
     found = conn.execute(
