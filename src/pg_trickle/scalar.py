@@ -33,6 +33,7 @@ class Type:
     ``scale`` is the number of decimals that every value has, None when they vary; ``scales`` are then all that
     occur, empty when that isn't known.  ``respelled``: what is shown is one of several equal values that may read
     differently, and perhaps one that no row has any more; whose keys a group's are, so that an expression may not tell.
+    ``unsorted``: rows are grouped by it, though nothing but a hash knows which values are equal.
     """
 
     name: str | None
@@ -41,6 +42,7 @@ class Type:
     hashable: bool = True
     scales: frozenset[int] = frozenset()
     respelled: bool = field(default=False, compare=False)
+    unsorted: bool = field(default=False, compare=False)
 
     @property
     def is_row(self) -> bool:
@@ -109,7 +111,8 @@ class Type:
     @property
     def grouped(self) -> Type:
         """The type of what a query groups by: whatever it is, PostgreSQL has found equality for it."""
-        return replace(self, identity=Identity.TEXT) if self.identity is Identity.NONE else self
+        none = self.identity is Identity.NONE
+        return replace(self, identity=Identity.TEXT, unsorted=self.hashable) if none else self
 
 
 _NARROW = frozenset(

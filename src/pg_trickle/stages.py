@@ -205,6 +205,13 @@ def _check_columns(stages: list[AnyStage]) -> None:
                 "no state can store them.",
                 hint="Cast them to text, or use the columns that they are made of.",
             )
+        keys = plan.keys if isinstance(plan, Aggregate | Window | DistinctOn) else ()
+        if any(one.type.grouped.unsorted for below in inputs(plan) for one in below.columns if one.name in keys):
+            raise UnsupportedQuery(
+                "grouping by a type without an order",
+                "no index can hold its values.",
+                hint="Group by its text, or by what it is made of.",
+            )
 
 
 def _stage(aggregate: Aggregate, state: State) -> tuple[Stage, Plan]:

@@ -28,8 +28,6 @@ RESPELT = "INSERT INTO u VALUES (2, 1.0, '24:00:00'); DELETE FROM u WHERE k = 1"
 # Who was there at the last refresh, two hours ago, is what the condition gave then.
 TIMES = """CREATE TABLE t (id int, ts timestamptz, d date);
 INSERT INTO t SELECT n, now() - n * interval '20 min', CURRENT_DATE - n FROM generate_series(-9, 9) AS n"""
-XIDS = """CREATE TABLE p (id int PRIMARY KEY, x xid, a int);
-INSERT INTO p SELECT n, (n % 3)::text::xid, n FROM generate_series(1, 9) AS n"""
 ASKED = """CREATE TABLE o (id int PRIMARY KEY, shop int, n int); CREATE INDEX ON o (shop);
 CREATE TABLE w (shop int, wanted bool); CREATE INDEX ON w (shop);
 INSERT INTO o SELECT n, n % 5, n FROM generate_series(1, 30) AS n;
@@ -41,7 +39,6 @@ SPAN_OF_A_GROUP = "SELECT extract(hour FROM t) AS h, count(*) AS c FROM u GROUP 
 BEFORE = "SELECT id FROM t WHERE ts < now()"
 EITHER = "SELECT id FROM t WHERE ts > now() OR (ts > now() - interval '1 hour' AND ts < now() - interval '1 minute')"
 DAYS = "SELECT id, CURRENT_DATE - d AS days FROM t"
-GROUPED = "SELECT x, count(*) AS n, sum(a) AS s FROM p GROUP BY x"
 RESTRICTED = (
     "SELECT w.shop, g.s FROM w JOIN (SELECT shop, sum(n) AS s FROM o GROUP BY shop) AS g USING (shop) WHERE w.wanted"
 )
@@ -52,7 +49,6 @@ ROUNDS = {
     BEFORE: (TIMES, "two hours pass"),
     EITHER: (TIMES, "two hours pass"),
     DAYS: (TIMES, "two days pass"),
-    GROUPED: (XIDS, "UPDATE p SET x = '3' WHERE id < 5; INSERT INTO p VALUES (10, '2', 4)"),
     RESTRICTED: (
         ASKED,
         "INSERT INTO w VALUES (1, true), (4, true); UPDATE o SET n = n + 1 WHERE shop = 1; DELETE FROM o WHERE id = 2",
@@ -122,8 +118,6 @@ BREAKS: dict[str, tuple[str, Break]] = {
         DAYS, _replaced(timed, "_turning", _never)),
     "what was before taken for now": (
         BEFORE, _replaced(timed, "_before", lambda _: lambda node: node)),
-    "changes sorted by what has no order": (
-        GROUPED, lambda patch: patch.setattr(Type, "sorts_quickly", property(lambda self: True))),
     "changes sorted by what another table holds": (
         RESTRICTED, _replaced(select, "consolidated", lambda whole: lambda columns, rows, *rest: whole(
             columns, rows, *rest[:1], ("elsewhere",)))),
