@@ -81,3 +81,104 @@ SELECT generate_series(1, v.seconds) AS a, generate_series(1::bigint, count(*)) 
 --|     Lateral LATERAL (SELECT generate_series(1::bigint, count__1)) AS "__pgt_f"("b__1")
 --|       Project key__1="state_9_1_k1", count__1="state_9_1_n"
 --|         Scan state_9_1 (state_9_1_k1, state_9_1_n)
+
+-- LEFT JOIN LATERAL by a condition with a subquery
+SELECT c.id, x.line FROM public.customers c LEFT JOIN LATERAL (SELECT i.line FROM public.items i WHERE i.order_id = c.id) x ON x.line IN (SELECT v.seconds FROM public.visits v);
+--| key: none
+--| captured: customers (id); items (order_id, line); visits (seconds)
+--| final:
+--|   Project id__1, line__2
+--|     LeftJoin order_id__2 = id__1
+--|       Scan public.customers (id__1)
+--|       Filter "met__1"
+--|         Mark met__1: line__2 = seconds__1
+--|           Project line__2, order_id__2
+--|             Scan public.items (order_id__2, line__2)
+--|           Scan public.visits (seconds__1)
+--| when customers changed:
+--|   Project id__1, line__2
+--|     UnionAll
+--|       Join order_id__2 = id__1
+--|         Changes public.customers (id__1)
+--|         Filter "met__1"
+--|           Mark met__1: line__2 = seconds__1
+--|             Project line__2, order_id__2
+--|               Scan public.items (order_id__2, line__2)
+--|             Scan public.visits (seconds__1)
+--|       LeftJoin FALSE
+--|         Project id__1
+--|           Filter NOT "__pgt_met"
+--|             Mark __pgt_met: order_id__2 = id__1
+--|               Changes public.customers (id__1)
+--|               Filter "met__1"
+--|                 Mark met__1: line__2 = seconds__1
+--|                   Project line__2, order_id__2
+--|                     Scan public.items (order_id__2, line__2)
+--|                   Scan public.visits (seconds__1)
+--|         Filter "met__1"
+--|           Mark met__1: line__2 = seconds__1
+--|             Project line__2, order_id__2
+--|               Scan public.items (order_id__2, line__2)
+--|             Scan public.visits (seconds__1)
+--| when items changed:
+--|   Project id__1, line__2
+--|     UnionAll
+--|       Join order_id__2 = id__1
+--|         Scan public.customers (id__1)
+--|         Filter "met__1"
+--|           Mark met__1: line__2 = seconds__1
+--|             Project line__2, order_id__2
+--|               Changes public.items (order_id__2, line__2)
+--|             Scan public.visits (seconds__1)
+--|       LeftJoin FALSE
+--|         Project id__1
+--|           Filter NOT "__pgt_met"
+--|             Flipped __pgt_met: order_id__2 = id__1
+--|               Scan public.customers (id__1)
+--|               Filter "met__1"
+--|                 Mark met__1: line__2 = seconds__1
+--|                   Project line__2, order_id__2
+--|                     Scan public.items (order_id__2, line__2)
+--|                   Scan public.visits (seconds__1)
+--|               Filter "met__1"
+--|                 Mark met__1: line__2 = seconds__1
+--|                   Project line__2, order_id__2
+--|                     Changes public.items (order_id__2, line__2)
+--|                   Scan public.visits (seconds__1)
+--|         Filter "met__1"
+--|           Mark met__1: line__2 = seconds__1
+--|             Project line__2, order_id__2
+--|               Scan public.items (order_id__2, line__2)
+--|             Scan public.visits (seconds__1)
+--| when visits changed:
+--|   Project id__1, line__2
+--|     UnionAll
+--|       Join order_id__2 = id__1
+--|         Scan public.customers (id__1)
+--|         Filter "met__1"
+--|           Flipped met__1: line__2 = seconds__1
+--|             Project line__2, order_id__2
+--|               Scan public.items (order_id__2, line__2)
+--|             Scan public.visits (seconds__1)
+--|             Changes public.visits (seconds__1)
+--|       LeftJoin FALSE
+--|         Project id__1
+--|           Filter NOT "__pgt_met"
+--|             Flipped __pgt_met: order_id__2 = id__1
+--|               Scan public.customers (id__1)
+--|               Filter "met__1"
+--|                 Mark met__1: line__2 = seconds__1
+--|                   Project line__2, order_id__2
+--|                     Scan public.items (order_id__2, line__2)
+--|                   Scan public.visits (seconds__1)
+--|               Filter "met__1"
+--|                 Flipped met__1: line__2 = seconds__1
+--|                   Project line__2, order_id__2
+--|                     Scan public.items (order_id__2, line__2)
+--|                   Scan public.visits (seconds__1)
+--|                   Changes public.visits (seconds__1)
+--|         Filter "met__1"
+--|           Mark met__1: line__2 = seconds__1
+--|             Project line__2, order_id__2
+--|               Scan public.items (order_id__2, line__2)
+--|             Scan public.visits (seconds__1)

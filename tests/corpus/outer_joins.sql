@@ -263,3 +263,194 @@ SELECT c.region, count(*) AS n, count(o.id) AS orders FROM public.customers c LE
 --| when orders changed:
 --|   Project region__1="state_9_1_k1", count__1="state_9_1_n", count__2="state_9_1_c1"
 --|     Changes state_9_1 (state_9_1_k1, state_9_1_n, state_9_1_c1)
+
+-- the time about both sides in the condition: the right side is a subquery that it is in
+SELECT c.id, o.id AS oid FROM public.customers c LEFT JOIN public.orders o ON o.customer_id = c.id AND o.placed > now() - c.id * interval '1 day';
+--| key: id, oid
+--| captured: customers (id); orders (id, customer_id, placed)
+--| state_9_1: by id__1: n rows
+--|   Scan public.customers (id__1)
+--| when customers changed:
+--|   Changes public.customers (id__1)
+--| final:
+--|   Project id__1, id__2
+--|     LeftJoin "id__1" = "id__3"
+--|       Scan public.customers (id__1)
+--|       Project id__3="id__1", id__2
+--|         TimedFilter placed__1 > (now() - (id__1 * '1 day'::interval))
+--|           Join customer_id__1 = id__1
+--|             Project id__1="state_9_1_k1"
+--|               Scan state_9_1 (state_9_1_k1, state_9_1_n)
+--|             Scan public.orders (id__2, customer_id__1, placed__1)
+--| when customers changed:
+--|   Project id__1, id__2
+--|     UnionAll
+--|       UnionAll
+--|         UnionAll
+--|           Join "id__1" = "id__3"
+--|             Changes public.customers (id__1)
+--|             Project id__3="id__1", id__2
+--|               TimedFilter placed__1 > (now() - (id__1 * '1 day'::interval))
+--|                 Join customer_id__1 = id__1
+--|                   Project id__1="state_9_1_k1"
+--|                     Scan state_9_1 (state_9_1_k1, state_9_1_n)
+--|                   Scan public.orders (id__2, customer_id__1, placed__1)
+--|           Join "id__1" = "id__3"
+--|             Scan public.customers (id__1)
+--|             Project id__3="id__1", id__2
+--|               UnionAll
+--|                 Filter placed__1 > ($4::timestamp with time zone - (id__1 * '1 day'::interval))
+--|                   Join customer_id__1 = id__1
+--|                     Project id__1="state_9_1_k1"
+--|                       Changes state_9_1 (state_9_1_k1, state_9_1_n)
+--|                     Scan public.orders (id__2, customer_id__1, placed__1)
+--|                 Elapsed placed__1 > (now() - (id__1 * '1 day'::interval))
+--|                   Join customer_id__1 = id__1
+--|                     Project id__1="state_9_1_k1"
+--|                       Scan state_9_1 (state_9_1_k1, state_9_1_n)
+--|                     Scan public.orders (id__2, customer_id__1, placed__1)
+--|         Negate
+--|           Join "id__1" = "id__3"
+--|             Changes public.customers (id__1)
+--|             Project id__3="id__1", id__2
+--|               UnionAll
+--|                 Filter placed__1 > ($4::timestamp with time zone - (id__1 * '1 day'::interval))
+--|                   Join customer_id__1 = id__1
+--|                     Project id__1="state_9_1_k1"
+--|                       Changes state_9_1 (state_9_1_k1, state_9_1_n)
+--|                     Scan public.orders (id__2, customer_id__1, placed__1)
+--|                 Elapsed placed__1 > (now() - (id__1 * '1 day'::interval))
+--|                   Join customer_id__1 = id__1
+--|                     Project id__1="state_9_1_k1"
+--|                       Scan state_9_1 (state_9_1_k1, state_9_1_n)
+--|                     Scan public.orders (id__2, customer_id__1, placed__1)
+--|       LeftJoin FALSE
+--|         Project id__1
+--|           UnionAll
+--|             UnionAll
+--|               Filter NOT "__pgt_met"
+--|                 Mark __pgt_met: "id__1" = "id__3"
+--|                   Changes public.customers (id__1)
+--|                   Project id__3="id__1", id__2
+--|                     TimedFilter placed__1 > (now() - (id__1 * '1 day'::interval))
+--|                       Join customer_id__1 = id__1
+--|                         Project id__1="state_9_1_k1"
+--|                           Scan state_9_1 (state_9_1_k1, state_9_1_n)
+--|                         Scan public.orders (id__2, customer_id__1, placed__1)
+--|               Filter NOT "__pgt_met"
+--|                 Flipped __pgt_met: "id__1" = "id__3"
+--|                   Scan public.customers (id__1)
+--|                   Project id__3="id__1", id__2
+--|                     TimedFilter placed__1 > (now() - (id__1 * '1 day'::interval))
+--|                       Join customer_id__1 = id__1
+--|                         Project id__1="state_9_1_k1"
+--|                           Scan state_9_1 (state_9_1_k1, state_9_1_n)
+--|                         Scan public.orders (id__2, customer_id__1, placed__1)
+--|                   Project id__3="id__1", id__2
+--|                     UnionAll
+--|                       Filter placed__1 > ($4::timestamp with time zone - (id__1 * '1 day'::interval))
+--|                         Join customer_id__1 = id__1
+--|                           Project id__1="state_9_1_k1"
+--|                             Changes state_9_1 (state_9_1_k1, state_9_1_n)
+--|                           Scan public.orders (id__2, customer_id__1, placed__1)
+--|                       Elapsed placed__1 > (now() - (id__1 * '1 day'::interval))
+--|                         Join customer_id__1 = id__1
+--|                           Project id__1="state_9_1_k1"
+--|                             Scan state_9_1 (state_9_1_k1, state_9_1_n)
+--|                           Scan public.orders (id__2, customer_id__1, placed__1)
+--|             Negate
+--|               Filter NOT "__pgt_met"
+--|                 Flipped __pgt_met: "id__1" = "id__3"
+--|                   Changes public.customers (id__1)
+--|                   Project id__3="id__1", id__2
+--|                     TimedFilter placed__1 > (now() - (id__1 * '1 day'::interval))
+--|                       Join customer_id__1 = id__1
+--|                         Project id__1="state_9_1_k1"
+--|                           Scan state_9_1 (state_9_1_k1, state_9_1_n)
+--|                         Scan public.orders (id__2, customer_id__1, placed__1)
+--|                   Project id__3="id__1", id__2
+--|                     UnionAll
+--|                       Filter placed__1 > ($4::timestamp with time zone - (id__1 * '1 day'::interval))
+--|                         Join customer_id__1 = id__1
+--|                           Project id__1="state_9_1_k1"
+--|                             Changes state_9_1 (state_9_1_k1, state_9_1_n)
+--|                           Scan public.orders (id__2, customer_id__1, placed__1)
+--|                       Elapsed placed__1 > (now() - (id__1 * '1 day'::interval))
+--|                         Join customer_id__1 = id__1
+--|                           Project id__1="state_9_1_k1"
+--|                             Scan state_9_1 (state_9_1_k1, state_9_1_n)
+--|                           Scan public.orders (id__2, customer_id__1, placed__1)
+--|         Project id__3="id__1", id__2
+--|           TimedFilter placed__1 > (now() - (id__1 * '1 day'::interval))
+--|             Join customer_id__1 = id__1
+--|               Project id__1="state_9_1_k1"
+--|                 Scan state_9_1 (state_9_1_k1, state_9_1_n)
+--|               Scan public.orders (id__2, customer_id__1, placed__1)
+--| when orders changed:
+--|   Project id__1, id__2
+--|     UnionAll
+--|       Join "id__1" = "id__3"
+--|         Scan public.customers (id__1)
+--|         Project id__3="id__1", id__2
+--|           UnionAll
+--|             Filter placed__1 > ($4::timestamp with time zone - (id__1 * '1 day'::interval))
+--|               UnionAll
+--|                 UnionAll
+--|                   Join customer_id__1 = id__1
+--|                     Project id__1="state_9_1_k1"
+--|                       Changes state_9_1 (state_9_1_k1, state_9_1_n)
+--|                     Scan public.orders (id__2, customer_id__1, placed__1)
+--|                   Join customer_id__1 = id__1
+--|                     Project id__1="state_9_1_k1"
+--|                       Scan state_9_1 (state_9_1_k1, state_9_1_n)
+--|                     Changes public.orders (id__2, customer_id__1, placed__1)
+--|                 Negate
+--|                   Join customer_id__1 = id__1
+--|                     Project id__1="state_9_1_k1"
+--|                       Changes state_9_1 (state_9_1_k1, state_9_1_n)
+--|                     Changes public.orders (id__2, customer_id__1, placed__1)
+--|             Elapsed placed__1 > (now() - (id__1 * '1 day'::interval))
+--|               Join customer_id__1 = id__1
+--|                 Project id__1="state_9_1_k1"
+--|                   Scan state_9_1 (state_9_1_k1, state_9_1_n)
+--|                 Scan public.orders (id__2, customer_id__1, placed__1)
+--|       LeftJoin FALSE
+--|         Project id__1
+--|           Filter NOT "__pgt_met"
+--|             Flipped __pgt_met: "id__1" = "id__3"
+--|               Scan public.customers (id__1)
+--|               Project id__3="id__1", id__2
+--|                 TimedFilter placed__1 > (now() - (id__1 * '1 day'::interval))
+--|                   Join customer_id__1 = id__1
+--|                     Project id__1="state_9_1_k1"
+--|                       Scan state_9_1 (state_9_1_k1, state_9_1_n)
+--|                     Scan public.orders (id__2, customer_id__1, placed__1)
+--|               Project id__3="id__1", id__2
+--|                 UnionAll
+--|                   Filter placed__1 > ($4::timestamp with time zone - (id__1 * '1 day'::interval))
+--|                     UnionAll
+--|                       UnionAll
+--|                         Join customer_id__1 = id__1
+--|                           Project id__1="state_9_1_k1"
+--|                             Changes state_9_1 (state_9_1_k1, state_9_1_n)
+--|                           Scan public.orders (id__2, customer_id__1, placed__1)
+--|                         Join customer_id__1 = id__1
+--|                           Project id__1="state_9_1_k1"
+--|                             Scan state_9_1 (state_9_1_k1, state_9_1_n)
+--|                           Changes public.orders (id__2, customer_id__1, placed__1)
+--|                       Negate
+--|                         Join customer_id__1 = id__1
+--|                           Project id__1="state_9_1_k1"
+--|                             Changes state_9_1 (state_9_1_k1, state_9_1_n)
+--|                           Changes public.orders (id__2, customer_id__1, placed__1)
+--|                   Elapsed placed__1 > (now() - (id__1 * '1 day'::interval))
+--|                     Join customer_id__1 = id__1
+--|                       Project id__1="state_9_1_k1"
+--|                         Scan state_9_1 (state_9_1_k1, state_9_1_n)
+--|                       Scan public.orders (id__2, customer_id__1, placed__1)
+--|         Project id__3="id__1", id__2
+--|           TimedFilter placed__1 > (now() - (id__1 * '1 day'::interval))
+--|             Join customer_id__1 = id__1
+--|               Project id__1="state_9_1_k1"
+--|                 Scan state_9_1 (state_9_1_k1, state_9_1_n)
+--|               Scan public.orders (id__2, customer_id__1, placed__1)

@@ -95,6 +95,21 @@ SELECT c.id, s.amount FROM customers AS c CROSS JOIN LATERAL (SELECT o.amount FR
 -- FULL JOIN in a correlated subquery
 SELECT c.id, (SELECT count(*) FROM (SELECT id FROM orders WHERE customer_id = c.id) AS o FULL JOIN (SELECT id FROM orders WHERE amount > c.id) AS p USING (id)) AS n FROM customers AS c
 
+-- LEFT JOIN LATERAL by a condition
+SELECT c.id, x.n FROM customers AS c LEFT JOIN LATERAL (SELECT count(*) AS n FROM orders AS o WHERE o.customer_id = c.id) AS x ON x.n > 1 AND c.id NOT IN (SELECT qty FROM lines WHERE qty IS NOT NULL)
+
+-- LATERAL in a join in an outer join
+SELECT c.id, x.product, e.kind FROM customers AS c LEFT JOIN (events AS e RIGHT JOIN LATERAL (SELECT l.product, l.qty FROM lines AS l WHERE l.order_id = c.id) AS x ON e.id = x.qty) ON e.id > 1 OR x.product IS NOT NULL
+
+-- LATERAL in a FULL JOIN beside what it refers to
+SELECT c.id, x.product, e.kind FROM customers AS c, (events AS e FULL JOIN LATERAL (SELECT l.product, l.qty FROM lines AS l WHERE l.order_id = c.id) AS x ON e.id = x.qty)
+
+-- subquery about both sides in ON of a LEFT JOIN
+SELECT c.id, o.id AS oid FROM customers AS c LEFT JOIN orders AS o ON o.customer_id = c.id AND EXISTS (SELECT 1 FROM lines AS l WHERE l.order_id = o.id AND l.qty > c.id)
+
+-- subquery about both sides in ON of a FULL JOIN
+SELECT c.id, o.id AS oid FROM customers AS c FULL JOIN orders AS o ON o.customer_id = c.id AND o.amount > (SELECT coalesce(sum(l.qty), 0) * c.id FROM lines AS l WHERE l.order_id = o.id)
+
 -- window in a LATERAL subquery
 SELECT c.id, l.r FROM customers c CROSS JOIN LATERAL (SELECT o.id, rank() OVER (ORDER BY o.amount) AS r FROM orders o WHERE o.customer_id = c.id) l
 
@@ -342,6 +357,9 @@ SELECT kind, array_agg(id ORDER BY id) FILTER (WHERE ts > now() - interval '1 ho
 
 -- time in ON of an outer join
 SELECT a.id, b.id AS later FROM events AS a LEFT JOIN events AS b ON b.kind = a.kind AND b.ts > now() - interval '1 hour'
+
+-- time about both sides in ON of an outer join
+SELECT a.id, b.id AS later FROM events AS a LEFT JOIN events AS b ON b.kind = a.kind AND b.ts > now() - a.id * interval '20 minutes'
 
 -- days from today
 SELECT id, CURRENT_DATE - ts::date AS days FROM events

@@ -59,18 +59,23 @@ class FullJoin(Plan):
             anti_join(self.right, self.left, self.on, _ALONE),
             tuple(Item(one, column(one)) for one in self.right.columns),
         )
-        padded = LeftJoin(alone, self.left, (FALSE,))
-        by_name = {one.name: one for one in padded.columns}
-        ordered = tuple(Item(by_name[one.name], column(by_name[one.name])) for one in self.columns)
-        return UnionAll(LeftJoin(self.left, self.right, self.on), Project(padded, ordered))
+        return UnionAll(LeftJoin(self.left, self.right, self.on), padded(alone, self.left, self.columns))
 
     def delta(self) -> Plan:
         left, right = self.left.delta(), self.right.delta()
         mirrored = _alone(self.right, self.left, self.on, right, left)
-        by_name = {one.name: one for one in mirrored.columns}
-        ordered = tuple(Item(by_name[one.name], column(by_name[one.name])) for one in self.columns)
         both = UnionAll(_met(self, left, right), _alone(self.left, self.right, self.on, left, right))
-        return UnionAll(both, Project(mirrored, ordered))
+        return UnionAll(both, _ordered(mirrored, self.columns))
+
+
+def padded(alone: Plan, other: Plan, columns: tuple[Column, ...]) -> Plan:
+    """Rows beside NULLs for another plan's columns, of which an outer join on nothing knows the types; in an order."""
+    return _ordered(LeftJoin(alone, other, (FALSE,)), columns)
+
+
+def _ordered(plan: Plan, columns: tuple[Column, ...]) -> Plan:
+    by_name = {one.name: one for one in plan.columns}
+    return Project(plan, tuple(Item(by_name[one.name], column(by_name[one.name])) for one in columns))
 
 
 def _nullable(side: Plan) -> tuple[Column, ...]:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from postgast import pg_query_pb2 as kinds
 from postgast.pg_query_pb2 import JoinExpr, Node, RangeSubselect, RangeVar, SelectStmt
 from psycopg import sql
 
 from pg_trickle.algebra import linear
-from pg_trickle.algebra.correlation import free
 from pg_trickle.algebra.join import Join
 from pg_trickle.algebra.lateral import Lateral
 from pg_trickle.algebra.outer_join import FullJoin, LeftJoin
-from pg_trickle.algebra.plan import Plan, names
+from pg_trickle.algebra.plan import Plan
 from pg_trickle.algebra.recompute import Recompute
 from pg_trickle.algebra.source import Unit, Unwatched
 from pg_trickle.catalog.model import RelationFact
@@ -23,13 +22,13 @@ from pg_trickle.parse.expressions import equated, scalar
 from pg_trickle.parse.implied import with_implied
 from pg_trickle.parse.laterals import FUNCTIONS, is_lateral, over_subqueries, refers
 from pg_trickle.parse.once import once
+from pg_trickle.parse.outer_joins import full_join, is_lowered, left_join, on_its_side
 from pg_trickle.parse.query import ParseQuery, Query
 from pg_trickle.parse.recursion import recursion
 from pg_trickle.parse.relations import COMPARED, check_captured, check_visible, scan
 from pg_trickle.parse.scope import Context, Entry, Scope
 from pg_trickle.parse.subqueries import Lowering
-from pg_trickle.parse.timed import reads_time
-from pg_trickle.parse.tree import conjuncts, has_subquery, kind, located, location, only, parse_select, strings
+from pg_trickle.parse.tree import conjuncts, kind, located, only, parse_select, strings
 from pg_trickle.parse.types import fact_type
 from pg_trickle.parse.undecided import sampled
 from pg_trickle.scalar import BOOL, UNKNOWN, Column, Scalar, column, composed, identifier
@@ -174,78 +173,118 @@ def _join(join: JoinExpr, context: Context, parse: ParseQuery, around: Item | No
     only(join, _JOIN, "join")
     if join.is_natural:
         raise UnsupportedQuery("NATURAL JOIN", "the canonical query should have spelled it out.")
+    if around and join.jointype in {kinds.JOIN_RIGHT, kinds.JOIN_FULL}:
+        return _for_each(join, context, parse, around)
     left, left_scope = beside(*around, join.larg, context, parse) if around else from_item(join.larg, context, parse)
     visible = around[1] + left_scope if around else left_scope
-    # What refers to its left side comes with it.
+    # What refers to its left side comes with it, unless it is several.
     is_bound = refers(join.rarg, visible) or (join.jointype == kinds.JOIN_LEFT and is_lateral(join.rarg))
-    right, right_scope = from_item(join.rarg, context, parse, (left, visible) if is_bound else None)
-    scope = replace(left_scope + right_scope, outer=context.outer)
-    conditions = with_implied(conjuncts(join.quals)) if join.HasField("quals") else ()
-    if join.jointype != kinds.JOIN_INNER:
-        if is_bound and any(map(_is_lowered, conditions)):
-            raise UnsupportedQuery(
-                f"{_lowered_part(conditions)} in the condition of a LATERAL join",
-                "no rule knows its matches.",
-                position=location(join.quals),
-            )
-        left, right, conditions, lowered = _lowered(left, right, conditions, scope, context, parse)
-        scope = replace(scope, lowered=lowered)
-    apart = [
-        part for part in conditions if has_subquery(part) or (join.jointype == kinds.JOIN_INNER and reads_time(part))
-    ]
-    on = tuple(scalar(part, scope, context) for part in conditions if part not in apart)
-    using = tuple(
-        (name, left_scope.resolve((name,)), right_scope.resolve((name,))) for name in strings(list(join.using_clause))
-    )
-    on += tuple(_equal(one, other) for _, one, other in using)
-    if around and join.jointype in {kinds.JOIN_RIGHT, kinds.JOIN_FULL}:
-        raise UnsupportedQuery("LATERAL inside an outer join", "it refers to what stands outside of the join.")
-    plan = _restricted(join, right, on) if is_bound else _joined(join, left, right, on)
-    for part in apart:
-        lowering = Lowering(plan, scope, context, parse)
-        lowering.keep(part)
-        plan = lowering.plan
-    scope = _sides(join, left_scope, right_scope)
-    plan, merged = _merged(join, plan, using, context)
+    by_row = is_bound and join.jointype == kinds.JOIN_LEFT and kind(join.rarg) == "join_expr"
+    outside = replace(visible, outer=context.outer)
+    inside = replace(context, outer=outside) if by_row else context
+    right = from_item(join.rarg, inside, parse, (left, visible) if is_bound and not by_row else None)
+    pair = _Pair((left, outside), right, left_scope, is_bound)
+    if join.jointype == kinds.JOIN_INNER:
+        plan = _inner_join(join, pair, context, parse)
+    else:
+        plan, pair = _outer_join(join, pair, context, parse)
+    scope = _sides(join, left_scope, pair.right[1])
+    plan, merged = _merged(join, plan, pair.using(join), context)
     if join.HasField("alias"):
         return plan, _joined_alias(join, scope, merged)
     return plan, Scope(scope.entries, (*merged, *scope.merged))
 
 
-def _lowered(
-    left: Plan, right: Plan, conditions: tuple[Node, ...], scope: Scope, context: Context, parse: ParseQuery
-) -> tuple[Plan, Plan, tuple[Node, ...], tuple[Column, ...]]:
-    """The conditions of an outer join, their subqueries and what time moves lowered on the side that they belong to."""
-    sides, made = [right, left], []
+def _for_each(join: JoinExpr, context: Context, parse: ParseQuery, around: Item) -> Item:
+    """A join that refers to what stands outside of it, as a subquery for each row of that."""
+    plan, scope = around
+    own, made = _join(join, replace(context, outer=replace(scope, outer=context.outer)), parse, None)
+    attached = Attachment(plan, context)
+    beside_each, on = attached.independent(own)
+    return Join(attached.plan, beside_each, on), made
+
+
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    """Both sides of a join with the names that each may use, and those that the left side itself brings.
+
+    The plan of a right side that ``is_bound`` to the left contains it.
+    """
+
+    left: Item
+    right: Item
+    left_scope: Scope
+    is_bound: bool
+
+    @property
+    def scope(self) -> Scope:
+        """The names that the join's condition may use."""
+        return replace(self.left_scope + self.right[1], outer=self.left[1].outer)
+
+    def using(self, join: JoinExpr) -> tuple[tuple[str, Column, Column], ...]:
+        """The columns that USING names, of either side."""
+        listed = strings(list(join.using_clause))
+        return tuple((name, self.left_scope.resolve((name,)), self.right[1].resolve((name,))) for name in listed)
+
+    def equal(self, join: JoinExpr) -> tuple[Scalar, ...]:
+        """What USING demands."""
+        return tuple(_equal(one, other) for _, one, other in self.using(join))
+
+
+def _conditions(join: JoinExpr) -> tuple[Node, ...]:
+    return with_implied(conjuncts(join.quals)) if join.HasField("quals") else ()
+
+
+def _inner_join(join: JoinExpr, pair: _Pair, context: Context, parse: ParseQuery) -> Plan:
+    conditions, scope = _conditions(join), pair.scope
+    on = tuple(scalar(part, scope, context) for part in conditions if not is_lowered(part)) + pair.equal(join)
+    if pair.is_bound:
+        plan = linear.Filter(pair.right[0], on) if on else pair.right[0]
+    else:
+        plan = Join(pair.left[0], pair.right[0], on)
+    lowering = Lowering(plan, scope, context, parse)
     for part in conditions:
-        for place, side in enumerate(sides) if _is_lowered(part) else ():
-            lowering = Lowering(side, scope, context, parse)
-            value = lowering.value(part)
-            if not free(lowering.plan) & {name for other in sides if other is not side for name in names(other)}:
-                sides[place], scope, part = lowering.plan, lowering.scope, value
-                break
-        if _is_lowered(part):
-            raise UnsupportedQuery(
-                f"{_lowered_part((part,))} about both sides of an outer join",
-                "no rule knows its matches.",
-                position=location(part),
-            )
-        made.append(part)
-    return sides[1], sides[0], tuple(made), scope.lowered
+        if is_lowered(part):
+            lowering.keep(part)
+    return lowering.plan
 
 
-def _is_lowered(condition: Node) -> bool:
-    return has_subquery(condition) or reads_time(condition)
+def _outer_join(join: JoinExpr, pair: _Pair, context: Context, parse: ParseQuery) -> tuple[Plan, _Pair]:
+    """The join, and its sides as they are in it."""
+    conditions, equal = _conditions(join), pair.equal(join)
+    if pair.is_bound:
+        return _bound_join(join, pair, conditions, context, parse)
+    placed = on_its_side(pair.left[0], pair.right[0], conditions, pair.scope, context, parse)
+    if placed is not None:
+        left, right, conditions, lowered = placed
+        scope = replace(pair.scope, lowered=lowered)
+        on = tuple(scalar(part, scope, context) for part in conditions) + equal
+        return _joined(join, left, right, on), pair
+    match join.jointype:
+        case kinds.JOIN_LEFT:
+            return left_join(pair.left, pair.right, conditions, equal, context, parse), pair
+        case kinds.JOIN_RIGHT:
+            return left_join(pair.right, pair.left, conditions, equal, context, parse), pair
+        case _:
+            return full_join(pair.left, pair.right, conditions, equal, context, parse), pair
 
 
-def _lowered_part(conditions: tuple[Node, ...]) -> str:
-    return "subquery" if any(map(has_subquery, conditions)) else "time"
+def _bound_join(
+    join: JoinExpr, pair: _Pair, conditions: tuple[Node, ...], context: Context, parse: ParseQuery
+) -> tuple[Plan, _Pair]:
+    """A LEFT JOIN whose right side refers to its left."""
+    if kind(join.rarg) != "join_expr":
+        if not any(map(is_lowered, conditions)):
+            on = tuple(scalar(part, pair.scope, context) for part in conditions) + pair.equal(join)
+            found = _beside_its_left(pair.right[0], kind(join.rarg), on)
+            if found is not None:
+                return found, pair
+        pair = replace(pair, right=from_item(join.rarg, replace(context, outer=pair.left[1]), parse))
+    return left_join(pair.left, pair.right, conditions, pair.equal(join), context, parse), pair
 
 
 def _joined(join: JoinExpr, left: Plan, right: Plan, on: tuple[Scalar, ...]) -> Plan:
     match join.jointype:
-        case kinds.JOIN_INNER:
-            return Join(left, right, on)
         case kinds.JOIN_LEFT:
             return LeftJoin(left, right, on)
         case kinds.JOIN_RIGHT:
@@ -256,19 +295,16 @@ def _joined(join: JoinExpr, left: Plan, right: Plan, on: tuple[Scalar, ...]) -> 
             raise UnsupportedQuery("join", "it is of a kind that no rule knows.")
 
 
-def _restricted(join: JoinExpr, beside: Plan, on: tuple[Scalar, ...]) -> Plan:
-    """Both sides of a join, one beside the other already, under the join's condition."""
-    if join.jointype == kinds.JOIN_INNER:
-        return linear.Filter(beside, on) if on else beside
-    if join.jointype == kinds.JOIN_LEFT and isinstance(beside, Lateral):
+def _beside_its_left(beside: Plan, item: str, on: tuple[Scalar, ...]) -> Plan | None:
+    """A LEFT JOIN to what is beside its left side already, if one operator is just that."""
+    if isinstance(beside, Lateral):
         return replace(beside, outer=True, on=on)
-    if join.jointype == kinds.JOIN_LEFT and kind(join.rarg) == "range_subselect":
-        if isinstance(beside, Join):
-            return LeftJoin(beside.left, beside.right, beside.on + on)
-        if all(one.text == "true" for one in on):
-            # An aggregate of all rows has its row.
-            return beside
-    raise UnsupportedQuery("LATERAL inside an outer join", "it refers to what stands outside of the join.")
+    if item != "range_subselect":
+        return None
+    if isinstance(beside, Join):
+        return LeftJoin(beside.left, beside.right, beside.on + on)
+    # An aggregate of all rows has its row.
+    return beside if all(one.text == "true" for one in on) else None
 
 
 def _sides(join: JoinExpr, left: Scope, right: Scope) -> Scope:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tests.refresh.workload import subqueries
 from tests.refresh.workload.expressions import aggregates, conditions, listing, sets, values, wheres
 from tests.refresh.workload.ordered import distinct_on, first, windowed
-from tests.refresh.workload.types import COUNT, INT, NUMBER, TEXT
+from tests.refresh.workload.types import BOOL, COUNT, INT, NUMBER, TEXT
 from tests.refresh.workload.values import Built, From, Query, Value
 
 HAVING = ("count(*) > 1", "count(*) <> 2 OR count(*) IS NULL", "count(*) > 1 AND count(*) < 4")
@@ -69,7 +69,7 @@ def decided(draw: st.DrawFn, source: From, inner: Query | None, operator: str) -
 
 @st.composite
 def timed(draw: st.DrawFn, source: From) -> Query:
-    """Rows by a condition on the time."""
+    """Rows by a condition on the time, or whether they satisfy one."""
     moments = [one.sql for one in source.values if one.type.moves]
     if not moments:
         return draw(plain(source))
@@ -86,7 +86,26 @@ def timed(draw: st.DrawFn, source: From) -> Query:
         f"now() - {one} < interval '20 ms'",
     ]
     condition = draw(st.sampled_from(choices))
-    return draw(_filtered(source, condition) if draw(st.booleans()) else _plain(source, "timed", condition))
+    return draw(draw(st.sampled_from([_filtered, _told, _plain_timed]))(source, condition))
+
+
+def _plain_timed(source: From, condition: str) -> st.SearchStrategy[Query]:
+    return _plain(source, "timed", condition)
+
+
+@st.composite
+def _told(draw: st.DrawFn, source: From, condition: str) -> Query:
+    """Whether rows satisfy a condition on the time: shown, or grouped by and summed up."""
+    told = Value(f"CASE WHEN {condition} THEN 1 ELSE 0 END", INT)
+    truth = Value(f"coalesce({condition}, false)", BOOL)
+    if draw(st.booleans()):
+        listed, columns = listing(draw, [*draw(st.lists(values(source.values), min_size=1, max_size=2)), told, truth])
+        return Query(f"SELECT {listed} FROM {source.text}", columns, Built("timed", (source.built,)))
+    key = draw(st.sampled_from([told, truth]))
+    some = [Value(f"sum({told.sql})", COUNT), Value(f"array_agg({told.sql}) FILTER (WHERE {condition})::text", TEXT)]
+    listed, columns = listing(draw, [key, *some, *draw(st.lists(aggregates(source.values), max_size=2))])
+    text = f"SELECT {listed} FROM {source.text} GROUP BY {key.sql}"
+    return Query(text, columns, Built("timed", (source.built,)))
 
 
 @st.composite

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from hypothesis import strategies as st
 
+from tests.refresh.workload import subqueries
 from tests.refresh.workload.tables import Relation, quoted
 from tests.refresh.workload.types import ARRAY, COUNT, INT, JSONB, NUMBER, TEXT, Type
 from tests.refresh.workload.values import TABLE, Built, From, Query, Value
@@ -96,11 +97,18 @@ class Builder:
         if not ours or not theirs:
             return "true"
         one, other = draw(st.sampled_from(ours)), draw(st.sampled_from(theirs))
+        if operator in {"left join", "full join"} and draw(st.integers(0, 7)) == 0:
+            return f"{other} = {one} AND {self._decided([one, other])}"
         if operator == "full join":
             # PostgreSQL itself knows no other condition of a full join.
             return f"{other} = {one}"
         extra = draw(st.sampled_from(["", "", "", f" OR {one} IS NULL", f" AND {one} > 0", f" AND {other} > 0"]))
         return draw(st.sampled_from([f"{other} = {one}{extra}"] * 9 + [f"{other} < {one}{extra}", "true"]))
+
+    def _decided(self, integers: list[str]) -> str:
+        """A condition about integers that a subquery decides."""
+        usable = any(column.type is INT for one in self.relations for column in one.columns)
+        return self.draw(subqueries.conditions(integers, self.relations)) if usable else "true"
 
     def _lateral(self, path: Path) -> From:
         """A subquery for each row to the left; what the path says next is in it, or to the left."""
@@ -112,7 +120,11 @@ class Builder:
         text, values = self._correlated(left, right, path[0] == "lateral first")
         made = From(relations=self.relations, built=Built(path[0], (left.built, right.built)), is_join=True)
         outer = path[0] == "left lateral" or (path[0] == "lateral first" and draw(st.booleans()))
-        on = draw(st.sampled_from(["true", "true", f"{name}.x IS NOT NULL"])) if outer else ""
+        choices = ["true", "true", f"{name}.x IS NOT NULL"]
+        numbers = [f"{name}.x"] if values[0].type is INT else []
+        if left.named_integers and draw(st.integers(0, 3)) == 0:
+            choices = [self._decided([*numbers, draw(st.sampled_from(left.named_integers))])]
+        on = draw(st.sampled_from(choices)) if outer else ""
         made.text = f"{left.text} {'LEFT' if outer else 'CROSS'} JOIN LATERAL ({text}) AS {name}{on and f' ON {on}'}"
         made.values = [*left.qualified, *(replace(one, sql=f"{name}.{one.sql}") for one in values)]
         return made
