@@ -32,8 +32,9 @@ def line(stage: Recomputed, shown: Callable[[str], str]) -> dict[str, Any]:
 def _described(stage: Recomputed) -> tuple[str, str, str]:
     by = ", ".join(stage.touched)
     match stage.operator:
-        case Window(_, _, _, calls):
+        case Window(_, _, _, calls, kept):
             detail = ", ".join(call.value.text for call in calls)
+            detail += f" where {' AND '.join(one.text for one in kept)}" if kept else ""
             return "Window", detail, f"recomputed for the touched partitions, by {by}" if by else _EVERYTHING
         case DistinctOn(_, keys, _, order):
             detail = f"{', '.join(keys)} order {_ordered(order)}" if order else ", ".join(keys)

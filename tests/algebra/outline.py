@@ -51,9 +51,11 @@ def _detail(plan: Plan) -> str:
         case Aggregate(_, keys, calls):
             made = ", ".join(f"{one.column.name}={one.value.text} [{one.rule.name}]" for one in calls)
             return f" by ({', '.join(keys)}) {made}".rstrip()
-        case Window(_, keys, passed, calls):
+        case Window(_, keys, passed, calls, kept, unshown):
             made = ", ".join(f"{one.column.name}={one.value.text}" for one in calls)
-            return f" by ({', '.join(keys)}) {', '.join((*passed, made))}"
+            where = f" where {' AND '.join(one.text for one in kept)}" if kept else ""
+            without = f" without {', '.join(sorted(unshown))}" if unshown else ""
+            return f" by ({', '.join(keys)}) {', '.join((*passed, made))}{where}{without}"
         case DistinctOn(_, keys, passed, order):
             return f" by ({', '.join(keys)}) order {_ordered(order)}: {', '.join(passed)}"
         case TopK(_, order, limit, offset, ties):

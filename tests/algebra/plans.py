@@ -131,6 +131,13 @@ def ranked(source: Plan, *keys: str) -> Window:
     return Window(source, keys, tuple(one.name for one in source.columns), made)
 
 
+FIRST_OF_EACH = replace(
+    ranked(LETTERS, "r_a"),
+    kept=(predicate(sql.SQL("{} <= 1"), "place"), predicate(sql.SQL("{} < 3"), "n")),
+    unshown=frozenset(("place", "n", "run", "r_x")),
+)
+
+
 def order(name: str, *, is_ascending: bool = True) -> Order:
     return Order(name, is_ascending, nulls_first=not is_ascending)
 
@@ -222,6 +229,8 @@ PLANS: dict[str, Plan] = {
     "window of everything": ranked(LETTERS),
     "window over a window": replace(ranked(ranked(LETTERS, "r_a"), "r_b"), calls=(MORE,)),
     "filter over a window": Filter(ranked(LETTERS, "r_a"), (predicate(sql.SQL("{} <= 1"), "place"),)),
+    "window of which some rows are kept": FIRST_OF_EACH,
+    "window of everything of which some rows are kept": replace(ranked(LETTERS), kept=FIRST_OF_EACH.kept),
     "window over a sum": ranked(UnionAll(LETTERS, replace(LETTERS, input=R)), "r_a"),
     "first of each key": DistinctOn(LETTERS, ("r_a",), ("r_b", "r_a"), (order("r_a"), order("r_t"))),
     "first of each key, downwards": DistinctOn(

@@ -23,7 +23,7 @@ from pg_trickle.algebra.plan import Plan
 from pg_trickle.algebra.states import old
 from pg_trickle.algebra.timed import Elapsed, TimedColumn, TimedFilter
 from pg_trickle.algebra.window import Window
-from pg_trickle.render import netting, parts, select, turned
+from pg_trickle.render import first, netting, parts, select, turned
 from pg_trickle.rewrite import matched_early, prune, pushdown, restrict, strengthen
 from pg_trickle.rewrite.passes import optimised
 from pg_trickle.rewrite.strengthen import strengthened
@@ -32,6 +32,7 @@ from tests.algebra.plans import ASKED, ASKED_BY_MATCH, PLANS, R, equal, predicat
 from tests.algebra.sources import Contents, contents, fill, net_change, prepare, scan, zset
 
 pytestmark = pytest.mark.property
+ANY = (predicate(sql.SQL("{} IS NOT NULL"), "place"),)
 LOOKING = settings(
     max_examples=500, phases=[Phase.generate], derandomize=True, database=None, deadline=None, suppress_health_check=()
 )
@@ -286,6 +287,22 @@ def test_partitions_that_keep_their_old_rows_are_noticed(conn, monkeypatch, oper
 
     monkeypatch.setattr(operator, "delta", delta)
     assert is_noticed(conn, PLANS[plan])
+
+
+def test_rows_that_a_window_did_not_keep_and_are_taken_away_are_noticed(conn, monkeypatch):
+    def delta(self: Window) -> Plan:
+        change = self.input.delta()
+        now = replace(self, input=Touched(self.input, change, self.keys))
+        return UnionAll(now, Negate(replace(self, input=Touched(old(self.input), change, self.keys), kept=ANY)))
+
+    monkeypatch.setattr(Window, "delta", delta)
+    assert is_noticed(conn, PLANS["window of which some rows are kept"])
+
+
+def test_a_filter_that_gets_lost_in_a_window_is_noticed(conn, monkeypatch):
+    monkeypatch.setattr(first, "conjunction", lambda predicates: sql.SQL("TRUE"))
+    plan = PLANS["filter over a window"]
+    assert _exists(conn, LOOKING, lambda _: zset(conn, optimised(plan)) != zset(conn, plan))
 
 
 def test_first_rows_that_only_compete_with_what_came_are_noticed(conn, monkeypatch):

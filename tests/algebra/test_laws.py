@@ -8,17 +8,18 @@ from hypothesis import strategies as st
 
 from pg_trickle.algebra.aggregate import Aggregate
 from pg_trickle.algebra.join import Join
-from pg_trickle.algebra.linear import Consolidate, Negate, UnionAll
+from pg_trickle.algebra.linear import Consolidate, Filter, Negate, UnionAll
 from pg_trickle.algebra.mark import Mark
 from pg_trickle.algebra.outer_join import FullJoin
 from pg_trickle.algebra.plan import Plan, distinct, inputs, names
 from pg_trickle.algebra.source import Changes, Empty, Source
 from pg_trickle.algebra.states import old
+from pg_trickle.algebra.window import Window
 from pg_trickle.rewrite.passes import optimised
 from pg_trickle.rewrite.specialise import specialised
 from pg_trickle.uniqueness import is_net, keys
 from tests.algebra.outline import outline
-from tests.algebra.plans import ASKED, ASKED_BY_MATCH, PLANS, T, any_plan, equal
+from tests.algebra.plans import ASKED, ASKED_BY_MATCH, PLANS, T, any_plan, equal, projected
 from tests.algebra.sources import SOURCES, Contents, contents, fill, net_change, prepare, scan, weighted, zset
 
 UNCHANGED = Contents([(1, 1, "1.0", "1"), (None, 2, None, "[]")], [], [], [], [], [0])
@@ -99,6 +100,28 @@ def test_a_join_made_one_of_another_kind_is_the_same(conn, title, r, s):
         fill(conn, {"r": r, "s": s})
         assert zset(conn, better) == zset(conn, plan)
         assert zset(conn, better.delta()) == zset(conn, plan.delta())
+
+
+@pytest.mark.property
+@given(r=contents)
+def test_a_filter_over_a_window_is_part_of_it(conn, r):
+    plan = projected(PLANS["filter over a window"], ("one", "r_b"), ("two", "n"))
+    better = optimised(plan)
+    (window,) = (node for node in distinct(better) if isinstance(node, Window))
+    assert window.kept
+    assert "place" not in names(window)
+    assert not any(isinstance(node, Filter) for node in distinct(better))
+    with conn.transaction(force_rollback=True):
+        fill(conn, {"r": r})
+        assert zset(conn, better) == zset(conn, plan)
+        assert zset(conn, surplus(better)) == {}
+
+
+def test_a_window_that_is_read_twice_keeps_its_rows():
+    some = projected(PLANS["filter over a window"], ("one", "place"))
+    whole = projected(PLANS["window"], ("one", "place"))
+    both = UnionAll(some, whole)
+    assert not any(node.kept for node in distinct(optimised(both)) if isinstance(node, Window))
 
 
 @pytest.mark.property

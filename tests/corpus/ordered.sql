@@ -47,13 +47,12 @@ SELECT o.customer_id, sum(count(*)) OVER (PARTITION BY o.paid) AS n FROM public.
 SELECT q.id, q.place FROM (SELECT o.id, o.customer_id, rank() OVER (PARTITION BY o.customer_id ORDER BY o.amount) AS place FROM public.orders o) q WHERE q.customer_id = 7 AND q.place = 1;
 --| key: id
 --| captured: orders (id, customer_id, amount)
---| state_9_1: Window by (customer_id__1) id__1, customer_id__1, rank__1=rank() OVER (PARTITION BY customer_id__1 ORDER BY amount__1)
+--| state_9_1: Window by (customer_id__1) id__1, customer_id__1, rank__1=rank() OVER (PARTITION BY customer_id__1 ORDER BY amount__1) where rank__1 = 1
 --|   Filter customer_id__1 = 7
 --|     Scan public.orders (id__1, customer_id__1, amount__1)
 --| final:
 --|   Project id__1, rank__1
---|     Filter rank__1 = 1
---|       Scan state_9_1 (id__1, customer_id__1, rank__1)
+--|     Scan state_9_1 (id__1, customer_id__1, rank__1)
 
 -- DISTINCT ON
 SELECT DISTINCT ON (o.customer_id) o.customer_id, o.id FROM public.orders o ORDER BY o.customer_id, o.placed DESC;

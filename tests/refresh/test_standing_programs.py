@@ -194,3 +194,69 @@ def test_the_next_owner_never_runs_what_the_former_one_had(database, orders, own
     change(orders, 5)
     found = orders.execute("SELECT DISTINCT proowner::regrole::text FROM pg_proc WHERE proname ~ '^program_'")
     assert found.fetchall() == [("heir",)]
+
+
+def counting(db: Connection) -> list[tuple[Any, ...]]:
+    """The function that counts changes, who owns it and how it is set."""
+    return db.execute(
+        "SELECT proname, proowner::regrole::text, prosecdef, proacl::text, proconfig FROM pg_proc"
+        " WHERE pronamespace = 'pgtrickle_changes'::regnamespace AND proname ~ '^pending_[0-9]'"
+    ).fetchall()
+
+
+@pytest.mark.versions
+def test_counting_the_changes_stands_with_a_program(orders):
+    change(orders, 5)
+    assert counting(orders) == []
+    change(orders, 5)
+    assert [name for name, *_ in counting(orders)] == ["pending_1"]
+    orders.execute("SET track_functions = 'all'")
+    change(orders, 5)
+    assert calls(orders, "pending_1") == 1
+    rows = orders.execute("SELECT rows_in FROM pgtrickle.pgt_refresh_history ORDER BY refresh_id DESC LIMIT 1")
+    assert rows.fetchone() == (10,)
+    pg_trickle.drop_stream_table(orders, "st")
+    assert counting(orders) == []
+
+
+def test_it_counts_what_the_query_in_its_place_counts(orders):
+    for _ in range(2):
+        change(orders, 5)
+    pending = (
+        "SELECT pgtrickle_changes.pending(st.pgt_id, st.frontier, st.frontier_xid, st.frontier_seqs)"
+        " FROM pgtrickle.pgt_stream_tables AS st"
+    )
+    orders.execute("SET track_functions = 'all'")
+    with orders.transaction(force_rollback=True):
+        found = []
+        for write in (
+            "SELECT 1",
+            "UPDATE orders SET amount = amount + 1 WHERE id <= 30; DELETE FROM customers WHERE id = 20",
+            "SELECT pgtrickle.refresh_stream_table('st'); INSERT INTO customers VALUES (20, 'again')",
+            "TRUNCATE orders",
+        ):
+            orders.execute(write.encode())
+            found.append(orders.execute(pending.encode()).fetchone())
+        oids = orders.execute("SELECT 'orders'::regclass::oid::text, 'customers'::regclass::oid::text").fetchone()
+        assert oids is not None
+        there = [one and {oids.index(source): told for source, told in one.items()} for (one,) in found]
+        assert there == [
+            None,
+            {0: [60, False, True, False, None], 1: [1, False, True, False, None]},
+            {1: [1, False, True, True, None]},
+            {0: [1, True, True, True, None], 1: [1, False, True, True, None]},
+        ]
+        orders.execute("DROP FUNCTION pgtrickle_changes.pending_1")
+        assert orders.execute(pending.encode()).fetchone() == found[-1]
+
+
+def test_it_is_the_owners_and_not_called_once_he_has_altered_it(database, orders, owner):
+    settings = ["plan_cache_mode=force_generic_plan", "enable_seqscan=off"]
+    assert counting(orders) == [("pending_1", owner, False, f"{{{owner}=X/{owner}}}", settings)]
+    session = database.connect(owner)
+    name = "pgtrickle_changes.pending_1(pg_snapshot, xid8, jsonb)"
+    orders.execute("SET track_functions = 'all'")
+    for alteration in ("SECURITY DEFINER", "SET search_path = public", "STRICT", "STABLE"):
+        session.execute(sql.SQL("ALTER FUNCTION {f} {how}").format(f=sql.SQL(name), how=sql.SQL(alteration)))
+        change(orders, 5)
+    assert calls(orders, "pending_1") == 0

@@ -8,7 +8,7 @@ from pg_trickle.algebra.aggregate import Touched
 from pg_trickle.algebra.linear import Item, Negate, UnionAll
 from pg_trickle.algebra.plan import Plan
 from pg_trickle.algebra.states import old
-from pg_trickle.scalar import Column
+from pg_trickle.scalar import Column, Scalar
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,17 +21,23 @@ class Window(Plan):
         Δω(Q)  =  ω(Q′ ⋉ ΔQ)  −  ω(Q ⋉ ΔQ)
 
     Without keys those are all rows.  Duplicates count: a row of weight 2 is two rows with neighbours of their own.
+
+    Only rows for which every condition in ``kept`` holds come out, and none of the columns ``unshown``: ``πσω``, which
+    depends on the rows of a partition just as ``ω`` does, so that the law is the same.
     """
 
     input: Plan
     keys: tuple[str, ...]
     passed: tuple[str, ...]
     calls: tuple[Item, ...]
+    kept: tuple[Scalar, ...] = ()
+    unshown: frozenset[str] = frozenset()
 
     @property
     def columns(self) -> tuple[Column, ...]:
         by_name = {column.name: column for column in self.input.columns}
-        return (*(by_name[name] for name in self.passed), *(call.column for call in self.calls))
+        made = (*(by_name[name] for name in self.passed), *(call.column for call in self.calls))
+        return tuple(one for one in made if one.name not in self.unshown)
 
     def delta(self) -> Plan:
         change = self.input.delta()

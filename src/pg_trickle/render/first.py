@@ -7,17 +7,22 @@ from psycopg import sql
 from pg_trickle.algebra.order import DistinctOn, Order, TopK
 from pg_trickle.algebra.plan import names as names_of
 from pg_trickle.algebra.window import Window
-from pg_trickle.render.parts import WEIGHT, leading, listed, names
+from pg_trickle.render.parts import WEIGHT, conjunction, leading, listed, names
 
 
 def window(plan: Window, rows: sql.Composable) -> sql.Composable:
-    """The rows with the columns that the calls make."""
+    """The rows with the columns that the calls make; of those that are kept PostgreSQL may know which is the last."""
     calls = [
         sql.SQL("{value} AS {name}, ").format(value=call.value.sql(), name=sql.Identifier(call.column.name))
         for call in plan.calls
     ]
-    return sql.SQL("SELECT {passed}{calls}1::bigint AS {w} FROM ({rows}) AS g").format(
+    whole = sql.SQL("SELECT {passed}{calls}1::bigint AS {w} FROM ({rows}) AS g").format(
         passed=leading(plan.passed), calls=sql.Composed(calls), w=WEIGHT, rows=rows
+    )
+    if not plan.kept:
+        return whole
+    return sql.SQL("SELECT {columns}{w} FROM ({whole}) AS v WHERE {condition}").format(
+        columns=leading(names_of(plan)), w=WEIGHT, whole=whole, condition=conjunction(plan.kept)
     )
 
 

@@ -1,15 +1,18 @@
 -- Which changes are new: a frontier is the snapshot of the last refresh (docs/internals.md section 2).
 
-CREATE FUNCTION pgtrickle_changes.new_rows(p_source oid, p_frontier text, p_xid text, p_seqs text) RETURNS text
+CREATE FUNCTION pgtrickle_changes.new_rows(p_source oid, p_frontier text, p_xid text, p_seqs text, p_xmin text DEFAULT NULL::text, p_xmax text DEFAULT NULL::text)
+    RETURNS text
     LANGUAGE plpgsql IMMUTABLE
     SET search_path = pg_catalog, pg_temp
 AS $$
--- The condition on a change row c that makes it new to a frontier (docs/internals.md section 2); the arguments are SQL.
+-- The condition on a change row c that makes it new to a frontier (docs/internals.md section 2); the arguments are SQL.  Who has taken the
+-- frontier's bounds out of it already names them: comparing with these is cheaper than asking the snapshot.
 BEGIN
-    RETURN format('c.xid >= pg_catalog.pg_snapshot_xmin(%1$s) AND CASE WHEN c.xid = %2$s'
+    RETURN format('c.xid >= %5$s AND CASE WHEN c.xid = %2$s'
                   ' THEN c.seq > coalesce((%3$s ->> %4$L)::pg_catalog.int8, 0)'
-                  ' ELSE NOT pg_catalog.pg_visible_in_snapshot(c.xid, %1$s) END',
-                  p_frontier, p_xid, p_seqs, p_source);
+                  ' ELSE %6$sNOT pg_catalog.pg_visible_in_snapshot(c.xid, %1$s) END',
+                  p_frontier, p_xid, p_seqs, p_source, coalesce(p_xmin, format('pg_catalog.pg_snapshot_xmin(%s)', p_frontier)),
+                  CASE WHEN p_xmax IS NOT NULL THEN format('c.xid >= %s OR ', p_xmax) END);
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.new_rows IS 'The condition, as SQL, that makes a change row new to a frontier';
@@ -31,31 +34,56 @@ END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.high_water IS 'The last sequence number of the buffer of each source';
 
+CREATE FUNCTION pgtrickle_changes.counting_query(p_id bigint, OUT owner oid, OUT query text)
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, pg_temp
+    SET plan_cache_mode = force_generic_plan
+AS $$
+-- What pending() asks the buffers, and as whom; NULL where there is none to ask.  It is the body of a function, in which __pgt_xmin and __pgt_xmax are the
+-- frontier's bounds.  It reads each change row, so it does little with one: w is 1, 0 or -1, whose bits tell whether any is 0, or
+-- below it; and what this transaction or the frontier's has written an index finds.
+BEGIN
+    SELECT st.owner_oid, 'SELECT pg_catalog.jsonb_object_agg(s.source, pg_catalog.jsonb_build_array(s.n, s.truncated, s.own, s.later, s.gone)) FROM ('
+               || string_agg(format('SELECT %1$L AS source, pg_catalog.count(*) AS n, pg_catalog.bit_and(c.w) = 0 AS truncated,'
+                                    ' CASE WHEN pg_catalog.count(*) > 0 THEN EXISTS (SELECT FROM pgtrickle_changes.%2$I AS c'
+                                    ' WHERE c.xid = pg_catalog.pg_current_xact_id_if_assigned() AND %3$s) END AS own,'
+                                    ' CASE WHEN pg_catalog.count(*) > 0 THEN EXISTS (SELECT FROM pgtrickle_changes.%2$I AS c'
+                                    ' WHERE c.xid = $2 AND %3$s) END AS later, %4$s AS gone FROM pgtrickle_changes.%2$I AS c WHERE %3$s', s.source_relid, k.buffer, n.is_new,
+                                    CASE WHEN st.scc_id IS NULL THEN 'NULL' ELSE 'pg_catalog.bit_or(c.w) < 0' END),
+                             ' UNION ALL ' ORDER BY s.source_relid)
+               || ') AS s WHERE s.n > 0'
+      INTO owner, query
+      FROM pgtrickle.pgt_stream_tables AS st
+      JOIN pgtrickle.pgt_dependencies AS s ON s.pgt_id = st.pgt_id AND s.captured
+      JOIN pgtrickle.pgt_captures AS k ON k.source_relid = s.source_relid AND k.owner_oid = st.owner_oid
+     CROSS JOIN LATERAL pgtrickle_changes.new_rows(s.source_relid, '$1', '$2', '$3', '__pgt_xmin', '__pgt_xmax') AS n(is_new)
+     WHERE st.pgt_id = p_id
+     GROUP BY st.owner_oid;
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.counting_query IS 'What counts the change rows of each source that are new to a frontier, as SQL, and who has to ask it';
+
 CREATE FUNCTION pgtrickle_changes.pending(p_id bigint, p_frontier pg_snapshot, p_xid xid8, p_seqs jsonb) RETURNS jsonb
     LANGUAGE plpgsql VOLATILE
     SET search_path = pg_catalog, pg_temp
     SET plan_cache_mode = force_generic_plan
 AS $$
 -- The change rows that are new to a frontier: {source: [rows, truncated, some of them by this transaction, some of them by
--- the transaction of the frontier, some of them rows that went]}.
+-- the transaction of the frontier, some of them rows that went (for a stream table in a circle; else null)]}.
 DECLARE
     v_owner oid;
     v_query text;
 BEGIN
-    SELECT st.owner_oid, 'SELECT pg_catalog.jsonb_object_agg(s.source, pg_catalog.jsonb_build_array(s.n, s.truncated, s.own, s.later, s.gone)) FROM ('
-               || string_agg(format('SELECT %L AS source, pg_catalog.count(*) AS n, pg_catalog.bool_or(c.w = 0) AS truncated,'
-                                    ' coalesce(pg_catalog.bool_or(c.xid = pg_catalog.pg_current_xact_id_if_assigned()), false) AS own,'
-                                    ' coalesce(pg_catalog.bool_or(c.xid = $2), false) AS later, pg_catalog.bool_or(c.w < 0) AS gone'
-                                    ' FROM pgtrickle_changes.%I AS c WHERE %s', s.source_relid, k.buffer, n.is_new), ' UNION ALL ')
-               || ') AS s WHERE s.n > 0'
-      INTO v_owner, v_query
-      FROM pgtrickle.pgt_stream_tables AS st
-      JOIN pgtrickle.pgt_dependencies AS s ON s.pgt_id = st.pgt_id AND s.captured
-      JOIN pgtrickle.pgt_captures AS k ON k.source_relid = s.source_relid AND k.owner_oid = st.owner_oid
-     CROSS JOIN LATERAL pgtrickle_changes.new_rows(s.source_relid, '$1', '$2', '$3') AS n(is_new)
-     WHERE st.pgt_id = p_id
-     GROUP BY st.owner_oid;
-    RETURN CASE WHEN v_query IS NOT NULL THEN nullif(pgtrickle_changes.run_as(v_owner, v_query, p_frontier, p_xid, p_seqs), 'null') END;
+    SELECT q.owner, q.query INTO v_owner, v_query FROM pgtrickle_changes.counting_query(p_id) AS q;
+    IF v_query IS NULL THEN
+        RETURN NULL;
+    END IF;
+    IF pgtrickle_changes.is_counting(p_id, v_owner, v_query) THEN
+        v_query := format('SELECT pgtrickle_changes.%I($1, $2, $3)', pgtrickle_changes.counting_name(p_id));
+    ELSE
+        v_query := format('SELECT (%s) FROM pg_catalog.pg_snapshot_xmin($1) AS l(__pgt_xmin), pg_catalog.pg_snapshot_xmax($1) AS u(__pgt_xmax)', v_query);
+    END IF;
+    RETURN nullif(pgtrickle_changes.run_as(v_owner, v_query, p_frontier, p_xid, p_seqs), 'null');
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.pending IS 'How many change rows of each source are new to a frontier, and what kind of rows';

@@ -69,6 +69,67 @@ END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.make_standing IS 'Makes the function of a program, the owner''s, for nobody else';
 
+-- What counts the changes stands, too: planning that takes longer than running it, for each of the sources.
+
+CREATE FUNCTION pgtrickle_changes.counting_name(p_id bigint) RETURNS name
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN format('pending_%s', p_id)::name;
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.counting_name IS 'What the function is called that counts the changes for a stream table';
+
+CREATE FUNCTION pgtrickle_changes.counting_body(p_query text) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN format(E'\nDECLARE\n    __pgt_xmin pg_catalog.xid8 := pg_catalog.pg_snapshot_xmin($1);\n    __pgt_xmax pg_catalog.xid8 := pg_catalog.pg_snapshot_xmax($1);\nBEGIN\n    RETURN (%s);\nEND\n', p_query);
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.counting_body IS 'A query that counts changes, as PL/pgSQL';
+
+CREATE FUNCTION pgtrickle_changes.is_counting(p_id bigint, p_owner oid, p_query text) RETURNS boolean
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, pg_temp
+    SET plan_cache_mode = force_generic_plan
+AS $$
+-- Whether the function is there as it would be made today, from the captures of today.
+BEGIN
+    RETURN EXISTS (SELECT FROM pg_proc AS p
+                    WHERE p.pronamespace = 'pgtrickle_changes'::regnamespace AND p.proname = pgtrickle_changes.counting_name(p_id) AND p.proowner = p_owner
+                      AND NOT p.prosecdef AND p.provolatile = 'v' AND NOT p.proisstrict
+                      AND p.proconfig = '{plan_cache_mode=force_generic_plan,enable_seqscan=off}' AND p.prosrc = pgtrickle_changes.counting_body(p_query));
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.is_counting IS 'Whether the function that counts the changes for a stream table is there, as it was made and up to date';
+
+CREATE FUNCTION pgtrickle_changes.make_counting(p_table pgtrickle.pgt_stream_tables) RETURNS void
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- A session that plans it while a buffer is small would read the whole of a large one later, if it weren't told to use the index.
+DECLARE
+    v_name     name := pgtrickle_changes.counting_name(p_table.pgt_id);
+    v_query    text := (pgtrickle_changes.counting_query(p_table.pgt_id)).query;
+    v_function regprocedure;
+BEGIN
+    IF v_query IS NULL OR pgtrickle_changes.is_counting(p_table.pgt_id, p_table.owner_oid, v_query) THEN
+        RETURN;
+    END IF;
+    EXECUTE format('DROP FUNCTION IF EXISTS pgtrickle_changes.%I(pg_snapshot, xid8, jsonb) CASCADE', v_name);
+    EXECUTE format('CREATE FUNCTION pgtrickle_changes.%I(pg_snapshot, xid8, jsonb) RETURNS jsonb LANGUAGE plpgsql VOLATILE'
+                   ' SET plan_cache_mode = force_generic_plan SET enable_seqscan = off AS %L', v_name, pgtrickle_changes.counting_body(v_query));
+    v_function := format('pgtrickle_changes.%I(pg_snapshot, xid8, jsonb)', v_name)::regprocedure;
+    EXECUTE format('ALTER FUNCTION %s OWNER TO %I', v_function, pg_get_userbyid(p_table.owner_oid));
+    PERFORM pgtrickle_changes.close_function(v_function);
+    EXECUTE format('COMMENT ON FUNCTION %s IS %L', v_function, format('pg_trickle: counts the changes for stream table %s', p_table.pgt_id));
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.make_counting IS 'Makes the function that counts the changes for a stream table, the owner''s, for nobody else';
+
 CREATE FUNCTION pgtrickle_changes.drop_standing(p_id bigint, p_number integer DEFAULT NULL::integer) RETURNS void
     LANGUAGE plpgsql VOLATILE
     SET search_path = pg_catalog, pg_temp
@@ -80,7 +141,7 @@ BEGIN
     FOR v_function IN
         SELECT p.oid::regprocedure FROM pg_proc AS p
          WHERE p.pronamespace = 'pgtrickle_changes'::regnamespace
-           AND CASE WHEN p_number IS NULL THEN p.proname ~ format('^program_%s_[0-9]+$', p_id) ELSE p.proname = pgtrickle_changes.standing_name(p_id, p_number) END
+           AND CASE WHEN p_number IS NULL THEN p.proname ~ format('^(program_%1$s_[0-9]+|pending_%1$s)$', p_id) ELSE p.proname = pgtrickle_changes.standing_name(p_id, p_number) END
     LOOP
         EXECUTE format('DROP FUNCTION %s CASCADE', v_function);
     END LOOP;
@@ -180,6 +241,7 @@ BEGIN
             RETURN NULL;
         END IF;
         PERFORM pgtrickle_changes.make_standing(p_table, v_known.number, v_program);
+        PERFORM pgtrickle_changes.make_counting(p_table);
     EXCEPTION WHEN OTHERS THEN
         -- Whatever forbids it, an event trigger for one, a refresh doesn't need it.
         RAISE LOG 'pg_trickle: no program stands for stream table % (SQLSTATE %)', p_table.pgt_id, SQLSTATE;

@@ -7,10 +7,14 @@ CREATE FUNCTION pgtrickle_changes.repair_captures(p_table pgtrickle.pgt_stream_t
 AS $$
 -- What was wrong with the capture of a source, and is no more; NULL if nothing was.
 DECLARE
-    v_source oid;
-    v_drift  text;
-    v_found  text;
+    v_version text := pgtrickle_changes.captures_version(p_table.pgt_id, p_table.owner_oid);
+    v_source  oid;
+    v_drift   text;
+    v_found   text;
 BEGIN
+    IF v_version = p_table.captures_seen THEN
+        RETURN NULL;
+    END IF;
     FOR v_source IN
         SELECT s.source_relid
           FROM pgtrickle.pgt_dependencies AS s
@@ -24,6 +28,10 @@ BEGIN
         PERFORM pgtrickle_changes.sync_capture(v_source, p_table.owner_oid);
         v_found := coalesce(v_found, format('changes of "%s" may be missing: %s', v_source::regclass, v_drift));
     END LOOP;
+    IF v_version IS DISTINCT FROM p_table.captures_seen THEN
+        -- As it was before they were looked at: what has changed since will be another version.
+        UPDATE pgtrickle.pgt_stream_tables AS st SET captures_seen = CASE WHEN v_found IS NULL THEN v_version END WHERE st.pgt_id = p_table.pgt_id;
+    END IF;
     RETURN v_found;
 END
 $$;
