@@ -4,7 +4,7 @@ SELECT v.page FROM public.visits v WHERE v.seen > (now() - '01:00:00'::interval)
 --| captured: visits (page, seconds, seen)
 --| final:
 --|   Project page__1
---|     TimedFilter seen__1 > (now() - '01:00:00'::interval) near ("seen__1" >= LEAST($4::timestamp with time zone - '01:00:00'::interval, now() - '01:00:00'::interval) AND "seen__1" <= GREATEST($4::timestamp with time zone - '01:00:00'::interval, now() - '01:00:00'::interval))
+--|     TimedFilter seen__1 > (now() - '01:00:00'::interval) near "seen__1" >= LEAST($4::timestamp with time zone - '01:00:00'::interval, now() - '01:00:00'::interval) AND "seen__1" <= GREATEST($4::timestamp with time zone - '01:00:00'::interval, now() - '01:00:00'::interval)
 --|       Filter seconds__1 > 1
 --|         Scan public.visits (page__1, seconds__1, seen__1)
 
@@ -15,7 +15,7 @@ SELECT o.id, c.name FROM public.orders o JOIN public.customers c ON c.id = o.cus
 --| final:
 --|   Project id__1, name__1
 --|     Join id__2 = customer_id__1
---|       TimedFilter placed__1 = current_date near ("placed__1" >= LEAST($4::timestamp with time zone::pg_catalog.date, current_date) AND "placed__1" <= GREATEST($4::timestamp with time zone::pg_catalog.date, current_date))
+--|       TimedFilter placed__1 = current_date near (current_date IS DISTINCT FROM $4::timestamp with time zone::pg_catalog.date) AND ("placed__1" >= LEAST($4::timestamp with time zone::pg_catalog.date, current_date) AND "placed__1" <= GREATEST($4::timestamp with time zone::pg_catalog.date, current_date))
 --|         Scan public.orders (id__1, customer_id__1, placed__1)
 --|       Scan public.customers (id__2, name__1)
 --| when customers changed:
@@ -23,16 +23,16 @@ SELECT o.id, c.name FROM public.orders o JOIN public.customers c ON c.id = o.cus
 --|     UnionAll
 --|       UnionAll
 --|         Join id__2 = customer_id__1
---|           Elapsed placed__1 = current_date near ("placed__1" >= LEAST($4::timestamp with time zone::pg_catalog.date, current_date) AND "placed__1" <= GREATEST($4::timestamp with time zone::pg_catalog.date, current_date))
+--|           Elapsed placed__1 = current_date near (current_date IS DISTINCT FROM $4::timestamp with time zone::pg_catalog.date) AND ("placed__1" >= LEAST($4::timestamp with time zone::pg_catalog.date, current_date) AND "placed__1" <= GREATEST($4::timestamp with time zone::pg_catalog.date, current_date))
 --|             Scan public.orders (id__1, customer_id__1, placed__1)
 --|           Scan public.customers (id__2, name__1)
 --|         Join id__2 = customer_id__1
---|           TimedFilter placed__1 = current_date near ("placed__1" >= LEAST($4::timestamp with time zone::pg_catalog.date, current_date) AND "placed__1" <= GREATEST($4::timestamp with time zone::pg_catalog.date, current_date))
+--|           TimedFilter placed__1 = current_date near (current_date IS DISTINCT FROM $4::timestamp with time zone::pg_catalog.date) AND ("placed__1" >= LEAST($4::timestamp with time zone::pg_catalog.date, current_date) AND "placed__1" <= GREATEST($4::timestamp with time zone::pg_catalog.date, current_date))
 --|             Scan public.orders (id__1, customer_id__1, placed__1)
 --|           Changes public.customers (id__2, name__1)
 --|       Negate
 --|         Join id__2 = customer_id__1
---|           Elapsed placed__1 = current_date near ("placed__1" >= LEAST($4::timestamp with time zone::pg_catalog.date, current_date) AND "placed__1" <= GREATEST($4::timestamp with time zone::pg_catalog.date, current_date))
+--|           Elapsed placed__1 = current_date near (current_date IS DISTINCT FROM $4::timestamp with time zone::pg_catalog.date) AND ("placed__1" >= LEAST($4::timestamp with time zone::pg_catalog.date, current_date) AND "placed__1" <= GREATEST($4::timestamp with time zone::pg_catalog.date, current_date))
 --|             Scan public.orders (id__1, customer_id__1, placed__1)
 --|           Changes public.customers (id__2, name__1)
 --| when orders changed:
@@ -41,7 +41,7 @@ SELECT o.id, c.name FROM public.orders o JOIN public.customers c ON c.id = o.cus
 --|       UnionAll
 --|         Filter placed__1 = $4::timestamp with time zone::pg_catalog.date
 --|           Changes public.orders (id__1, customer_id__1, placed__1)
---|         Elapsed placed__1 = current_date near ("placed__1" >= LEAST($4::timestamp with time zone::pg_catalog.date, current_date) AND "placed__1" <= GREATEST($4::timestamp with time zone::pg_catalog.date, current_date))
+--|         Elapsed placed__1 = current_date near (current_date IS DISTINCT FROM $4::timestamp with time zone::pg_catalog.date) AND ("placed__1" >= LEAST($4::timestamp with time zone::pg_catalog.date, current_date) AND "placed__1" <= GREATEST($4::timestamp with time zone::pg_catalog.date, current_date))
 --|           Scan public.orders (id__1, customer_id__1, placed__1)
 --|       Scan public.customers (id__2, name__1)
 
@@ -51,8 +51,8 @@ SELECT v.page FROM public.visits v WHERE (v.seen > now() OR v.page IS NULL) AND 
 --| captured: visits (page, seen)
 --| final:
 --|   Project page__1
---|     TimedFilter NOT (now() - seen__1) < '01:00:00'::interval
---|       TimedFilter seen__1 > now() OR page__1 IS NULL near ("seen__1" >= LEAST($4::timestamp with time zone, now()) AND "seen__1" <= GREATEST($4::timestamp with time zone, now()))
+--|     TimedFilter NOT (now() - seen__1) < '01:00:00'::interval near "seen__1" >= ((LEAST($4::timestamp with time zone, now()) - (((extract(epoch FROM ('01:00:00'::interval)) - 453600 * extract(year FROM ('01:00:00'::interval)))::float8 * '1 second'::interval) + '1 second'::interval)))::timestamptz AND "seen__1" <= ((GREATEST($4::timestamp with time zone, now()) - (((extract(epoch FROM ('01:00:00'::interval)) - 453600 * extract(year FROM ('01:00:00'::interval)))::float8 * '1 second'::interval) - '1 second'::interval)))::timestamptz
+--|       TimedFilter seen__1 > now() OR page__1 IS NULL near "seen__1" >= LEAST($4::timestamp with time zone, now()) AND "seen__1" <= GREATEST($4::timestamp with time zone, now())
 --|         Scan public.visits (page__1, seen__1)
 
 -- groups whose last row is old
@@ -72,7 +72,7 @@ SELECT v.page, count(*) AS n FROM public.visits v WHERE v.seen <= CURRENT_TIMEST
 --| captured: visits (page, seen)
 --| state_9_1: by page__1: n rows
 --|   Project page__1
---|     TimedFilter seen__1 <= current_timestamp(3) near ("seen__1" >= LEAST($4::timestamp with time zone::timestamp (3) with time zone, current_timestamp(3)) AND "seen__1" <= GREATEST($4::timestamp with time zone::timestamp (3) with time zone, current_timestamp(3)))
+--|     TimedFilter seen__1 <= current_timestamp(3) near "seen__1" >= LEAST($4::timestamp with time zone::timestamp (3) with time zone, current_timestamp(3)) AND "seen__1" <= GREATEST($4::timestamp with time zone::timestamp (3) with time zone, current_timestamp(3))
 --|       Scan public.visits (page__1, seen__1)
 --| final:
 --|   Project page__1="state_9_1_k1", count__1="state_9_1_n"
@@ -86,13 +86,13 @@ SELECT v.page, count(*) AS n, count(*) FILTER (WHERE v.seen > (now() - '1 day'::
 --|   Project distinct__1="page__1", distinct__2="arg__1"
 --|     Filter "arg__1" IS DISTINCT FROM NULL AND "filter__2"
 --|       Project page__1, arg__1="customer_id__1", filter__2="timed__2"
---|         TimedColumn timed__2 = seen__1 > (now() - '7 days'::interval) near ("seen__1" >= LEAST($4::timestamp with time zone - '7 days'::interval, now() - '7 days'::interval) AND "seen__1" <= GREATEST($4::timestamp with time zone - '7 days'::interval, now() - '7 days'::interval))
+--|         TimedColumn timed__2 = seen__1 > (now() - '7 days'::interval) near "seen__1" >= LEAST($4::timestamp with time zone - '7 days'::interval, now() - '7 days'::interval) AND "seen__1" <= GREATEST($4::timestamp with time zone - '7 days'::interval, now() - '7 days'::interval)
 --|           Scan public.visits (customer_id__1, page__1, seen__1)
 --| state_9_2: by page__1: n rows, c1 count, c2 count, c3 count
 --|   UnionAll
 --|     Project page__1, real__1, filter__1, once__1=CASE WHEN FALSE THEN "arg__1" END
 --|       Project page__1, real__1=TRUE, filter__1="timed__1", arg__1="customer_id__1"
---|         TimedColumn timed__1 = seen__1 > (now() - '1 day'::interval) near ("seen__1" >= LEAST($4::timestamp with time zone - '1 day'::interval, now() - '1 day'::interval) AND "seen__1" <= GREATEST($4::timestamp with time zone - '1 day'::interval, now() - '1 day'::interval))
+--|         TimedColumn timed__1 = seen__1 > (now() - '1 day'::interval) near "seen__1" >= LEAST($4::timestamp with time zone - '1 day'::interval, now() - '1 day'::interval) AND "seen__1" <= GREATEST($4::timestamp with time zone - '1 day'::interval, now() - '1 day'::interval)
 --|           Scan public.visits (customer_id__1, page__1, seen__1)
 --|     Project beside__1="distinct__1", beside__2=NULL::"pg_catalog"."bool", beside__3=NULL::"pg_catalog"."bool", beside__6="distinct__2"
 --|       Project distinct__1="state_9_1_k1", distinct__2="state_9_1_k2"

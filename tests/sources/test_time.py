@@ -34,6 +34,13 @@ QUERIES = {
     " WHERE ts BETWEEN CURRENT_TIMESTAMP - interval '60 ms' AND transaction_timestamp()",
     "either": "SELECT id FROM events WHERE kind = 'a' OR ts > now() OR NOT ts > now() - interval '1 hour'",
     "expression": "SELECT id FROM events WHERE now() - ts < interval '20 ms'",
+    "turned round": "SELECT id FROM events WHERE ts + interval '30 ms' > now()"
+    " AND extract(epoch FROM now() - ts) < 0.05"
+    " AND age(now(), ts) < interval '1 day' AND local::timestamptz > now() - interval '40 ms'",
+    "of today": "SELECT id FROM events WHERE ts::date = CURRENT_DATE AND date_trunc('hour', ts) <= now()"
+    " AND now() - local < interval '10 ms'",
+    "in ranges": "SELECT id FROM (SELECT id, tstzrange(ts, ts + interval '30 ms') AS r FROM events) AS q"
+    " WHERE r @> now()",
     "null passes": "SELECT id, ts FROM events WHERE (ts > now()) IS NOT TRUE",
     "local": "SELECT id FROM events WHERE local < LOCALTIMESTAMP(3)"
     " AND local > (now() AT TIME ZONE 'Pacific/Apia') - interval '9 days'",
@@ -192,7 +199,7 @@ def test_no_statement_tells_that_time_has_passed(db: Connection) -> None:
 def test_explain_says_how(db: Connection) -> None:
     db.execute("CREATE TABLE t (id int, ts timestamptz)")
     pg_trickle.create_stream_table(
-        db, "s", "SELECT id FROM t WHERE ts > now() - interval '1 hour' AND now() - ts < interval '5 h'"
+        db, "s", "SELECT id FROM t WHERE ts > now() - interval '1 hour' AND justify_days(now() - ts) < interval '5 h'"
     )
     (told,) = db.execute(
         "SELECT string_agg(x::text, E'\\n') FROM pgtrickle.explain_stream_table('s') AS x"
@@ -245,6 +252,26 @@ def test_another_day(db: Connection, assert_fresh: Oracle, query: str, as_yester
         pg_trickle.refresh_stream_table(db, "s")
         assert last_refresh(db, "s")[0] == "DIFFERENTIAL"
         assert_fresh(db, "s")
+
+
+def test_a_day_is_the_creators_whoever_refreshes_and_reads(db: Connection) -> None:
+    """In the time zone of the session that created it; between Kiritimati and Niue there is a day, and an hour."""
+    db.execute("CREATE TABLE t (id int, ts timestamptz); SET TimeZone = 'Pacific/Kiritimati'")
+    db.execute("INSERT INTO t SELECT n, CURRENT_DATE + n * interval '6 hours' FROM generate_series(-8, 8) AS n")
+    query = "SELECT id FROM t WHERE ts::date = CURRENT_DATE"
+    pg_trickle.create_stream_table(db, "s", query, schedule=None, refresh_mode="DIFFERENTIAL")
+    db.execute("SET TimeZone = 'Pacific/Niue'; INSERT INTO t SELECT id + 100, ts FROM t WHERE id IN (-1, 0, 3)")
+    with db.transaction():
+        db.execute("UPDATE pgtrickle.pgt_stream_tables SET frontier_time = frontier_time - interval '1 day'")
+        # As if it had been refreshed yesterday, when other rows were of the day.
+        db.execute("DELETE FROM s; INSERT INTO s VALUES (-4), (-3), (-2), (-1)")
+        pg_trickle.refresh_stream_table(db, "s")
+    db.execute("SET TimeZone = 'Pacific/Kiritimati'")
+    expected = db.execute(f"{query} ORDER BY id".encode()).fetchall()
+    db.execute("SET TimeZone = 'Pacific/Niue'")
+    assert db.execute("SELECT id FROM s ORDER BY id").fetchall() == expected
+    assert len(expected) == 6
+    assert last_refresh(db, "s")[0] == "DIFFERENTIAL"
 
 
 def test_a_day_that_has_not_passed_reads_no_table(db: Connection) -> None:

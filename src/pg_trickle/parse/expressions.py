@@ -9,9 +9,10 @@ from itertools import product
 from postgast.pg_query_pb2 import AEXPR_OP, Node
 
 from pg_trickle.errors import UnsupportedQuery
+from pg_trickle.parse.moments import is_time
 from pg_trickle.parse.scope import JSON_AGGREGATES, Context, Scope
 from pg_trickle.parse.spelling import by_value_within, spelled
-from pg_trickle.parse.timed import HINT, is_time
+from pg_trickle.parse.timed import HINT
 from pg_trickle.parse.tree import (
     column_reference,
     inner,

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from postgast.pg_query_pb2 import AND_EXPR, OR_EXPR, Node
 
-from pg_trickle.parse.timed import reads_time
+from pg_trickle.parse.moments import reads_time
 from pg_trickle.parse.tree import combined, conjuncts, has_subquery, kind, nodes, printed
 
 

@@ -17,10 +17,10 @@ from pg_trickle.algebra.lateral import ITEM, ROW, Lateral
 from pg_trickle.algebra.plan import Plan
 from pg_trickle.algebra.source import Unit
 from pg_trickle.errors import UnsupportedQuery
+from pg_trickle.parse.moments import is_time
 from pg_trickle.parse.query import ParseQuery
 from pg_trickle.parse.scope import LOWERED, Context, Entry, Scope
 from pg_trickle.parse.subqueries import Lowering
-from pg_trickle.parse.timed import is_time
 from pg_trickle.parse.tree import (
     column_reference,
     inner,

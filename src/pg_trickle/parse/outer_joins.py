@@ -19,10 +19,10 @@ from pg_trickle.algebra.mark import absent
 from pg_trickle.algebra.outer_join import LeftJoin, padded
 from pg_trickle.algebra.plan import Plan, names
 from pg_trickle.parse.attached import Attachment
+from pg_trickle.parse.moments import reads_time
 from pg_trickle.parse.query import ParseQuery
 from pg_trickle.parse.scope import Context, Scope
 from pg_trickle.parse.subqueries import Lowering
-from pg_trickle.parse.timed import reads_time
 from pg_trickle.parse.tree import has_subquery
 from pg_trickle.scalar import Column, Scalar, column
 

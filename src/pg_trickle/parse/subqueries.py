@@ -21,10 +21,11 @@ from pg_trickle.parse import quantified
 from pg_trickle.parse.arrays import array_of
 from pg_trickle.parse.attached import Attachment
 from pg_trickle.parse.expressions import scalar
+from pg_trickle.parse.moments import reads_time
 from pg_trickle.parse.quantified import Conditions, Test
 from pg_trickle.parse.query import ParseQuery, Query
 from pg_trickle.parse.scope import LOWERED, Context, Scope
-from pg_trickle.parse.timed import is_moved, reads_time, timed
+from pg_trickle.parse.timed import is_moved, timed
 from pg_trickle.parse.tree import column_reference, kind, located, location, printed, rebuilt
 from pg_trickle.scalar import BOOL, UNKNOWN, Column, Scalar, column, composed
 

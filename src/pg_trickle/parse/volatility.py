@@ -6,7 +6,7 @@ from postgast.pg_query_pb2 import Node, SelectStmt
 
 from pg_trickle.catalog.model import CompileRequest, FunctionFact
 from pg_trickle.errors import UnsupportedQuery
-from pg_trickle.parse.timed import FUNCTIONS, is_time
+from pg_trickle.parse.moments import FUNCTIONS, is_time
 from pg_trickle.parse.tree import kind, location, nodes, parse_select, strings
 
 # Built-in STABLE functions that depend on settings alone, and those settings are pinned

@@ -84,6 +84,10 @@ def timed(draw: st.DrawFn, source: From) -> Query:
         f"({one} <= now() OR {other})",
         f"{one} > now() AND {other}",
         f"now() - {one} < interval '20 ms'",
+        f"{one} + interval '20 ms' > now()",
+        f"(extract(epoch FROM now() - {one}) * 1000)::int BETWEEN 0 AND 40",
+        f"{one}::timestamp < now() AND age(now(), {one}) < interval '1 day'",
+        f"{one}::date = CURRENT_DATE AND {one} - now() < interval '10 ms'",
     ]
     condition = draw(st.sampled_from(choices))
     return draw(draw(st.sampled_from([_filtered, _told, _plain_timed]))(source, condition))
