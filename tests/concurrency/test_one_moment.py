@@ -13,6 +13,7 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg import IsolationLevel
+from psycopg.types.json import Jsonb
 
 from pg_trickle.worker.loop import Worker
 from tests.concurrency.steps import Stage, interleavings
@@ -20,6 +21,7 @@ from tests.concurrency.steps import Stage, interleavings
 Connection = psycopg.Connection[tuple[Any, ...]]
 
 GRAPH = "SELECT pgtrickle_changes.graph_version()"
+STIRRED = "SELECT pgtrickle_changes.stirred(%s, %s)"
 TICK = "UPDATE clock SET n = n + 1"
 
 
@@ -67,14 +69,21 @@ def moment(conn: Connection, name: str) -> list[int]:
     return [n for (n,) in conn.execute(f"SELECT DISTINCT n FROM {name}".encode())]
 
 
-def run(conn: Connection, *names: str, companions: tuple[str, ...] = (), graph: int | None = None) -> list[Any]:
+def run(
+    conn: Connection,
+    *names: str,
+    companions: tuple[str, ...] = (),
+    graph: int | None = None,
+    quiet: dict[str, Any] | None = None,
+) -> list[Any]:
     """As the worker does it, by the graph of now unless another is given."""
     graph = one(conn, GRAPH) if graph is None else graph
     group = [number(conn, name) for name in names], [number(conn, name) for name in companions]
     conn.isolation_level = IsolationLevel.REPEATABLE_READ
     try:
         with conn.transaction():
-            found = one(conn, "SELECT pgtrickle_changes.worker_refresh(%s, 'SCHEDULER', %s, %s)", *group, graph)
+            values = *group, graph, Jsonb(quiet or {})
+            found = one(conn, "SELECT pgtrickle_changes.worker_refresh(%s, 'SCHEDULER', %s, %s, %s)", *values)
     finally:
         conn.isolation_level = None
     return list(found)
@@ -115,6 +124,44 @@ def test_a_companion_comes_along_if_the_snapshot_holds_something_for_it(clock: C
     found = {result["pgt_id"]: result["rows_in"] for result in run(clock, "root", companions=("beside",))}
     assert found == {number(clock, "root"): 4, number(clock, "beside"): 4}
     assert moment(clock, "root") == moment(clock, "beside") == [1]
+
+
+def quiet(conn: Connection, source: str, *readers: str) -> dict[str, Any]:
+    """A source whose mark the worker saw where it is now, everything in it being settled."""
+    mark = (
+        "SELECT jsonb_build_object(k, pgtrickle_changes.buffer_marks() -> k) FROM CAST(%s::regclass::oid AS text) AS k"
+    )
+    ((key, value),) = one(conn, mark, source).items()
+    return {key: {"mark": value, "readers": [number(conn, name) for name in readers]}}
+
+
+def test_a_companion_is_left_alone_until_the_mark_of_its_source_moves(clock: Connection, database: Any) -> None:
+    clock.execute("CREATE TABLE other (n int)")
+    create(clock, "beside", "SELECT n FROM other")
+    create(clock, "above", "SELECT n FROM beside")
+    seen = quiet(clock, "other", "beside", "above")
+    clock.execute(TICK)
+    with psycopg.connect(database.dsn) as holder:
+        holder.execute("SELECT FROM pgtrickle.pgt_stream_tables WHERE pgt_name = 'beside' FOR NO KEY UPDATE")
+        found = run(clock, "root", companions=("beside", "above"), quiet=seen)
+        assert [result["pgt_id"] for result in found] == [number(clock, "root")]
+    clock.execute("INSERT INTO other VALUES (1)")
+    clock.execute(TICK)
+    found = run(clock, "root", companions=("beside", "above"), quiet=seen)
+    assert [result["pgt_id"] for result in found] == [number(clock, name) for name in ("root", "beside", "above")]
+
+
+def test_a_companion_is_asked_where_the_buffer_of_its_source_cannot_be_read(clock: Connection, database: Any) -> None:
+    clock.execute("CREATE TABLE other (n int)")
+    create(clock, "beside", "SELECT n FROM other")
+    values = [number(clock, "beside")], Jsonb(quiet(clock, "other", "beside"))
+    assert one(clock, STIRRED, *values) == []
+    sequence = one(
+        clock, "SELECT sequence_relid::regclass FROM pgtrickle.pgt_captures WHERE source_relid = 'other'::regclass"
+    )
+    with psycopg.connect(database.dsn) as holder:
+        holder.execute(f"ALTER SEQUENCE {sequence} CACHE 2".encode())
+        assert one(clock, STIRRED, *values) == values[0]
 
 
 def test_when_a_plan_is_stale_nobody_moves(clock: Connection) -> None:

@@ -8,6 +8,8 @@ from pg_trickle.worker.marks import Snapshot
 from pg_trickle.worker.scheduler import Outcome, Run, Scheduler, Settings
 
 ORDERS, CUSTOMERS = 100, 101
+# The stream tables of these numbers, as sources.
+TABLE_1, TABLE_2 = 201, 202
 QUIET = Snapshot(50, 50)
 DEFAULTS = Settings()
 
@@ -222,6 +224,42 @@ def test_what_is_connected_comes_along_if_it_has_changed_by_then():
     assert (run.group, run.companions) == ((1, 3), (2,))
     scheduler.finished(run, {1: Outcome.REFRESHED, 3: Outcome.REFRESHED, 2: Outcome.REFRESHED}, now=10.1)
     assert scheduler.idle
+
+
+def readers(run: Run) -> dict[int, tuple[int, tuple[int, ...]]]:
+    return {source: (known.mark, known.readers) for source, known in run.quiet.items()}
+
+
+def test_companions_of_sources_that_are_settled_are_not_asked_while_their_marks_stand():
+    """2 has nothing to read unless customers' mark moves; 4, which reads 2, neither."""
+    scheduler = made(*connected(), table(4, 2, sources=(TABLE_2,)))
+    scheduler.observe({ORDERS: 0, CUSTOMERS: 5, TABLE_2: 7})
+    look(scheduler)
+    scheduler.observe({ORDERS: 1, CUSTOMERS: 5, TABLE_2: 7})
+    look(scheduler, 1, 3)
+    (run,) = scheduler.start(10.0)
+    assert (run.group, run.companions) == ((1, 3), (2, 4))
+    assert readers(run) == {CUSTOMERS: (5, (2, 4)), TABLE_2: (7, (4,))}
+
+
+def test_a_companion_is_asked_if_somebody_who_wrote_its_source_is_still_under_way():
+    scheduler = made(*connected())
+    look(scheduler)
+    scheduler.observe({ORDERS: 1, CUSTOMERS: 1})
+    writing = Snapshot(90, 100, frozenset((90,)))
+    scheduler.checked(scheduler.to_check(writing), pending={1, 3}, snapshot=writing, next_xid=100)
+    (run,) = scheduler.start(10.0)
+    assert (run.group, run.companions, readers(run)) == ((1, 3), (2,), {})
+
+
+def test_a_companion_is_asked_if_what_it_reads_is_refreshed_or_nobody_knows_about_it():
+    by_time = table(3, 1, sources=(TABLE_1,), **every(60))
+    scheduler = made(table(1), table(2, 1, sources=(TABLE_1,)), by_time, table(4))
+    scheduler.observe({ORDERS: 1, TABLE_1: 1})
+    look(scheduler)
+    scheduler.unsure.add(4)
+    (run,) = scheduler.start(61.0)
+    assert (run.group, run.companions, readers(run)) == ((1, 3), (2, 4), {})
 
 
 def test_what_a_schedule_takes_along_takes_its_beat_along():

@@ -11,12 +11,13 @@ from typing import Any
 
 import psycopg
 from psycopg.rows import DictRow, dict_row
+from psycopg.types.json import Jsonb
 from psycopg_pool import ConnectionPool
 
 from pg_trickle.repertoire import stored_plan, stored_words
 from pg_trickle.worker.dag import StreamTable
 from pg_trickle.worker.marks import Snapshot, full_xid
-from pg_trickle.worker.scheduler import Settings
+from pg_trickle.worker.scheduler import Run, Settings
 
 Connection = psycopg.Connection[DictRow]
 # The version of the graph when there is none.
@@ -227,13 +228,16 @@ class Gateway:
         next_xid = full_xid(row["next_xid"], at_least=snapshot.xmax)
         return Pending(frozenset(row["pending"] or ()), snapshot, next_xid)
 
-    def refresh(self, group: Collection[int], companions: Collection[int], *, graph: int | None) -> list[Result]:
-        """Refresh these, in this order, in one transaction, which has to be REPEATABLE READ.
+    def refresh(self, run: Run, *, graph: int | None) -> list[Result]:
+        """Refresh a group, in its order, in one transaction, which has to be REPEATABLE READ.
 
         Companions come along if they have changes.  With a ``graph`` the group moves as one, if that is still the
         graph's version; else whoever can.
         """
-        found = self._row("refresh", tables=list(group), companions=list(companions), graph=graph)
+        quiet = {source: {"mark": known.mark, "readers": known.readers} for source, known in run.quiet.items()}
+        found = self._row(
+            "refresh", tables=list(run.group), companions=list(run.companions), graph=graph, quiet=Jsonb(quiet)
+        )
         return [
             Result(
                 id=result["pgt_id"],

@@ -210,11 +210,14 @@ class Worker:
         sight = Sight()
         while not self._stopping.is_set():
             self._wake.clear()
+            began = self._clock.monotonic()
             for run in self._look(gateway, sight):
                 executor.submit(self._refresh, refresher, run)
             self._note_look(idle=self._scheduler.idle or not (sight.enabled or self._scheduler.runs))
-            quiet = self._clock.monotonic() - sight.busy_at
-            self._clock.wait(self._wake, next(pace for limit, pace in PACES_SECONDS if quiet <= limit))
+            now = self._clock.monotonic()
+            pace = next(pace for limit, pace in PACES_SECONDS if now - sight.busy_at <= limit)
+            # Looking after thousands of stream tables takes its time: half of one processor at most.
+            self._clock.wait(self._wake, max(pace, now - began))
 
     def _look(self, gateway: Gateway, sight: Sight) -> list[Run]:
         """See what is new, and what to begin with."""

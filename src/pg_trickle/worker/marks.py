@@ -7,7 +7,7 @@ when one of them has: a transaction that is open for an hour costs nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field, replace
 
 
@@ -65,6 +65,11 @@ class Marks:
         for gone in self.suspects.keys() - self.seen.keys():
             del self.suspects[gone]
         return bool(moved)
+
+    @property
+    def settled(self) -> Set[int]:
+        """The sources of which everything is known that was written until their marks were seen."""
+        return self.seen.keys() - self.suspects.keys()
 
     def to_check(self, now: Snapshot) -> frozenset[int]:
         """The sources in which something may have become visible since they were looked at."""

@@ -42,7 +42,7 @@ SELECT pgtrickle_changes.worker_pending(%(tables)s) AS pending,
        pg_catalog.age('3'::pg_catalog.xid)::bigint + 3 AS next_xid
 
 -- name: refresh
-SELECT pgtrickle_changes.worker_refresh(%(tables)s, 'SCHEDULER', %(companions)s, %(graph)s) AS results
+SELECT pgtrickle_changes.worker_refresh(%(tables)s, 'SCHEDULER', %(companions)s, %(graph)s, %(quiet)s) AS results
 
 -- name: failed
 SELECT pgtrickle_changes.worker_failed(%(table)s, %(started_at)s, %(sqlstate)s, %(message)s, %(max_errors)s)

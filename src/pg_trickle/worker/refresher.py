@@ -81,7 +81,7 @@ class Refresher:
         for _ in range(PLANS_A_RUN):
             with self._gateway() as gateway:
                 # Who can't be compiled is left behind, and what reads it.
-                results = gateway.refresh(run.group, run.companions, graph=None if broken else run.graph)
+                results = gateway.refresh(run, graph=None if broken else run.graph)
             if any(result.outdated for result in results):
                 log.info("graph outdated", tables=run.group)
                 # A new plan makes another graph, too.  One that is made again and again is slowed down.

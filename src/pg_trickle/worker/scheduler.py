@@ -54,11 +54,20 @@ class Check:
 
 
 @dataclass(frozen=True, slots=True)
+class Quiet:
+    """A source that nobody has written since its mark stood there, and the companions that it could concern."""
+
+    mark: int
+    readers: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Run:
     """A group to be refreshed together, in this order; ``failures`` counts what each has to retry already.
 
-    ``companions`` come along if the group's snapshot holds changes for them.  ``graph``: the version of the graph by
-    which all this was decided.
+    ``companions`` come along if the group's snapshot holds changes for them.  Of most of these it is known that there
+    are none as long as the marks of their sources stand where they were seen: ``quiet``.  ``graph``: the version of the
+    graph by which all this was decided.
     """
 
     group: tuple[int, ...]
@@ -67,6 +76,7 @@ class Run:
     max_errors: int
     companions: tuple[int, ...] = ()
     graph: int | None = None
+    quiet: Mapping[int, Quiet] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -86,6 +96,7 @@ class Scheduler:
     _followers: tuple[Follower, ...] = ()
     _watched: frozenset[int] = frozenset()
     _watchers: dict[int, frozenset[int]] = field(default_factory=dict)
+    _roots: dict[int, frozenset[int]] = field(default_factory=dict)
     _unfilled: frozenset[int] = frozenset()
     _since: dict[int, float] = field(default_factory=dict)
     _next: dict[int, float] = field(default_factory=dict)
@@ -103,6 +114,7 @@ class Scheduler:
         self._beats = Beats.made(self.dag, self._followers)
         self._watched = frozenset().union(*(follower.watched for follower in self._followers))
         self._watchers = _watchers(self.dag, self._watched)
+        self._roots = {table: _roots(self.dag, table) for members in self._beats.members for table in members}
         self._unfilled = frozenset(table.id for table in tables if table.needs_reinit or not table.populated)
         self._forget_all_but(self.dag.tables.keys())
         for table in self.dag.tables.values():
@@ -193,7 +205,22 @@ class Scheduler:
         self.changed.difference_update(group)
         self.unsure.difference_update(group)
         failures = {table: self._failures.get(table, 0) for table in group + companions}
-        return Run(group, now, failures, self.settings.max_consecutive_errors, companions, self.graph)
+        quiet = self._quiet(group, companions)
+        return Run(group, now, failures, self.settings.max_consecutive_errors, companions, self.graph, quiet)
+
+    def _quiet(self, group: tuple[int, ...], companions: tuple[int, ...]) -> dict[int, Quiet]:
+        """The sources of those companions that have nothing to read as long as these sources' marks don't move.
+
+        A mark that is seen and under no suspicion: all who moved it had ended when its watchers were asked.
+        """
+        settled = self.marks.settled
+        stirred = self.dag.below(group) | self.unsure | self.changed
+        readers: dict[int, list[int]] = {}
+        for table in companions:
+            if table not in stirred and self._roots[table] <= settled:
+                for source in self._roots[table]:
+                    readers.setdefault(source, []).append(table)
+        return {source: Quiet(self.marks.seen[source], tuple(reading)) for source, reading in readers.items()}
 
     def finished(self, run: Run, outcomes: Mapping[int, Outcome], *, now: float, jitter: float = 0.0) -> None:
         """Take in what became of a run: of its group, and of the companions that came along."""
@@ -248,6 +275,11 @@ def _watchers(dag: Dag, watched: Iterable[int]) -> dict[int, frozenset[int]]:
         for source in dag.tables[table].sources:
             watchers.setdefault(source, set()).add(table)
     return {source: frozenset(watching) for source, watching in watchers.items()}
+
+
+def _roots(dag: Dag, table: int) -> frozenset[int]:
+    """All sources whose changes reach a table, through others or directly."""
+    return frozenset().union(*(dag.tables[above].sources for above in dag.closure([table])))
 
 
 def _same_but_for_time(one: StreamTable, other: StreamTable) -> bool:

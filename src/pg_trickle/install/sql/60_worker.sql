@@ -130,32 +130,25 @@ AS $$
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.worker_settings IS 'The settings by which the worker plans';
 
-CREATE FUNCTION pgtrickle_changes.worker_poll(p_with_enabled boolean DEFAULT true, OUT wal_lsn pg_lsn, OUT enabled boolean, OUT catalog_version bigint,
-                                              OUT high_water jsonb, OUT requests integer)
-    LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+CREATE FUNCTION pgtrickle_changes.buffer_marks(p_sources oid[] DEFAULT NULL::oid[]) RETURNS jsonb
+    LANGUAGE plpgsql VOLATILE
     SET search_path = pg_catalog, pg_temp
     SET lock_timeout = '50ms'
 AS $$
--- Is there anything to look at?  Asked all the time, so: plans kept for the session, no table of an owner's, and the
--- server's configuration files, which cost more than all the rest, only when asked for (else enabled is NULL).
+-- A sequence that is being dropped or altered can't be read, nor waited for: whoever does it may take his time.
 DECLARE
     v_dropped oid[] := '{}'::oid[];
 BEGIN
-    wal_lsn := CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_insert_lsn() END;
-    enabled := CASE WHEN p_with_enabled THEN pgtrickle_changes.setting('enabled')::boolean AND (SELECT s.last_value = 1 FROM pgtrickle_changes.drain_switch AS s) END;
-    catalog_version := pgtrickle_changes.graph_version();
-    -- A sequence that is being dropped or altered can't be read, nor waited for: whoever does it may take his time.
     FOR v_try IN 1..5 LOOP
         BEGIN
-            SELECT coalesce(jsonb_object_agg(m.source_relid, m.mark), '{}') INTO high_water
+            RETURN (SELECT coalesce(jsonb_object_agg(m.source_relid, m.mark), '{}')
               -- A buffer that was made anew counts from the start: which sequence it is belongs to the mark.
               FROM (SELECT k.source_relid,
                            sum(coalesce(pg_sequence_last_value(k.sequence_relid), 0) + k.sequence_relid::bigint * 9223372036854775808) AS mark
                       FROM pgtrickle.pgt_captures AS k
                       JOIN pg_class AS c ON c.oid = k.sequence_relid
-                     WHERE k.sequence_relid <> ALL (v_dropped)
-                     GROUP BY k.source_relid) AS m;
-            EXIT;
+                     WHERE k.sequence_relid <> ALL (v_dropped) AND (p_sources IS NULL OR k.source_relid = ANY (p_sources))
+                     GROUP BY k.source_relid) AS m);
         EXCEPTION WHEN internal_error OR lock_not_available THEN
             IF v_try = 5 THEN
                 RAISE;
@@ -164,6 +157,22 @@ BEGIN
                                   AND l.mode IN ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock'));
         END;
     END LOOP;
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.buffer_marks IS 'How far the buffers of each source, or of some, have been written: numbers that move with every row';
+
+CREATE FUNCTION pgtrickle_changes.worker_poll(p_with_enabled boolean DEFAULT true, OUT wal_lsn pg_lsn, OUT enabled boolean, OUT catalog_version bigint,
+                                              OUT high_water jsonb, OUT requests integer)
+    LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- Is there anything to look at?  Asked all the time, so: plans kept for the session, no table of an owner's, and the
+-- server's configuration files, which cost more than all the rest, only when asked for (else enabled is NULL).
+BEGIN
+    wal_lsn := CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_insert_lsn() END;
+    enabled := CASE WHEN p_with_enabled THEN pgtrickle_changes.setting('enabled')::boolean AND (SELECT s.last_value = 1 FROM pgtrickle_changes.drain_switch AS s) END;
+    catalog_version := pgtrickle_changes.graph_version();
+    high_water := pgtrickle_changes.buffer_marks();
     SELECT count(*) INTO requests FROM pgtrickle_changes.bridge_requests AS r WHERE r.taken_at IS NULL AND r.answered_at IS NULL;
 END
 $$;

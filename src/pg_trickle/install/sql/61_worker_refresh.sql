@@ -124,14 +124,48 @@ END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.is_graph IS 'Whether the snapshot shows this version of the graph, and it still holds for some stream tables, which are locked then';
 
-CREATE FUNCTION pgtrickle_changes.worker_refresh(p_ids bigint[], p_initiated_by text, p_companions bigint[] DEFAULT '{}'::bigint[], p_graph bigint DEFAULT NULL::bigint) RETURNS jsonb
+CREATE FUNCTION pgtrickle_changes.stirred(p_companions bigint[], p_quiet jsonb) RETURNS bigint[]
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- p_quiet: {source: {mark, readers}}.  Marks are read after the snapshot was taken: one that stands where the worker saw it, with all settled,
+-- tells that the snapshot shows nothing more.  What is captured from the WAL is decoded by the run itself.
+DECLARE
+    v_sources oid[] := ARRAY(SELECT q.key::oid FROM jsonb_each(p_quiet) AS q);
+    v_marks   jsonb;
+BEGIN
+    IF v_sources = '{}' THEN
+        RETURN p_companions;
+    END IF;
+    v_marks := pgtrickle_changes.buffer_marks(v_sources);
+    RETURN ARRAY(
+        WITH q AS MATERIALIZED (
+            SELECT q.value -> 'readers' AS readers,
+                   v_marks -> q.key IS DISTINCT FROM q.value -> 'mark' OR EXISTS (SELECT FROM pgtrickle.pgt_captures AS k
+                       WHERE k.source_relid = q.key::oid AND k.trigger_mode = 'wal') AS is_moved
+              FROM jsonb_each(p_quiet) AS q),
+             r AS MATERIALIZED (
+            SELECT r.id::bigint AS id, bool_or(q.is_moved) AS is_stirred FROM q CROSS JOIN jsonb_array_elements_text(q.readers) AS r(id) GROUP BY r.id)
+        SELECT c.id FROM unnest(p_companions) WITH ORDINALITY AS c(id, place) LEFT JOIN r USING (id)
+         WHERE coalesce(r.is_stirred, true) ORDER BY c.place);
+EXCEPTION WHEN internal_error OR lock_not_available THEN
+    -- A buffer is being dropped or made anew.
+    RETURN p_companions;
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.stirred IS 'The companions for which the snapshot may hold something: all but those whose sources are as quiet as they were';
+
+CREATE FUNCTION pgtrickle_changes.worker_refresh(p_ids bigint[], p_initiated_by text, p_companions bigint[] DEFAULT '{}'::bigint[], p_graph bigint DEFAULT NULL::bigint,
+                                                 p_quiet jsonb DEFAULT '{}'::jsonb) RETURNS jsonb
     LANGUAGE plpgsql VOLATILE SECURITY DEFINER
     SET search_path = pg_catalog, pg_temp
 AS $$
 -- Refresh a group in the one snapshot of the transaction.  p_graph is the version of the graph by which the worker has put the group
 -- together: then the group moves as one.  If the snapshot shows another graph, or a plan has gone stale, nothing moves; NULL: whoever can.
+-- p_quiet names the companions that need not be asked (see stirred).
 DECLARE
-    v_results jsonb;
+    v_results    jsonb;
+    v_companions bigint[];
 BEGIN
     IF current_setting('transaction_isolation') NOT IN ('repeatable read', 'serializable') THEN
         RAISE EXCEPTION 'the worker refreshes in REPEATABLE READ'
@@ -141,11 +175,12 @@ BEGIN
     IF NOT pgtrickle_changes.enter_refresh() THEN
         RETURN (SELECT jsonb_agg(jsonb_build_object('pgt_id', u.id, 'skipped', 'drained', 'stale_plan', false)) FROM unnest(p_ids) AS u(id));
     END IF;
-    IF p_graph IS NOT NULL AND NOT pgtrickle_changes.is_graph(p_graph, p_ids || p_companions) THEN
+    v_companions := pgtrickle_changes.stirred(p_companions, p_quiet);
+    IF p_graph IS NOT NULL AND NOT pgtrickle_changes.is_graph(p_graph, p_ids || v_companions) THEN
         RETURN (SELECT jsonb_agg(jsonb_build_object('pgt_id', u.id, 'outdated', true)) FROM unnest(p_ids) AS u(id));
     END IF;
     BEGIN
-        v_results := pgtrickle_changes.refresh_group(p_ids, p_companions, p_initiated_by, p_graph IS NOT NULL);
+        v_results := pgtrickle_changes.refresh_group(p_ids, v_companions, p_initiated_by, p_graph IS NOT NULL);
         IF p_graph IS NOT NULL AND v_results @> '[{"stale_plan": true}]' THEN
             RAISE SQLSTATE 'TK004';
         END IF;
