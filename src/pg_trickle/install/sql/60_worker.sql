@@ -137,18 +137,20 @@ CREATE FUNCTION pgtrickle_changes.buffer_marks(p_sources oid[] DEFAULT NULL::oid
 AS $$
 -- A sequence that is being dropped or altered can't be read, nor waited for: whoever does it may take his time.
 DECLARE
+    v_marks   jsonb;
     v_dropped oid[] := '{}'::oid[];
 BEGIN
     FOR v_try IN 1..5 LOOP
         BEGIN
-            RETURN (SELECT coalesce(jsonb_object_agg(m.source_relid, m.mark), '{}')
+            SELECT coalesce(jsonb_object_agg(m.source_relid, m.mark), '{}') INTO v_marks
               -- A buffer that was made anew counts from the start: which sequence it is belongs to the mark.
               FROM (SELECT k.source_relid,
                            sum(coalesce(pg_sequence_last_value(k.sequence_relid), 0) + k.sequence_relid::bigint * 9223372036854775808) AS mark
                       FROM pgtrickle.pgt_captures AS k
                       JOIN pg_class AS c ON c.oid = k.sequence_relid
                      WHERE k.sequence_relid <> ALL (v_dropped) AND (p_sources IS NULL OR k.source_relid = ANY (p_sources))
-                     GROUP BY k.source_relid) AS m);
+                     GROUP BY k.source_relid) AS m;
+            EXIT;
         EXCEPTION WHEN internal_error OR lock_not_available THEN
             IF v_try = 5 THEN
                 RAISE;
@@ -157,6 +159,7 @@ BEGIN
                                   AND l.mode IN ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock'));
         END;
     END LOOP;
+    RETURN v_marks;
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.buffer_marks IS 'How far the buffers of each source, or of some, have been written: numbers that move with every row';
