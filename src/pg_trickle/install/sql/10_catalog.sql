@@ -74,6 +74,7 @@ CREATE TABLE pgtrickle.pgt_stream_tables (
     created_at             timestamptz NOT NULL DEFAULT now(),
     home                   text        NOT NULL DEFAULT pgtrickle_changes.home()
 );
+CREATE INDEX pgt_stream_tables_node ON pgtrickle.pgt_stream_tables ((coalesce(scc_id, pgt_id)));
 COMMENT ON TABLE pgtrickle.pgt_stream_tables IS 'The stream tables: definition, state and how far each has got';
 COMMENT ON COLUMN pgtrickle.pgt_stream_tables.pgt_name IS 'The last known name; not unique: tables dropped or renamed by hand are followed later, and pgt_relid tells which it is';
 COMMENT ON COLUMN pgtrickle.pgt_stream_tables.paused IS 'Suspended by pause_all, and to go on with resume_all';

@@ -68,7 +68,8 @@ AS $$
     )
     SELECT array_agg(st.pgt_id ORDER BY d.depth DESC, d.node, st.pgt_id)
       FROM (SELECT up.node, max(up.depth) AS depth FROM up GROUP BY up.node) AS d
-      JOIN pgtrickle.pgt_stream_tables AS st ON coalesce(st.scc_id, st.pgt_id) = d.node
+      -- By the index, however many there might be.
+     CROSS JOIN LATERAL (SELECT m.pgt_id FROM pgtrickle.pgt_stream_tables AS m WHERE coalesce(m.scc_id, m.pgt_id) = d.node OFFSET 0) AS st
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.with_upstream IS 'The stream tables below one, each after those it reads, and itself at the end with its circle';
 

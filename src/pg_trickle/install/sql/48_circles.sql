@@ -66,10 +66,13 @@ CREATE FUNCTION pgtrickle_changes.members(p_id bigint) RETURNS bigint[]
     SET search_path = pg_catalog, pg_temp
     SET plan_cache_mode = force_generic_plan
 AS $$
+DECLARE
+    v_found record;
 BEGIN
-    RETURN ARRAY(SELECT m.pgt_id FROM pgtrickle.pgt_stream_tables AS st
-                   JOIN pgtrickle.pgt_stream_tables AS m ON m.pgt_id = st.pgt_id OR m.scc_id = st.scc_id
-                  WHERE st.pgt_id = p_id ORDER BY m.pgt_id);
+    SELECT st.scc_id INTO v_found FROM pgtrickle.pgt_stream_tables AS st WHERE st.pgt_id = p_id;
+    RETURN CASE WHEN v_found.scc_id IS NOT NULL
+                THEN ARRAY(SELECT m.pgt_id FROM pgtrickle.pgt_stream_tables AS m WHERE coalesce(m.scc_id, m.pgt_id) = v_found.scc_id ORDER BY m.pgt_id)
+                WHEN FOUND THEN ARRAY[p_id] ELSE '{}'::bigint[] END;
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.members IS 'What is refreshed together with a stream table: its circle, or itself alone';

@@ -76,21 +76,26 @@ CREATE FUNCTION pgtrickle_changes.worker_stream_tables()
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT st.pgt_id, format('%I.%I', st.pgt_schema, st.pgt_name),
-           ARRAY(SELECT DISTINCT r.source_id FROM pgtrickle_changes.reads AS r WHERE r.pgt_id = st.pgt_id),
-           ARRAY(SELECT s.source_relid FROM pgtrickle.pgt_dependencies AS s WHERE s.pgt_id = st.pgt_id),
+    -- A circle is refreshed as a whole or not at all.
+    WITH nodes AS MATERIALIZED (
+        SELECT coalesce(m.scc_id, m.pgt_id) AS node, bool_or(m.status = 'SUSPENDED' OR pgtrickle_changes.is_gated(m.pgt_id)) AS is_stopped,
+               bool_or(m.tier = 'frozen') AS is_frozen
+          FROM pgtrickle.pgt_stream_tables AS m GROUP BY 1),
+         read AS MATERIALIZED (
+        SELECT r.pgt_id, array_agg(DISTINCT r.source_id) AS ids FROM pgtrickle_changes.reads AS r GROUP BY r.pgt_id),
+         sources AS MATERIALIZED (
+        SELECT s.pgt_id, array_agg(s.source_relid) AS relids, bool_and(s.captured) AS are_captured FROM pgtrickle.pgt_dependencies AS s GROUP BY s.pgt_id)
+    SELECT st.pgt_id, format('%I.%I', st.pgt_schema, st.pgt_name), coalesce(read.ids, '{}'), coalesce(sources.relids, '{}'),
            st.schedule, st.schedule_seconds,
-           -- A circle is refreshed as a whole or not at all.
-           CASE WHEN EXISTS (SELECT FROM pgtrickle.pgt_stream_tables AS m WHERE (m.pgt_id = st.pgt_id OR m.scc_id = st.scc_id)
-                             AND (m.status = 'SUSPENDED' OR pgtrickle_changes.is_gated(m.pgt_id)))
-                THEN 'SUSPENDED' ELSE st.status END,
-           CASE WHEN EXISTS (SELECT FROM pgtrickle.pgt_stream_tables AS m WHERE m.scc_id = st.scc_id AND m.tier = 'frozen') THEN 'frozen' ELSE st.tier END,
+           CASE WHEN nodes.is_stopped THEN 'SUSPENDED' ELSE st.status END, CASE WHEN nodes.is_frozen THEN 'frozen' ELSE st.tier END,
            st.refresh_mode, st.is_populated, st.needs_reinit,
-           st.last_refresh_at, st.consecutive_errors, st.full_ms,
-           (SELECT coalesce(bool_and(s.captured), false) FROM pgtrickle.pgt_dependencies AS s WHERE s.pgt_id = st.pgt_id), st.timed, st.scc_id,
+           st.last_refresh_at, st.consecutive_errors, st.full_ms, coalesce(sources.are_captured, false), st.timed, st.scc_id,
            -- In the snapshot of all the rest.
            (SELECT pgtrickle_changes.graph_version())
       FROM pgtrickle.pgt_stream_tables AS st
+      JOIN nodes ON nodes.node = coalesce(st.scc_id, st.pgt_id)
+      LEFT JOIN read ON read.pgt_id = st.pgt_id
+      LEFT JOIN sources ON sources.pgt_id = st.pgt_id
      WHERE st.home = pgtrickle_changes.home()
      ORDER BY st.pgt_id
 $$;
