@@ -1,4 +1,4 @@
-"""Values that the query, or only its changes, can't be computed for (SQLSTATE class 22)."""
+"""Values that the query, or only its changes, can't be computed for (SQLSTATE class 22, or what a function raises)."""
 
 from __future__ import annotations
 
@@ -87,6 +87,26 @@ def test_where_the_query_fails_the_writer_is_told(
     for name in names:
         pg_trickle.suspend_stream_table(ratios, name)
     ratios.execute(statement)
+
+
+@pytest.mark.parametrize(
+    ("refusal", "error"),
+    [("RAISE 'no more than 50'", psycopg.errors.RaiseException), ("ASSERT false", psycopg.errors.AssertFailure)],
+)
+def test_a_function_that_refuses_a_value_is_heard_with_the_name_of_the_stream_table(
+    ratios: Connection, refusal: str, error: type[psycopg.Error]
+) -> None:
+    body = f"BEGIN IF v > 50 AND v < 1000 THEN {refusal}; END IF; RETURN v; END"
+    ratios.execute(f"CREATE FUNCTION choosy(v int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS $$ {body} $$".encode())
+    query = "SELECT t.id, choosy(t.v + u.v) AS v FROM t JOIN u ON u.k = t.k"
+    pg_trickle.create_stream_table(ratios, "chosen", query, refresh_mode="IMMEDIATE")
+    with pytest.raises(error, match='"chosen" fails') as failure, ratios.transaction():
+        ratios.execute("UPDATE t SET v = 100 WHERE id = 5")
+    assert "suspend_stream_table('public.chosen')" in str(failure.value.diag.message_hint)
+    # Pairs that never meet are none of the query's.
+    ratios.execute("WITH a AS (UPDATE u SET v = -300 WHERE k = 1) UPDATE t SET v = v + 295 WHERE k = 1")
+    assert differences(ratios, "chosen") == []
+    check(ratios)
 
 
 def test_what_cannot_fail_needs_no_subtransaction(ratios: Connection) -> None:

@@ -5,13 +5,13 @@ CREATE FUNCTION pgtrickle_changes.immediate_tried(p_plan jsonb, p_work text, p_o
     SET search_path = pg_catalog, pg_temp
 AS $$
 -- Changes are evaluated for rows, and pairs of rows, that the query never sees together, or that are gone again.  Only where the query calls
--- what can fail: this is a subtransaction a statement.  Nor is a function of somebody's there for ever, or for everybody; then the query fails as well,
--- which is told with the stream table's name.
+-- what can fail: this is a subtransaction a statement.  Nor is a function of somebody's there for ever, or for everybody, and it may refuse a value; then
+-- the query fails as well, which is told with the stream table's name.
 BEGIN
     IF NOT coalesce((p_plan #>> '{programs,immediate,may_fail}')::boolean, false) THEN
         RETURN p_work;
     END IF;
-    RETURN E'    BEGIN\n' || p_work || E'    EXCEPTION WHEN data_exception OR undefined_function OR undefined_object OR insufficient_privilege THEN\n        ' || p_otherwise || E'\n    END;\n';
+    RETURN E'    BEGIN\n' || p_work || E'    EXCEPTION WHEN data_exception OR undefined_function OR undefined_object OR insufficient_privilege OR raise_exception OR assert_failure THEN\n        ' || p_otherwise || E'\n    END;\n';
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.immediate_tried IS 'Work, and what is done when changes can''t be evaluated, as PL/pgSQL';
@@ -43,7 +43,7 @@ AS $$
 -- A writer may be told an error that comes of rows which he may not read: PostgreSQL quotes values, in English in these quotes.  In other
 -- languages, or where a value might stand unquoted, the SQLSTATE has to do.
 BEGIN
-    RETURN format(E'    IF p_full THEN\n%s        BEGIN\n%s        EXCEPTION WHEN data_exception OR undefined_function OR undefined_object OR insufficient_privilege THEN\n'
+    RETURN format(E'    IF p_full THEN\n%s        BEGIN\n%s        EXCEPTION WHEN data_exception OR undefined_function OR undefined_object OR insufficient_privilege OR raise_exception OR assert_failure THEN\n'
                   '            RAISE EXCEPTION USING ERRCODE = SQLSTATE, MESSAGE = pg_catalog.format(''the query of stream table "%%s" fails: %%s'', %L,'
                   ' CASE WHEN SQLERRM OPERATOR(pg_catalog.~) ''^[ -~]*$'' THEN pg_catalog.regexp_replace(SQLERRM, ''".*"'', ''"..."'') ELSE SQLSTATE END),'
                   ' DETAIL = ''It is run over all that its sources contain after the statement.'', HINT = %L;\n        END;\n%s    END IF;\n',
