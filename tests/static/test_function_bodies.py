@@ -125,6 +125,7 @@ def test_functions_of_every_kind_are_generated(checked: Connection) -> None:
     prefixes = ("as_", "capture_%_ins", "capture_%_upd", "capture_%_del", "capture_%_trunc", "maintain_%_begin")
     maintaining = (
         "maintain_%_rest",
+        "maintain_%_back",
         "maintain_%_check",
         "maintain_%_original",
         "maintain_%_ins",

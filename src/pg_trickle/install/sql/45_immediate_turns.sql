@@ -176,7 +176,7 @@ CREATE FUNCTION pgtrickle_changes.immediate_begin(p_id bigint, p_turn boolean) R
 AS $$
 BEGIN
     RETURN CASE WHEN p_turn THEN E'    IF TG_OP OPERATOR(pg_catalog.<>) ''UPDATE'' THEN' || pgtrickle_changes.immediate_gate(p_id) || E'    END IF;\n' ELSE '' END
-           || '    ' || pgtrickle_changes.immediate_note(p_id, 'o');
+           || '    ' || pgtrickle_changes.immediate_noted(p_id);
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.immediate_begin IS 'What waits for a stream table''s turn, if it has one, and notes that a statement is under way, as PL/pgSQL';

@@ -34,13 +34,13 @@ BEGIN
                    (5, 'TimeZone', 'UTC'), (6, 'DateStyle', 'ISO, MDY'), (7, 'IntervalStyle', 'postgres'), (8, 'extra_float_digits', '1'),
                    (9, 'bytea_output', 'hex'), (10, 'lc_monetary', 'C'), (11, 'lc_numeric', 'C'), (12, 'lc_time', 'C'),
                    (13, 'default_text_search_config', 'pg_catalog.simple')) AS s(place, name, pinned)
-     WHERE CASE s.place WHEN 1 THEN v_role !~ '_(begin|gate|first)$'
+     WHERE CASE s.place WHEN 1 THEN v_role !~ '_(begin|back|gate|first)$'
                         WHEN 2 THEN position('\' IN p_body) > 0 END
-        OR s.place > 2 AND (v_role LIKE '%\_rest' OR v_role !~ '_(begin|gate|first|texts)$' AND (
+        OR s.place > 2 AND (v_role LIKE '%\_rest' OR v_role !~ '_(begin|back|gate|first|texts)$' AND (
            SELECT p.plan #>> '{programs,immediate,settings}' IS DISTINCT FROM 'false' FROM pgtrickle.pgt_plans AS p WHERE p.pgt_id = p_table.pgt_id));
     EXECUTE format('CREATE FUNCTION pgtrickle_changes.%I(%s) RETURNS %s LANGUAGE plpgsql VOLATILE SECURITY DEFINER'
                    ' SET search_path = pg_catalog, pg_temp%s AS %L', p_name, p_arguments, p_returns, v_settings, p_body);
-    v_function := to_regprocedure(format('pgtrickle_changes.%I(%s)', p_name, replace(p_arguments, 'p_full ', '')));
+    v_function := to_regprocedure(format('pgtrickle_changes.%I(%s)', p_name, regexp_replace(p_arguments, '^p_[a-z]+ ', '')));
     EXECUTE format('COMMENT ON FUNCTION %s IS %L', v_function, format('pg_trickle: maintains stream table %s', p_table.pgt_id));
     PERFORM pgtrickle_changes.close_function(v_function);
     RETURN v_function;
@@ -74,7 +74,8 @@ AS $$
 -- What only notes that a statement is under way, and waits for or takes the turn, is the engine's own, and so is what it writes: there is nothing to ask.
 BEGIN
     PERFORM pgtrickle_changes.make_generated_function(p_table, p_name, '', 'trigger', format(E'\n%sBEGIN\n%s\n    RETURN NULL;\nEND\n',
-        CASE WHEN position('__pgt_taker' IN p_body) > 0 THEN E'DECLARE\n    __pgt_taker pg_catalog.int8;\n' ELSE '' END, p_body));
+        (SELECT E'DECLARE\n' || string_agg(format(E'    %s pg_catalog.%s;\n', v.name, v.type), '' ORDER BY v.name)
+           FROM (VALUES ('__pgt_taker', 'int8'), ('__pgt_opened', 'int8'), ('__pgt_stack', 'text')) AS v(name, type) WHERE position(v.name IN p_body) > 0), p_body));
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.make_engine_trigger_function IS 'Makes a trigger function that stays the engine''s, so that its triggers need no guard';
@@ -124,10 +125,13 @@ BEGIN
     EXECUTE format('CREATE INDEX ON pgtrickle_changes.under_way_%s (xid, number)', v_id);
     EXECUTE format('CREATE UNLOGGED SEQUENCE pgtrickle_changes.closed_%s OWNED BY pgtrickle_changes.under_way_%1$s.number', v_id);
     EXECUTE format('COMMENT ON SEQUENCE pgtrickle_changes.closed_%s IS %L', v_id, 'Up to where a session''s notes are gone, for stream table ' || v_id);
+    EXECUTE format('CREATE UNLOGGED SEQUENCE pgtrickle_changes.opened_%s MINVALUE -9223372036854775808 OWNED BY pgtrickle_changes.under_way_%1$s.number', v_id);
+    EXECUTE format('COMMENT ON SEQUENCE pgtrickle_changes.opened_%s IS %L', v_id, 'When the statement came that a session''s client sent and that is under way, for stream table ' || v_id);
     EXECUTE format('COMMENT ON TABLE pgtrickle_changes.under_way_%s IS %L', v_id, 'Statements that write sources of stream table ' || v_id);
     PERFORM pgtrickle_changes.lend(p_table, format('pgtrickle_changes.under_way_%s', v_id), 'SELECT, INSERT, DELETE');
     PERFORM pgtrickle_changes.lend(p_table, pg_get_serial_sequence(format('pgtrickle_changes.under_way_%s', v_id), 'number')::regclass, 'SELECT');
     PERFORM pgtrickle_changes.lend(p_table, format('pgtrickle_changes.closed_%s', v_id), 'SELECT, UPDATE');
+    PERFORM pgtrickle_changes.lend(p_table, format('pgtrickle_changes.opened_%s', v_id), 'SELECT, UPDATE');
     FOR v_source IN
         SELECT d.source_relid AS oid, d.columns_used FROM pgtrickle.pgt_dependencies AS d
          WHERE d.pgt_id = v_id AND d.source_relid = ANY (pgtrickle_changes.immediate_sources(v_id))
@@ -173,6 +177,7 @@ BEGIN
         pgtrickle_changes.immediate_body(p_table, pgtrickle_changes.immediate_rest(p_table, v_plan)));
     PERFORM pgtrickle_changes.make_owned_function(p_table, format('maintain_%s_check', v_id), '', 'boolean',
         pgtrickle_changes.immediate_body(p_table, pgtrickle_changes.immediate_check(p_table)));
+    PERFORM pgtrickle_changes.make_owned_function(p_table, format('maintain_%s_back', v_id), 'p_opened bigint', 'bigint', pgtrickle_changes.immediate_back(v_id));
     PERFORM pgtrickle_changes.make_sound_function(p_table);
     PERFORM pgtrickle_changes.make_engine_trigger_function(p_table, format('maintain_%s_begin', v_id), pgtrickle_changes.immediate_begin(v_id, v_turn));
     FOR v_source IN
