@@ -77,6 +77,7 @@ class UnsupportedQuery(PgTrickleError):
         )
         self.construct = construct
         self.reason = reason
+        self.way_out = hint
         self.only_full = only_full
         self.by_itself = by_itself
         self.near: str | None = None

@@ -69,9 +69,10 @@ def notes(stage: Recomputed) -> Iterator[str]:
             )
         case Recompute(Unwatched(), _, _, reason):
             yield reason
-        case Recompute(_, _, _, reason) as part:
+        case Recompute(_, _, _, reason, way_out) as part:
             who = "each refresh" if part.is_always_run else "a change"
-            yield f"{reason} So {who} has that part of the query run again; only rows that differ are written."
+            told = f"{reason} So {who} has that part of the query run again; only rows that differ are written."
+            yield f"{told} {way_out}" if way_out else told
         case _:
             return
 

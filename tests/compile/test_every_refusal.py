@@ -28,7 +28,7 @@ CALLS = [
 VIEW = table(91, "seen", "id integer!", ("id",), kind="view")
 
 
-def _literals(node: ast.expr) -> Iterator[str]:
+def literals(node: ast.expr) -> Iterator[str]:
     """The texts that an expression may be, with its holes as letters."""
     match node:
         case ast.Constant(value=str(text)):
@@ -36,22 +36,22 @@ def _literals(node: ast.expr) -> Iterator[str]:
         case ast.JoinedStr(values=parts):
             yield "".join(str(part.value) if isinstance(part, ast.Constant) else "x" for part in parts)
         case ast.IfExp(body=one, orelse=other):
-            yield from _literals(one)
-            yield from _literals(other)
+            yield from literals(one)
+            yield from literals(other)
 
 
 @pytest.mark.parametrize(("place", "call"), CALLS, ids=[place for place, _ in CALLS])
 def test_each_place_that_refuses_says_what_and_why(place: str, call: ast.Call) -> None:
     construct, reason, *rest = call.args
     assert not rest
-    for text in _literals(construct):
+    for text in literals(construct):
         assert text, place
         assert not text.endswith("."), place
-    for text in _literals(reason):
+    for text in literals(reason):
         assert text.endswith((".", ")")), f"{place}: a reason is a sentence"
         assert not text[0].isupper() or text[:3].isupper(), f"{place}: it goes on after the construct"
     for hint in (one.value for one in call.keywords if one.arg == "hint"):
-        for text in _literals(hint):
+        for text in literals(hint):
             assert text[0].isupper(), f"{place}: a hint is a sentence"
             assert text.endswith("."), f"{place}: a hint is a sentence"
 

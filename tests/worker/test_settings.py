@@ -125,3 +125,10 @@ def test_the_log_says_why_a_server_turns_the_worker_away_and_no_password(databas
     assert 'role "nobody_here"' in str(told(database.dsn_of("nobody_here")))
     assert told("postgresql://worker:sec:ret@127.0.0.1:half:secret/x") is None
     assert told("host=127.0.0.1 port=secret") is None
+
+
+def test_the_log_says_that_transactions_go_to_other_sessions(db):
+    """Behind a pooler: what the worker has prepared is in none of them."""
+    with pytest.raises(psycopg.Error) as raised:
+        db.execute("EXECUTE prepared_elsewhere")
+    assert "connect past it" in str(reason(raised.value))

@@ -16,13 +16,14 @@ class Recompute(Plan):
     ``input`` has no columns: it is the sum of the tables that the text reads, there to say whether any of them
     changed.  If none did, ``Δ = ∅``; otherwise a stage runs the text and compares with what it has stored.
     Of what changes unseen, such as the time, ``Unwatched`` rows stand among them.
-    ``reason`` says what keeps the query from having a rule.
+    ``reason`` says what keeps the query from having a rule, ``way_out`` how to write it so that it has one.
     """
 
     input: Plan
     text: str
     schema: tuple[Column, ...]
     reason: str
+    way_out: str | None = None
 
     @property
     def columns(self) -> tuple[Column, ...]:

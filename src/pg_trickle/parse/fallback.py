@@ -104,7 +104,7 @@ def _recomputed(
     if is_timed:
         # The time has changed whenever somebody looks.
         tables = UnionAll(tables, Unwatched())
-    return Recompute(tables, text, columns, f"{refusal.message}: {refusal.reason}")
+    return Recompute(tables, text, columns, f"{refusal.message}: {refusal.reason}", refusal.way_out)
 
 
 def _gather(statement: SelectStmt, context: Context, facts: dict[int, RelationFact]) -> bool:

@@ -254,7 +254,7 @@ class Grouping:
             raise UnsupportedQuery(
                 "subquery that tells equal values of a group apart",
                 f'which of them "{read.name.rpartition("__")[0]}" is may change with the rows of the group.',
-                hint="Group by one form of the value, such as round(…, 2), or cast it in a derived table.",
+                hint="Cast it in a derived table to a type whose equal values are the same, such as numeric(10, 2).",
             )
         if self._has_copies:
             raise UnsupportedQuery("correlated subquery over grouping sets", "no rule knows which set it is about.")

@@ -73,7 +73,7 @@ def lateral(node: Node, plan: Plan, scope: Scope, context: Context) -> tuple[Lat
     """The plan beside an item that reads nothing but its rows; and the names that the item brings."""
     _check(node)
     _check_aggregates(node, scope, context)
-    bound, used = _bound(node, scope)
+    bound, used = _bound(_with_names(node), scope)
     types = Types(context.request.functions, lambda name: used[name[-1]])
     described = list(_described(bound, types))
     made = tuple(Column(context.namer.fresh(name), of) for name, of in described)
@@ -230,6 +230,16 @@ def _printed(node: Node) -> str:
     return text.removeprefix("SELECT").removeprefix(" ").removeprefix("FROM ")
 
 
+def _with_names(node: Node) -> Node:
+    """The item, the names of a subquery's outputs written out: what they refer to will be called otherwise."""
+    made = Node()
+    made.CopyFrom(node)
+    if kind(made) == "range_subselect":
+        for target in _first_branch(made.range_subselect.subquery.select_stmt).target_list:
+            target.res_target.name = _name(target)
+    return made
+
+
 def _described(node: Node, types: Types) -> Iterator[tuple[str, Type]]:
     """Names and types of the columns that an item makes."""
     aliases = strings(list(_alias(node).colnames))
@@ -284,12 +294,15 @@ def _of_subquery(statement: SelectStmt, types: Types) -> list[tuple[str, Type]]:
     if statement.values_lists:
         rows = [row.list.items for row in statement.values_lists]
         return [(f"column{place}", types.common(list(parts))) for place, parts in enumerate(zip(*rows, strict=True), 1)]
-    while statement.HasField("larg"):
-        statement = statement.larg
+    statement = _first_branch(statement)
     if statement.values_lists:
         return [(f"column{place}", UNKNOWN) for place, _ in enumerate(statement.values_lists[0].list.items, 1)]
     # What a name inside means is PostgreSQL's business, so nothing is certain about the types.
     return [(_name(target), UNKNOWN) for target in statement.target_list]
+
+
+def _first_branch(statement: SelectStmt) -> SelectStmt:
+    return _first_branch(statement.larg) if statement.HasField("larg") else statement
 
 
 def _name(target: Node) -> str:

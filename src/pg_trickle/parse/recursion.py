@@ -41,8 +41,8 @@ def recursion(name: str, common: CommonTable, context: Context, parse: ParseQuer
     except UnsupportedQuery as refusal:
         why = UnsupportedQuery(
             "WITH RECURSIVE",
-            f"{refusal.construct}: {refusal.reason.removesuffix('.')}.",
-            hint=refusal.hint,
+            f"no rule knows {refusal.construct} ({refusal.reason.removesuffix('.')}).",
+            hint=refusal.way_out,
             position=refusal.position or place,
         )
         if carried is not None:

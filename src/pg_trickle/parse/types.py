@@ -15,12 +15,14 @@ from postgast.pg_query_pb2 import AEXPR_NULLIF, AEXPR_OP, A_Const, A_Expr, Node,
 from pg_trickle.catalog.model import ColumnFact, FunctionFact
 from pg_trickle.errors import UnsupportedQuery
 from pg_trickle.parse.tree import kind, nodes, strings
-from pg_trickle.scalar import BOOL, INT4, INT8, NUMERIC, TEXT, UNKNOWN, Column, Identity, Type, numeric_of
+from pg_trickle.scalar import BOOL, INT4, INT8, NUMERIC, RECORD, TEXT, UNKNOWN, Column, Identity, Type, numeric_of
 
 _EQUAL = {
     "bool", "int2", "int4", "int8", "oid", "text", "varchar", "name", "date", "timestamp", "timestamptz", "time",
     "uuid", "bytea",
 }  # fmt: skip
+# They have no order.
+_HASHED = {"xid", "cid", "aclitem"}
 _TEXTUAL = {"text", "varchar", "bpchar", "name"}
 _ALIASES = {
     "boolean": "bool",
@@ -66,6 +68,8 @@ def named(name: str) -> Type:
         return NUMERIC
     if base in {"float4", "float8", "interval", "jsonb", "bpchar"}:
         return Type(base, Identity.TEXT)
+    if base in _HASHED:
+        return Type(base, Identity.NONE)
     return UNKNOWN
 
 
@@ -141,6 +145,8 @@ class Types:
                 return self.common(results + other)
             case "collate_clause":
                 return self._of(node.collate_clause.arg)
+            case "row_expr":
+                return RECORD
             case "func_call":
                 return self._call(strings(list(node.func_call.funcname)), list(node.func_call.args))
             case _:
@@ -290,5 +296,5 @@ def common_type(types: list[Type], expected: Common | None, label: str) -> Commo
     raise UnsupportedQuery(
         "set operation over different types inside a derived table",
         f'the common type of column "{label}" isn\'t certain.',
-        hint="Cast the column to one type in every branch.",
+        hint="Cast the column to one plain type in every branch: integer, numeric, text, date.",
     )

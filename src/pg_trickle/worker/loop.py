@@ -294,10 +294,12 @@ class Worker:
 
 
 def reason(error: psycopg.Error) -> str | None:
-    """Why there is no connection: the server isn't there, or turns us away.
+    """Why there is no connection: the server isn't there, or turns us away, or every transaction is another session.
 
     Other words may quote what isn't for a log, such as half of a connection string.
     """
+    if isinstance(error, psycopg.errors.InvalidSqlStatementName):
+        return "A pooler gives transactions to any session, and the worker needs its own: connect past it."
     words = str(error)
     return words if words.startswith("connection failed: connection to server") else None
 
