@@ -23,14 +23,14 @@ BY_RULE = (
     "SELECT 1 AS id UNION SELECT m.id FROM w JOIN (SELECT o.customer_id, max(o.id) AS id FROM public.orders o"
     " GROUP BY o.customer_id) m ON m.customer_id = w.id",
 )
-NOT_LINEAR = "its recursive term: a row of it may follow from several rows together"
+NOT_LINEAR = "its recursive term (a row of it may follow from several rows together"
 RECOMPUTED = {
     f"SELECT 1 AS id UNION ALL SELECT DISTINCT o.id FROM w JOIN {ORDERS}": NOT_LINEAR,
     f"SELECT 1 AS id UNION (SELECT o.id FROM w JOIN {ORDERS} UNION ALL SELECT 7)": NOT_LINEAR,
     f"SELECT 1 AS id UNION ALL SELECT (max(o.id) OVER ())::integer FROM w JOIN {ORDERS}": NOT_LINEAR,
     f"SELECT 1 AS id UNION (WITH v AS (SELECT w.id FROM w) SELECT o.id FROM v w JOIN v USING (id) JOIN {ORDERS})":
         NOT_LINEAR,
-    "SELECT 1.5 AS id UNION SELECT w.id * 2 FROM w WHERE w.id < 9": 'UNION over column "id": equal values',
+    "SELECT 1.5 AS id UNION SELECT w.id * 2 FROM w WHERE w.id < 9": 'UNION over column "id" (equal values',
     "SELECT 'a'::text COLLATE \"C\" AS id UNION SELECT c.name FROM w JOIN public.customers c ON c.name > w.id":
         "COLLATE in a recursive query",
     f"(WITH x AS (SELECT 1 AS id) SELECT x.id FROM x) UNION SELECT s.id FROM (SELECT o.id FROM w JOIN {ORDERS}"
@@ -93,7 +93,7 @@ def test_search_and_cycle_are_columns_that_only_who_reads_them_pays_for(clause: 
         (
             f"({WALK.replace('ALL SELECT', 'ALL SELECT DISTINCT')}) {CYCLE}",
             "SELECT w.id FROM w",
-            "SEARCH or CYCLE: a row",
+            "SEARCH or CYCLE (a row",
         ),
         (f"({WALK}) {CYCLE}", "SELECT max(w.id) FROM w GROUP BY w.way", "rows without a type"),
         (f"({WALK}) {CYCLE}", "SELECT length(max(w.way)::text) FROM w", "rows without a type"),

@@ -10,18 +10,23 @@ from pathlib import Path
 HERE = Path(__file__).parent
 FILE = HERE / "constructs.sql"
 IS_RUN = "every mode runs it at each refresh"
+IN_PART = "a part of it has no rule"
 TEST = "tests/support/test_constructs.py::test_a_construct_does_what_the_page_says"
 
 
 @dataclass(frozen=True, slots=True)
 class Construct:
-    """A query, of the modes that don't take it why (``{mode: construct that is refused}``), and whether all run it."""
+    """A query, of the modes that don't take it why (``{mode: construct that is refused}``), and whether all run it.
+
+    ``in_part``: its changes have a part of it run again.
+    """
 
     topic: str
     title: str
     query: str
     refused: dict[str, str]
     is_run: bool = False
+    in_part: bool = False
 
     @property
     def test(self) -> str:
@@ -53,7 +58,7 @@ def _read(blocks: Iterable[str]) -> Iterator[Construct]:
         notes = [line.removeprefix("--! ") for line in lines if line.startswith("--! ")]
         refused = {mode: what for mode, _, what in (note.partition(" refuses ") for note in notes) if what}
         query = "\n".join(line for line in lines if not line.startswith("--"))
-        yield Construct(topic, lines[0].removeprefix("-- "), query, refused, IS_RUN in notes)
+        yield Construct(topic, lines[0].removeprefix("-- "), query, refused, IS_RUN in notes, IN_PART in notes)
 
 
 def written(found: Iterable[Construct]) -> str:
@@ -63,7 +68,7 @@ def written(found: Iterable[Construct]) -> str:
         parts.append(f"# {topic}")
         for one in members:
             notes = [f"--! {mode} refuses {what}" for mode, what in one.refused.items()]
-            notes += [f"--! {IS_RUN}"] * one.is_run
+            notes += [f"--! {IS_RUN}"] * one.is_run + [f"--! {IN_PART}"] * one.in_part
             parts.append("\n".join([f"-- {one.title}", *notes, one.query]))
     return "\n\n".join(parts) + "\n"
 
@@ -77,7 +82,8 @@ def page() -> str:
         "rows inserted, updated and deleted, a refresh, and the same rows as the query gives. `DIFFERENTIAL` is",
         "maintained by its changes, `FULL` by running the query and writing what differs; `AUTO` takes the first that",
         "works. `as FULL` under `DIFFERENTIAL`: nothing but looking tells what has changed, so each refresh runs the",
-        "query. Constructs combine freely: random combinations are tested by the thousand (`make fuzz`).",
+        "query. `in part`: a part of the query has no rule, and is run again when what it reads has changed, the time included.",
+        "Constructs combine freely: random combinations are tested by the thousand (`make fuzz`).",
         "",
         f"The tests are `{TEST}[NAME]`.",
     ]
@@ -99,4 +105,6 @@ def _cell(one: Construct, asked: str) -> str:
     mode = one.mode(asked)
     if mode.startswith("refused"):
         return mode
+    if mode == asked == "DIFFERENTIAL" and one.in_part:
+        return "in part"
     return "yes" if mode == asked else f"as {mode}"

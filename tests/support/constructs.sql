@@ -135,6 +135,7 @@ SELECT to_jsonb(o) - 'doc' AS j, o.id FROM orders AS o LEFT JOIN customers AS c 
 SELECT o.customer_id, count(o) AS n, jsonb_agg(o ORDER BY o.id) AS all_of_them FROM orders AS o GROUP BY o.customer_id
 
 -- row that an outer join may have padded
+--! a part of it has no rule
 SELECT o.id, to_jsonb(c) AS customer FROM orders AS o LEFT JOIN customers AS c ON c.id = o.customer_id
 
 -- function in FROM of subqueries
@@ -185,7 +186,9 @@ SELECT product, percentile_cont(0.5) WITHIN GROUP (ORDER BY qty) AS median, mode
 SELECT order_id, product_of(qty) AS p FROM lines GROUP BY order_id
 
 -- jsonb_agg, jsonb_object_agg
-SELECT order_id, jsonb_agg(qty ORDER BY qty, product) AS j FROM lines GROUP BY order_id
+SELECT order_id, jsonb_agg(qty ORDER BY qty, product) AS j,
+       jsonb_object_agg(coalesce(product, '?'), qty ORDER BY qty, price) AS o
+  FROM lines GROUP BY order_id
 
 -- grouping by an expression and by place
 SELECT date_part('month', placed) AS month, amount > 15 AS big, count(*) AS n FROM orders GROUP BY 1, amount > 15
@@ -365,6 +368,7 @@ SELECT a.id, b.id AS later FROM events AS a LEFT JOIN events AS b ON b.kind = a.
 SELECT id, CURRENT_DATE - ts::date AS days FROM events
 
 -- time in the select list
+--! a part of it has no rule
 SELECT id, now() - ts AS age FROM events
 
 # Sources
@@ -385,6 +389,7 @@ SELECT id, v FROM parted_1
 SELECT id, v FROM parent
 
 -- ONLY the parent
+--! a part of it has no rule
 SELECT id, v FROM ONLY parent
 
 -- materialized view

@@ -58,8 +58,10 @@ def test_a_construct_does_what_the_page_says(
     conn, refused = made[0], made[1][construct.test]
     if rewriting is not None:
         is_run = _effective_mode(conn, f"differential_{place}") == "FULL"
-        construct = rewriting[construct.test] = replace(construct, refused=refused, is_run=is_run)
+        in_part = _is_run_in_part(conn, f"differential_{place}")
+        construct = rewriting[construct.test] = replace(construct, refused=refused, is_run=is_run, in_part=in_part)
     assert refused == construct.refused
+    assert _is_run_in_part(conn, f"differential_{place}") == construct.in_part
     for mode in MODES:
         if mode not in refused:
             name = f"{mode.lower()}_{place}"
@@ -88,3 +90,13 @@ def _create(conn: Connection, place: int, construct: Construct) -> dict[str, str
 def _effective_mode(conn: Connection, name: str) -> str:
     found = conn.execute("SELECT effective_refresh_mode FROM pgtrickle.pgt_stream_tables WHERE pgt_name = %s", (name,))
     return str((found.fetchone() or (None,))[0])
+
+
+def _is_run_in_part(conn: Connection, name: str) -> bool:
+    found = conn.execute(
+        "SELECT EXISTS (SELECT FROM jsonb_array_elements(plan #> '{explain,tree}') AS line"
+        " WHERE line ->> 'operator' = 'Query') AND (plan ->> 'incremental')::boolean"
+        " FROM pgtrickle.pgt_plans JOIN pgtrickle.pgt_stream_tables USING (pgt_id) WHERE pgt_name = %s",
+        (name,),
+    )
+    return bool((found.fetchone() or (False,))[0])
