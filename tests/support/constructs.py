@@ -82,7 +82,7 @@ def page() -> str:
         "rows inserted, updated and deleted, a refresh, and the same rows as the query gives. `DIFFERENTIAL` is",
         "maintained by its changes, `FULL` by running the query and writing what differs; `AUTO` takes the first that",
         "works. `as FULL` under `DIFFERENTIAL`: nothing but looking tells what has changed, so each refresh runs the",
-        "query. `in part`: a part of the query has no rule, and is run again when what it reads has changed, the time included.",
+        "query. `in part`: a part without a rule is run again when what it reads has changed, the time included.",
         "Constructs combine freely: random combinations are tested by the thousand (`make fuzz`).",
         "",
         f"The tests are `{TEST}[NAME]`.",
