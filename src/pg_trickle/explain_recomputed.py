@@ -46,7 +46,9 @@ def _described(stage: Recomputed) -> tuple[str, str, str]:
                 + (f" offset {offset.text}" if offset else "")
             )
             cheap = "what came competes with what is stored; the query runs again only when a stored row went"
-            return "Top", detail, cheap if limit and not offset else _EVERYTHING
+            if limit and offset:
+                return "Top", detail, "taken again of the first rows, which are kept; only rows that differ are written"
+            return "Top", detail, cheap if limit else _EVERYTHING
         case Recompute(Unwatched(), text):
             return "Compare", text, "read as a whole at each refresh; what differs from the last time is its change"
         case Recompute():

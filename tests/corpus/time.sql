@@ -100,3 +100,22 @@ SELECT v.page, count(*) AS n, count(*) FILTER (WHERE v.seen > (now() - '1 day'::
 --| final:
 --|   Project page__1="state_9_2_k1", count__1="state_9_2_c1", count__2="state_9_2_c2", count__3="state_9_2_c3"
 --|     Scan state_9_2 (state_9_2_k1, state_9_2_n, state_9_2_c1, state_9_2_c2, state_9_2_c3)
+
+-- a moment that WITH names, in conditions alone, is one that they say themselves
+WITH t AS (SELECT now() - '01:00:00'::interval AS since) SELECT v.page FROM (public.visits v CROSS JOIN t) WHERE v.seen > t.since;
+--| key: none
+--| captured: visits (page, seen)
+--| final:
+--|   Project page__1
+--|     TimedFilter seen__1 > (now() - '01:00:00'::interval) near "seen__1" >= LEAST($4::timestamp with time zone - '01:00:00'::interval, now() - '01:00:00'::interval) AND "seen__1" <= GREATEST($4::timestamp with time zone - '01:00:00'::interval, now() - '01:00:00'::interval)
+--|       Scan public.visits (page__1, seen__1)
+
+-- an interval added to the column is taken from the moment
+SELECT v.page FROM public.visits v WHERE v.seen + '01:00:00'::interval > now() AND EXTRACT(epoch FROM (now() - v.seen)) < 3600::numeric;
+--| key: none
+--| captured: visits (page, seen)
+--| final:
+--|   Project page__1
+--|     TimedFilter extract ('epoch' FROM now() - seen__1) < 3600::numeric near "seen__1" >= ((LEAST($4::timestamp with time zone, now()) - (((3600::numeric) + 1)::float8 * '1 second'::interval)))::timestamptz AND "seen__1" <= ((GREATEST($4::timestamp with time zone, now()) - (((3600::numeric) - 1)::float8 * '1 second'::interval)))::timestamptz
+--|       TimedFilter (seen__1 + '01:00:00'::interval) > now() near "seen__1" >= ((LEAST($4::timestamp with time zone, now()) - ('01:00:00'::interval)))::timestamptz AND "seen__1" <= ((GREATEST($4::timestamp with time zone, now()) - ('01:00:00'::interval)))::timestamptz
+--|         Scan public.visits (page__1, seen__1)

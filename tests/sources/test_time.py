@@ -39,6 +39,12 @@ QUERIES = {
     " AND age(now(), ts) < interval '1 day' AND local::timestamptz > now() - interval '40 ms'",
     "of today": "SELECT id FROM events WHERE ts::date = CURRENT_DATE AND date_trunc('hour', ts) <= now()"
     " AND now() - local < interval '10 ms'",
+    "named": "WITH t AS (SELECT now() - interval '30 ms' AS since, now() AS n)"
+    " SELECT e.id FROM events e CROSS JOIN t WHERE e.ts > t.since AND (e.ts < t.n OR e.kind = 'a')",
+    "named beside": "SELECT k.kind FROM kinds k, (SELECT now() AS n) t"
+    " WHERE EXISTS (SELECT FROM events e WHERE e.kind = k.kind AND e.ts BETWEEN t.n - interval '9 ms' AND t.n)",
+    "of a subquery": "SELECT k.kind, e.id FROM kinds k LEFT JOIN events e"
+    " ON e.kind = k.kind AND e.ts > (SELECT now() - interval '20 ms') WHERE k.ends > (SELECT now()) OR e.id < 9",
     "in ranges": "SELECT id FROM (SELECT id, tstzrange(ts, ts + interval '30 ms') AS r FROM events) AS q"
     " WHERE r @> now()",
     "null passes": "SELECT id, ts FROM events WHERE (ts > now()) IS NOT TRUE",

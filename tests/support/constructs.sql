@@ -364,6 +364,9 @@ SELECT a.id, b.id AS later FROM events AS a LEFT JOIN events AS b ON b.kind = a.
 -- time about both sides in ON of an outer join
 SELECT a.id, b.id AS later FROM events AS a LEFT JOIN events AS b ON b.kind = a.kind AND b.ts > now() - a.id * interval '20 minutes'
 
+-- time named by WITH
+WITH t AS (SELECT now() - interval '1 hour' AS since) SELECT e.id, e.kind FROM events AS e CROSS JOIN t WHERE e.ts > t.since
+
 -- days from today
 SELECT id, CURRENT_DATE - ts::date AS days FROM events
 

@@ -26,7 +26,7 @@ from pg_trickle.parse.expressions import scalar
 from pg_trickle.parse.query import Query
 from pg_trickle.parse.scope import Context, Expected, Scope
 from pg_trickle.parse.tree import kind, location, printed
-from pg_trickle.parse.undecided import is_zero, leaves_rows_out, unordered
+from pg_trickle.parse.undecided import is_null, is_zero, leaves_rows_out, unordered
 from pg_trickle.scalar import INT8, Scalar, column, composed
 from pg_trickle.uniqueness import keys
 
@@ -151,6 +151,4 @@ def _limited(statement: SelectStmt, plan: Plan, order: tuple[Order, ...], contex
 
 def _number(node: Node, context: Context) -> Scalar | None:
     """A number of rows, None for LIMIT ALL."""
-    if kind(node) == "a_const" and node.a_const.isnull:
-        return None
-    return scalar(node, Scope(), context)
+    return None if is_null(node) else scalar(node, Scope(), context)

@@ -24,6 +24,7 @@ from pg_trickle.parse.rows import with_rows
 from pg_trickle.parse.scope import CommonTable, Context, Expected, Namer
 from pg_trickle.parse.set_operations import distinct, set_operation
 from pg_trickle.parse.subqueries import Lowering
+from pg_trickle.parse.told_moments import with_moments
 from pg_trickle.parse.tree import (
     conjuncts,
     kind,
@@ -62,7 +63,7 @@ def parse(request: CompileRequest) -> Query:
 
 def _query(statement: SelectStmt, context: Context, expected: Expected = None) -> Query:
     with located(statement):
-        return _located_query(with_rows(statement, context), context, expected)
+        return _located_query(with_moments(with_rows(statement, context), context), context, expected)
 
 
 def _located_query(statement: SelectStmt, context: Context, expected: Expected) -> Query:

@@ -13,15 +13,18 @@ def leaves_rows_out(statement: SelectStmt) -> bool:
     """Whether LIMIT or OFFSET may leave rows out: not LIMIT ALL, nor OFFSET 0, which is there to bar the planner."""
     counts = [statement.limit_count] if statement.HasField("limit_count") else []
     offsets = [statement.limit_offset] if statement.HasField("limit_offset") else []
-    return not all(map(_is_null, counts)) or not all(_is_null(one) or is_zero(one) for one in offsets)
+    return not all(map(is_null, counts)) or not all(is_null(one) or is_zero(one) for one in offsets)
 
 
-def _is_null(node: Node) -> bool:
-    return kind(node) == "a_const" and node.a_const.isnull
+def is_null(node: Node) -> bool:
+    """Whether it is NULL, of whatever type."""
+    return is_null(node.type_cast.arg) if kind(node) == "type_cast" else kind(node) == "a_const" and node.a_const.isnull
 
 
 def is_zero(node: Node) -> bool:
     """Whether it is the number 0."""
+    if kind(node) == "type_cast":
+        return is_zero(node.type_cast.arg)
     return kind(node) == "a_const" and node.a_const.WhichOneof("val") == "ival" and node.a_const.ival.ival == 0
 
 

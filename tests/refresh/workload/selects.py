@@ -85,6 +85,7 @@ def timed(draw: st.DrawFn, source: From) -> Query:
         f"{one} > now() AND {other}",
         f"now() - {one} < interval '20 ms'",
         f"{one} + interval '20 ms' > now()",
+        f"{one} > (SELECT now() - interval '10 ms')",
         f"(extract(epoch FROM now() - {one}) * 1000)::int BETWEEN 0 AND 40",
         f"{one}::timestamp < now() AND age(now(), {one}) < interval '1 day'",
         f"{one}::date = CURRENT_DATE AND {one} - now() < interval '10 ms'",
