@@ -36,7 +36,7 @@ from pg_trickle.render.onesided import (
 )
 from pg_trickle.render.reread import is_lookup, reread
 from pg_trickle.render.select import CommonTables
-from pg_trickle.render.settled import add_first, is_settled, settle
+from pg_trickle.render.settled import add_first, is_settled, leave, settle
 from pg_trickle.render.single import BROUGHT, CHANGED, TAKEN, add_one, reread_one
 from pg_trickle.render.stage import grouped_delta
 from pg_trickle.rewrite.specialise import specialised
@@ -229,11 +229,12 @@ def _by_groups(definition: programs.Definition, feed: Feed) -> programs.Program 
     change = specialised(stage.below.delta(), lambda _: True)
     if isinstance(change, Empty) or _reads_tables(change) or not is_settled(final, store, target):
         return None
-    first = CommonTables((grouped_delta(stage, change),), feed=feed)
+    first, third = (CommonTables((grouped_delta(stage, change),), feed=feed) for _ in range(2))
     second = CommonTables((grouped_delta(stage, change), stage.below), feed=feed)
     return (
         programs.counting(add_first(final, store, change, first), first),
         programs.counting(settle(final, store, target, change, second), second),
+        programs.counting(leave(final, store, target, change, third), third),
     )
 
 

@@ -9,8 +9,11 @@ holds::
     j   g beside the group's row, and whether the group must be read again
     r   the groups to be read again, from the source
     u   each touched group as it is to be
-    w   rows of the state that change, z  groups of which nothing is left
-    a   what the touched groups show, if anything; y, x  put into the stream table, taken out of it
+    w   rows of the state that change
+    a   what the touched groups show, if anything; y  put into the stream table
+
+Seldom is nothing left of a group, or nothing shown: what has to go (z, x) goes by a third statement (``leave``), for
+each table that a statement may write costs it time.
 
 A transaction with an older snapshot sees two rows of a group that it has made anew after another had deleted it: then
 ``j`` is longer than ``g``, and it has to try again.
@@ -95,29 +98,48 @@ _BEYOND = {
 
 
 def settle(final: Plan, store: Store, target: Target, change: Plan, common: CommonTables) -> sql.Composable:
-    """Bring the touched groups up to date; the SELECT that counts the rows written, or is NULL."""
+    """Bring the touched groups up to date that have rows; the SELECT that counts those that have none, or show none, or
+    is NULL.
+    """
     stage = store.stage
     common.add("g", groups(stage, grouped_delta(stage, change), common))
     common.add("j", beside(store, "g", _doubt(store)))
     common.add("r", read_again(stage, "j", common))
     common.add("u", _updates(store))
-    written = ["z", "w"]
-    common.add_writing(
-        "z",
-        sql.SQL("DELETE FROM {table} AS s USING u WHERE s.ctid = u.at AND u.n = 0 RETURNING 1").format(
-            table=store.table
-        ),
-    )
     common.add_writing("w", _changed(final, store))
+    gone = sql.SQL("(SELECT count(*) FROM u WHERE u.n = 0)")
     if store.target is None:
         common.add("a", _shown(final, store, target, common))
         _show(target, common)
-        written = ["x", "y"]
-    return sql.SQL("SELECT CASE WHEN (SELECT count(*) FROM u) = (SELECT count(*) FROM g) THEN {all} END").format(
-        all=sql.SQL(" + ").join(
-            sql.SQL("(SELECT count(*) FROM {part})").format(part=sql.Identifier(part)) for part in written
-        )
+        gone = sql.SQL("(SELECT count(*) FROM a WHERE NOT __pgt_there)")
+    return sql.SQL("SELECT CASE WHEN (SELECT count(*) FROM u) = (SELECT count(*) FROM g) THEN {gone} END").format(
+        gone=gone
     )
+
+
+def leave(final: Plan, store: Store, target: Target, change: Plan, common: CommonTables) -> sql.Composable:
+    """Remove the touched groups that have no rows, and what those showed that show none; the SELECT that counts them.
+
+    It goes by what is stored by now: what ``settle`` wrote may have fired triggers, and these have written the source.
+    """
+    stage = store.stage
+    common.add("g", groups(stage, grouped_delta(stage, change), common))
+    stored = listed(
+        sql.SQL("{stored} AS {name}").format(stored=store.stored(one), name=sql.Identifier(one.name))
+        for one in stage.rest
+    )
+    common.add(
+        "u",
+        sql.SQL("SELECT {keys}, s.ctid AS at, {stored} FROM g JOIN {table} AS s ON {match}").format(
+            keys=names(stage.key_names, "g"), stored=stored, table=store.table, match=store.match("g")
+        ),
+    )
+    removed = sql.SQL("DELETE FROM {table} AS s USING u WHERE s.ctid = u.at AND u.n = 0 RETURNING 1")
+    common.add_writing("z", removed.format(table=store.table))
+    if store.target is None:
+        common.add("a", _shown(final, store, target, common))
+        _hide(target, common)
+    return sql.SQL("SELECT count(*) FROM z")
 
 
 def _doubt(store: Store) -> sql.Composable | None:
@@ -186,8 +208,8 @@ def _shown(final: Plan, store: Store, target: Target, common: CommonTables) -> s
     )
 
 
-def _show(target: Target, common: CommonTables) -> None:
-    """Put the rows ``a`` that are there into the target where they differ, and remove those that aren't."""
+def _hide(target: Target, common: CommonTables) -> None:
+    """Remove from the target the rows ``a`` that aren't there."""
     assert target.key is not None
     keyed = [name for name in target.names if name in target.key]
     common.add_writing(
@@ -197,6 +219,11 @@ def _show(target: Target, common: CommonTables) -> None:
             match=located(target, "t", "a", {name: f"__pgt_key_{place}" for place, name in enumerate(keyed, 1)}),
         ),
     )
+
+
+def _show(target: Target, common: CommonTables) -> None:
+    """Put the rows ``a`` that are there into the target where they differ."""
+    assert target.key is not None
     key = names(target.key)
     action: sql.Composable = sql.SQL("DO NOTHING")
     if target.written:

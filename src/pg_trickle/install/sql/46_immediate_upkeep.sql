@@ -105,7 +105,7 @@ AS $$
 -- turn: whose row is updated by who maintains; and the partitions that there were (tree).  taker: his transaction, for others to see.  under_way: a row for each statement under way
 -- and each change held back, and held: those changes.  moved: rows under way to another partition, and rows of
 -- partitioned tables that a statement has updated.  All but turn are empty between
--- statements, so a crash may empty them.  closed: a number for each session.
+-- statements, so a crash may empty them.  closed, opened: a number for each session.
 DECLARE
     v_id     bigint := p_table.pgt_id;
     v_roots  oid[] := pgtrickle_changes.immediate_roots(p_table.pgt_id);
