@@ -12,7 +12,7 @@ from psycopg import sql
 
 import pg_trickle
 from pg_trickle import ranges
-from pg_trickle.parse import expressions, spelling, timed
+from pg_trickle.parse import expressions, inverse, near, spelling, timed
 from pg_trickle.render import select, turned
 from pg_trickle.rewrite import restrict
 from pg_trickle.scalar import BOOL, Type, composed
@@ -92,9 +92,12 @@ def _replaced(module: object, name: str, broken: Callable[[Any], Any]) -> Break:
     return lambda patch: patch.setattr(module, name, broken(getattr(module, name)))
 
 
-def _one_end(value: Any, bound: Any, parse: Any) -> Any:
-    text = sql.SQL("{c} = {now}").format(c=value.sql(), now=parse(bound).sql())
-    return composed(text, value.columns, BOOL)
+def _from_now_on(whole: Any) -> Any:
+    def passed(*of: Any) -> Any:
+        between = whole(*of)
+        return replace(between, low=between.high)
+
+    return passed
 
 
 def _never(_: Any) -> Any:
@@ -111,13 +114,13 @@ BREAKS: dict[str, tuple[str, Break]] = {
     "a group whose key is believed to read one way": (
         TEXT_OF_A_GROUP, lambda patch: patch.setattr(Type, "of_group", property(lambda self: self))),
     "a range of time that has one end": (
-        BEFORE, _replaced(timed, "_range", lambda _: _one_end)),
+        BEFORE, _replaced(inverse, "_passed", _from_now_on)),
     "of two ranges of time the first": (
-        EITHER, _replaced(timed, "_any", lambda whole: lambda found: whole(found[:1]))),
+        EITHER, _replaced(near, "_joined", lambda whole: lambda by, found: whole(by, found[:1]))),
     "days that never pass": (
-        DAYS, _replaced(timed, "_turning", _never)),
+        DAYS, _replaced(near, "_turned", _never)),
     "what was before taken for now": (
-        BEFORE, _replaced(timed, "_before", lambda _: lambda node: node)),
+        BEFORE, _replaced(timed, "before", lambda _: lambda node: node)),
     "changes sorted by what another table holds": (
         RESTRICTED, _replaced(select, "consolidated", lambda whole: lambda columns, rows, *rest: whole(
             columns, rows, *rest[:1], ("elsewhere",)))),
