@@ -28,6 +28,7 @@ class Effort:
     bulk_rows: int
     singles: int
     samples: int
+    crowd: int
     scale: float
     rows: int
     immediate: immediate.Effort
@@ -40,6 +41,7 @@ FULL = Effort(
     bulk_rows=100_000,
     singles=1000,
     samples=200,
+    crowd=200,
     scale=1,
     rows=100_000,
     immediate=immediate.Effort(rows=50_000, batch=10_000, singles=200, repetitions=3, seconds=3),
@@ -51,6 +53,7 @@ QUICK = Effort(
     bulk_rows=1000,
     singles=10,
     samples=2,
+    crowd=4,
     scale=0.01,
     rows=240,
     immediate=immediate.Effort(rows=500, batch=50, singles=3, repetitions=1, seconds=1),
@@ -172,7 +175,12 @@ def _capture(conn: Connection, effort: Effort, figures: Figures) -> None:
 def _latency(writer: Connection, reader: Connection, effort: Effort, figures: Figures) -> None:
     figures.latency = latency.latency(writer, reader, effort.samples)
     figures.chain = latency.chain(writer, reader, effort.samples)
-    _report(f"visible after {figures.latency.median:.1f} ms, at a chain's end after {figures.chain.median:.1f} ms")
+    figures.crowd = latency.crowd(writer, reader, effort.samples, others=effort.crowd)
+    figures.others = effort.crowd
+    _report(
+        f"visible after {figures.latency.median:.1f} ms, at a chain's end after {figures.chain.median:.1f} ms,"
+        f" in a crowd after {figures.crowd.median:.1f} ms"
+    )
 
 
 def _growth(conn: Connection, effort: Effort, orders: int, figures: Figures) -> None:

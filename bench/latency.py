@@ -71,6 +71,29 @@ def chain(writer: Connection, reader: Connection, samples: int) -> Spread:
     return spread
 
 
+def crowd(writer: Connection, reader: Connection, samples: int, *, others: int) -> Spread:
+    """As ``latency``, among others that hang together with it by customers, and have nothing to do."""
+    for place in range(others // 2):
+        writer.execute(sql.SQL("CREATE TABLE {notes} (id int PRIMARY KEY, customer_id int)").format(notes=_side(place)))
+        queries = (
+            "SELECT n.id, c.name FROM {notes} AS n JOIN customers AS c ON c.id = n.customer_id",
+            "SELECT customer_id, count(*) AS n FROM {notes} GROUP BY customer_id",
+        )
+        for name, query in zip(("of", "by"), queries, strict=True):
+            text = sql.SQL(query).format(notes=_side(place)).as_string(None)
+            pg_trickle.create_stream_table(writer, f"notes_{name}_{place}", text)
+    spread = latency(writer, reader, samples)
+    for place in range(others // 2):
+        for name in ("of", "by"):
+            pg_trickle.drop_stream_table(writer, f"notes_{name}_{place}")
+        writer.execute(sql.SQL("DROP TABLE {notes}").format(notes=_side(place)))
+    return spread
+
+
+def _side(place: int) -> sql.Identifier:
+    return sql.Identifier(f"notes_{place}")
+
+
 def _sample(writer: Connection, reader: Connection, table: str, samples: int) -> Spread:
     found = writer.execute("SELECT max(id) FROM orders").fetchone()
     first = 1 + (found[0] if found else 0)

@@ -32,6 +32,8 @@ class Figures:
     single: dict[str, dict[str, Cost]] = field(default_factory=dict)
     latency: Spread | None = None
     chain: Spread | None = None
+    crowd: Spread | None = None
+    others: int = 0
     immediate: tuple[immediate.Result, immediate.Effort] | None = None
     tpch: list[QueryResult] = field(default_factory=list)
     scale: float = 0
@@ -52,8 +54,8 @@ def markdown(figures: Figures) -> str:
         parts.append(_capture(figures))
     if figures.immediate:
         parts.append(immediate_report.section(*figures.immediate, _table))
-    if figures.latency and figures.chain:
-        parts.append(_latency(figures.latency, figures.chain))
+    if figures.latency and figures.chain and figures.crowd:
+        parts.append(_latency(figures.latency, figures.chain, figures.crowd, figures.others))
     if figures.tpch:
         parts.append(_tpch(figures))
     if "nexmark" in figures.suites:
@@ -159,10 +161,11 @@ What it costs the one who writes; CPU / wall clock. Goal for the bulk INSERT: at
 Single rows by prepared statements, a thousand in a transaction, so that commits don't hide the difference."""
 
 
-def _latency(latency: Spread, chain: Spread) -> str:
+def _latency(latency: Spread, chain: Spread, crowd: Spread, others: int) -> str:
     rows = [
         ["a stream table over the 3-way join", *_spread(latency), "20"],
         ["the last of a chain of ten stream tables", *_spread(chain), "100"],
+        [f"the first, among {others} others that read customers or what is joined with them", *_spread(crowd), "20"],
     ]
     return f"""## From commit to visible
 
