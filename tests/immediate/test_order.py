@@ -174,6 +174,82 @@ def test_a_turn_that_was_waited_for_is_not_kept_before_an_earlier_one(
     assert differences(stock, "named") + differences(stock, "sold") == []
 
 
+def test_who_has_waited_for_the_turn_does_not_have_it_while_he_waits_for_a_row(
+    stock: Connection, three: tuple[Session, ...]
+) -> None:
+    """Who has that row goes on to write it, and takes the turn."""
+    add(stock, "named")
+    one, two, other = three
+    other.begin()
+    other.run("UPDATE goods SET name = 'x' WHERE id = 9")
+    one.begin()
+    one.run("SELECT FROM stock WHERE id = 1 FOR UPDATE")
+    waiting = two.waits("UPDATE stock SET amount = 8 WHERE id = 1")
+    other.run("COMMIT")
+    two.is_held_up_by(one)
+    one.run("UPDATE stock SET amount = 7 WHERE id = 1")
+    one.run("COMMIT")
+    waiting.result()
+    assert differences(stock, "named") == []
+
+
+def test_who_stands_in_line_has_written_nothing(stock: Connection, three: tuple[Session, ...]) -> None:
+    """Until those before him have ended: they may go on to his rows."""
+    add(stock, "named")
+    one, two, other = three
+    other.begin()
+    other.run("UPDATE goods SET name = 'x' WHERE id = 9")
+    one.begin()
+    first = one.waits("UPDATE stock SET amount = 7 WHERE id = 1")
+    second = two.waits("UPDATE stock SET amount = 8 WHERE id = 2")
+    other.run("COMMIT")
+    first.result()
+    two.is_held_up_by(one)
+    one.run("UPDATE stock SET amount = 9 WHERE id = 2")
+    one.run("COMMIT")
+    second.result()
+    assert differences(stock, "named") == []
+
+
+def test_who_has_rows_does_not_stand_in_line(stock: Connection, three: tuple[Session, ...]) -> None:
+    """Somebody who does may come to wait for them, keeping his place."""
+    add(stock, "named", "sold")
+    one, two, other = three
+    other.begin()
+    other.run("INSERT INTO sales VALUES (1, 1)")
+    one.begin()
+    one.run("UPDATE stock SET shelf = 3 WHERE id = 2")
+    two.begin()
+    first = two.waits("UPDATE stock SET amount = 7 WHERE id = 2")
+    second = one.waits("UPDATE stock SET amount = 8 WHERE id = 1")
+    other.run("COMMIT")
+    second.result()
+    one.run("COMMIT")
+    first.result()
+    two.run("COMMIT")
+    assert differences(stock, "named") + differences(stock, "sold") == []
+
+
+def test_a_statement_of_two_kinds_takes_all_turns_at_the_first(stock: Connection, three: tuple[Session, ...]) -> None:
+    """What it updates isn't read by the first stream table, what it inserts is."""
+    add(stock, "totals", "sold", "above")
+    one, two, other = three
+    other.begin()
+    other.run("SELECT FROM stock WHERE id = 1 FOR UPDATE")
+    waiting = one.waits(
+        """INSERT INTO stock VALUES (1, 1, 3, 1), (50, 1, 3, 1)
+               ON CONFLICT (id) DO UPDATE SET shelf = excluded.shelf"""
+    )
+    two.begin()
+    two.run("INSERT INTO sales VALUES (1, 1)")
+    other.run("COMMIT")
+    one.is_held_up_by(two)
+    two.run("UPDATE goods SET name = 'x' WHERE id = 3")
+    two.run("COMMIT")
+    waiting.result()
+    assert [difference for name in ("totals", "sold", "above") for difference in differences(stock, name)] == []
+
+
 @pytest.mark.parametrize(
     "statement",
     [

@@ -97,7 +97,7 @@ BEGIN
         (SELECT string_agg(format(E'    %s pg_catalog.%s;\n', v.name, v.type), '' ORDER BY v.name)
            FROM (VALUES ('__pgt_rows', 'int8'), ('__pgt_open', 'int8'), ('__pgt_held', 'bool'), ('__pgt_wrote', 'int8'), ('__pgt_texts', 'text[]'),
                         ('__pgt_opened', 'int8'), ('__pgt_moved', 'bool'), ('__pgt_member', 'bool'), ('__pgt_noted', 'int8'),
-                        ('__pgt_taker', 'int8'), ('__pgt_former', 'text'), ('__pgt_name', 'text')) AS v(name, type)
+                        ('__pgt_former', 'text'), ('__pgt_name', 'text')) AS v(name, type)
           WHERE position(v.name IN p_checked) > 0),
         p_table.owner_oid) || p_checked || E'\n    RETURN NULL;\nEND\n';
 END
@@ -257,7 +257,10 @@ DECLARE
                            || pgtrickle_changes.immediate_turn_after(v_id, p_source) || E'        END IF;\n        ' ELSE '' END;
     v_hold    text := CASE WHEN p_event = 'trunc' THEN pgtrickle_changes.immediate_note(v_id, 't') ELSE format(
         'EXECUTE (pgtrickle_changes.maintain_%s_%s_%s_texts())[%s];', v_id, p_source, p_event,
-        1 + jsonb_array_length(pgtrickle_changes.immediate_statements(p_plan, p_source, p_event))) END;
+        1 + jsonb_array_length(pgtrickle_changes.immediate_statements(p_plan, p_source, p_event))) END
+        || E'\n            __pgt_held := true;\n            __pgt_rows := 0;';
+    v_some    text := '__pgt_rows OPERATOR(pg_catalog.>) 0';
+    v_coming  text := CASE WHEN v_early <> '' THEN pgtrickle_changes.immediate_coming(p_source, p_event) END;
 BEGIN
     IF v_by_rows THEN
         -- An update of one row counts twice, as an old and a new one.
@@ -265,12 +268,14 @@ BEGIN
             || CASE WHEN p_event = 'trunc' THEN v_work ELSE pgtrickle_changes.immediate_by_rows(p_table,
                    pgtrickle_changes.immediate_one(p_table, p_source, p_columns, p_event, p_plan), CASE p_event WHEN 'upd' THEN 2 ELSE 1 END, v_plain, v_texts, v_name) END;
     END IF;
+    IF v_coming IS NOT NULL THEN
+        v_hold := format(E'IF %s THEN\n            %s\n        END IF;', v_some, v_hold);
+        v_some := format('(%s OR __pgt_open OPERATOR(pg_catalog.>) 1 AND %s)', v_some, v_coming);
+    END IF;
     RETURN v_sound || v_closed || pgtrickle_changes.immediate_take_back(v_id, coalesce(v_single, v_count)) || E'\n' || v_else || pgtrickle_changes.immediate_moves(v_id, p_source, p_event)
         || pgtrickle_changes.immediate_merged(v_id, p_source, p_event) || pgtrickle_changes.immediate_tree_kept(v_id, false) || $q$
-    IF (__pgt_open OPERATOR(pg_catalog.>) 1 OR __pgt_held) AND __pgt_rows OPERATOR(pg_catalog.>) 0 THEN
+    IF (__pgt_open OPERATOR(pg_catalog.>) 1 OR __pgt_held) AND $q$ || v_some || $q$ THEN
         $q$ || v_early || v_hold || $q$
-        __pgt_held := true;
-        __pgt_rows := 0;
     END IF;
     IF __pgt_open OPERATOR(pg_catalog.>) 1 OR NOT __pgt_held AND __pgt_rows OPERATOR(pg_catalog.=) 0 THEN
         RETURN NULL;

@@ -21,13 +21,22 @@ BEGIN
               AND NOT EXISTS (SELECT FROM pgtrickle_changes.turn_%1$s) THEN
             %4$s
         END IF;
-$q$, p_id, pgtrickle_changes.immediate_taken(p_id), CASE WHEN p_named THEN (
-        SELECT string_agg(format(' AND NOT EXISTS (SELECT FROM %s WHERE false)', s.oid::regclass), '' ORDER BY s.oid)
-          FROM unnest(pgtrickle_changes.immediate_sources(p_id)) AS s(oid)) END,
+$q$, p_id, pgtrickle_changes.immediate_taken(p_id), CASE WHEN p_named THEN ' AND ' || pgtrickle_changes.immediate_mention(p_id) END,
         pgtrickle_changes.immediate_again(p_id, 'The maintenance of a stream table has begun since the snapshot of this one.'));
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.immediate_turn IS 'What lets one transaction at a time maintain a stream table, as PL/pgSQL';
+
+CREATE FUNCTION pgtrickle_changes.immediate_mention(p_id bigint) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN (SELECT string_agg(format('NOT EXISTS (SELECT FROM %s WHERE false)', s.oid::regclass), ' AND ' ORDER BY s.oid)
+              FROM unnest(pgtrickle_changes.immediate_sources(p_id)) AS s(oid));
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.immediate_mention IS 'What has PostgreSQL lock a stream table''s sources before it runs a statement, as an expression';
 
 CREATE FUNCTION pgtrickle_changes.immediate_turn_ahead(p_id bigint) RETURNS text
     LANGUAGE plpgsql STABLE
@@ -108,7 +117,7 @@ AS $$
 BEGIN
     RETURN format($q$
     __pgt_taker := pg_catalog.pg_sequence_last_value('pgtrickle_changes.taker_%1$s'::pg_catalog.regclass);
-    IF __pgt_taker::pg_catalog.text::pg_catalog.xid8 OPERATOR(pg_catalog.<>) pg_catalog.pg_current_xact_id()
+    IF __pgt_taker::pg_catalog.text::pg_catalog.xid8 IS DISTINCT FROM pg_catalog.pg_current_xact_id_if_assigned()
        AND pg_catalog.pg_xact_status(__pgt_taker::pg_catalog.text::pg_catalog.xid8) OPERATOR(pg_catalog.=) 'in progress' THEN
         %2$s
     END IF;
@@ -117,31 +126,58 @@ END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.immediate_busy IS 'What is done where another transaction has a stream table''s turn, or waits for it, as PL/pgSQL';
 
+CREATE FUNCTION pgtrickle_changes.immediate_moment() RETURNS text
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN 'pg_catalog.concat_ws('' '', TG_OP, TG_RELID, pg_catalog.statement_timestamp())';
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.immediate_moment IS 'What tells the statement of a client, and the table that it writes, from others, as an expression';
+
+CREATE FUNCTION pgtrickle_changes.immediate_opening() RETURNS text
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- Who has no number yet has locked no row; our own notes and locks would give him one.  Anybody may set this: what comes of it is who waits where.
+BEGIN
+    RETURN format($q$IF pg_catalog.pg_current_xact_id_if_assigned() IS NULL THEN
+        PERFORM pg_catalog.set_config('pgtrickle.opening', %s, true);
+    END IF;
+$q$, pgtrickle_changes.immediate_moment());
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.immediate_opening IS 'What remembers that a transaction begins with this statement, as PL/pgSQL';
+
 CREATE FUNCTION pgtrickle_changes.immediate_gate(p_id bigint) RETURNS text
     LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, pg_temp
 AS $$
--- Before a statement.  Who waits says so first: who comes after him has to queue, not to overtake him.  Where nobody has the turn it isn't taken
--- either: the statement may have to wait for rows, and who has those may have to write what takes the turn.
--- Nor is it kept where another comes before it, which was free when this statement looked, and which somebody may have taken who wants this one.
+-- Before a statement.  Who has locked nothing yet stands in line, and keeps his place until he ends: one after the other writes his rows.  Who has locked
+-- rows doesn't, as nobody may wait for those who could be waiting for these.  Both wait until who has the turn has ended; nobody takes it here: the statement
+-- may have to wait for rows, and who has those may have to write what takes the turn.
+-- TRUNCATE has the source to itself, so nobody has a turn above it.
 DECLARE
-    v_again text := pgtrickle_changes.immediate_impatience(p_id);
+    v_again text := pgtrickle_changes.immediate_impatience(p_id, '', '');
 BEGIN
-    RETURN pgtrickle_changes.immediate_busy(p_id, format($q$%1$s%2$s
+    RETURN format(E'IF TG_OP OPERATOR(pg_catalog.<>) ''TRUNCATE'' THEN\n%s    END IF;\n', pgtrickle_changes.immediate_busy(p_id, format($q$%1$s%2$s
+        IF pg_catalog.pg_trigger_depth() OPERATOR(pg_catalog.=) 1 AND pg_catalog.current_setting('pgtrickle.opening', true) OPERATOR(pg_catalog.=) (%3$s) THEN
+            %4$s
+            LOCK TABLE ONLY pgtrickle_changes.turn_%5$s IN SHARE UPDATE EXCLUSIVE MODE;
+        END IF;
         BEGIN
-            %3$s            IF EXISTS (SELECT FROM pg_catalog.pg_trigger AS t WHERE t.tgrelid OPERATOR(pg_catalog.=) TG_RELID
-                           AND t.tgname OPERATOR(pg_catalog.~) '^pg_trickle_imm_[0-9]+_(begin|gate)$' AND t.tgname OPERATOR(pg_catalog.<) %4$L::pg_catalog.name) THEN
-                RAISE EXCEPTION USING ERRCODE = 'TK003';
-            END IF;
+            PERFORM FROM pgtrickle_changes.turn_%5$s FOR SHARE;
+            RAISE EXCEPTION USING ERRCODE = 'TK003';
         EXCEPTION WHEN SQLSTATE 'TK003' THEN
             NULL;
         END;$q$, CASE WHEN v_again <> '' THEN format(E'IF pg_catalog.pg_trigger_depth() OPERATOR(pg_catalog.>) 1 THEN\n%s        END IF;\n        ', v_again) END,
-        pgtrickle_changes.immediate_taken(p_id), pgtrickle_changes.immediate_turn_ahead(p_id), pgtrickle_changes.immediate_trigger(p_id, 'begin', true)));
+        pgtrickle_changes.immediate_opening(), pgtrickle_changes.immediate_moment(), pgtrickle_changes.immediate_taken(p_id), p_id)));
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.immediate_gate IS 'How a statement waits for a stream table''s turn before it locks anything, as PL/pgSQL';
 
-CREATE FUNCTION pgtrickle_changes.immediate_impatience(p_id bigint) RETURNS text
+CREATE FUNCTION pgtrickle_changes.immediate_impatience(p_id bigint, p_before text, p_after text) RETURNS text
     LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, pg_temp
 AS $$
@@ -151,11 +187,11 @@ BEGIN
     IF NOT EXISTS (SELECT FROM pgtrickle_changes.immediate_bottom(p_id)) THEN
         RETURN '';
     END IF;
-    RETURN format(E'            IF pg_catalog.current_setting(''transaction_isolation'') OPERATOR(pg_catalog.<>) ''read committed'' THEN\n                %s\n            END IF;\n',
-                  pgtrickle_changes.immediate_again(p_id, 'Another transaction is changing what this one would have to change.'));
+    RETURN format(E'            IF pg_catalog.current_setting(''transaction_isolation'') OPERATOR(pg_catalog.<>) ''read committed'' THEN\n                %s%s%s\n            END IF;\n',
+                  p_before, pgtrickle_changes.immediate_again(p_id, 'Another transaction is changing what this one would have to change.'), p_after);
 END
 $$;
-COMMENT ON FUNCTION pgtrickle_changes.immediate_impatience IS 'What fails instead of waiting for a turn out of order, as PL/pgSQL; empty where that can''t be';
+COMMENT ON FUNCTION pgtrickle_changes.immediate_impatience IS 'What fails instead of waiting for a turn out of order, if (between the two texts) it would have to, as PL/pgSQL; empty where that can''t be';
 
 CREATE FUNCTION pgtrickle_changes.immediate_turn_after(p_id bigint, p_source oid) RETURNS text
     LANGUAGE plpgsql STABLE
@@ -163,19 +199,38 @@ CREATE FUNCTION pgtrickle_changes.immediate_turn_after(p_id bigint, p_source oid
 AS $$
 BEGIN
     RETURN CASE WHEN EXISTS (SELECT FROM pgtrickle.pgt_stream_tables AS u WHERE u.pgt_relid = p_source AND u.refresh_mode = 'IMMEDIATE')
-                     AND pgtrickle_changes.immediate_impatience(p_id) <> ''
-                THEN pgtrickle_changes.immediate_busy(p_id, pgtrickle_changes.immediate_impatience(p_id)) ELSE '' END
+                THEN pgtrickle_changes.immediate_impatience(p_id, format(
+                         E'PERFORM FROM pgtrickle_changes.turn_%s WHERE %s FOR NO KEY UPDATE SKIP LOCKED;\n                IF NOT FOUND THEN\n                    ',
+                         p_id, pgtrickle_changes.immediate_mention(p_id)), E'\n                END IF;')
+                ELSE '' END
            || pgtrickle_changes.immediate_turn(p_id, true);
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.immediate_turn_after IS 'What takes a stream table''s turn when a source was written, as PL/pgSQL';
+
+CREATE FUNCTION pgtrickle_changes.immediate_coming(p_source oid, p_event text) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- A statement of several kinds (ON CONFLICT, MERGE) fires the triggers of each, in this order: DELETE, UPDATE, INSERT.  At the first it takes the turns for what
+-- the later ones have written, or it would have some of a later number by then.  By PostgreSQL's own counts, which a session's former transactions may have left higher;
+-- of a partitioned table there are none.
+BEGIN
+    RETURN CASE WHEN p_event NOT IN ('del', 'upd') THEN NULL
+                WHEN EXISTS (SELECT FROM pg_class AS c WHERE c.oid = p_source AND c.relkind = 'p') THEN 'true'
+                ELSE 'pg_catalog.pg_stat_get_xact_tuples_inserted(TG_RELID)'
+                     || CASE p_event WHEN 'del' THEN ' OPERATOR(pg_catalog.+) pg_catalog.pg_stat_get_xact_tuples_updated(TG_RELID)' ELSE '' END
+                     || ' OPERATOR(pg_catalog.>) 0' END;
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.immediate_coming IS 'Whether a statement may have written what its triggers of a later kind will maintain, as an expression; NULL: no kind is later';
 
 CREATE FUNCTION pgtrickle_changes.immediate_begin(p_id bigint, p_turn boolean) RETURNS text
     LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    RETURN CASE WHEN p_turn THEN E'    IF TG_OP OPERATOR(pg_catalog.<>) ''UPDATE'' THEN' || pgtrickle_changes.immediate_gate(p_id) || E'    END IF;\n' ELSE '' END
+    RETURN CASE WHEN p_turn THEN '    ' || pgtrickle_changes.immediate_opening() || E'    IF TG_OP OPERATOR(pg_catalog.<>) ''UPDATE'' THEN\n' || pgtrickle_changes.immediate_gate(p_id) || E'    END IF;\n' ELSE '' END
            || '    ' || pgtrickle_changes.immediate_noted(p_id);
 END
 $$;
