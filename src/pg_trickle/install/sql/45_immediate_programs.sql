@@ -248,7 +248,7 @@ DECLARE
     v_texts   text[] := pgtrickle_changes.immediate_texts(pgtrickle_changes.immediate_statements(p_plan, p_source, p_event), v_delta);
     v_plain   text := pgtrickle_changes.immediate_plain(v_id, p_source, p_event, p_plan);
     v_work    text := CASE WHEN p_event = 'trunc' THEN '        ' || format(v_rest, 'true') || E'\n'
-        ELSE CASE WHEN v_turn THEN '        ' || pgtrickle_changes.immediate_turn_after(v_id, p_source) || pgtrickle_changes.immediate_snapshot(v_id) || v_plain ELSE '' END
+        ELSE CASE WHEN v_turn THEN '        ' || pgtrickle_changes.immediate_turn_after(v_id, p_source) || v_plain ELSE '' END
              || pgtrickle_changes.immediate_program(v_texts, v_name,
                     CASE WHEN v_turn THEN format(v_rest, 'NULL') || E'\n            RETURN NULL;' ELSE pgtrickle_changes.immediate_again(p_table) END,
                     NOT v_turn OR p_plan #> ARRAY['programs', 'immediate', 'sided', p_source::text, p_event] IS NOT NULL) END;
@@ -321,7 +321,7 @@ BEGIN
                                  WHERE u.xid OPERATOR(pg_catalog.=) pg_catalog.pg_current_xact_id() AND u.what OPERATOR(pg_catalog.=) 't'::"char");
     DELETE FROM pgtrickle_changes.under_way_%1$s AS u WHERE u.xid OPERATOR(pg_catalog.=) pg_catalog.pg_current_xact_id();
     %2$s
-$q$, v_id, CASE WHEN v_turn THEN pgtrickle_changes.immediate_turn(v_id, true) ELSE '' END || pgtrickle_changes.immediate_snapshot(v_id), pgtrickle_changes.immediate_warning(p_table)) || pgtrickle_changes.immediate_tried(p_plan, v_held, 'p_full := true;')
+$q$, v_id, CASE WHEN v_turn THEN pgtrickle_changes.immediate_turn(v_id, true, pgtrickle_changes.immediate_snapshot(v_id)) ELSE pgtrickle_changes.immediate_snapshot(v_id) END, pgtrickle_changes.immediate_warning(p_table)) || pgtrickle_changes.immediate_tried(p_plan, v_held, 'p_full := true;')
         || pgtrickle_changes.immediate_full(p_table, p_plan) || v_clear;
 END
 $$;

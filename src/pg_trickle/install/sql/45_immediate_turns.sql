@@ -4,7 +4,7 @@
 -- and stream tables above others have triggers on the tables at the bottom, which do nothing else.  And who finds that somebody else has a turn waits
 -- for it BEFORE his statement, when it hasn't locked anything yet; a transaction that has the turn may go on writing the rows that he is about to write.
 
-CREATE FUNCTION pgtrickle_changes.immediate_turn(p_id bigint, p_named boolean) RETURNS text
+CREATE FUNCTION pgtrickle_changes.immediate_turn(p_id bigint, p_named boolean, p_then text DEFAULT '') RETURNS text
     LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, pg_temp
 AS $$
@@ -16,16 +16,16 @@ AS $$
 BEGIN
     RETURN format($q$UPDATE pgtrickle_changes.turn_%1$s AS t SET holder = pg_catalog.pg_current_xact_id() WHERE t.holder OPERATOR(pg_catalog.<>) pg_catalog.pg_current_xact_id()%3$s;
         IF FOUND THEN
-            %2$s
+            %2$s%5$s
         ELSIF pg_catalog.current_setting('transaction_isolation') OPERATOR(pg_catalog.<>) 'read committed'
               AND NOT EXISTS (SELECT FROM pgtrickle_changes.turn_%1$s) THEN
             %4$s
         END IF;
 $q$, p_id, pgtrickle_changes.immediate_taken(p_id), CASE WHEN p_named THEN ' AND ' || pgtrickle_changes.immediate_mention(p_id) END,
-        pgtrickle_changes.immediate_again(p_id, 'The maintenance of a stream table has begun since the snapshot of this one.'));
+        pgtrickle_changes.immediate_again(p_id, 'The maintenance of a stream table has begun since the snapshot of this one.'), p_then);
 END
 $$;
-COMMENT ON FUNCTION pgtrickle_changes.immediate_turn IS 'What lets one transaction at a time maintain a stream table, as PL/pgSQL';
+COMMENT ON FUNCTION pgtrickle_changes.immediate_turn IS 'What lets one transaction at a time maintain a stream table, and what is done when it has got that far, as PL/pgSQL';
 
 CREATE FUNCTION pgtrickle_changes.immediate_mention(p_id bigint) RETURNS text
     LANGUAGE plpgsql STABLE
@@ -77,27 +77,37 @@ $$;
 COMMENT ON FUNCTION pgtrickle_changes.immediate_taken IS 'What tells others that a transaction has, or waits for, a stream table''s turn, as PL/pgSQL';
 
 CREATE FUNCTION pgtrickle_changes.immediate_snapshot(p_id bigint) RETURNS text
-    LANGUAGE plpgsql STABLE
+    LANGUAGE plpgsql IMMUTABLE
     SET search_path = pg_catalog, pg_temp
 AS $$
--- A source that was written anew since looks empty to an older snapshot (check_unrewritten).  Reading no row of the query locks what it reads.
+-- Once a transaction, with the turn: from then on the sources are locked against whoever would write them anew.
 BEGIN
-    RETURN format($q$
-    IF pg_catalog.current_setting('transaction_isolation') OPERATOR(pg_catalog.<>) 'read committed' THEN
-        PERFORM FROM pgtrickle_changes.query_%1$s LIMIT 0;
-        IF EXISTS (WITH RECURSIVE b(relid) AS (
-                       SELECT pg_catalog.unnest(%2$L::pg_catalog.oid[])
-                       UNION
-                       SELECT i.inhrelid FROM b JOIN pg_catalog.pg_inherits AS i ON i.inhparent OPERATOR(pg_catalog.=) b.relid)
-                   SELECT FROM b JOIN pg_catalog.pg_class AS c ON c.oid OPERATOR(pg_catalog.=) b.relid
-                    WHERE c.relfilenode OPERATOR(pg_catalog.<>) 0::pg_catalog.oid AND pg_catalog.pg_relation_filenode(c.oid) IS DISTINCT FROM c.relfilenode) THEN
-            %3$s
-        END IF;
-    END IF;
-$q$, p_id, pgtrickle_changes.immediate_sources(p_id), pgtrickle_changes.immediate_again(p_id, 'A table that is read was rewritten or truncated since the snapshot.'));
+    RETURN format(E'\n            IF pg_catalog.current_setting(''transaction_isolation'') OPERATOR(pg_catalog.<>) ''read committed'' THEN\n'
+                  '                PERFORM pgtrickle_changes.maintain_%s_unrewritten();\n            END IF;', p_id);
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.immediate_snapshot IS 'What refuses to read sources in a snapshot that doesn''t show what is in them, as PL/pgSQL';
+
+CREATE FUNCTION pgtrickle_changes.immediate_unrewritten(p_id bigint) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- A source that was written anew since looks empty to an older snapshot (check_unrewritten).  Reading no row of the query locks what it reads, partitions too.
+BEGIN
+    RETURN format($q$%1$s
+    IF EXISTS (%2$s AS c ON c.oid OPERATOR(pg_catalog.=) b.relid
+                WHERE c.relfilenode OPERATOR(pg_catalog.<>) 0::pg_catalog.oid AND pg_catalog.pg_relation_filenode(c.oid) IS DISTINCT FROM c.relfilenode) THEN
+        %3$s
+    END IF;
+$q$, format('PERFORM FROM pgtrickle_changes.query_%s LIMIT 0;', p_id),
+        format(CASE WHEN pgtrickle_changes.immediate_roots(p_id) = '{}' THEN 'SELECT FROM pg_catalog.unnest(%L::pg_catalog.oid[]) AS b(relid) JOIN pg_catalog.pg_class'
+                    ELSE 'WITH RECURSIVE b(relid) AS (SELECT pg_catalog.unnest(%L::pg_catalog.oid[]) UNION SELECT i.inhrelid FROM b'
+                         ' JOIN pg_catalog.pg_inherits AS i ON i.inhparent OPERATOR(pg_catalog.=) b.relid) SELECT FROM b JOIN pg_catalog.pg_class' END,
+               pgtrickle_changes.immediate_sources(p_id)),
+        pgtrickle_changes.immediate_again(p_id, 'A table that is read was rewritten or truncated since the snapshot.'));
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.immediate_unrewritten IS 'What says that a table was written anew since the snapshot, as PL/pgSQL';
 
 CREATE FUNCTION pgtrickle_changes.immediate_ready(p_table pgtrickle.pgt_stream_tables) RETURNS text
     LANGUAGE plpgsql STABLE
@@ -203,7 +213,7 @@ BEGIN
                          E'PERFORM FROM pgtrickle_changes.turn_%s WHERE %s FOR NO KEY UPDATE SKIP LOCKED;\n                IF NOT FOUND THEN\n                    ',
                          p_id, pgtrickle_changes.immediate_mention(p_id)), E'\n                END IF;')
                 ELSE '' END
-           || pgtrickle_changes.immediate_turn(p_id, true);
+           || pgtrickle_changes.immediate_turn(p_id, true, pgtrickle_changes.immediate_snapshot(p_id));
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.immediate_turn_after IS 'What takes a stream table''s turn when a source was written, as PL/pgSQL';

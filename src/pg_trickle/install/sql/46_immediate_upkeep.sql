@@ -36,7 +36,7 @@ BEGIN
                    (13, 'default_text_search_config', 'pg_catalog.simple')) AS s(place, name, pinned)
      WHERE CASE s.place WHEN 1 THEN v_role !~ '_(begin|back|gate|first)$'
                         WHEN 2 THEN position('\' IN p_body) > 0 END
-        OR s.place > 2 AND (v_role LIKE '%\_rest' OR v_role !~ '_(begin|back|gate|first|texts)$' AND (
+        OR s.place > 2 AND (v_role LIKE '%\_rest' OR v_role !~ '_(begin|back|gate|first|texts|unrewritten)$' AND (
            SELECT p.plan #>> '{programs,immediate,settings}' IS DISTINCT FROM 'false' FROM pgtrickle.pgt_plans AS p WHERE p.pgt_id = p_table.pgt_id));
     EXECUTE format('CREATE FUNCTION pgtrickle_changes.%I(%s) RETURNS %s LANGUAGE plpgsql VOLATILE SECURITY DEFINER'
                    ' SET search_path = pg_catalog, pg_temp%s AS %L', p_name, p_arguments, p_returns, v_settings, p_body);
@@ -178,6 +178,8 @@ BEGIN
     PERFORM pgtrickle_changes.make_owned_function(p_table, format('maintain_%s_check', v_id), '', 'boolean',
         pgtrickle_changes.immediate_body(p_table, pgtrickle_changes.immediate_check(p_table)));
     PERFORM pgtrickle_changes.make_owned_function(p_table, format('maintain_%s_back', v_id), 'p_opened bigint', 'bigint', pgtrickle_changes.immediate_back(v_id));
+    PERFORM pgtrickle_changes.make_owned_function(p_table, format('maintain_%s_unrewritten', v_id), '', 'boolean',
+        pgtrickle_changes.immediate_body(p_table, pgtrickle_changes.immediate_unrewritten(v_id)));
     PERFORM pgtrickle_changes.make_sound_function(p_table);
     PERFORM pgtrickle_changes.make_engine_trigger_function(p_table, format('maintain_%s_begin', v_id), pgtrickle_changes.immediate_begin(v_id, v_turn));
     FOR v_source IN

@@ -83,12 +83,26 @@ CREATE FUNCTION pgtrickle_changes.take_name(p_target text[]) RETURNS void
 AS $$
 -- Whoever creates or drops a stream table of a name waits for others who do, and sees what they have done.  A unique index waits for
 -- whoever may have its value, whatever the snapshot; an advisory lock anybody could take.
+DECLARE
+    v_detail text;
+    v_pid    text;
 BEGIN
     INSERT INTO pgtrickle_changes.names_in_hand VALUES (p_target[1], p_target[2]);
     DELETE FROM pgtrickle_changes.names_in_hand AS n WHERE n.pgt_schema = p_target[1] AND n.pgt_name = p_target[2];
+EXCEPTION WHEN deadlock_detected THEN
+    GET STACKED DIAGNOSTICS v_detail = PG_EXCEPTION_DETAIL;
+    -- The last number of the first line, in whatever language: the process that this one waited for.
+    v_pid := substring(split_part(v_detail, E'\n', 1) FROM '([0-9]+)[^0-9]*$');
+    RAISE EXCEPTION 'deadlock detected'
+        USING ERRCODE = 'deadlock_detected',
+              DETAIL = format('%s, which waits for this transaction, is %s.',
+                  coalesce((SELECT format('Session %s of role "%s"', a.pid, a.usename) FROM pg_stat_activity AS a WHERE a.pid = v_pid::integer), 'Somebody'),
+                  CASE WHEN p_target[1] = 'pgtrickle_changes' THEN 'creating the first stream table of the same owner'
+                       ELSE format('creating or dropping "%s.%s"', p_target[1], p_target[2]) END),
+              HINT = 'Try again; create and change stream tables in transactions that haven''t written their sources.';
 END
 $$;
-COMMENT ON FUNCTION pgtrickle_changes.take_name IS 'Waits for everybody else who creates or drops a stream table of this name';
+COMMENT ON FUNCTION pgtrickle_changes.take_name IS 'Waits for everybody else who creates or drops a stream table of this name, or says who is in the way';
 
 CREATE FUNCTION pgtrickle_changes.stream_table_by_now(p_args jsonb) RETURNS pgtrickle.pgt_stream_tables
     LANGUAGE plpgsql VOLATILE
