@@ -88,8 +88,8 @@ REMEDIES = {
         "whole-row reference", "SELECT to_jsonb(q.*) AS j FROM (SELECT id, g FROM t) AS q",
         "SELECT jsonb_build_object('id', q.id, 'g', q.g) AS j FROM (SELECT id, g FROM t) AS q"),
     "a row that may be absent": Remedy(
-        'whole-row reference to "u"', "SELECT t.id, count(u) AS n FROM t LEFT JOIN u ON u.t_id = t.id GROUP BY t.id",
-        "SELECT t.id, count(u.id) AS n FROM t LEFT JOIN u ON u.t_id = t.id GROUP BY t.id"),
+        'whole-row reference to "e"', "SELECT t.id, count(e) AS n FROM t LEFT JOIN edges e ON e.a = t.id GROUP BY t.id",
+        "SELECT t.id, count(e.a) AS n FROM t LEFT JOIN edges e ON e.a = t.id GROUP BY t.id"),
     "a STABLE function": Remedy(
         "STABLE function public.settled()", "SELECT settled(id) AS s FROM t", "SELECT certain(id) AS s FROM t"),
     "a setting": Remedy(

@@ -37,11 +37,15 @@ BY_RULES = {
     "ordered by": "SELECT id, s FROM t ORDER BY (a, (s, id)) DESC NULLS LAST LIMIT 2",
     "first of": "SELECT DISTINCT ON ((a, s)) a, s, id FROM t ORDER BY (a, s), id",
     "equal": "SELECT x.id FROM t x JOIN t y ON x = y",
+    "padded": "SELECT t.id, to_jsonb(u) AS j FROM t LEFT JOIN u ON u.a = t.a",
+    "padded and counted": "SELECT t.id, count(u) AS n, count(u.*) AS m FROM t LEFT JOIN u ON u.a = t.a GROUP BY t.id",
+    "padded and missing": "SELECT t.id, u IS NULL AS n FROM t LEFT JOIN u ON u.a = t.a",
+    "padded on both sides": "SELECT x.id, to_jsonb(x) AS j, y::text AS t FROM u x FULL JOIN u y ON y.a = x.id"
+    " LEFT JOIN t ON t.a = x.a",
     "partitioned": "SELECT to_jsonb(parted) AS j FROM parted",
 }
 RECOMPUTED = {
-    "padded": "SELECT t.id, to_jsonb(u) AS j FROM t LEFT JOIN u ON u.a = t.a",
-    "padded and counted": "SELECT t.id, count(u) AS n FROM t LEFT JOIN u ON u.a = t.a GROUP BY t.id",
+    "padded without a key": "SELECT u.id, to_jsonb(t) AS j FROM u LEFT JOIN t ON t.a = u.a",
     "derived": "SELECT to_jsonb(q) AS j FROM (SELECT id, a FROM t) q",
 }
 

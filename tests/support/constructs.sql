@@ -134,8 +134,10 @@ SELECT to_jsonb(o) - 'doc' AS j, o.id FROM orders AS o LEFT JOIN customers AS c 
 -- aggregates of rows of a table
 SELECT o.customer_id, count(o) AS n, jsonb_agg(o ORDER BY o.id) AS all_of_them FROM orders AS o GROUP BY o.customer_id
 
+-- rows counted that an outer join may have padded
+SELECT c.id, count(o.*) AS n FROM customers AS c LEFT JOIN orders AS o ON o.customer_id = c.id GROUP BY c.id
+
 -- row that an outer join may have padded
---! a part of it has no rule
 SELECT o.id, to_jsonb(c) AS customer FROM orders AS o LEFT JOIN customers AS c ON c.id = o.customer_id
 
 -- function in FROM of subqueries
