@@ -61,6 +61,14 @@ def test_a_program_stands_from_the_second_time_on(orders, major):
     assert calls(orders, "program_1_1") == 2
 
 
+def test_nothing_is_said_of_it(orders):
+    told: list[str | None] = []
+    orders.add_notice_handler(lambda diagnostic: told.append(diagnostic.message_primary))
+    for rows in (5, 3, 300, 300):
+        change(orders, rows)
+    assert told == []
+
+
 def test_changes_of_another_size_are_planned_anew(orders):
     for rows in (5, 5, 300, 300, 2500, 2500):
         change(orders, rows)

@@ -119,7 +119,9 @@ BEGIN
     IF v_query IS NULL OR pgtrickle_changes.is_counting(p_table.pgt_id, p_table.owner_oid, v_query) THEN
         RETURN;
     END IF;
-    EXECUTE format('DROP FUNCTION IF EXISTS pgtrickle_changes.%I(pg_snapshot, xid8, jsonb) CASCADE', v_name);
+    IF to_regprocedure(format('pgtrickle_changes.%I(pg_snapshot, xid8, jsonb)', v_name)) IS NOT NULL THEN
+        EXECUTE format('DROP FUNCTION pgtrickle_changes.%I(pg_snapshot, xid8, jsonb) CASCADE', v_name);
+    END IF;
     EXECUTE format('CREATE FUNCTION pgtrickle_changes.%I(pg_snapshot, xid8, jsonb) RETURNS jsonb LANGUAGE plpgsql VOLATILE'
                    ' SET plan_cache_mode = force_generic_plan SET enable_seqscan = off AS %L', v_name, pgtrickle_changes.counting_body(v_query));
     v_function := format('pgtrickle_changes.%I(pg_snapshot, xid8, jsonb)', v_name)::regprocedure;
