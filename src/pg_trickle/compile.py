@@ -43,7 +43,7 @@ from pg_trickle.rewrite.collapse import collapsed
 from pg_trickle.rewrite.passes import optimised
 from pg_trickle.scalar import UNKNOWN, Column, Scalar, column, composed
 from pg_trickle.stages import AnyStage, Stage, cut
-from pg_trickle.ties import ties
+from pg_trickle.ties import borrowed, ties
 from pg_trickle.uniqueness import keys
 
 FORMAT = 1
@@ -167,7 +167,7 @@ def _incremental(request: CompileRequest, query: Query) -> Plan:
     several = {} if len(singles) == 1 else {**_usual(request, sources), "*": None}
     wanted = {**singles, **several, **({"": frozenset[int]()} if timed else {})}
     refused = _policies_read(request)
-    open_orders = ties(stages, explain.shown)
+    open_orders = (*ties(stages, explain.shown), *map(borrowed, query.borrowed))
     made = {name: programs.differential(definition, changed) for name, changed in wanted.items()}
     return Plan(
         id=request.id,

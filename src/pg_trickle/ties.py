@@ -41,6 +41,15 @@ def ties(stages: tuple[AnyStage, ...], shown: Callable[[str], str]) -> tuple[str
     return tuple(dict.fromkeys(map(shown, found)))
 
 
+def borrowed(call: str) -> str:
+    """The sentence for an aggregate that gathers in the order of a sorted subquery; by groups, which may lose it."""
+    return (
+        f"{call} has no ORDER BY: it gathers in the order of the subquery that it reads, which PostgreSQL may lose"
+        " where it sorts rows into groups; verify_stream_table counts that as a difference."
+        " Write the order into the aggregate to have it certain."
+    )
+
+
 def _of(stage: AnyStage) -> Iterator[str]:
     if not isinstance(stage, Recomputed):
         for call in stage.aggregate.calls:

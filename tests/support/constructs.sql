@@ -172,6 +172,9 @@ SELECT product, count(DISTINCT order_id) AS orders, sum(DISTINCT qty) AS s FROM 
 -- ORDER BY in an aggregate
 SELECT order_id, string_agg(product, ',' ORDER BY product) AS p, array_agg(qty ORDER BY qty, product) AS q FROM lines GROUP BY order_id
 
+-- gathering from a sorted subquery, in its order
+SELECT c.name, (SELECT jsonb_agg(q.id) FROM (SELECT o.id FROM orders AS o WHERE o.customer_id = c.id ORDER BY o.amount DESC, o.id) AS q) AS ids FROM customers AS c
+
 -- bool_and, bool_or, bit_and, bit_or, bit_xor
 SELECT order_id, bool_and(qty > 1) AS a, bool_or(qty > 1) AS b, bit_and(qty) AS c, bit_or(qty) AS d, bit_xor(qty) AS e FROM lines GROUP BY order_id
 

@@ -11,6 +11,7 @@ from psycopg import sql
 from pg_trickle.algebra.aggregate import Call, Rule
 from pg_trickle.errors import UnsupportedQuery
 from pg_trickle.parse.limits import chooses_rows
+from pg_trickle.parse.presorted import sorted_as_below
 from pg_trickle.parse.query import Query
 from pg_trickle.parse.scope import Context
 from pg_trickle.parse.tree import kind, printed
@@ -30,6 +31,7 @@ _NULLS = {
 
 def array_of(statement: SelectStmt, parse: Callable[[SelectStmt], Query], context: Context) -> tuple[Query, Call]:
     """The subquery with what it is sorted by among its outputs, and the aggregate that makes the array."""
+    statement = sorted_as_below(statement, context)
     listed, places = _sorted_outputs(statement)
     query = parse(listed)
     columns = [one.name for _, one in query.outputs]

@@ -14,10 +14,14 @@ from pg_trickle.scalar import Column
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A parsed SELECT: its plan, and its output columns by the names the query gives them."""
+    """A parsed SELECT: its plan, and its output columns by the names the query gives them.
+
+    ``borrowed``: of the whole query, the aggregates within groups that take their order from a subquery.
+    """
 
     plan: Plan
     outputs: tuple[tuple[str, Column], ...]
+    borrowed: tuple[str, ...] = ()
 
 
 ParseQuery = Callable[[SelectStmt, Context], Query]

@@ -137,6 +137,7 @@ class Context:
     """What a whole compilation shares, and what may be referred to; ``parsed`` are queries that may be read again.
 
     ``spelt``: something tells equal keys apart, so groups within show theirs as a row reads that is there.
+    ``borrowed``: the aggregates, as SQL, whose order within groups is that of a subquery (``presorted.py``).
     """
 
     request: CompileRequest
@@ -145,6 +146,7 @@ class Context:
     outer: Scope | None = None
     parsed: dict[Hashable, object] = field(default_factory=dict)
     spelt: bool = False
+    borrowed: dict[str, None] = field(default_factory=dict)
 
     def relation(self, schema: str, name: str) -> RelationFact:
         """The facts about a relation; the canonical query leaves out pg_catalog alone."""

@@ -19,6 +19,7 @@ from pg_trickle.parse.grouped import grouped
 from pg_trickle.parse.implied import with_implied
 from pg_trickle.parse.laterals import sets, values
 from pg_trickle.parse.limits import chooses_rows, chosen
+from pg_trickle.parse.presorted import with_presorted
 from pg_trickle.parse.query import Query
 from pg_trickle.parse.rows import with_rows
 from pg_trickle.parse.scope import CommonTable, Context, Expected, Namer
@@ -56,9 +57,13 @@ def parse(request: CompileRequest) -> Query:
     if sum(1 for _ in nodes(statement)) > MAX_NODES:
         raise QueryTooComplex("defining query too complex", detail=f"It has more than {MAX_NODES} parts.")
     try:
-        return _query(statement, Context(request, Namer()), request.columns)
+        return _whole(statement, Context(request, Namer()))
     except SpellingTold:
-        return _query(statement, Context(request, Namer(), spelt=True), request.columns)
+        return _whole(statement, Context(request, Namer(), spelt=True))
+
+
+def _whole(statement: SelectStmt, context: Context) -> Query:
+    return replace(_query(statement, context, context.request.columns), borrowed=tuple(context.borrowed))
 
 
 def _query(statement: SelectStmt, context: Context, expected: Expected = None) -> Query:
@@ -68,6 +73,7 @@ def _query(statement: SelectStmt, context: Context, expected: Expected = None) -
 
 def _located_query(statement: SelectStmt, context: Context, expected: Expected) -> Query:
     context = replace(context, ctes=_common_tables(statement, context))
+    statement = with_presorted(statement, context)
     if chooses_rows(statement):
         return chosen(statement, context, expected, _query)
     if statement.locking_clause:
