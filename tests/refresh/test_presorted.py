@@ -41,6 +41,7 @@ QUERIES = {
     "both": "SELECT g, array_agg(x) AS a FROM (SELECT g, x FROM t UNION SELECT g, y FROM t ORDER BY 2) AS q GROUP BY g",
     "groups": "SELECT array_agg(s) AS a FROM (SELECT g, sum(x) AS s FROM t GROUP BY g ORDER BY max(y)) AS q",
     "own": "SELECT g, path(x) AS a FROM (SELECT g, x FROM t ORDER BY y) AS q GROUP BY g",
+    "values": "SELECT g, (SELECT array_agg(column1) FROM (VALUES (g), (1), (7) ORDER BY 1 DESC) AS q) AS a FROM t",
     "said": "SELECT g, array_agg(x ORDER BY x) AS a FROM (SELECT g, x FROM t ORDER BY y) AS q GROUP BY g",
     "correlated": "SELECT id,"
     " (SELECT jsonb_agg(u.x) FROM (SELECT x FROM t AS s WHERE s.g = t.g ORDER BY s.y) AS u) AS a FROM t",
@@ -81,6 +82,6 @@ def test_what_the_query_itself_leaves_open_is_told(db: Connection) -> None:
         "SELECT pgt_name, plan -> 'ties' FROM pgtrickle.pgt_stream_tables AS s JOIN pgtrickle.pgt_plans USING (pgt_id)"
     )
     told = {name: " ".join(ties) for name, ties in found}
-    plain = {"pairs", "first", "groups", "correlated", "array"}
+    plain = {"pairs", "first", "groups", "correlated", "array", "values"}
     assert {name for name, ties in told.items() if "has no ORDER BY" not in ties} == plain | {"said"}
     assert {name for name, ties in told.items() if "may lose" in ties} == QUERIES.keys() - plain - {"said"}

@@ -28,6 +28,7 @@ _COLLECTS = frozenset({
     "array_agg", "string_agg", "json_agg", "jsonb_agg", "json_agg_strict", "jsonb_agg_strict", "json_object_agg",
     "jsonb_object_agg", "xmlagg",
 })  # fmt: skip
+_VALUES = "*VALUES*"
 _ADDED = "__pgt_order_{place}"
 
 
@@ -134,12 +135,12 @@ class _Sorted:
 
     def name_of(self, key: Node) -> str | None:
         """The output that a sort key is, by the names outside; None if there is none, or its name may be another's."""
-        targets = [node.res_target for node in _leftmost(self.statement).target_list]
+        targets = _targets(_leftmost(self.statement))
         place = None if any(_is_star(one.val) for one in targets) else _place(key, targets)
-        if place is None:
-            return None
         own = [one.name or _implied(one.val) for one in targets]
         names = [*self.columns, *own[len(self.columns) :]]
+        if place is None:
+            return None
         return names[place] if names[place] and names.count(names[place]) == 1 else None
 
     def add(self, key: Node) -> str | None:
@@ -159,11 +160,16 @@ def _place(key: Node, targets: list[ResTarget]) -> int | None:
     """Which output a sort key is, as PostgreSQL looks for it: by number, by name, by text."""
     if kind(key) == "a_const" and key.a_const.WhichOneof("val") == "ival":
         return int(key.a_const.ival.ival) - 1
-    if kind(key) == "column_ref" and len(key.column_ref.fields) == 1:
+    # PostgreSQL prints an output of VALUES as "*VALUES*".column1.
+    if (
+        kind(key) == "column_ref"
+        and len(key.column_ref.fields) - (key.column_ref.fields[0].string.sval == _VALUES) == 1
+    ):
         named = [place for place, one in enumerate(targets) if (one.name or _implied(one.val)) == _implied(key)]
         if named:
             return named[0]
-    return next((place for place, one in enumerate(targets) if printed(one.val) == printed(key)), None)
+    texts = [printed(one.val) if one.HasField("val") else None for one in targets]
+    return texts.index(printed(key)) if printed(key) in texts else None
 
 
 def _sorted(item: Node, context: Context) -> _Sorted | None:
@@ -195,6 +201,13 @@ def _leftmost(statement: SelectStmt) -> SelectStmt:
     while statement.op != SETOP_NONE:
         statement = statement.larg
     return statement
+
+
+def _targets(statement: SelectStmt) -> list[ResTarget]:
+    """What a SELECT lists; VALUES names its columns itself."""
+    if statement.values_lists:
+        return [ResTarget(name=f"column{n}") for n, _ in enumerate(statement.values_lists[0].list.items, 1)]
+    return [node.res_target for node in statement.target_list]
 
 
 def _is_star(node: Node) -> bool:
