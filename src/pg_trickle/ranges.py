@@ -19,15 +19,8 @@ from pg_trickle.algebra.plan import Plan, distinct, names
 from pg_trickle.algebra.source import Scan
 from pg_trickle.render.turned import found_by_range
 from pg_trickle.scalar import Scalar, Type
-from pg_trickle.stages import (
-    SHOWN_DECIMAL_MEAN,
-    SHOWN_DECIMAL_SUM,
-    SHOWN_MEAN,
-    SHOWN_SUM,
-    Role,
-    Stage,
-    StateColumn,
-)
+from pg_trickle.stages import Stage
+from pg_trickle.state_columns import SHOWN_DECIMAL_MEAN, SHOWN_DECIMAL_SUM, SHOWN_MEAN, SHOWN_SUM, Role, StateColumn
 
 
 @dataclass(frozen=True, slots=True)

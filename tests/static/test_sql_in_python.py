@@ -18,6 +18,7 @@ CORE = (
     "catalog/model.py",
     "compile.py",
     "stages.py",
+    "state_columns.py",
     "scalar.py",
     "errors.py",
 )

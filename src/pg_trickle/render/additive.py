@@ -26,7 +26,8 @@ from pg_trickle.render.reread import hidden, shown, touched_keys
 from pg_trickle.render.select import CommonTables
 from pg_trickle.render.stage import grouped_delta, groups
 from pg_trickle.render.store import Store, is_direct, passed, shown_by
-from pg_trickle.stages import Role, Stage, StateColumn
+from pg_trickle.stages import Stage
+from pg_trickle.state_columns import Role, StateColumn
 
 
 def is_additive(final: Plan, store: Store, target: Target) -> bool:

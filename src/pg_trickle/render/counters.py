@@ -5,7 +5,8 @@ from __future__ import annotations
 from psycopg import sql
 
 from pg_trickle.render.parts import WEIGHT, every, row_hash
-from pg_trickle.stages import Role, Stage, StateColumn
+from pg_trickle.stages import Stage
+from pg_trickle.state_columns import Role, StateColumn
 
 
 def key_values(stage: Stage) -> list[sql.Composable]:

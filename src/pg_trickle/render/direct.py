@@ -17,7 +17,8 @@ from pg_trickle.render.apply import Target, located, upsert_action
 from pg_trickle.render.parts import WEIGHT, differ, every, listed, names
 from pg_trickle.render.select import CommonTables
 from pg_trickle.render.store import Store, passed
-from pg_trickle.stages import Role, Stage
+from pg_trickle.stages import Stage
+from pg_trickle.state_columns import Role
 
 
 def apply_directly(final: Plan, store: Store, target: Target, common: CommonTables) -> sql.Composable:

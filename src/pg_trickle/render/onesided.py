@@ -37,7 +37,8 @@ from pg_trickle.render.parts import assignments, differ, listed, names
 from pg_trickle.render.select import CommonTables
 from pg_trickle.render.stage import grouped_delta, groups
 from pg_trickle.render.store import Store, is_direct, passed
-from pg_trickle.stages import Role, Stage, StateColumn
+from pg_trickle.stages import Stage
+from pg_trickle.state_columns import Role, StateColumn
 
 
 def comes(delta: Plan) -> bool:

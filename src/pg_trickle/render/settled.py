@@ -33,7 +33,7 @@ from pg_trickle.render.reread import touched_keys
 from pg_trickle.render.select import CommonTables
 from pg_trickle.render.stage import beside, grouped_delta, groups, plain_keys, read_again
 from pg_trickle.render.store import Store, is_direct, passed
-from pg_trickle.stages import Role, StateColumn
+from pg_trickle.state_columns import Role, StateColumn
 
 
 def is_settled(final: Plan, store: Store, target: Target) -> bool:

@@ -21,7 +21,8 @@ from pg_trickle.render.parts import WEIGHT, assignments, differ, every, index_or
 from pg_trickle.render.select import CommonTables, rows
 from pg_trickle.render.store import Store
 from pg_trickle.scalar import Column, column
-from pg_trickle.stages import Role, Stage, StateColumn
+from pg_trickle.stages import Stage
+from pg_trickle.state_columns import Role, StateColumn
 from pg_trickle.uniqueness import is_net
 
 

@@ -21,7 +21,8 @@ from pg_trickle.render.apply import Target, located
 from pg_trickle.render.leaves import relation
 from pg_trickle.render.parts import matches
 from pg_trickle.scalar import Scalar
-from pg_trickle.stages import SHOWN_SUM, AnyStage, Role, Stage, StateColumn
+from pg_trickle.stages import AnyStage, Stage
+from pg_trickle.state_columns import SHOWN_SUM, Role, StateColumn
 
 
 @dataclass(frozen=True, slots=True)
