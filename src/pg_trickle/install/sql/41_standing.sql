@@ -20,19 +20,21 @@ AS $$
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.standing_name IS 'What the function of a standing program is called';
 
-CREATE FUNCTION pgtrickle_changes.is_standing(p_owner oid, p_name name) RETURNS boolean
+CREATE FUNCTION pgtrickle_changes.is_standing(p_owner oid, p_name name, p_settings text[] DEFAULT '{plan_cache_mode=force_generic_plan}'::text[], p_body text DEFAULT NULL::text)
+    RETURNS boolean
     LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, pg_temp
     SET plan_cache_mode = force_generic_plan
 AS $$
--- Whether the function is there as it was made.  Nobody but the engine can put another in its place, but its owner may alter it.
+-- Whether the function is there as it was made, or, given what it would be made of today, is that.  Nobody but the engine can put another in its place,
+-- but its owner may alter it.
 BEGIN
     RETURN EXISTS (SELECT FROM pg_proc AS p
                     WHERE p.pronamespace = 'pgtrickle_changes'::regnamespace AND p.proname = p_name AND p.proowner = p_owner
-                      AND NOT p.prosecdef AND p.provolatile = 'v' AND NOT p.proisstrict AND p.proconfig = '{plan_cache_mode=force_generic_plan}');
+                      AND NOT p.prosecdef AND p.provolatile = 'v' AND NOT p.proisstrict AND p.proconfig = p_settings AND (p_body IS NULL OR p.prosrc = p_body));
 END
 $$;
-COMMENT ON FUNCTION pgtrickle_changes.is_standing IS 'Whether the function of a standing program is there as it was made';
+COMMENT ON FUNCTION pgtrickle_changes.is_standing IS 'Whether a function that stands for a stream table is there as it was made';
 
 CREATE FUNCTION pgtrickle_changes.standing_body(p_program jsonb) RETURNS text
     LANGUAGE plpgsql IMMUTABLE
@@ -50,21 +52,29 @@ END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.standing_body IS 'A program as PL/pgSQL: the rows it wrote, NULL as soon as a statement yields that';
 
+CREATE FUNCTION pgtrickle_changes.hand_over_function(p_function regprocedure, p_table pgtrickle.pgt_stream_tables, p_does text) RETURNS void
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    EXECUTE format('ALTER FUNCTION %s OWNER TO %I', p_function, pg_get_userbyid(p_table.owner_oid));
+    PERFORM pgtrickle_changes.close_function(p_function);
+    EXECUTE format('COMMENT ON FUNCTION %s IS %L', p_function, format('pg_trickle: %s stream table %s', p_does, p_table.pgt_id));
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.hand_over_function IS 'Gives a function that stands for a stream table to its owner, for nobody else';
+
 CREATE FUNCTION pgtrickle_changes.make_standing(p_table pgtrickle.pgt_stream_tables, p_number integer, p_program jsonb) RETURNS void
     LANGUAGE plpgsql VOLATILE
     SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    v_name     name := pgtrickle_changes.standing_name(p_table.pgt_id, p_number);
-    v_function regprocedure;
+    v_name name := pgtrickle_changes.standing_name(p_table.pgt_id, p_number);
 BEGIN
     PERFORM pgtrickle_changes.drop_standing(p_table.pgt_id, p_number);
     EXECUTE format('CREATE FUNCTION pgtrickle_changes.%I(pg_snapshot, xid8, jsonb, timestamptz) RETURNS bigint LANGUAGE plpgsql VOLATILE'
                    ' SET plan_cache_mode = force_generic_plan AS %L', v_name, pgtrickle_changes.standing_body(p_program));
-    v_function := format('pgtrickle_changes.%I(pg_snapshot, xid8, jsonb, timestamptz)', v_name)::regprocedure;
-    EXECUTE format('ALTER FUNCTION %s OWNER TO %I', v_function, pg_get_userbyid(p_table.owner_oid));
-    PERFORM pgtrickle_changes.close_function(v_function);
-    EXECUTE format('COMMENT ON FUNCTION %s IS %L', v_function, format('pg_trickle: refreshes stream table %s', p_table.pgt_id));
+    PERFORM pgtrickle_changes.hand_over_function(format('pgtrickle_changes.%I(pg_snapshot, xid8, jsonb, timestamptz)', v_name)::regprocedure, p_table, 'refreshes');
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.make_standing IS 'Makes the function of a program, the owner''s, for nobody else';
@@ -94,14 +104,11 @@ COMMENT ON FUNCTION pgtrickle_changes.counting_body IS 'A query that counts chan
 CREATE FUNCTION pgtrickle_changes.is_counting(p_id bigint, p_owner oid, p_query text) RETURNS boolean
     LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, pg_temp
-    SET plan_cache_mode = force_generic_plan
 AS $$
 -- Whether the function is there as it would be made today, from the captures of today.
 BEGIN
-    RETURN EXISTS (SELECT FROM pg_proc AS p
-                    WHERE p.pronamespace = 'pgtrickle_changes'::regnamespace AND p.proname = pgtrickle_changes.counting_name(p_id) AND p.proowner = p_owner
-                      AND NOT p.prosecdef AND p.provolatile = 'v' AND NOT p.proisstrict
-                      AND p.proconfig = '{plan_cache_mode=force_generic_plan,enable_seqscan=off}' AND p.prosrc = pgtrickle_changes.counting_body(p_query));
+    RETURN pgtrickle_changes.is_standing(p_owner, pgtrickle_changes.counting_name(p_id), '{plan_cache_mode=force_generic_plan,enable_seqscan=off}',
+                                         pgtrickle_changes.counting_body(p_query));
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.is_counting IS 'Whether the function that counts the changes for a stream table is there, as it was made and up to date';
@@ -112,9 +119,8 @@ CREATE FUNCTION pgtrickle_changes.make_counting(p_table pgtrickle.pgt_stream_tab
 AS $$
 -- A session that plans it while a buffer is small would read the whole of a large one later, if it weren't told to use the index.
 DECLARE
-    v_name     name := pgtrickle_changes.counting_name(p_table.pgt_id);
-    v_query    text := (pgtrickle_changes.counting_query(p_table.pgt_id)).query;
-    v_function regprocedure;
+    v_name  name := pgtrickle_changes.counting_name(p_table.pgt_id);
+    v_query text := (pgtrickle_changes.counting_query(p_table.pgt_id)).query;
 BEGIN
     IF v_query IS NULL OR pgtrickle_changes.is_counting(p_table.pgt_id, p_table.owner_oid, v_query) THEN
         RETURN;
@@ -124,10 +130,7 @@ BEGIN
     END IF;
     EXECUTE format('CREATE FUNCTION pgtrickle_changes.%I(pg_snapshot, xid8, jsonb) RETURNS jsonb LANGUAGE plpgsql VOLATILE'
                    ' SET plan_cache_mode = force_generic_plan SET enable_seqscan = off AS %L', v_name, pgtrickle_changes.counting_body(v_query));
-    v_function := format('pgtrickle_changes.%I(pg_snapshot, xid8, jsonb)', v_name)::regprocedure;
-    EXECUTE format('ALTER FUNCTION %s OWNER TO %I', v_function, pg_get_userbyid(p_table.owner_oid));
-    PERFORM pgtrickle_changes.close_function(v_function);
-    EXECUTE format('COMMENT ON FUNCTION %s IS %L', v_function, format('pg_trickle: counts the changes for stream table %s', p_table.pgt_id));
+    PERFORM pgtrickle_changes.hand_over_function(format('pgtrickle_changes.%I(pg_snapshot, xid8, jsonb)', v_name)::regprocedure, p_table, 'counts the changes for');
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.make_counting IS 'Makes the function that counts the changes for a stream table, the owner''s, for nobody else';

@@ -1,5 +1,16 @@
 -- Recomputing inside the statement, and when: after TRUNCATE, where the changes can't be evaluated, where the stream table was written to.
 
+CREATE FUNCTION pgtrickle_changes.immediate_failures() RETURNS text
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- Of values, of functions that aren't there, or not for the owner, and what these say themselves.  Conflicts and broken rules go on as they are.
+BEGIN
+    RETURN 'data_exception OR undefined_function OR undefined_object OR insufficient_privilege OR raise_exception OR assert_failure';
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.immediate_failures IS 'Which errors say that the query, or its changes, can''t be evaluated, as PL/pgSQL conditions';
+
 CREATE FUNCTION pgtrickle_changes.immediate_tried(p_plan jsonb, p_work text, p_otherwise text) RETURNS text
     LANGUAGE plpgsql IMMUTABLE
     SET search_path = pg_catalog, pg_temp
@@ -11,7 +22,7 @@ BEGIN
     IF NOT coalesce((p_plan #>> '{programs,immediate,may_fail}')::boolean, false) THEN
         RETURN p_work;
     END IF;
-    RETURN E'    BEGIN\n' || p_work || E'    EXCEPTION WHEN data_exception OR undefined_function OR undefined_object OR insufficient_privilege OR raise_exception OR assert_failure THEN\n        ' || p_otherwise || E'\n    END;\n';
+    RETURN E'    BEGIN\n' || p_work || '    EXCEPTION WHEN ' || pgtrickle_changes.immediate_failures() || E' THEN\n        ' || p_otherwise || E'\n    END;\n';
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.immediate_tried IS 'Work, and what is done when changes can''t be evaluated, as PL/pgSQL';
@@ -41,16 +52,16 @@ CREATE FUNCTION pgtrickle_changes.immediate_full(p_table pgtrickle.pgt_stream_ta
     SET search_path = pg_catalog, pg_temp
 AS $$
 -- A writer may be told an error that comes of rows which he may not read: PostgreSQL quotes values, in English in these quotes.  In other
--- languages, or where a value might stand unquoted, the SQLSTATE has to do.
+-- languages, or where a value might stand unquoted, the SQLSTATE has to do.  What a function of the owner's raises is his to say.
 BEGIN
-    RETURN format(E'    IF p_full THEN\n%s        BEGIN\n%s        EXCEPTION WHEN data_exception OR undefined_function OR undefined_object OR insufficient_privilege OR raise_exception OR assert_failure THEN\n'
+    RETURN format(E'    IF p_full THEN\n%s        BEGIN\n%s        EXCEPTION WHEN %s THEN\n'
                   '            RAISE EXCEPTION USING ERRCODE = SQLSTATE, MESSAGE = pg_catalog.format(''the query of stream table "%%s" fails: %%s'', %L,'
                   ' CASE WHEN SQLERRM OPERATOR(pg_catalog.~) ''^[ -~]*$'' THEN pg_catalog.regexp_replace(SQLERRM, ''".*"'', ''"..."'') ELSE SQLSTATE END),'
                   ' DETAIL = ''It is run over all that its sources contain after the statement.'', HINT = %L;\n        END;\n%s    END IF;\n',
         pgtrickle_changes.immediate_emptied(p_table, p_plan),
         (SELECT string_agg(format(E'            EXECUTE %L;\n', s.value), '' ORDER BY s.place)
            FROM jsonb_array_elements_text(p_plan #> '{programs,full}') WITH ORDINALITY AS s(value, place)),
-        p_table.pgt_name, 'Write other values, or give it another query. ' || pgtrickle_changes.immediate_hint(p_table),
+        pgtrickle_changes.immediate_failures(), p_table.pgt_name, 'Write other values, or give it another query. ' || pgtrickle_changes.immediate_hint(p_table),
         pgtrickle_changes.immediate_tree_kept(p_table.pgt_id, true));
 END
 $$;
