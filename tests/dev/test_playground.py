@@ -58,6 +58,10 @@ def test_sql_alone_is_enough_once_it_is_up(dev: Run) -> None:
         conn.execute("SELECT pgtrickle.create_stream_table('total', 'SELECT sum(amount) AS amount FROM orders')")
         conn.execute("INSERT INTO orders VALUES (1, 42)")
         assert wait_until(lambda: conn.execute("TABLE total").fetchall() == [(42,)], 10)
+        version = conn.execute("SHOW server_version").fetchone()
+    assert version is not None
+    assert state["postgresql"] == version[0].split()[0]
+    assert dev("up").stdout == f"PostgreSQL {state['postgresql']} is ready: psql '{state['dsn']}'\n"
 
 
 def test_down_stops_both_and_the_data_stays(dev: Run) -> None:

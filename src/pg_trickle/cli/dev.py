@@ -47,7 +47,8 @@ def up(
     if as_json:
         output.document(state.to_json())
     else:
-        output.line(f"ready: psql '{state.dsn}'")
+        # Which of those on the machine it took: without the extra "embedded" it needn't be the one that is thought of.
+        output.line(f"{f'PostgreSQL {state.version}'.rstrip()} is ready: psql '{state.dsn}'")
         if no_worker_schedule:
             output.line("The worker refreshes nothing by itself: SELECT pgtrickle.refresh_stream_table('…') does.")
 

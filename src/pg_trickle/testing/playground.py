@@ -39,6 +39,7 @@ class State:
     worker: Process
     socket_directory: str
     schedule: bool = True
+    version: str = ""
 
     @property
     def is_up(self) -> bool:
@@ -52,6 +53,7 @@ class State:
             "worker_pid": self.worker.pid,
             "port": self.port,
             "data": self.data,
+            "postgresql": self.version,
         }
 
 
@@ -81,8 +83,8 @@ def up(data: Path, *, port: int | None = None, schedule: bool = True) -> State:
             raise
         assert server.process is not None
         assert server.port is not None
-        place = str(server.socket_directory)
-        state = State(server.dsn(), server.port, str(data), server.process, worker, place, schedule)
+        place, version = str(server.socket_directory), server.binaries.version
+        state = State(server.dsn(), server.port, str(data), server.process, worker, place, schedule, version)
         return _noted(state, data)
 
 
