@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, LiteralString
@@ -16,6 +17,8 @@ from tests.immediate.conftest import Shop
 Connection = psycopg.Connection[tuple[Any, ...]]
 
 LEVELS = ("READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE")
+# Seconds after which a session that should wait for another is said not to.
+PATIENCE = 60
 # Stream tables that are maintained under the locks of their rows alone.
 BY_ROWS = ("totals", "counted", "dear", "kinds", "often", "extremes", "spans", "lists")
 
@@ -37,19 +40,33 @@ class Session:
     def waits(self, statement: LiteralString) -> Future[Any]:
         """A statement that has to wait for somebody."""
         doing = self.pool.submit(self.conn.execute, statement)
-        pid = self.conn.info.backend_pid
         while not doing.done():
-            (blockers,) = self.watcher.execute("SELECT cardinality(pg_blocking_pids(%s))", (pid,)).fetchone() or (0,)
-            if blockers:
+            if self.waits_for():
                 return doing
         doing.result()
         raise AssertionError(f"nobody was in the way of {statement}")
 
     def is_held_up_by(self, other: Session) -> None:
-        """Wait until it waits for that one."""
-        pids = (self.conn.info.backend_pid, [other.conn.info.backend_pid])
-        while self.watcher.execute("SELECT pg_blocking_pids(%s) <> %s::int[]", pids).fetchone() == (True,):
-            continue
+        """Wait until it waits for that one, and no other."""
+        until = time.monotonic() + PATIENCE
+        while self.waits_for() != [other.conn.info.backend_pid]:
+            if time.monotonic() > until:
+                raise AssertionError("\n".join(self.waiting()))
+
+    def waits_for(self) -> list[int]:
+        """The processes that are in its way."""
+        (pids,) = self.watcher.execute("SELECT pg_blocking_pids(%s)", (self.conn.info.backend_pid,)).fetchone() or ([],)
+        return list(pids)
+
+    def waiting(self) -> list[str]:
+        """What every session does, and who waits for whom."""
+        return [
+            f"{pid} ({state}) waits for {blockers}: {query}"
+            for pid, state, blockers, query in self.watcher.execute(
+                """SELECT pid, state, pg_blocking_pids(pid), query FROM pg_stat_activity
+                    WHERE datname = current_database() AND pid <> pg_backend_pid() ORDER BY pid"""
+            )
+        ]
 
 
 @pytest.fixture

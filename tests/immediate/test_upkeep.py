@@ -134,7 +134,7 @@ def test_what_the_owner_may_not_see_stops_the_writer(
 
 def test_suspended_and_resumed(author: Connection, db: Connection) -> None:
     pg_trickle.suspend_stream_table(author, "totals")
-    assert one(db, "SELECT count(*) FROM pg_trigger WHERE tgrelid = 'orders'::regclass AND NOT tgisinternal") == 6
+    assert one(db, "SELECT count(*) FROM pg_trigger WHERE tgrelid = 'orders'::regclass AND NOT tgisinternal") == 7
     db.execute("DELETE FROM orders WHERE id < 5")
     assert differences(db, "regions") == []
     assert differences(db, "totals") != []

@@ -115,6 +115,7 @@ BEGIN
         END LOOP;
     END LOOP;
     PERFORM pgtrickle_changes.make_tree_triggers(p_table);
+    PERFORM pgtrickle_changes.make_applied_triggers(p_table);
     IF v_turn THEN
         PERFORM pgtrickle_changes.make_turn_triggers(p_table);
     ELSE

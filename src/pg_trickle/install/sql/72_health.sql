@@ -199,7 +199,7 @@ CREATE VIEW pgtrickle.visible_health WITH (security_barrier) AS
         UNION ALL
         SELECT 'capture_integrity', CASE WHEN s.is_visible THEN format('%s: triggers that maintain it were dropped or disabled', s.name) END
           FROM seen AS s JOIN pgtrickle_changes.immediate AS i USING (pgt_id)
-         WHERE (SELECT count(*) FROM pg_trigger AS t WHERE t.tgname = ANY (i.triggers) AND t.tgparentid = 0 AND t.tgenabled = 'A') <> i.number
+         WHERE (SELECT count(*) FROM pg_trigger AS t WHERE t.tgname = ANY (i.triggers) AND t.tgparentid = 0 AND t.tgenabled = CASE WHEN t.tgname LIKE '%\_applied' THEN 'R' ELSE 'A' END) <> i.number
     ), found AS (
         SELECT p.check_name, count(*) AS n, count(p.what) AS named, string_agg(p.what, ', ' ORDER BY p.what) AS names
           FROM problems AS p GROUP BY p.check_name
