@@ -26,6 +26,7 @@ from pg_trickle.circular import restarting
 from pg_trickle.errors import Undetermined, UnsupportedQuery
 from pg_trickle.immediate import Immediate, immediate
 from pg_trickle.parse import fallback
+from pg_trickle.parse.hidden_names import check_names
 from pg_trickle.parse.paths import readable
 from pg_trickle.parse.query import Query
 from pg_trickle.parse.relations import CAPTURED
@@ -117,6 +118,7 @@ def compile(request: CompileRequest) -> Plan:
     Raises InvalidDefinition for what isn't a query and QueryTooComplex beyond the compiler's limits.
     """
     request = readable(request)
+    check_names(request)
     return replace(_compiled(request), is_ordered=_is_ordered(request))
 
 

@@ -18,6 +18,9 @@ SELECT id, count(*) AS n FROM customers FULL JOIN orders USING (id) GROUP BY id
 -- NATURAL LEFT JOIN
 SELECT * FROM (SELECT id AS customer_id, region FROM customers) AS c NATURAL LEFT JOIN (SELECT customer_id, amount FROM orders) AS o
 
+-- JOIN USING with an alias of its columns
+SELECT j.id, c.name, o.amount FROM customers AS c FULL JOIN orders AS o USING (id) AS j WHERE j.id > 1
+
 -- join by range
 SELECT a.id, b.id AS other FROM orders AS a JOIN orders AS b ON a.amount < b.amount
 
@@ -314,6 +317,9 @@ WITH RECURSIVE reach (b) AS (SELECT b FROM edges WHERE a = 1 UNION SELECT e.b FR
 
 -- CASE, COALESCE, NULLIF, GREATEST
 SELECT id, CASE WHEN amount > 15 THEN 'big' WHEN amount IS NULL THEN 'none' END AS size, coalesce(amount, 0) AS a, nullif(id, 3) AS n, greatest(amount, 15) AS g FROM orders
+
+-- numbers and dates put into texts by ||
+SELECT id || ':' || amount AS label, placed || 'x' AS day, 'no. ' || id AS n FROM orders
 
 -- arrays, rows and json
 SELECT id, tags || ARRAY['x'] AS t, tags[1] AS first, doc ->> 'n' AS n, doc @> '{"n": 1}' AS one FROM orders

@@ -37,7 +37,9 @@ Item = tuple[Plan, Scope]
 
 _RANGE_VAR = frozenset({"schemaname", "relname", "inh", "relpersistence", "alias", "location"})
 _SUBSELECT = frozenset({"subquery", "alias", "lateral"})
-_JOIN = frozenset({"jointype", "is_natural", "larg", "rarg", "using_clause", "quals", "alias", "rtindex"})
+_JOIN = frozenset(
+    {"jointype", "is_natural", "larg", "rarg", "using_clause", "quals", "alias", "rtindex", "join_using_alias"}
+)
 
 
 def from_clause(items: list[Node], context: Context, parse: ParseQuery) -> Item:
@@ -192,7 +194,9 @@ def _join(join: JoinExpr, context: Context, parse: ParseQuery, around: Item | No
     plan, merged = _merged(join, plan, pair.using(join), context)
     if join.HasField("alias"):
         return plan, _joined_alias(join, scope, merged)
-    return plan, Scope(scope.entries, (*merged, *scope.merged))
+    # What USING calls its columns hides nothing.
+    named = (Entry(join.join_using_alias.aliasname, merged),) if join.HasField("join_using_alias") else ()
+    return plan, Scope((*scope.entries, *named), (*merged, *scope.merged))
 
 
 def _for_each(join: JoinExpr, context: Context, parse: ParseQuery, around: Item) -> Item:

@@ -12,12 +12,12 @@ from pg_trickle.parse.tree import kind, location, nodes, parse_select, strings
 # Built-in STABLE functions that depend on settings alone, and those settings are pinned
 # to the stream table: TimeZone, DateStyle, IntervalStyle, locale (ALGEBRA.md §8, trap 16).
 _PINNED_PREFIXES = (
-    "date_", "timestamp_", "timestamptz_", "timetz_", "interval_", "to_", "text", "array_to", "concat", "format",
-    "timestamp", "timestamptz", "date", "time", "timetz", "extract", "generate_series", "age", "make_timestamptz",
-    "quote_", "json_", "jsonb_", "row_to_json", "array_out", "record_out", "range_out", "anyarray_out", "enum_out",
-    "cash_", "money", "numeric_cash", "ts_", "plainto_", "phraseto_", "websearch_", "hash_", "string_to", "overlaps",
-    "array_in", "range_in", "domain_in", "record_in", "xmltext", "array_cat", "array_append",
-    "datetime", "mul_", "in_range", "tsvector", "like", "unknown", "char", "varchar", "bpchar", "name",
+    "date_", "timestamp_", "timestamptz_", "timetz_", "interval_", "to_", "text", "anytextcat", "array_to", "concat",
+    "format", "timestamp", "timestamptz", "date", "time", "timetz", "extract", "generate_series", "age",
+    "make_timestamptz", "quote_", "json_", "jsonb_", "row_to_json", "array_out", "record_out", "range_out",
+    "anyarray_out", "enum_out", "cash_", "money", "numeric_cash", "ts_", "plainto_", "phraseto_", "websearch_",
+    "hash_", "string_to", "overlaps", "array_in", "range_in", "domain_in", "record_in", "xmltext", "array_cat",
+    "array_append", "datetime", "mul_", "in_range", "tsvector", "like", "unknown", "char", "varchar", "bpchar", "name",
 )  # fmt: skip
 _SYSTEM_COLUMNS = frozenset({"ctid", "xmin", "xmax", "cmin", "cmax", "tableoid"})
 # Their values are oids; their texts are names, which ALTER … RENAME changes.

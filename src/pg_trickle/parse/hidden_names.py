@@ -1,0 +1,166 @@
+"""References whose printed text means another column than the query does.
+
+PostgreSQL prints the column that USING made of two by its bare name.  In a subquery below, where everything else is
+qualified, a bare name means what the subquery's own FROM has under it, if it has::
+
+    SELECT j.k, (SELECT count(*) FROM c WHERE c.k = j.k) FROM a FULL JOIN b USING (k) AS j
+    SELECT k,   (SELECT count(*) FROM c WHERE c.k = k)   FROM a FULL JOIN b USING (k) AS j      -- as it is printed
+
+So it is too when a column of that name comes to one of the subquery's tables later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from google.protobuf.message import Message
+from postgast.pg_query_pb2 import SETOP_NONE, JoinExpr, Node, RangeVar, SelectStmt, WithClause
+
+from pg_trickle.catalog.model import CompileRequest
+from pg_trickle.errors import InvalidDefinition, UnsupportedQuery
+from pg_trickle.parse.fallback import output_names
+from pg_trickle.parse.tree import children, inner, kind, location, nodes, parse_select, strings
+
+
+@dataclass(frozen=True, slots=True)
+class _Level:
+    """A query: the columns that USING merged, those of them that an alias can name, and what else FROM brings."""
+
+    merged: frozenset[str] = frozenset()
+    named: frozenset[str] = frozenset()
+    brought: frozenset[str] = frozenset()
+
+
+Levels = tuple[_Level, ...]
+
+
+def check_names(request: CompileRequest) -> None:
+    """Refuse a query whose text doesn't say which column is meant; raises InvalidDefinition."""
+    for text in (request.query, *(one.definition for one in request.relations if one.definition is not None)):
+        try:
+            statement = parse_select(text)
+        except UnsupportedQuery:
+            continue
+        if any(kind(part) == "join_expr" and part.join_expr.using_clause for part in nodes(statement)):
+            _Reader(request, _common_tables(statement)).read(statement, ())
+
+
+def _common_tables(statement: SelectStmt) -> dict[str, tuple[str, ...]]:
+    found: dict[str, tuple[str, ...]] = {}
+    for part in nodes(statement):
+        if kind(part) == "common_table_expr":
+            common = part.common_table_expr
+            query = common.ctequery.select_stmt
+            made = (common.search_clause.search_seq_column, common.cycle_clause.cycle_mark_column)
+            names = (*output_names(query), *strings(list(common.aliascolnames)), *made)
+            found[common.ctename] = (*found.get(common.ctename, ()), *names)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    request: CompileRequest
+    common: dict[str, tuple[str, ...]]
+
+    def read(self, statement: SelectStmt, around: Levels) -> None:
+        """Look at a query, around which are others, the nearest first."""
+        for common in statement.with_clause.ctes:
+            self.read(common.common_table_expr.ctequery.select_stmt, around)
+        if statement.op != SETOP_NONE:
+            self.read(statement.larg, around)
+            self.read(statement.rarg, around)
+            return
+        own = self._level(list(statement.from_clause))
+        for part in children(statement):
+            if not isinstance(part, WithClause):
+                self._look(part, own, around)
+
+    def _look(self, message: Message, own: _Level, around: Levels) -> None:
+        if isinstance(message, SelectStmt):
+            self.read(message, (own, *around))
+            return
+        if isinstance(message, Node) and kind(message) == "range_subselect":
+            derived = message.range_subselect
+            self.read(derived.subquery.select_stmt, (own, *around) if derived.lateral else around)
+            return
+        if isinstance(message, Node) and kind(message) == "column_ref":
+            _check(message, (own, *around))
+        for part in children(message):
+            self._look(part, own, around)
+
+    def _level(self, items: list[Node]) -> _Level:
+        level = _Level()
+        for item in items:
+            one = self._item(item)
+            level = _Level(level.merged | one.merged, level.named | one.named, level.brought | one.brought)
+        return level
+
+    def _item(self, item: Node) -> _Level:
+        match kind(item):
+            case "join_expr":
+                return self._join(item.join_expr)
+            case "range_var":
+                return _Level(brought=frozenset(self._table(item.range_var)))
+            case "range_subselect":
+                derived = item.range_subselect
+                names = (*output_names(derived.subquery.select_stmt), *strings(list(derived.alias.colnames)))
+                return _Level(brought=frozenset(names))
+            case _:
+                return _Level(brought=frozenset(_names(item)))
+
+    def _join(self, join: JoinExpr) -> _Level:
+        sides = self._level([join.larg, join.rarg])
+        if join.HasField("alias"):
+            # Its columns are called by the alias.
+            return _Level(brought=sides.merged | sides.brought | frozenset(strings(list(join.alias.colnames))))
+        using = frozenset(strings(list(join.using_clause)))
+        named = using if join.HasField("join_using_alias") else frozenset[str]()
+        return _Level(sides.merged | using, sides.named | named, sides.brought)
+
+    def _table(self, table: RangeVar) -> tuple[str, ...]:
+        renamed = strings(list(table.alias.colnames))
+        if not table.schemaname and table.relname in self.common:
+            return (*self.common[table.relname], *renamed)
+        wanted = (table.schemaname or "pg_catalog", table.relname)
+        facts = (one for one in self.request.relations if (one.schema, one.name) == wanted)
+        return (*renamed, *(column.name for one in facts for column in one.columns[len(renamed) :]))
+
+
+def _names(item: Node) -> Iterator[str]:
+    """Whatever a function, or a table made by an expression, may call its columns."""
+    yield inner(item).alias.aliasname  # type: ignore[attr-defined]
+    for part in nodes(item):
+        match kind(part):
+            case "string":
+                yield part.string.sval
+            case "column_def":
+                yield part.column_def.colname
+            case "json_table_column":
+                yield part.json_table_column.name
+
+
+def _check(reference: Node, levels: Levels) -> None:
+    """Of a bare name the level is meant that merged it; no other can be meant in a subquery."""
+    name, *further = strings(list(reference.column_ref.fields))
+    if further or len(levels) == 1:
+        return
+    for place, level in enumerate(levels):
+        beyond = levels[place + 1 :]
+        if name in level.merged and not any(name in one.named for one in beyond):
+            return
+        if name in level.merged | level.brought:
+            if any(name in one.merged for one in beyond):
+                raise _hidden(name, reference)
+            return
+
+
+def _hidden(name: str, reference: Node) -> InvalidDefinition:
+    return InvalidDefinition(
+        f'column "{name}" of a join can\'t be told from another in a subquery',
+        sqlstate="0A000",
+        detail="PostgreSQL prints the column that USING makes by its bare name,"
+        " which means the subquery's own column there.",
+        hint=f'Call it something else: make the join a derived table, with "{name}" AS its_name, and refer to that.',
+        position=location(reference),
+    )
