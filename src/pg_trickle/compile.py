@@ -35,6 +35,7 @@ from pg_trickle.parse.timed import check_timeless
 from pg_trickle.parse.tree import parse_select
 from pg_trickle.parse.types import fact_type
 from pg_trickle.parse.volatility import check_functions, is_determined_by_rows
+from pg_trickle.passed_on import PassedOn
 from pg_trickle.ranges import Ranged, ranged
 from pg_trickle.recomputed import Recomputed
 from pg_trickle.render.apply import Target
@@ -64,7 +65,8 @@ class Plan:
     content_index: tuple[str, ...] | None
     states: tuple[AnyStage, ...]
     lookup: tuple[str, ...] | None
-    deltas: tuple[str, ...]
+    deltas: tuple[State, ...]
+    passed_on: tuple[PassedOn, ...]
     ranged: dict[State, tuple[Ranged, ...]]
     fill: programs.Program
     full: programs.Program
@@ -94,7 +96,7 @@ class Plan:
             "content_index": self.content_index and list(self.content_index),
             "lookup": self.lookup and list(self.lookup),
             "states": [_state_json(stage, self.ranged) for stage in self.states],
-            "deltas": [{"name": name, "of": name.replace("delta_", "state_", 1)} for name in self.deltas],
+            "deltas": [_delta_json(state, self.passed_on) for state in self.deltas],
             "programs": {
                 "fill": list(self.fill),
                 "full": list(self.full),
@@ -181,7 +183,10 @@ def _incremental(request: CompileRequest, query: Query) -> Plan:
         content_index=target.content_index,
         states=definition.stored,
         lookup=definition.lookup,
-        deltas=tuple(sorted({state.delta_name for _, used in made.values() for state in used})),
+        deltas=tuple(
+            sorted({state for _, used in made.values() for state in used}, key=lambda state: state.delta_name)
+        ),
+        passed_on=definition.passed_on,
         ranged=_ranged(stages, final),
         fill=programs.fill(definition),
         full=programs.full(definition),
@@ -240,6 +245,7 @@ def _recomputing(request: CompileRequest, refusal: UnsupportedQuery) -> Plan:
         states=(),
         lookup=None,
         deltas=(),
+        passed_on=(),
         ranged={},
         fill=programs.fill(definition),
         full=programs.full(definition),
@@ -342,6 +348,15 @@ def _state_json(stage: AnyStage, found_by_range: dict[State, tuple[Ranged, ...]]
         "not_null": counted,
         "nonnegative": ["n"],
     }
+
+
+def _delta_json(state: State, passed_on: tuple[PassedOn, ...]) -> dict[str, Any]:
+    """A delta table: of a state's columns, or of a join's that has no state."""
+    for one in passed_on:
+        if one.state == state:
+            query = one.query().as_string(None)
+            return {"name": state.delta_name, "columns": list(one.column_names), "query": query}
+    return {"name": state.delta_name, "of": state.name}
 
 
 def _refusal_json(refusal: UnsupportedQuery) -> dict[str, Any]:

@@ -5,7 +5,7 @@ A program is a list of SQL statements, run in order in one snapshot (docs/intern
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from psycopg import sql
@@ -14,6 +14,7 @@ from pg_trickle.algebra.linear import Consolidate
 from pg_trickle.algebra.plan import Plan, distinct
 from pg_trickle.algebra.recursion import Recursion
 from pg_trickle.algebra.source import Changes, Empty, Field, Opaque, Scan, Source, State
+from pg_trickle.passed_on import PassedOn, handed_on, passed_on
 from pg_trickle.recomputed import Recomputed
 from pg_trickle.render import recomputed, recursion
 from pg_trickle.render.apply import Target, apply, insert_all, renamed
@@ -78,6 +79,11 @@ class Definition:
         """The stream table's columns by whose hash a stage finds its rows there."""
         own = self.own
         return recomputed.looked_up(own) if isinstance(own, Rows) else None
+
+    @property
+    def passed_on(self) -> tuple[PassedOn, ...]:
+        """The joins whose change several statements read."""
+        return passed_on(self.stages, self.final)
 
     @property
     def whole(self) -> Plan:
@@ -221,7 +227,10 @@ def differential(
     if not isinstance(last, Empty):
         netted = last if is_net(last) else Consolidate(last)
         parts.append(_Part(None, netted, (netted,)))
-    return _statements(definition, parts, feed or (SIFTED if changed is None else BUFFERS))
+    # What writes rows of the stream table inside somebody's statement hands nothing on but its states' deltas.
+    changes = {} if feed else {one: arranged(one.join) for one in definition.passed_on}
+    changes = {one: change for one, change in changes.items() if not isinstance(change, Empty)}
+    return _statements(definition, parts, feed or (SIFTED if changed is None else BUFFERS), changes)
 
 
 def _stage_parts(stage: AnyStage, change: Plan) -> Iterator[_Part]:
@@ -255,8 +264,30 @@ class _Part:
         """The stage whose delta comes of the statement."""
         return None if self.is_first else self.stage
 
+    def over(self, put: Callable[[Plan], Plan]) -> _Part:
+        """The same with other plans in the place of some that it reads."""
+        return replace(self, change=put(self.change), reads=tuple(map(put, self.reads)))
 
-def _statements(definition: Definition, parts: list[_Part], feed: Feed) -> tuple[Program, frozenset[State]]:
+
+def _statements(
+    definition: Definition, parts: list[_Part], feed: Feed, changes: dict[PassedOn, Plan]
+) -> tuple[Program, frozenset[State]]:
+    groups = _grouped(parts)
+    reading = [[plan for part in group for plan in part.reads] for group in groups]
+    handed = handed_on(reading, changes)
+    groups = [[part.over(one.put) for part in group] for group, one in zip(groups, handed, strict=True)]
+    passed = frozenset(one.state for group in handed for one in group.out)
+    travelling = _travelling(groups)
+    statements = [
+        _statement(definition, group, travelling, feed, one.out) for group, one in zip(groups, handed, strict=True)
+    ]
+    cleared = [_cleared(state, feed) for state in sorted(travelling | passed, key=lambda state: state.name)]
+    firsts = {part.stage.state for part in parts if part.stage and part.is_first}
+    return (*statements, *cleared), travelling | passed | firsts
+
+
+def _grouped(parts: list[_Part]) -> list[list[_Part]]:
+    """The parts that one statement can do: those that read no state which it writes."""
     groups: list[list[_Part]] = []
     for part in parts:
         written = {one.stage.state for one in groups[-1] if one.stage} if groups else set()
@@ -264,10 +295,7 @@ def _statements(definition: Definition, parts: list[_Part], feed: Feed) -> tuple
             groups[-1].append(part)
         else:
             groups.append([part])
-    travelling = _travelling(groups)
-    statements = [_statement(definition, group, travelling, feed) for group in groups]
-    cleared = [_cleared(state, feed) for state in sorted(travelling, key=lambda state: state.name)]
-    return (*statements, *cleared), travelling | {part.stage.state for part in parts if part.stage and part.is_first}
+    return groups
 
 
 def _cleared(state: State, feed: Feed) -> str:
@@ -287,9 +315,12 @@ def _travelling(groups: list[list[_Part]]) -> frozenset[State]:
     return frozenset(found)
 
 
-def _statement(definition: Definition, group: list[_Part], travelling: frozenset[State], feed: Feed) -> str:
+def _statement(
+    definition: Definition, group: list[_Part], travelling: frozenset[State], feed: Feed, out: dict[PassedOn, Plan]
+) -> str:
     stages = {part.made.state: part.made for part in group if part.made}
-    common = CommonTables(tuple(plan for part in group for plan in part.reads), frozenset(stages), feed)
+    read = (*(plan for part in group for plan in part.reads), *out.values())
+    common = CommonTables(read, frozenset(stages), feed)
     direct = _direct_stage(definition, group)
     for part in group:
         if isinstance(part.stage, Recomputed) and isinstance(part.stage.operator, Recursion):
@@ -309,6 +340,8 @@ def _statement(definition: Definition, group: list[_Part], travelling: frozenset
                 table=_delta_table(state), c=columns, w=WEIGHT, delta=sql.Identifier(state.delta_name)
             ),
         )
+    for one, change in out.items():
+        one.add_out(change, common)
     if direct is not None:
         return counting(apply_directly(definition.final, definition.store(direct), definition.target, common), common)
     if group[-1].stage is None:

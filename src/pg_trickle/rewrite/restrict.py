@@ -56,7 +56,11 @@ class _Asking:
     matched: Column | None = None
 
     def over(self, below: Plan) -> Plan:
-        """The rows below groups, those alone that are asked for."""
+        """The rows below groups, those alone that are asked for; joins follow one another, to be put in order."""
+        if isinstance(below, Project) and all(item.value.is_column for item in below.items):
+            origin = {item.column.name: next(iter(item.value.columns)) for item in below.items}
+            inside = replace(self, pairs={origin[name]: other for name, other in self.pairs.items()})
+            return Project(inside.over(below.input), below.items)
         own = {one.name: one for one in below.columns}
         on = tuple(equal(own[name], other) for name, other in self.pairs.items())
         if self.matched is None:

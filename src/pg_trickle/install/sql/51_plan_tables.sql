@@ -47,8 +47,14 @@ BEGIN
     END LOOP;
     FOR v_delta IN SELECT d FROM jsonb_array_elements(p_plan -> 'deltas') AS d LOOP
         v_name := pgtrickle_changes.generated_name(v_delta ->> 'name', 'delta', p_table.pgt_id);
-        EXECUTE format('CREATE UNLOGGED TABLE %s (LIKE %s, __pgt_w bigint NOT NULL)', v_name,
-                       pgtrickle_changes.generated_name(v_delta ->> 'of', 'state', p_table.pgt_id));
+        IF v_delta ? 'of' THEN
+            v_columns := 'LIKE ' || pgtrickle_changes.generated_name(v_delta ->> 'of', 'state', p_table.pgt_id);
+        ELSE
+            SELECT string_agg(p.definition, ', ') INTO v_columns
+              FROM pgtrickle_changes.probe_columns(p_table.owner_oid, v_delta ->> 'query',
+                       ARRAY(SELECT jsonb_array_elements_text(v_delta -> 'columns')), p_table.settings) AS p;
+        END IF;
+        EXECUTE format('CREATE UNLOGGED TABLE %s (%s, __pgt_w bigint NOT NULL)', v_name, v_columns);
         -- What a stage's delta says of a group that goes away breaks no rule of the state.
         FOR v_column IN
             SELECT a.attname FROM pg_attribute AS a
