@@ -106,6 +106,13 @@ def test_several_tables_of_which_a_key_finds_one_row_are_joined_as_they_are():
     assert two not in [one.input for one in looked_up(change)]
 
 
+def test_what_comes_and_goes_together_looks_several_tables_up_once():
+    two = Join(KEYED_S, replace(R, fields=R.fields[:1], keys=(("r_a",),)), (equal("s_b", "r_a"),))
+    lines = projected(replace(R, keys=(("r_b", "r_x"),)), ("l_a", "r_a"), ("r_b", "r_b"))
+    change = arranged(Join(lines, two, (equal("r_b", "s_a"),)))
+    assert two in [one.input for one in looked_up(change)]
+
+
 def test_what_nothing_equates_is_not_looked_up():
     assert not looked_up(arranged(PLANS["cross join"]))
     assert not looked_up(arranged(PLANS["join with any condition"]))

@@ -58,16 +58,30 @@ def _is_from_one_source(plan: Plan) -> bool:
 def _partners(rows: Plan, change: Plan, on: tuple[Scalar, ...]) -> Plan:
     """The rows that the change finds, where looking for them once spares something; else all of them."""
     equal = tuple(one for one in on if is_equality(one, change, rows))
-    read = frozenset(name for one in equal for name in one.columns)
+    read = frozenset(name for one in equal for name in one.columns if name in names(change))
     if not equal or not is_bag(rows) or read.issuperset(names(change)):
         return rows
-    # One row each of several tables joined: those of a filter are often few, and found by reading them all.
-    if is_looked_up(rows, equal) and isinstance(rows, Join):
+    # One row each of several tables joined: those of a filter are often few, and found by reading them all; but what is
+    # told apart by the rest of a key comes and goes together with others.
+    if is_looked_up(rows, equal) and isinstance(rows, Join) and not _is_part_of_key(change, read):
         return rows
     # Of an update's two images a filter mostly leaves one.
     if _is_told_apart(change, read) and (is_looked_up(rows, equal) or is_filtered(change)):
         return rows
     return Partners(rows, change, equal)
+
+
+def _is_part_of_key(change: Plan, by: frozenset[str]) -> bool:
+    """Whether these columns are some of several by which a table's rows are told apart: lines of an order."""
+    match change:
+        case Changes(_, _, keys):
+            return any(by < frozenset(key) for key in keys)
+        case Filter(below) | Consolidate(below):
+            return _is_part_of_key(below, by)
+        case Project(below):
+            return _is_part_of_key(below, by & passed_through(change))
+        case _:
+            return False
 
 
 def _is_told_apart(change: Plan, by: frozenset[str]) -> bool:
