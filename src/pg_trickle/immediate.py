@@ -182,12 +182,11 @@ def _one_sided(definition: programs.Definition, changed: int) -> dict[str, progr
     if can_grow(final, stage, target):
         grown[BROUGHT] = (programs.counting(grow(final, stage, target, change, common), common),)
     if can_renew(final, stage, target):
-        first, second = (CommonTables((change,), feed=Statement(is_net=True)) for _ in range(2))
-        program = (
-            programs.counting(renew(final, stage, target, change, first), first),
-            programs.counting(remove(final, stage, target, change, second), second),
-        )
-        grown |= {TAKEN: program, CHANGED: program}
+        for event in (TAKEN, CHANGED):
+            first, second = (CommonTables((change,), feed=Statement(is_net=True)) for _ in range(2))
+            renewed = renew(final, stage, target, change, first, takes=event == TAKEN)
+            removed = remove(final, stage, target, change, second)
+            grown[event] = (programs.counting(renewed, first), programs.counting(removed, second))
     return grown
 
 

@@ -6,7 +6,7 @@ from typing import LiteralString
 
 import pytest
 
-from tests.immediate.conftest import Shop
+from tests.immediate.conftest import SHOP, Connection, Shop
 
 MORE: dict[str, LiteralString] = {
     "outer": """SELECT o.id, o.amount, c.region FROM orders AS o LEFT JOIN customers AS c ON c.id = o.customer_id""",
@@ -143,3 +143,45 @@ def test_an_insert_that_moves_no_extreme_writes_no_shown_row(more: Shop) -> None
         "INSERT INTO orders SELECT 0, customer_id, min(amount), 'x' FROM orders WHERE id < 9 GROUP BY 2 LIMIT 1"
     )
     assert more.version("extremes") == before
+
+
+SUMMED: LiteralString = """
+    CREATE TABLE measures (id int PRIMARY KEY, customer_id int, a int2, b int8, c int, d numeric(8, 2), e bool);
+    INSERT INTO measures SELECT g, g % 9 + 1, g % 5, g, g % 4, g / 4.0, g % 2 = 0 FROM generate_series(1, 30) AS g;
+"""
+ALL_SUMS: LiteralString = """
+    SELECT c.region, count(*) AS n, count(m.d) AS d_n, count(m.d * m.a) AS p_n, sum(m.d * m.a) AS p_s, sum(m.d) AS d,
+           avg(m.d * m.a) AS p_m, sum(m.a) AS a, avg(m.a) FILTER (WHERE m.e) AS a_m, sum(m.b) AS b, sum(m.c) AS c,
+           variance(m.a) AS v_a, stddev_pop(m.d) AS v_d, bool_and(m.e) AS every
+      FROM measures AS m JOIN customers AS c ON c.id = m.customer_id GROUP BY c.region"""
+MEASURED: list[LiteralString] = [
+    "INSERT INTO measures VALUES (100, 1, NULL, NULL, NULL, NULL, NULL)",
+    """INSERT INTO measures VALUES (101, 2, -3, 7, 6, 'NaN', true), (102, 2, 2, 9, NULL, 1, NULL),
+                                   (103, 4, 1, 1, 2, 3, true)""",
+    "INSERT INTO measures SELECT g, g % 12, g % 7, -g, g * 3, g, g % 3 = 0 FROM generate_series(200, 500) AS g",
+    "INSERT INTO customers VALUES (10, 'r1'), (11, 'eleven')",
+    "DELETE FROM measures WHERE id IN (101, 5)",
+    "INSERT INTO measures VALUES (104, 2, 9, 9, -4, 'NaN', false)",
+    "DELETE FROM measures WHERE id = 102",
+    "DELETE FROM customers WHERE id = 10",
+    "UPDATE measures SET d = d + 1, a = a - 1 WHERE id % 3 = 0",
+    "DELETE FROM measures WHERE id > 210",
+    "DELETE FROM measures WHERE id >= 103",
+    "DELETE FROM measures",
+]
+
+
+@pytest.mark.versions
+def test_what_comes_and_what_goes_is_counted_and_summed_up_unweighed(db: Connection) -> None:
+    db.execute(SHOP)
+    db.execute(SUMMED)
+    shop = Shop(db)
+    shop.add("summed", ALL_SUMS)
+    shop.run(*MEASURED)
+    programs = "plan #>> ARRAY['programs', 'immediate', 'sided', 'measures'::regclass::oid::text, %s]"
+    query = f"SELECT {programs} FROM pgtrickle.pgt_plans".encode()
+    texts = {event: db.execute(query, (event,)).fetchone() for event in ("ins", "upd", "del")}
+    weighed = {
+        event: 'sum("__pgt_w")' in str(text).replace("\\", "").partition('"u" AS')[0] for event, text in texts.items()
+    }
+    assert weighed == {"ins": False, "upd": True, "del": False}

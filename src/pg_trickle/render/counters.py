@@ -37,6 +37,22 @@ def counted(one: StateColumn, weight: sql.Composable) -> sql.Composable:
     )
 
 
+def counted_of(one: StateColumn, side: int) -> sql.Composable:
+    """The same, of what is added, of rows that all came (1), each once, or all went (-1): none needs to be weighed."""
+    assert one.is_added
+    tests = _conditions(one)
+    total: sql.Composable = sql.SQL("count(*)")
+    if one.argument and one.role in _SUMS:
+        total = sql.SQL("sum({term})").format(term=_SUMS[one.role].format(x=sql.Identifier(one.argument)))
+    elif one.argument and one.role is Role.COUNT:
+        # It counts composites as IS DISTINCT FROM does.
+        total, tests = sql.SQL("count({x})").format(x=sql.Identifier(one.argument)), tests[:-1]
+    where = sql.SQL(" FILTER (WHERE {tests})").format(tests=every(tests)) if tests else sql.SQL("")
+    return sql.SQL("{sign}coalesce({total}{where}, 0)::{type}").format(
+        sign=sql.SQL("-") if side < 0 else sql.SQL(""), total=total, where=where, type=_number(one)
+    )
+
+
 def added_by(one: StateColumn, weight: sql.Composable) -> sql.Composable:
     """The same for a single row."""
     term, tests = _term(one, weight), _conditions(one)
@@ -101,12 +117,21 @@ def _tests(one: StateColumn) -> list[sql.SQL]:
             return [sql.SQL("{x} = '-Infinity'")]
         case Role.COUNT_SCALE:
             return [sql.SQL("scale({x}) = {scale}")]
+        case Role.FINITE_SUM | Role.FINITE_SQUARES if one.type.decimals:
+            # A number of so many decimals isn't infinite; each comparison copies it out of its row.
+            return [sql.SQL("{x} <> 'NaN'")]
         case Role.FINITE_SUM | Role.FINITE_SQUARES:
             return [sql.SQL("{x} NOT IN ('NaN', 'Infinity', '-Infinity')")]
         case _:
             return []
 
 
+_SUMS = {
+    Role.SUM: sql.SQL("{x}"),
+    Role.FINITE_SUM: sql.SQL("{x}::numeric"),
+    Role.SQUARES: sql.SQL("{x}::numeric * {x}::numeric"),
+    Role.FINITE_SQUARES: sql.SQL("{x}::numeric * {x}::numeric"),
+}
 _EXTREMES = {
     Role.MIN: sql.SQL("min"),
     Role.MAX: sql.SQL("max"),

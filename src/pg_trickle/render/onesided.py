@@ -58,6 +58,25 @@ def comes(delta: Plan) -> bool:
             return False
 
 
+def weighs(delta: Plan, side: int) -> bool:
+    """Whether every row of a delta weighs as much as the row that came (1) or went (-1) of which it comes, or just one
+    (0): where no row of a source is looked for but by pairing it.
+    """
+    match operator(delta):
+        case Changes():
+            return side != 0
+        case Scan() | Unit():
+            return side == 0
+        case Filter(below) | Project(below):
+            return weighs(below, side)
+        case UnionAll(left, right):
+            return weighs(left, side) and weighs(right, side)
+        case Join(left, right):
+            return (weighs(left, side) and weighs(right, 0)) or (weighs(left, 0) and weighs(right, side))
+        case _:
+            return False
+
+
 def bring(target: Target, rows: sql.Composable, common: CommonTables) -> sql.Composable:
     """Insert rows under their keys; the SELECT that counts them."""
     assert target.key is not None
@@ -133,7 +152,8 @@ def can_grow(final: Plan, stage: Stage, target: Target) -> bool:
 def grow(final: Plan, stage: Stage, target: Target, change: Plan, common: CommonTables) -> sql.Composable:
     """Add what came to its groups, and show them; the SELECT that counts the rows shown anew."""
     narrow = grouped_delta(stage, change)
-    common.add("g", groups(stage, narrow.input if isinstance(narrow, Consolidate) else narrow, common))
+    narrow = narrow.input if isinstance(narrow, Consolidate) else narrow
+    common.add("g", groups(stage, narrow, common, 1 if weighs(narrow, 1) else 0))
     common.add_writing("u", _added(stage))
     common.add_writing("y", _shown(final, stage, target, common))
     return sql.SQL("SELECT count(*) FROM y")
@@ -144,9 +164,14 @@ def can_renew(final: Plan, stage: Stage, target: Target) -> bool:
     return is_direct(final, stage, target) and shows_all(final) and all(one.is_added for one in stage.rest)
 
 
-def renew(final: Plan, stage: Stage, target: Target, change: Plan, common: CommonTables) -> sql.Composable:
-    """Add an update's or a DELETE's delta to its groups, and show them; the SELECT that counts those without rows."""
-    common.add("g", groups(stage, grouped_delta(stage, change), common))
+def renew(
+    final: Plan, stage: Stage, target: Target, change: Plan, common: CommonTables, *, takes: bool
+) -> sql.Composable:
+    """Add an update's or (``takes``) a DELETE's delta to its groups, and show them; the SELECT that counts those
+    without rows.
+    """
+    narrow = grouped_delta(stage, change)
+    common.add("g", groups(stage, narrow, common, -1 if takes and weighs(narrow, -1) else 0))
     common.add_writing("u", _summed(Store(stage)))
     common.add_writing("y", _shown(final, stage, target, common))
     return sql.SQL("SELECT count(*) FILTER (WHERE n = 0) FROM u")

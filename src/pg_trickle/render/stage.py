@@ -11,11 +11,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from psycopg import sql
 
-from pg_trickle.algebra.linear import Consolidate, Item, Project
+from pg_trickle.algebra.join import Join
+from pg_trickle.algebra.linear import Consolidate, Filter, Item, Project
+from pg_trickle.algebra.operators import operator
 from pg_trickle.algebra.plan import Plan
-from pg_trickle.render.counters import counted, extremes, fresh_value, key_values, new_value
+from pg_trickle.algebra.plan import names as names_of
+from pg_trickle.render.counters import counted, counted_of, extremes, fresh_value, key_values, new_value
 from pg_trickle.render.leaves import relation
 from pg_trickle.render.parts import WEIGHT, assignments, differ, every, index_order, listed, names, row_hash, touching
 from pg_trickle.render.select import CommonTables, rows
@@ -87,12 +92,16 @@ def group_keys(stage: Stage) -> list[sql.Composable]:
     return keys
 
 
-def groups(stage: Stage, change: Plan, common: CommonTables) -> sql.Composable:
-    """The delta below, summed up for each touched group: the group's key, and what is added to each counter."""
+def groups(stage: Stage, change: Plan, common: CommonTables, side: int = 0) -> sql.Composable:
+    """The delta below, summed up for each touched group: the group's key, and what is added to each counter.
+
+    With a ``side`` each of its rows is known to weigh that.
+    """
     values: list[sql.Composable] = []
     for one in stage.rest:
         if one.follows:
-            values.append(sql.SQL("{v} AS {name}").format(v=counted(one, WEIGHT), name=sql.Identifier(f"d_{one.name}")))
+            added = counted_of(one, side) if side else counted(one, WEIGHT)
+            values.append(sql.SQL("{v} AS {name}").format(v=added, name=sql.Identifier(f"d_{one.name}")))
         if one.is_extremum:
             values += extremes(one)
     grouping = (
@@ -105,9 +114,33 @@ def groups(stage: Stage, change: Plan, common: CommonTables) -> sql.Composable:
     # Bits that came and left again would be looked for in the whole group; extremes only if they were extreme.
     sums = all(one.follows or one.role in {Role.MIN, Role.MAX} for one in stage.rest)
     read = common.summed if sums else common.select
-    return sql.SQL("SELECT {values} FROM ({change}) AS x{grouping}").format(
-        values=listed([*group_keys(stage), *values]), change=read(change), grouping=grouping
+    return sql.SQL("SELECT {values} FROM ({change}{once}) AS x{grouping}").format(
+        values=listed([*group_keys(stage), *values]),
+        change=read(change),
+        once=_once(stage, change),
+        grouping=grouping,
     )
+
+
+def _once(stage: Stage, change: Plan) -> sql.SQL:
+    """What keeps the planner from writing out an argument that is computed wherever it is counted or summed up."""
+    used = Counter(one.argument for one in stage.rest if one.follows and one.argument)
+    often = (name for name, times in used.items() if times > 1)
+    return sql.SQL(" OFFSET 0") if any(_is_computed(change, name) for name in often) else sql.SQL("")
+
+
+def _is_computed(plan: Plan, name: str) -> bool:
+    """Whether the query of a plan shows an expression under this name."""
+    match operator(plan):
+        case Project(below, items):
+            value = next(item.value for item in items if item.column.name == name)
+            return not value.is_column or _is_computed(below, next(iter(value.columns)))
+        case Filter(below):
+            return _is_computed(below, name)
+        case Join(left, right):
+            return any(_is_computed(side, name) for side in (left, right) if name in names_of(side))
+        case _:
+            return False
 
 
 def beside(store: Store, groups: str, doubt: sql.Composable | None = None) -> sql.Composable:
