@@ -41,7 +41,10 @@ _FUNCTIONS = {
     **dict.fromkeys(("now", "current_setting", "to_char", "date_trunc"), "function stable"),
     **dict.fromkeys(("generate_series", "unnest"), "set immutable"),
 }
-_RETURNS = {"upper": "text", "length": "integer", "count": "bigint", "to_char": "text", "random": "double precision"}
+_RETURNS = {
+    **{"upper": "text", "length": "integer", "count": "bigint", "to_char": "text", "random": "double precision"},
+    "percentile_disc": "anyelement",
+}
 
 
 def columns(text: str) -> tuple[ColumnFact, ...]:

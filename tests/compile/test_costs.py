@@ -22,6 +22,9 @@ COSTS = {
     "SELECT o.id, rank() OVER (ORDER BY o.id) AS r FROM public.orders o": "all rows below, sorted",
     "SELECT o.id, rank() OVER (PARTITION BY o.paid ORDER BY o.id) AS r FROM public.orders o": "touched partitions",
     "SELECT DISTINCT ON (o.paid) o.paid, o.id FROM public.orders o ORDER BY o.paid, o.id": "touched keys",
+    # An ordered-set aggregate gives one of the values that it sorts: its type is known.
+    "SELECT DISTINCT ON (q.p) q.p, q.g FROM (SELECT o.paid AS g, percentile_disc(0.5) WITHIN GROUP (ORDER BY o.id) AS p"
+    " FROM public.orders o GROUP BY o.paid) q ORDER BY q.p, q.g": "the rows of the touched keys",
     "SELECT o.id FROM public.orders o ORDER BY o.id LIMIT 5 OFFSET 0": "and the stored rows; all rows below, sorted",
     "SELECT o.id FROM public.orders o ORDER BY o.id OFFSET 2": "all rows below, sorted, whenever one changed",
     "SELECT o.id FROM public.orders o WHERE o.placed < CURRENT_DATE": "the rows that passed, at each refresh",

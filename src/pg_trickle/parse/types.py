@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from itertools import product
 
-from postgast.pg_query_pb2 import AEXPR_NULLIF, AEXPR_OP, A_Const, A_Expr, Node, TypeCast, TypeName
+from postgast.pg_query_pb2 import AEXPR_NULLIF, AEXPR_OP, A_Const, A_Expr, FuncCall, Node, TypeCast, TypeName
 
 from pg_trickle.catalog.model import ColumnFact, FunctionFact
 from pg_trickle.errors import UnsupportedQuery
@@ -61,6 +61,8 @@ Resolve = Callable[[tuple[str, ...]], Column]
 
 def named(name: str) -> Type:
     """The type of a name, as ``format_type`` or the grammar writes it; UNKNOWN unless it is a simple built-in."""
+    if name.endswith("[]"):
+        return _array(named(name.removesuffix("[]")))
     base = _ALIASES.get(name, name)
     if base in _EQUAL:
         return Type(base, Identity.EQUAL, 0 if base in _INTEGERS else None)
@@ -89,7 +91,8 @@ class Types:
     def of(self, node: Node) -> Type:
         """The type of an expression."""
         found = self._of(node)
-        if found.name in _TEXTUAL and found.identity is Identity.EQUAL and self._has_loose_text(node):
+        textual = (found.name or "").removeprefix("_") in _TEXTUAL
+        if textual and found.identity is Identity.EQUAL and self._has_loose_text(node):
             return replace(found, identity=Identity.TEXT)
         return found
 
@@ -148,7 +151,7 @@ class Types:
             case "row_expr":
                 return RECORD
             case "func_call":
-                return self._call(strings(list(node.func_call.funcname)), list(node.func_call.args))
+                return self._call(node.func_call)
             case _:
                 return UNKNOWN
 
@@ -192,7 +195,8 @@ class Types:
             return TEXT
         return named(_TIMES.get((left.name or "", name, right.name or ""), ""))
 
-    def _call(self, name: tuple[str, ...], arguments: list[Node]) -> Type:
+    def _call(self, call: FuncCall) -> Type:
+        name, arguments = strings(list(call.funcname)), list(call.args)
         if name == ("pg_catalog", "extract") and _field(arguments[0]) in _WHOLE_FIELDS:
             # Of a time without end it is infinite, which no declared scale is.
             return replace(NUMERIC, identity=Identity.EQUAL)
@@ -203,6 +207,9 @@ class Types:
             for fact in self._functions
             if fact.name == name[-1] and (fact.schema == name[0] if len(name) > 1 else fact.builtin)
         }
+        if call.agg_within_group and returned == {"anyelement"}:
+            # One of the values that are sorted.
+            return self._of(call.agg_order[0].sort_by.node)
         return named(returned.pop()) if len(returned) == 1 else UNKNOWN
 
 
@@ -211,8 +218,10 @@ def _field(node: Node) -> str:
     return node.a_const.sval.sval.lower() if kind(node) == "a_const" else ""
 
 
-def _of_arrays(element: Type) -> Identity:
-    return Identity.EQUAL if element.identity is Identity.EQUAL else Identity.TEXT
+def _array(element: Type) -> Type:
+    """The type of arrays of a type."""
+    same = Identity.EQUAL if element.identity is Identity.EQUAL else Identity.TEXT
+    return UNKNOWN if element.name is None else Type(f"_{element.name}", same)
 
 
 def _element(array: Type) -> Type:
@@ -245,7 +254,7 @@ def declared(to: TypeName) -> Type:
         return UNKNOWN
     of = named(parts[-1])
     if to.array_bounds:
-        return UNKNOWN if of.name is None else Type(f"_{of.name}", _of_arrays(of))
+        return _array(of)
     if of.name == "numeric" and len(to.typmods) == 2:
         return replace(of, scale=to.typmods[1].a_const.ival.ival)
     if of.name == "numeric" and len(to.typmods) == 1:
