@@ -108,7 +108,10 @@ class HandedOn:
 
 
 def handed_on(statements: list[list[Plan]], changes: dict[PassedOn, Plan]) -> list[HandedOn]:
-    """For each statement, given the plans that it reads: the first computes a change, once, the others read that."""
+    """For each statement, given the plans that it reads: the first computes a change, the others read that.
+
+    Within a statement whatever is equal is one object, and so computed once.
+    """
     numbering = Numbering()
     occurring = [{numbering.of(node) for plan in plans for node in distinct(plan)} for plans in statements]
     instead: list[dict[int, Plan]] = [{} for _ in statements]
@@ -125,14 +128,13 @@ def handed_on(statements: list[list[Plan]], changes: dict[PassedOn, Plan]) -> li
 
 
 def _put(numbering: Numbering, instead: dict[int, Plan]) -> Callable[[Plan], Plan]:
-    """What puts plans in the place of those that have these numbers; what is shared stays shared."""
-    done: dict[int, tuple[Plan, Plan]] = {}
+    """What puts plans in the place of those that have these numbers, and one in the place of all that are equal."""
+    done: dict[int, Plan] = dict(instead)
 
     def put(plan: Plan) -> Plan:
-        if not instead:
-            return plan
-        if id(plan) not in done:
-            done[id(plan)] = plan, instead.get(numbering.of(plan)) or plan.over(put)
-        return done[id(plan)][1]
+        number = numbering.of(plan)
+        if number not in done:
+            done[number] = plan.over(put)
+        return done[number]
 
     return put

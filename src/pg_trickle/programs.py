@@ -19,7 +19,7 @@ from pg_trickle.recomputed import Recomputed
 from pg_trickle.render import recomputed, recursion
 from pg_trickle.render.apply import Target, apply, insert_all, renamed
 from pg_trickle.render.direct import apply_directly
-from pg_trickle.render.feed import BUFFERS, SIFTED, Feed
+from pg_trickle.render.feed import BUFFERS, SIFTED, Feed, Held, Statement
 from pg_trickle.render.leaves import relation
 from pg_trickle.render.netting import consolidated
 from pg_trickle.render.parts import CHANGES_SCHEMA, WEIGHT
@@ -273,9 +273,9 @@ def _statements(
     definition: Definition, parts: list[_Part], feed: Feed, changes: dict[PassedOn, Plan]
 ) -> tuple[Program, frozenset[State]]:
     groups = _grouped(parts)
-    reading = [[plan for part in group for plan in part.reads] for group in groups]
-    handed = handed_on(reading, changes)
-    groups = [[part.over(one.put) for part in group] for group, one in zip(groups, handed, strict=True)]
+    handed = handed_on([[plan for part in group for plan in part.reads] for group in groups], changes)
+    if not isinstance(feed, Statement | Held):
+        groups = [[part.over(one.put) for part in group] for group, one in zip(groups, handed, strict=True)]
     passed = frozenset(one.state for group in handed for one in group.out)
     travelling = _travelling(groups)
     statements = [
