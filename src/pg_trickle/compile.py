@@ -26,13 +26,13 @@ from pg_trickle.circular import restarting
 from pg_trickle.errors import Undetermined, UnsupportedQuery
 from pg_trickle.immediate import Immediate, immediate
 from pg_trickle.parse import fallback
+from pg_trickle.parse.canonical import parse_select
 from pg_trickle.parse.hidden_names import check_names
 from pg_trickle.parse.paths import readable
 from pg_trickle.parse.query import Query
 from pg_trickle.parse.relations import CAPTURED
 from pg_trickle.parse.select import parse
 from pg_trickle.parse.timed import check_timeless
-from pg_trickle.parse.tree import parse_select
 from pg_trickle.parse.types import fact_type
 from pg_trickle.parse.volatility import check_functions, is_determined_by_rows
 from pg_trickle.passed_on import PassedOn

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from pg_trickle.parse.tree import is_faithful, parse_select, printed, shielded
+from pg_trickle.parse.canonical import parse_select
+from pg_trickle.parse.tree import is_faithful, printed, shielded
 
 EXPRESSIONS = (
     "(a OR b) IS NULL",

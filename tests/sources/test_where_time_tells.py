@@ -8,9 +8,10 @@ from typing import Any
 import psycopg
 import pytest
 
+from pg_trickle.parse.canonical import parse_select
 from pg_trickle.parse.moments import before
 from pg_trickle.parse.near import near
-from pg_trickle.parse.tree import kind, nodes, parse_select, printed
+from pg_trickle.parse.tree import kind, nodes, printed
 from pg_trickle.scalar import Identity, Scalar, Type
 
 Connection = psycopg.Connection[tuple[Any, ...]]

@@ -15,9 +15,10 @@ from pg_trickle.algebra.mark import Mark, mark
 from pg_trickle.algebra.outer_join import LeftJoin
 from pg_trickle.algebra.plan import Plan, names
 from pg_trickle.errors import UnsupportedQuery
+from pg_trickle.parse.canonical import parse_select
 from pg_trickle.parse.query import Query
 from pg_trickle.parse.scope import Context
-from pg_trickle.parse.tree import kind, parse_select, strings
+from pg_trickle.parse.tree import kind, strings
 from pg_trickle.parse.windows import partitioned
 from pg_trickle.scalar import BOOL, INT8, UNKNOWN, Column, Scalar, column, composed, spelling
 from pg_trickle.uniqueness import is_looked_up

@@ -14,11 +14,12 @@ from pg_trickle.algebra.recompute import Recompute
 from pg_trickle.algebra.source import Unit, Unwatched
 from pg_trickle.catalog.model import CompileRequest, RelationFact
 from pg_trickle.errors import Undetermined, UnsupportedQuery
+from pg_trickle.parse.canonical import parse_select
 from pg_trickle.parse.moments import is_time
 from pg_trickle.parse.query import ParseQuery, Query
 from pg_trickle.parse.relations import check_captured, check_visible, scan
 from pg_trickle.parse.scope import CommonTable, Context, Namer
-from pg_trickle.parse.tree import children, column_reference, kind, nodes, parse_select, printed_select
+from pg_trickle.parse.tree import children, column_reference, kind, nodes, printed_select
 from pg_trickle.parse.types import fact_type
 from pg_trickle.parse.undecided import leaves_rows_out, locked, sampled, unordered
 from pg_trickle.parse.volatility import reads_named_relations

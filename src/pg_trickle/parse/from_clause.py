@@ -18,6 +18,7 @@ from pg_trickle.algebra.source import Unit, Unwatched
 from pg_trickle.catalog.model import RelationFact
 from pg_trickle.errors import UnsupportedQuery
 from pg_trickle.parse.attached import Attachment
+from pg_trickle.parse.canonical import parse_select
 from pg_trickle.parse.expressions import equated, scalar
 from pg_trickle.parse.implied import with_implied
 from pg_trickle.parse.laterals import FUNCTIONS, is_lateral, over_subqueries, refers
@@ -28,7 +29,7 @@ from pg_trickle.parse.recursion import recursion
 from pg_trickle.parse.relations import COMPARED, check_captured, check_visible, scan
 from pg_trickle.parse.scope import Context, Entry, Scope
 from pg_trickle.parse.subqueries import Lowering
-from pg_trickle.parse.tree import conjuncts, kind, located, only, parse_select, strings
+from pg_trickle.parse.tree import conjuncts, kind, located, only, strings
 from pg_trickle.parse.types import fact_type
 from pg_trickle.parse.undecided import sampled
 from pg_trickle.scalar import BOOL, UNKNOWN, Column, Scalar, column, composed, identifier

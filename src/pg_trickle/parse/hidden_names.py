@@ -19,8 +19,9 @@ from postgast.pg_query_pb2 import SETOP_NONE, JoinExpr, Node, RangeVar, SelectSt
 
 from pg_trickle.catalog.model import CompileRequest
 from pg_trickle.errors import InvalidDefinition, UnsupportedQuery
+from pg_trickle.parse.canonical import parse_select
 from pg_trickle.parse.fallback import output_names
-from pg_trickle.parse.tree import children, inner, kind, location, nodes, parse_select, strings
+from pg_trickle.parse.tree import children, inner, kind, location, nodes, strings
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,10 +17,11 @@ from psycopg import sql
 from pg_trickle.algebra.linear import Item, Project
 from pg_trickle.catalog.model import CompileRequest
 from pg_trickle.errors import UnsupportedQuery
+from pg_trickle.parse.canonical import parse_select
 from pg_trickle.parse.fallback import output_names
 from pg_trickle.parse.query import Query
 from pg_trickle.parse.scope import CommonTable, Context
-from pg_trickle.parse.tree import column_reference, kind, nodes, parse_select, printed, strings
+from pg_trickle.parse.tree import column_reference, kind, nodes, printed, strings
 from pg_trickle.scalar import RECORD, RECORDS, UNKNOWN, Column, Identity, Scalar, column, composed
 
 _ROW, _DEPTH, _SEEN, _ORDER, _PATH = "__pgt_row", "__pgt_depth", "__pgt_seen", "__pgt_order", "__pgt_path"

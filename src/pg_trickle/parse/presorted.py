@@ -11,13 +11,13 @@ from dataclasses import dataclass
 
 from postgast.pg_query_pb2 import SETOP_NONE, Node, ResTarget, SelectStmt, SortBy
 
+from pg_trickle.parse.canonical import parse_select
 from pg_trickle.parse.scope import Context
 from pg_trickle.parse.tree import (
     column_reference,
     kind,
     nodes,
     outside_subqueries,
-    parse_select,
     printed,
     rebuilt,
     strings,

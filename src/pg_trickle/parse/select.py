@@ -12,6 +12,7 @@ from pg_trickle.algebra.plan import Plan
 from pg_trickle.catalog.model import CompileRequest
 from pg_trickle.errors import QueryTooComplex, UnsupportedQuery
 from pg_trickle.parse import fallback
+from pg_trickle.parse.canonical import parse_select
 from pg_trickle.parse.expressions import SpellingTold, returns_set
 from pg_trickle.parse.fallback import reads
 from pg_trickle.parse.from_clause import from_clause
@@ -34,7 +35,6 @@ from pg_trickle.parse.tree import (
     nodes,
     only,
     outside_subqueries,
-    parse_select,
     printed,
     strings,
 )

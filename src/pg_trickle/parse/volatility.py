@@ -6,8 +6,9 @@ from postgast.pg_query_pb2 import Node, SelectStmt
 
 from pg_trickle.catalog.model import CompileRequest, FunctionFact
 from pg_trickle.errors import UnsupportedQuery
+from pg_trickle.parse.canonical import parse_select
 from pg_trickle.parse.moments import FUNCTIONS, is_time
-from pg_trickle.parse.tree import kind, location, nodes, parse_select, strings
+from pg_trickle.parse.tree import kind, location, nodes, strings
 
 # Built-in STABLE functions that depend on settings alone, and those settings are pinned
 # to the stream table: TimeZone, DateStyle, IntervalStyle, locale (ALGEBRA.md §8, trap 16).

@@ -17,6 +17,7 @@ from pg_trickle.algebra.linear import Item, Project
 from pg_trickle.algebra.plan import Plan, names
 from pg_trickle.algebra.window import Window
 from pg_trickle.errors import UnsupportedQuery
+from pg_trickle.parse.canonical import parse_select
 from pg_trickle.parse.expressions import check, over_columns
 from pg_trickle.parse.grouping_sets import expanded
 from pg_trickle.parse.query import Query
@@ -29,7 +30,6 @@ from pg_trickle.parse.tree import (
     is_expression,
     kind,
     location,
-    parse_select,
     printed,
     rebuilt,
     strings,
