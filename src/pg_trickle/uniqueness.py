@@ -21,7 +21,7 @@ from pg_trickle.algebra.recursion import Found, Recursion
 from pg_trickle.algebra.source import Changes, Empty, Opaque, Scan, Unit, Unwatched
 from pg_trickle.algebra.timed import Elapsed, TimedColumn, TimedFilter
 from pg_trickle.algebra.window import Window
-from pg_trickle.scalar import Scalar
+from pg_trickle.scalar import Scalar, identifier
 
 Key = frozenset[str]
 """Names of columns that are unique together."""
@@ -100,10 +100,33 @@ def _join_keys(join: Join, left: tuple[Key, ...], right: tuple[Key, ...]) -> set
 
 def is_looked_up(side: Plan, on: tuple[Scalar, ...]) -> bool:
     """Whether a row of the other side meets at most one of this side: the conditions equate a key of it."""
+    joined = _equated(side, on)
+    return any(key <= joined for key in keys(side))
+
+
+def _equated(side: Plan, on: tuple[Scalar, ...]) -> Key:
+    """The columns of a plan that conditions equate to others."""
     here = {one.name for one in side.columns}
     pairs = [set(predicate.equates) for predicate in on if predicate.equates]
-    joined = {name for pair in pairs for name in pair & here if pair - here}
-    return any(key <= joined for key in keys(side))
+    return frozenset(name for pair in pairs for name in pair & here if pair - here)
+
+
+def is_single(plan: Plan, on: tuple[Scalar, ...] = ()) -> bool:
+    """Whether at most one row of the plan satisfies the conditions, for each row of a query around.
+
+    One of a key that they equate to constants, or to what only the query around provides.
+    """
+    fixed = _equated(plan, on).union(one.fixes for one in on if one.fixes is not None)
+    if any(key <= fixed for key in keys(plan)):
+        return True
+    match plan:
+        case Project(below, items):
+            made = {item.column.name for item in items if item.value.text != identifier(item.column.name)}
+            return is_single(below, tuple(one for one in on if not one.columns & made))
+        case Filter(below, predicates):
+            return is_single(below, on + predicates)
+        case _:
+            return False
 
 
 def is_net(plan: Plan) -> bool:

@@ -27,9 +27,9 @@ REFUSED = {
     f"SELECT q.id FROM (SELECT o.id FROM {ORDERS} LIMIT 3) q": "LIMIT",
     f"WITH w AS (SELECT o.id FROM {ORDERS} LIMIT 3) SELECT w.id FROM w": "LIMIT",
     f"SELECT o.id FROM {ORDERS} FOR UPDATE": "FOR UPDATE",
-    f"SELECT o.id FROM {ORDERS} WHERE EXISTS (SELECT 1 FROM public.items i LIMIT 0)": "LIMIT",
+    f"SELECT o.id FROM {ORDERS} WHERE EXISTS (SELECT 1 FROM public.items i LIMIT (0 + 0))": "LIMIT",
     f"SELECT o.id FROM {ORDERS} WHERE o.id IN (SELECT i.order_id FROM public.items i LIMIT 1)": "LIMIT",
-    f"SELECT o.id FROM {ORDERS} WHERE EXISTS (SELECT 1 FROM public.items i OFFSET 2)": "OFFSET",
+    f"SELECT o.id FROM {ORDERS} WHERE EXISTS (SELECT 1 FROM public.items i OFFSET (1 + 1))": "OFFSET",
     f"SELECT o.paid, (SELECT sum(o.amount) FROM public.items i) AS s FROM {ORDERS}"
     " GROUP BY o.paid": "aggregate of a query around",
     f"SELECT o.paid, (SELECT max(i.line) FROM public.items i WHERE i.line = sum(o.amount)) AS s FROM {ORDERS}"

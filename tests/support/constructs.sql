@@ -86,6 +86,12 @@ SELECT id, ARRAY(SELECT product FROM lines AS l WHERE l.order_id = o.id ORDER BY
 -- EXISTS with HAVING
 SELECT id FROM customers AS c WHERE EXISTS (SELECT customer_id FROM orders AS o WHERE o.customer_id = c.id GROUP BY customer_id HAVING count(*) > 1)
 
+-- EXISTS with LIMIT and OFFSET
+SELECT id FROM customers AS c WHERE EXISTS (SELECT FROM orders AS o WHERE o.customer_id = c.id OFFSET 1) AND NOT EXISTS (SELECT FROM edges AS e WHERE e.a > c.id * 6 LIMIT 1)
+
+-- LIMIT 1 of what is found by its key
+SELECT id, (SELECT name FROM customers AS c WHERE c.id = o.customer_id LIMIT 1) AS customer FROM orders AS o
+
 -- LATERAL subquery
 SELECT c.id, s.n FROM customers AS c CROSS JOIN LATERAL (SELECT count(*) AS n FROM orders AS o WHERE o.customer_id = c.id) AS s
 

@@ -21,7 +21,7 @@ from pg_trickle.parse.scope import Context
 from pg_trickle.parse.tree import kind, strings
 from pg_trickle.parse.windows import partitioned
 from pg_trickle.scalar import BOOL, INT8, UNKNOWN, Column, Scalar, column, composed, spelling
-from pg_trickle.uniqueness import is_looked_up
+from pg_trickle.uniqueness import is_single
 
 _ZERO = frozenset({"count", "regr_count"})
 _ONE = frozenset({"rank", "dense_rank"})
@@ -53,7 +53,7 @@ class Attachment:
             return self._computed(*parts)
         plan, on = self.independent(query.plan)
         outputs = tuple(replace(one, not_null=False) for _, one in query.outputs)
-        if is_looked_up(plan, on):
+        if is_single(plan, on):
             self.plan = LeftJoin(self.plan, plan, on)
             return outputs
         plan, on, count = self._counted(query.plan, plan, on)

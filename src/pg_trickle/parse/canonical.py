@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import postgast
 from google.protobuf.message import DecodeError
+from postgast import pg_query_pb2 as kinds
 from postgast.pg_query_pb2 import SVFOP_CURRENT_DATE, FuncCall, Node, SelectStmt
 
 from pg_trickle.errors import InvalidDefinition, UnsupportedQuery
 from pg_trickle.parse.tree import kind, nodes, strings
+from pg_trickle.parse.undecided import is_null
+
+_ROWS = "__pgt_rows"
 
 
 def parse_select(text: str) -> SelectStmt:
@@ -21,8 +25,13 @@ def parse_select(text: str) -> SelectStmt:
     if len(statements) != 1 or kind(statements[0].stmt) != "select_stmt":
         raise InvalidDefinition("a defining query must be a single SELECT", sqlstate="42601")
     statement = statements[0].stmt.select_stmt
-    for call in [part.func_call for part in nodes(statement) if kind(part) == "func_call" and _is_age(part)]:
+    parts = list(nodes(statement))
+    for call in [part.func_call for part in parts if kind(part) == "func_call" and _is_age(part)]:
         _count_from_today(call)
+    # Inner ones first: what goes into a count is finished then.
+    for part in reversed(parts):
+        if kind(part) == "sub_link" and part.sub_link.sub_link_type == kinds.EXISTS_SUBLINK:
+            _count_rows(part)
     return statement
 
 
@@ -40,3 +49,57 @@ def _count_from_today(call: FuncCall) -> None:
     value.sqlvalue_function.op = SVFOP_CURRENT_DATE
     value.sqlvalue_function.typmod = -1
     call.args.append(moment)
+
+
+def _count_rows(exists: Node) -> None:
+    """Write EXISTS without LIMIT and OFFSET, for which it takes no order to know how many rows they leave::
+
+    EXISTS (Q LIMIT n)   =  EXISTS (Q)                           n > 0
+    EXISTS (Q LIMIT 0)   =  FALSE
+    EXISTS (Q OFFSET m)  =  (SELECT count(*) FROM (Q) AS q) > m  m > 0
+
+    What is computed stays as it is.
+    """
+    statement = exists.sub_link.subselect.select_stmt
+    limit, offset = (
+        _number(getattr(statement, name), missing) if statement.HasField(name) else missing
+        for name, missing in (("limit_count", 1), ("limit_offset", 0))
+    )
+    if limit is None or offset is None:
+        return
+    for name in ("limit_count", "limit_offset"):
+        statement.ClearField(name)
+    statement.limit_option = kinds.LIMIT_OPTION_DEFAULT
+    if limit == 0:
+        exists.Clear()
+        exists.a_const.boolval.boolval = False
+    elif offset > 0:
+        exists.CopyFrom(_more_than(offset, exists))
+
+
+def _number(node: Node, missing: int) -> int | None:
+    """A number of rows that is written down, NULL as if it were not; None for what is computed."""
+    if is_null(node):
+        return missing
+    if kind(node) != "a_const" or node.a_const.WhichOneof("val") != "ival":
+        return None
+    return int(node.a_const.ival.ival)
+
+
+def _more_than(number: int, exists: Node) -> Node:
+    counted = SelectStmt(limit_option=kinds.LIMIT_OPTION_DEFAULT, op=kinds.SETOP_NONE)
+    count = counted.target_list.add().res_target.val.func_call
+    count.funcname.add().string.sval = "count"
+    count.agg_star, count.funcformat = True, kinds.COERCE_EXPLICIT_CALL
+    rows = counted.from_clause.add().range_subselect
+    rows.subquery.CopyFrom(exists.sub_link.subselect)
+    rows.alias.aliasname = _ROWS
+    made = Node()
+    made.a_expr.kind = kinds.AEXPR_OP
+    made.a_expr.name.add().string.sval = ">"
+    made.a_expr.location = exists.sub_link.location
+    link = made.a_expr.lexpr.sub_link
+    link.sub_link_type, link.location = kinds.EXPR_SUBLINK, exists.sub_link.location
+    link.subselect.select_stmt.CopyFrom(counted)
+    made.a_expr.rexpr.a_const.ival.ival = number
+    return made

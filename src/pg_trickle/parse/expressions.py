@@ -180,6 +180,7 @@ def _scalar(node: Node, resolve: Resolve, context: Context) -> Scalar:
         compares=_compares(node, used),
         returns_set=returns_set(node, context),
         strict=_strict(node, resolve),
+        fixes=_fixes(node, used, types),
     )
 
 
@@ -266,6 +267,25 @@ def _equates(node: Node, used: list[Column]) -> tuple[str, str] | None:
         return None
     left, right = used
     return equated(left, right)
+
+
+def _fixes(node: Node, used: list[Column], types: Types) -> str | None:
+    """The column of ``column = constant``, if rows that satisfy it are equal by the column's keys."""
+    if kind(node) != "a_expr" or node.a_expr.kind != AEXPR_OP or strings(list(node.a_expr.name)) != ("=",):
+        return None
+    left, right = node.a_expr.lexpr, node.a_expr.rexpr
+    if kind(left) != "column_ref":
+        left, right = right, left
+    if kind(left) != "column_ref" or not _is_constant(right):
+        return None
+    (fixed,) = used
+    of = types.of(right)
+    alike = of.name is not None and (fixed.type.name == of.name or (fixed.type.is_integer and of.is_integer))
+    return fixed.name if alike else None
+
+
+def _is_constant(node: Node) -> bool:
+    return _is_constant(node.type_cast.arg) if kind(node) == "type_cast" else kind(node) == "a_const"
 
 
 def equated(left: Column, right: Column) -> tuple[str, str] | None:

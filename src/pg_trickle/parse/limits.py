@@ -26,9 +26,9 @@ from pg_trickle.parse.expressions import scalar
 from pg_trickle.parse.query import Query
 from pg_trickle.parse.scope import Context, Expected, Scope
 from pg_trickle.parse.tree import kind, location, printed
-from pg_trickle.parse.undecided import is_null, is_zero, leaves_rows_out, unordered
+from pg_trickle.parse.undecided import is_null, is_some, is_zero, leaves_rows_out, unordered
 from pg_trickle.scalar import INT8, Scalar, column, composed
-from pg_trickle.uniqueness import keys
+from pg_trickle.uniqueness import is_single
 
 ParseWhole = Callable[[SelectStmt, Context, Expected], Query]
 
@@ -137,9 +137,12 @@ def _limited(statement: SelectStmt, plan: Plan, order: tuple[Order, ...], contex
     if not leaves_rows_out(statement):
         return plan
     limit = _number(statement.limit_count, context) if statement.HasField("limit_count") else None
+    single = is_single(plan)
     skips = statement.HasField("limit_offset") and not is_zero(statement.limit_offset)
     offset = _number(statement.limit_offset, context) if skips else None
-    if not order and frozenset() not in keys(plan):
+    if single and offset is None and limit is not None and is_some(statement.limit_count):
+        return plan
+    if not order and not single:
         raise unordered(statement)
     ties = statement.limit_option == LIMIT_OPTION_WITH_TIES
     if limit is None or offset is None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from postgast import pg_query_pb2 as kinds
-from postgast.pg_query_pb2 import Node, SelectStmt, SubLink
+from postgast.pg_query_pb2 import Node, SubLink
 
 from pg_trickle.errors import UnsupportedQuery
 from pg_trickle.parse.tree import kind, strings
@@ -106,18 +106,6 @@ def three_valued(decisive: Iterable[Node], open_: Iterable[Node], value: bool) -
         when.result.CopyFrom(result)
     node.case_expr.defresult.CopyFrom(_constant(not value))
     return node
-
-
-def unlimited(statement: SelectStmt) -> SelectStmt:
-    """The statement without a LIMIT that leaves a row where there is one, for EXISTS."""
-    limit = statement.limit_count
-    if statement.HasField("limit_offset") or limit.WhichOneof("node") != "a_const" or limit.a_const.ival.ival < 1:
-        return statement
-    copy = SelectStmt()
-    copy.CopyFrom(statement)
-    copy.ClearField("limit_count")
-    copy.limit_option = kinds.LIMIT_OPTION_DEFAULT
-    return copy
 
 
 def _any(marks: list[Node]) -> Node:

@@ -168,7 +168,7 @@ class Context:
             return True
         if kind(node) != "func_call" or node.func_call.HasField("over"):
             return False
-        return self.is_aggregate(strings(list(node.func_call.funcname)))
+        return node.func_call.agg_star or self.is_aggregate(strings(list(node.func_call.funcname)))
 
     def is_aggregate(self, name: tuple[str, ...]) -> bool:
         return any(fact.kind == "aggregate" for fact in self.functions(name))

@@ -150,8 +150,7 @@ class Lowering:
         return self._parsed(link.subselect.select_stmt)
 
     def _exists(self, part: Node) -> Column:
-        statement = quantified.unlimited(part.sub_link.subselect.select_stmt)
-        plan = self._parsed(statement).plan
+        plan = self.subplan(part)
         while isinstance(plan, Project):
             # Nobody looks at what it selects.
             plan = plan.input

@@ -28,6 +28,11 @@ def is_zero(node: Node) -> bool:
     return kind(node) == "a_const" and node.a_const.WhichOneof("val") == "ival" and node.a_const.ival.ival == 0
 
 
+def is_some(node: Node) -> bool:
+    """Whether it is a number above 0."""
+    return kind(node) == "a_const" and node.a_const.WhichOneof("val") == "ival" and node.a_const.ival.ival > 0
+
+
 def sampled(item: Message) -> Undetermined:
     """TABLESAMPLE in FROM."""
     return Undetermined(

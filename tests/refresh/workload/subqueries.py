@@ -74,6 +74,8 @@ def conditions(draw: st.DrawFn, columns: list[str], relations: tuple[Relation, .
         "exists": [
             f"EXISTS (SELECT 1 FROM {inner.text})",
             f"EXISTS (SELECT {inner.one} FROM {inner.text} GROUP BY {inner.one} HAVING count(*) > 1)",
+            f"EXISTS (SELECT 1 FROM {inner.text} LIMIT 1)",
+            f"EXISTS (SELECT {inner.one} FROM {inner.text} OFFSET 1)",
             f"{second} IN (SELECT {inner.one} FROM {inner.text})",
             f"{second} IN (SELECT DISTINCT {inner.one} FROM {inner.text}"
             f" UNION ALL SELECT {inner.other} FROM {inner.text})",
@@ -81,6 +83,7 @@ def conditions(draw: st.DrawFn, columns: list[str], relations: tuple[Relation, .
         ],
         "not exists": [
             f"NOT EXISTS (SELECT 1 FROM {inner.text})",
+            f"NOT EXISTS (SELECT {inner.one} FROM {inner.text} LIMIT 2 OFFSET 1)",
             f"{second} NOT IN (SELECT {inner.one} FROM {inner.text})",
             f"({second}, {outer}) NOT IN (SELECT {inner.one}, {inner.other} FROM {inner.text})",
         ],
