@@ -115,8 +115,8 @@ REMEDIES = {
         "rows without a type", "SELECT q.g, count(*) AS c FROM (SELECT g, ROW(v, g) AS r FROM t, u) AS q GROUP BY g, r",
         "SELECT q.g, count(*) AS c FROM (SELECT g, ROW(v, g)::text AS r FROM t, u) AS q GROUP BY g, r"),
     "a row as a key": Remedy(
-        "row as a grouping key", "SELECT count(*) AS n FROM t GROUP BY ROW(g, n)",
-        "SELECT count(*) AS n FROM t GROUP BY g, n"),
+        "row in grouping sets", "SELECT count(*) AS n FROM t GROUP BY ROLLUP (ROW(g, n))",
+        "SELECT count(*) AS n FROM t GROUP BY ROLLUP ((g, n))"),
     "distinct rows": Remedy(
         "DISTINCT of rows", "SELECT count(*) AS c FROM (SELECT DISTINCT ROW(g, id) AS r FROM t) AS q",
         "SELECT count(*) AS c FROM (SELECT DISTINCT g, id FROM t) AS q"),

@@ -178,6 +178,12 @@ SELECT customer_id, count(*) FILTER (WHERE amount > 15) AS n FROM orders GROUP B
 -- DISTINCT in an aggregate
 SELECT product, count(DISTINCT order_id) AS orders, sum(DISTINCT qty) AS s FROM lines GROUP BY product
 
+-- DISTINCT of several columns in an aggregate
+SELECT product, count(DISTINCT (order_id, qty)) AS n FROM lines GROUP BY product
+
+-- grouping by a row
+SELECT ROW(product, qty)::text AS line, count(*) AS n FROM lines GROUP BY ROW(product, qty)
+
 -- ORDER BY in an aggregate
 SELECT order_id, string_agg(product, ',' ORDER BY product) AS p, array_agg(qty ORDER BY qty, product) AS q FROM lines GROUP BY order_id
 

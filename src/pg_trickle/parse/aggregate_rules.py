@@ -10,7 +10,7 @@ from psycopg import sql
 from pg_trickle.algebra.aggregate import Call, Rule
 from pg_trickle.catalog.model import FunctionFact
 from pg_trickle.parse.scope import Namer
-from pg_trickle.parse.tree import strings
+from pg_trickle.parse.tree import fields, strings
 from pg_trickle.parse.types import Types
 from pg_trickle.scalar import BOOL, INT8, NUMERIC, Column, Identity, Scalar, Type, column, composed, numeric_of
 
@@ -74,8 +74,8 @@ def ignores_distinct(rule: Rule) -> bool:
 
 def can_be_distinct(argument: Node, types: Types) -> bool:
     """Whether the argument's values can be a key of a state: of a known type, in no collation but the database's."""
-    of = types.of(argument)
-    return of.name is not None and of.identity is not Identity.NONE and not of.is_loose_text
+    known = [types.of(one) for one in fields(argument)]
+    return all(of.name is not None and of.identity is not Identity.NONE and not of.is_loose_text for of in known)
 
 
 def as_shown(key: Column, namer: Namer) -> Call | None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import MutableSequence
+
 import postgast
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 from postgast import pg_query_pb2 as kinds
-from postgast.pg_query_pb2 import SVFOP_CURRENT_DATE, FuncCall, Node, SelectStmt
+from postgast.pg_query_pb2 import SVFOP_CURRENT_DATE, FuncCall, Node, SelectStmt, WindowDef
 
 from pg_trickle.errors import InvalidDefinition, UnsupportedQuery
-from pg_trickle.parse.tree import kind, nodes, strings
+from pg_trickle.parse.tree import fields, is_constant, kind, messages, nodes, strings
 from pg_trickle.parse.undecided import is_null
 
 _ROWS = "__pgt_rows"
@@ -25,6 +27,11 @@ def parse_select(text: str) -> SelectStmt:
     if len(statements) != 1 or kind(statements[0].stmt) != "select_stmt":
         raise InvalidDefinition("a defining query must be a single SELECT", sqlstate="42601")
     statement = statements[0].stmt.select_stmt
+    for one in list(messages(statement)):
+        if isinstance(one, SelectStmt):
+            _spread_rows(one.group_clause, one)
+        elif isinstance(one, WindowDef):
+            _spread_rows(one.partition_clause, one)
     parts = list(nodes(statement))
     for call in [part.func_call for part in parts if kind(part) == "func_call" and _is_age(part)]:
         _count_from_today(call)
@@ -49,6 +56,21 @@ def _count_from_today(call: FuncCall) -> None:
     value.sqlvalue_function.op = SVFOP_CURRENT_DATE
     value.sqlvalue_function.typmod = -1
     call.args.append(moment)
+
+
+def _spread_rows(keys: MutableSequence[Node], clause: Message) -> None:
+    """Group, or partition, by the fields of rows: rows are equal if these are, NULLs alike, and no table stores rows.
+
+    In grouping sets a row is there as a whole, or not at all.
+    """
+    if any(kind(node) == "grouping_set" for node in keys) or all(fields(node) == [node] for node in keys):
+        return
+    if any(kind(part) == "grouping_func" for part in nodes(clause)):
+        return
+    spread = [[one for one in fields(node) if not is_constant(one)] or [node] for node in keys]
+    parts = [part for each in spread for part in each]
+    keys.extend(parts)
+    del keys[: len(spread)]
 
 
 def _count_rows(exists: Node) -> None:

@@ -22,19 +22,25 @@ from pg_trickle.algebra.plan import Plan, names
 from pg_trickle.parse.scope import Namer
 from pg_trickle.scalar import BOOL, Column, Scalar, column, composed, null
 
+_TRUE = composed(sql.SQL("TRUE"), frozenset(), BOOL, not_null=True)
+
 
 @dataclass(frozen=True, slots=True)
 class Distinct:
-    """An argument taken once for each value, of rows that satisfy the FILTER; and the column that it gets."""
+    """An argument taken once for each value, of rows that satisfy the conditions; and the column that it gets.
 
-    argument: Column
-    condition: Column | None
+    One that ``is_row`` is made of any number of ``arguments`` and never NULL itself: the column says that it is there.
+    """
+
+    arguments: tuple[Column, ...]
+    conditions: tuple[Column, ...]
     made: Column
+    is_row: bool
 
 
 def with_distinct(plan: Plan, keys: tuple[str, ...], wanted: list[Distinct], namer: Namer) -> Plan:
     """The rows of a plan, and for each of ``wanted`` the values of every group."""
-    nothing = [Item(one.made, _no(one.argument)) for one in wanted]
+    nothing = [Item(one.made, null(BOOL) if one.is_row else _no(one.arguments[0])) for one in wanted]
     rows = Project(plan, (*(Item(one, column(one)) for one in plan.columns), *nothing))
     arms: list[Plan] = [rows, *(_values(plan, keys, one, rows, namer) for one in wanted)]
     return reduce(UnionAll, arms)
@@ -43,18 +49,19 @@ def with_distinct(plan: Plan, keys: tuple[str, ...], wanted: list[Distinct], nam
 def _values(plan: Plan, keys: tuple[str, ...], wanted: Distinct, rows: Project, namer: Namer) -> Plan:
     """The values of an argument, in the shape of the rows."""
     by_name = {one.name: one for one in plan.columns}
-    tests = [_there(wanted.argument)] + ([column(wanted.condition)] if wanted.condition else [])
-    sources = {**{key: by_name[key] for key in keys}, wanted.made.name: wanted.argument}
+    tests = [] if wanted.is_row else [_there(wanted.arguments[0])]
+    tests += map(column, wanted.conditions)
+    sources: dict[tuple[str, int], Column] = {(key, 0): by_name[key] for key in keys}
+    sources |= {(wanted.made.name, place): one for place, one in enumerate(wanted.arguments)}
     renamed = {name: Column(namer.fresh("distinct"), one.type, one.not_null) for name, one in sources.items()}
     kept = Filter(plan, tuple(tests))
     narrow = Project(kept, tuple(Item(renamed[name], column(one)) for name, one in sources.items()))
     found = Aggregate(narrow, names(narrow), ())
-    by_source = dict(zip(renamed, found.columns, strict=True))
-    items = []
-    for one in rows.columns:
-        held = by_source.get(one.name)
-        made = Column(namer.fresh("beside"), one.type, held is not None and held.not_null)
-        items.append(Item(made, null(one.type) if held is None else column(held)))
+    held = {name: column(one) for name, one in zip(renamed, found.columns, strict=True)}
+    value = _TRUE if wanted.is_row else held[wanted.made.name, 0]
+    known = {wanted.made.name: value, **{key: held[key, 0] for key in keys}}
+    values = [(one, known.get(one.name, null(one.type))) for one in rows.columns]
+    items = [Item(Column(namer.fresh("beside"), one.type, value.not_null), value) for one, value in values]
     return Project(found, tuple(items))
 
 

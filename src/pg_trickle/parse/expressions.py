@@ -16,6 +16,7 @@ from pg_trickle.parse.timed import HINT
 from pg_trickle.parse.tree import (
     column_reference,
     inner,
+    is_constant,
     is_faithful,
     is_risky,
     kind,
@@ -276,16 +277,12 @@ def _fixes(node: Node, used: list[Column], types: Types) -> str | None:
     left, right = node.a_expr.lexpr, node.a_expr.rexpr
     if kind(left) != "column_ref":
         left, right = right, left
-    if kind(left) != "column_ref" or not _is_constant(right):
+    if kind(left) != "column_ref" or not is_constant(right):
         return None
     (fixed,) = used
     of = types.of(right)
     alike = of.name is not None and (fixed.type.name == of.name or (fixed.type.is_integer and of.is_integer))
     return fixed.name if alike else None
-
-
-def _is_constant(node: Node) -> bool:
-    return _is_constant(node.type_cast.arg) if kind(node) == "type_cast" else kind(node) == "a_const"
 
 
 def equated(left: Column, right: Column) -> tuple[str, str] | None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from google.protobuf.message import Message
 from postgast.pg_query_pb2 import LIMIT_OPTION_DEFAULT, SETOP_NONE, Node, SelectStmt
 
 from pg_trickle.algebra.linear import Project, UnionAll
@@ -19,7 +18,7 @@ from pg_trickle.parse.moments import is_time
 from pg_trickle.parse.query import ParseQuery, Query
 from pg_trickle.parse.relations import check_captured, check_visible, scan
 from pg_trickle.parse.scope import CommonTable, Context, Namer
-from pg_trickle.parse.tree import children, column_reference, kind, nodes, printed_select
+from pg_trickle.parse.tree import column_reference, kind, messages, nodes, printed_select
 from pg_trickle.parse.types import fact_type
 from pg_trickle.parse.undecided import leaves_rows_out, locked, sampled, unordered
 from pg_trickle.parse.volatility import reads_named_relations
@@ -145,7 +144,7 @@ def undetermined(request: CompileRequest) -> Undetermined | None:
 
 
 def _check_decided(statement: SelectStmt) -> None:
-    for message in _messages(statement):
+    for message in messages(statement):
         if isinstance(message, Node) and kind(message) == "range_table_sample":
             raise sampled(message)
         if not isinstance(message, SelectStmt):
@@ -154,12 +153,6 @@ def _check_decided(statement: SelectStmt) -> None:
             raise locked(message)
         if leaves_rows_out(message) and not message.sort_clause:
             raise unordered(message)
-
-
-def _messages(message: Message) -> Iterator[Message]:
-    yield message
-    for child in children(message):
-        yield from _messages(child)
 
 
 def _self_contained(statement: SelectStmt, known: Mapping[str, CommonTable], refusal: UnsupportedQuery) -> SelectStmt:

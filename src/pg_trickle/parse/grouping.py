@@ -32,6 +32,7 @@ from pg_trickle.parse.timed import is_moved
 from pg_trickle.parse.tree import (
     below,
     column_reference,
+    fields,
     inner,
     is_expression,
     kind,
@@ -63,7 +64,7 @@ class Grouping:
     sets: Sets = ()
     # TRUE in rows of FROM; NULL in those that bring distinct values, or merely give a set without keys its row.
     real: Column | None = None
-    distincts: dict[tuple[str, str | None], Distinct] = field(default_factory=dict)
+    distincts: dict[tuple[tuple[Column, ...], tuple[Column, ...], bool], Distinct] = field(default_factory=dict)
     tells_distinct: bool = False
     # Aggregates and keys of which more is told than the value.
     told: frozenset[str] = frozenset()
@@ -137,7 +138,7 @@ class Grouping:
     def add_key(self, node: Node) -> None:
         """Group by an expression."""
         if kind(node) == "row_expr":
-            raise UnsupportedQuery("row as a grouping key", "no column can store a row without a type.")
+            raise UnsupportedQuery("row in grouping sets", "no column can store a row without a type.")
         value = scalar(node, self.scope, self.context)
         if value.type.name == "numeric" and has_fixed_decimals(node):
             # It may be infinite, which no declared scale is.
@@ -307,10 +308,12 @@ class Grouping:
         # A row that isn't there has NULL for every argument and every condition: only count(*) would count it.
         is_once = call.agg_distinct and not ignores_distinct(rule)
         counted = None if call.HasField("agg_filter") else self.real
-        argument = counted if call.agg_star else self._argument(call.args[0])
         condition = self._condition(call.agg_filter) if call.HasField("agg_filter") else None
-        if is_once and argument is not None:
-            argument, condition = self._once(argument, condition), None
+        argument = counted
+        if is_once:
+            argument, condition = self._once(call.args[0], condition), None
+        elif not call.agg_star:
+            argument = self._argument(call.args[0])
         of = result_type(rule, argument)
         result = Column(self.context.namer.fresh(name), of, not_null=rule is Rule.COUNT)
         value = call_text(name, argument, condition, of)
@@ -324,11 +327,15 @@ class Grouping:
         of = replace(self._types.of(node), respelled=whole.type.respelled)
         return Call(Column(self.context.namer.fresh(name), of), Rule.RECOMPUTE, whole)
 
-    def _once(self, argument: Column, condition: Column | None) -> Column:
+    def _once(self, node: Node, condition: Column | None) -> Column:
         """The column that holds each value of an argument once."""
-        made = Column(self.context.namer.fresh("once"), replace(argument.type, scales=frozenset()))
-        wanted = Distinct(argument, condition, made)
-        return self.distincts.setdefault((argument.name, condition.name if condition else None), wanted).made
+        parts = tuple(map(self._argument, fields(node)))
+        is_row = kind(node) == "row_expr"
+        of = BOOL if is_row else replace(parts[0].type, scales=frozenset())
+        # No NULL in a row tells that there is none.
+        tests = tuple(one for one in (self.real if is_row else None, condition) if one is not None)
+        wanted = Distinct(parts, tests, Column(self.context.namer.fresh("once"), of), is_row)
+        return self.distincts.setdefault((parts, tests, is_row), wanted).made
 
     def _counting_real(self, node: Node) -> Scalar:
         """A whole aggregate, over just the rows that are there."""

@@ -25,7 +25,7 @@ from pg_trickle.errors import UnsupportedQuery
 from pg_trickle.parse.expressions import scalar
 from pg_trickle.parse.query import Query
 from pg_trickle.parse.scope import Context, Expected, Scope
-from pg_trickle.parse.tree import kind, location, printed
+from pg_trickle.parse.tree import fields, kind, location, printed
 from pg_trickle.parse.undecided import is_null, is_some, is_zero, leaves_rows_out, unordered
 from pg_trickle.scalar import INT8, Scalar, column, composed
 from pg_trickle.uniqueness import is_single
@@ -53,7 +53,7 @@ def chosen(statement: SelectStmt, context: Context, expected: Expected, parse: P
         inner.ClearField("distinct_clause")
     shown = _width(statement)
     order = [(_place(node, inner), sort) for item in statement.sort_clause for node, sort in _by_fields(item.sort_by)]
-    on = [_place(node, inner) for item in statement.distinct_clause for node in _fields(item) if kind(item)]
+    on = [_place(node, inner) for item in statement.distinct_clause for node in fields(item) if kind(item)]
     query = parse(inner, context, expected)
     by_place = [made.name for _, made in query.outputs]
     plan = query.plan
@@ -77,20 +77,13 @@ def _by_fields(item: SortBy) -> list[tuple[Node, SortBy]]:
 
     A row that is written down is never NULL, and among fields, NULL is the largest value.
     """
-    fields = _fields(item.node)
-    if fields == [item.node]:
+    parts = fields(item.node)
+    if parts == [item.node]:
         return [(item.node, item)]
     made = SortBy()
     made.CopyFrom(item)
     made.sortby_nulls = SORTBY_NULLS_DEFAULT
-    return [(field, made) for field in fields]
-
-
-def _fields(node: Node) -> list[Node]:
-    """The fields of a row, those of rows in it in their place, of what isn't a row the value itself."""
-    if kind(node) != "row_expr":
-        return [node]
-    return [field for part in node.row_expr.args for field in _fields(part)]
+    return [(field, made) for field in parts]
 
 
 def _place(node: Node, inner: SelectStmt) -> int:

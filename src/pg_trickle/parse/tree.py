@@ -60,6 +60,13 @@ def children(message: Message) -> Iterator[Message]:
             yield from value
 
 
+def messages(message: Message) -> Iterator[Message]:
+    """Every message at or below one, outermost first."""
+    yield message
+    for child in children(message):
+        yield from messages(child)
+
+
 def nodes(message: Message) -> Iterator[Node]:
     """Every node at or below a message, outermost first."""
     if isinstance(message, Node):
@@ -191,6 +198,18 @@ def _operands(node: Node) -> list[Node]:
             return [one for side in sides for one in (side.list.items if kind(side) == "list" else [side])]
         case _:
             return []
+
+
+def fields(node: Node) -> list[Node]:
+    """The fields of a row, those of rows in it in their place, of what isn't a row the value itself."""
+    if kind(node) != "row_expr":
+        return [node]
+    return [field for part in node.row_expr.args for field in fields(part)]
+
+
+def is_constant(node: Node) -> bool:
+    """Whether it is a value that is written down, perhaps with its type."""
+    return is_constant(node.type_cast.arg) if kind(node) == "type_cast" else kind(node) == "a_const"
 
 
 def column_reference(*name: str) -> Node:

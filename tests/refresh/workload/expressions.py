@@ -85,6 +85,9 @@ def sets(draw: st.DrawFn, some: list[Value]) -> list[Value]:
 def aggregates(draw: st.DrawFn, some: list[Value]) -> Value:
     """An aggregate of one of the values."""
     chosen = draw(st.sampled_from(_aggregates_of(draw(st.sampled_from(some)))))
+    if draw(st.integers(0, 19)) == 0:
+        pair = ", ".join(one.sql for one in draw(st.lists(st.sampled_from(some), min_size=1, max_size=3)))
+        chosen = Value(f"count(DISTINCT ROW({pair}))", COUNT) if all(one.type.comparable for one in some) else chosen
     if chosen.sql.endswith(")") and " / " not in chosen.sql and draw(st.integers(0, 3)) == 0:
         return replace(chosen, sql=f"{chosen.sql} FILTER (WHERE {draw(conditions(some))})")
     return chosen
