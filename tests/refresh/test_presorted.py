@@ -6,12 +6,23 @@ from typing import Any
 
 import psycopg
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import pg_trickle
+from pg_trickle.parse import presorted, select
+from pg_trickle.testing.oracle import differences
+from tests.refresh.test_property import judged
+from tests.refresh.workload.cases import Case, cases
+from tests.refresh.workload.randomness import afresh
+from tests.refresh.workload.selects import GATHERED_IN_GROUPS
+from tests.refresh.workload.sessions import Sessions
+from tests.refresh.workload.types import BOOL, INT, TEXT
 from tests.upkeep import check_kept
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
+FEW = max(5, settings().max_examples // 20)
 SETUP = """
 CREATE TABLE t (id int PRIMARY KEY, g int NOT NULL, x int, y int);
 INSERT INTO t SELECT i, i % 3, i * 37 % 101, i * 53 % 97 FROM generate_series(1, 30) AS i;
@@ -79,3 +90,38 @@ def test_what_the_query_itself_leaves_open_is_told(db: Connection) -> None:
     plain = {"pairs", "first", "groups", "correlated", "array", "values"}
     assert {name for name, ties in told.items() if "has no ORDER BY" not in ties} == plain | {"said"}
     assert {name for name, ties in told.items() if "may lose" in ties} == QUERIES.keys() - plain - {"said"}
+
+
+@pytest.mark.property
+@pytest.mark.slow
+def test_random_rows_are_gathered_in_their_order_group_by_group(database) -> None:
+    sessions = Sessions(database, "SET enable_sort = off", "SET enable_incremental_sort = off")
+
+    @afresh(FEW)
+    @given(case=cases((INT, TEXT, BOOL), along=st.just((GATHERED_IN_GROUPS,))))
+    def each(case: Case) -> None:
+        judged(sessions, case)
+
+    each()
+
+
+BREAKS = {
+    "an order that is forgotten": (select, "with_presorted", lambda _: lambda statement, context: statement),
+    "the first of two sort keys alone": (
+        presorted, "_gathering", lambda whole: lambda part, order: whole(part, order[:1])),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("module", "name", "broken"), BREAKS.values(), ids=BREAKS)
+def test_what_is_broken_is_noticed(db: Connection, monkeypatch, module, name, broken) -> None:
+    monkeypatch.setattr(module, name, broken(getattr(module, name)))
+    db.execute(SETUP.encode())
+    db.execute("SET enable_sort = off")
+    query = "SELECT g, array_agg(x) AS a FROM (SELECT g, x FROM t ORDER BY y % 5, x DESC) AS q GROUP BY g"
+    pg_trickle.create_stream_table(db, "st", query, schedule=None, refresh_mode="DIFFERENTIAL")
+    found = []
+    for step in STEPS:
+        db.execute(step.encode())
+        pg_trickle.refresh_stream_table(db, "st")
+        found += differences(db, "st")
+    assert found != []

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from hypothesis import strategies as st
 
-from tests.refresh.workload.types import COUNT, INT, NUMBER
+from tests.refresh.workload.types import COUNT, INT, NUMBER, TEXT
 from tests.refresh.workload.values import Value
 
 Parts = tuple[str, list[Value], str]
@@ -90,3 +90,29 @@ def distinct_on(draw: st.DrawFn, shown: list[Value], values: list[Value]) -> Par
     some = draw(st.sampled_from(["", "", f" LIMIT {draw(st.integers(0, 4))}"]))
     order = f"{key}{direction}, {_letters([*hidden, *shown])}{direction}"
     return f"DISTINCT ON ({key}) ", shown, f" ORDER BY {order}{some}"
+
+
+@st.composite
+def gathered(draw: st.DrawFn, shown: list[Value], values: list[Value], source: str, key: Value | None) -> Parts:
+    """Aggregates of a sorted subquery that say no order, of all rows or in groups; first its text, for FROM."""
+    hidden = [draw(st.sampled_from(values))] if draw(st.booleans()) else []
+    direction = draw(st.sampled_from(["", " DESC", " NULLS FIRST", " DESC NULLS LAST"]))
+    listed = [f"{one.sql} AS x{place}" for place, one in enumerate(shown)]
+    listed += [f"{key.sql} AS g"] if key else []
+    known = [f"{one.type.text(one.sql)} AS y{place}" for place, one in enumerate(shown)]
+    # What it is sorted by may be shown, and be named or counted there; or not be shown.
+    order, more = _letters([*hidden, *shown]), list[str]()
+    match draw(st.sampled_from(["hidden", "hidden", "named", "counted"])):
+        case "named":
+            order, more = ", ".join(f"y{place}" for place, _ in enumerate(shown)), known
+        case "counted":
+            order, more = ", ".join(str(len(listed) + place) for place, _ in enumerate(known, 1)), known
+    below = f"(SELECT {', '.join([*listed, *more])} FROM {source} ORDER BY {order}{direction}) AS gathered"
+    some = []
+    for place, one in enumerate(shown):
+        text = one.type.text(f"gathered.x{place}")
+        made = [f"string_agg(coalesce({text}, '-'), ',')", f"array_agg({text})::text", f"jsonb_agg({text})::text"]
+        some.append(Value(draw(st.sampled_from(made)), TEXT))
+    if draw(st.booleans()):
+        some.append(Value("length(string_agg('n', '') FILTER (WHERE gathered.x0 IS NOT NULL))", INT))
+    return below, [*([Value("gathered.g", key.type)] if key else []), *some], " GROUP BY gathered.g" if key else ""

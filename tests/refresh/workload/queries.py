@@ -23,6 +23,7 @@ SUBQUERIES = ("exists", "not exists", "compared with subquery", "value of subque
 SET_OPERATIONS = ("union all", "union", "intersect", "intersect all", "except", "except all")
 OPERATORS = (
     "plain", "distinct", *GROUPS, *ORDERED, *SUBQUERIES, *SET_OPERATIONS, *FROM_OPERATORS, "timed", "with", "recursive",
+    "gathered",
 )  # fmt: skip
 
 paths: st.SearchStrategy[Path] = st.tuples(*[st.sampled_from(OPERATORS)] * 3)
@@ -68,6 +69,8 @@ def _select(draw: st.DrawFn, operator: str, source: From) -> Query:
         return draw(selects.grouped(source, operator))
     if operator in ORDERED:
         return draw(selects.ordered(source, operator))
+    if operator in {"gathered", selects.GATHERED_IN_GROUPS}:
+        return draw(selects.from_sorted(source, operator))
     if operator == "distinct":
         return draw(selects.distinct(source))
     made = draw(selects.plain(source))

@@ -8,11 +8,13 @@ from hypothesis import strategies as st
 
 from tests.refresh.workload import subqueries
 from tests.refresh.workload.expressions import aggregates, conditions, listing, sets, values, wheres
-from tests.refresh.workload.ordered import distinct_on, first, windowed
+from tests.refresh.workload.ordered import distinct_on, first, gathered, windowed
 from tests.refresh.workload.types import BOOL, COUNT, INT, NUMBER, TEXT
 from tests.refresh.workload.values import Built, From, Query, Value
 
 HAVING = ("count(*) > 1", "count(*) <> 2 OR count(*) IS NULL", "count(*) > 1 AND count(*) < 4")
+# PostgreSQL may sort rows into groups otherwise: an operator for sessions in which it doesn't.
+GATHERED_IN_GROUPS = "gathered in groups"
 _OVER_GROUPS = (
     Value("sum(count(*)) OVER ()", NUMBER, True),
     Value("rank() OVER (ORDER BY count(*) DESC)", COUNT),
@@ -143,6 +145,21 @@ def ordered(draw: st.DrawFn, source: From, operator: str) -> Query:
     where = f" WHERE {draw(conditions(source.values))}" if draw(st.integers(0, 2)) == 0 else ""
     text = f"SELECT {before}{listed} FROM {source.text}{where}{after}"
     return Query(text, columns, Built(operator, (source.built,)))
+
+
+@st.composite
+def from_sorted(draw: st.DrawFn, source: From, operator: str) -> Query:
+    """What is gathered from a sorted subquery; rows that look the same are peers."""
+    certain = [one for one in source.values if not one.loose]
+    integers = [one for one in certain if one.type is INT]
+    if not certain or (operator == GATHERED_IN_GROUPS and not integers):
+        return draw(plain(source))
+    shown = draw(st.lists(values(certain).filter(lambda one: not one.loose), min_size=1, max_size=3))
+    key = draw(st.sampled_from(integers)) if operator == GATHERED_IN_GROUPS else None
+    where = f" WHERE {draw(conditions(source.values))}" if draw(st.integers(0, 2)) == 0 else ""
+    below, some, after = draw(gathered(shown, certain, f"{source.text}{where}", key))
+    listed, columns = listing(draw, some)
+    return Query(f"SELECT {listed} FROM {below}{after}", columns, Built(operator, (source.built,)))
 
 
 @st.composite
