@@ -1,7 +1,7 @@
-"""Values of a state that something which moves is compared with: ``HAVING sum(x) > (SELECT …)``.
+"""Values of a state that something which moves is compared with: ``HAVING sum(x) > (SELECT …)``, or with the time.
 
-When it moves, the groups between where it was and where it is are looked for by a range (``render/turned.py``), and an
-index over the value, as it is computed from the state, leads to them.
+When it moves, the groups between where it was and where it is are looked for by a range (``render/turned.py``,
+``algebra/timed.py``), and an index over the value, as it is computed from the state, leads to them.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pg_trickle.algebra.linear import Filter, Project
 from pg_trickle.algebra.mark import Mark
 from pg_trickle.algebra.plan import Plan, distinct, names
 from pg_trickle.algebra.source import Scan
+from pg_trickle.algebra.timed import TimedColumn, TimedFilter
 from pg_trickle.render.turned import found_by_range
 from pg_trickle.scalar import Scalar, Type
 from pg_trickle.stages import Stage
@@ -38,9 +39,18 @@ class Ranged:
 
 def ranged(stage: Stage, plans: Iterable[Plan]) -> tuple[Ranged, ...]:
     """The values of a stage's state by a range of which its rows are looked for somewhere in the plans."""
-    marks = (node for plan in plans for node in distinct(plan) if isinstance(node, Mark))
-    found = (one for mark in marks if (column := found_by_range(mark)) for one in _made(mark.left, column.name, stage))
-    return tuple(dict.fromkeys(found))
+    sought = (one for plan in plans for node in distinct(plan) for one in _sought(node))
+    return tuple(dict.fromkeys(one for below, name in sought for one in _made(below, name, stage)))
+
+
+def _sought(node: Plan) -> Iterator[tuple[Plan, str]]:
+    """What an operator looks for rows of by a range, and the column that it does so by."""
+    match node:
+        case Mark(left):
+            column = found_by_range(node)
+            yield from [(left, column.name)] if column else []
+        case TimedFilter(below, timed) | TimedColumn(below, timed):
+            yield from ((below, name) for name in sorted(timed.near.columns if timed.near else ()))
 
 
 def _made(plan: Plan, name: str, stage: Stage) -> Iterator[Ranged]:

@@ -38,3 +38,23 @@ def test_what_is_compared_with_what_moves_is_found_by_a_range(query: str, value:
     assert found == ([expected] if expected else [])
     told = [one for state in plan.to_json()["states"] for one in state["ranged"]]
     assert told == [one.to_json() for one in found]
+
+
+@pytest.mark.parametrize(
+    ("query", "outputs", "expected"),
+    [
+        (f"{ORDERS} - '01:00:00'::interval", "customer_id integer; max timestamp with time zone", Ranged("max1")),
+        ("SELECT o.customer_id, {value} > {other} AS late FROM public.orders o GROUP BY o.customer_id",
+         "customer_id integer; late boolean", Ranged("max1")),
+        ("SELECT q.c FROM (SELECT o.customer_id AS c, {value} AS m FROM public.orders o GROUP BY o.customer_id) q"
+         " WHERE q.m + '01:00:00'::interval > {other}", "c integer", Ranged("max1")),
+        # Of the time that is between two of the group's rows, nothing is known.
+        (f"{ORDERS} - (max(o.placed) - min(o.placed))", "customer_id integer; max timestamp with time zone", None),
+    ],
+)  # fmt: skip
+def test_groups_are_found_by_the_range_that_time_has_passed(query: str, outputs: str, expected: Ranged | None):
+    plan = compile_query(request(query.format(value="max(o.placed)", other="now()"), outputs=outputs))
+    assert [one for of_state in plan.ranged.values() for one in of_state] == ([expected] if expected else [])
+    rules = " ".join(line["rule"] for line in plan.explain["tree"])
+    assert ("found by a range of max" in rules) == (expected is not None)
+    assert ("found by reading all" in rules) == (expected is None)

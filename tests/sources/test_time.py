@@ -56,6 +56,10 @@ QUERIES = {
     "distinct": "SELECT DISTINCT kind FROM events WHERE ts > now()",
     "having": "SELECT kind, max(ts) AS last FROM events GROUP BY kind"
     " HAVING max(ts) - interval '150 ms' < now() AND count(*) > 1",
+    "having a late one": "SELECT kind, max(ts) AS last, min(ts) > now() AS to_come FROM events GROUP BY kind"
+    " HAVING max(ts) > now() - interval '20 ms' OR age(now(), min(ts)) < interval '30 ms'",
+    "groups of late ones": "SELECT q.k FROM (SELECT id % 9 AS k, max(ts) AS t FROM events GROUP BY 1) q"
+    " WHERE q.t BETWEEN now() - interval '30 ms' AND now()",
     "join": "SELECT e.id, k.lasts FROM events e JOIN kinds k ON k.kind = e.kind AND e.ts > now() - k.lasts",
     "both sides": "SELECT e.id, k.kind FROM events e JOIN kinds k USING (kind) WHERE k.ends > now() AND e.ts < now()",
     "outer": "SELECT k.kind, e.id FROM kinds k LEFT JOIN (SELECT * FROM events WHERE ts < now()) e ON e.kind = k.kind",

@@ -111,13 +111,21 @@ def _column(node: Node, moment: Node, parse: Parsed) -> Scalar | None:
 
     A timestamp without time zone is none beside one with: the clocks are changed twice a year.
     """
-    if kind(node) != "column_ref":
+    value, passed = _plain(node, parse), _passed(moment, parse)
+    if value is None:
         return None
-    value, passed = parse(node), _passed(moment, parse)
     is_ordered = value.type.name in {"date", "timestamptz"} or (
         value.type.name == "timestamp" and passed.zoned is False
     )
     return _within(value, passed, sql.SQL("{v}")) if is_ordered else None
+
+
+def _plain(node: Node, parse: Parsed) -> Scalar | None:
+    """The column that an expression is: one of FROM, or an aggregate of groups."""
+    if kind(node) not in {"column_ref", "func_call"}:
+        return None
+    value = parse(node)
+    return value if kind(node) == "column_ref" or value.is_column else None
 
 
 def _within(value: Scalar, between: _Between, template: sql.SQL) -> Scalar:
@@ -128,9 +136,10 @@ def _within(value: Scalar, between: _Between, template: sql.SQL) -> Scalar:
 
 def _moment(node: Node, between: _Between, parse: Parsed) -> Scalar | None:
     """The range of the column for which a moment computed from it is between others."""
+    value = _plain(node, parse)
+    if value is not None:
+        return _column_as(value, between)
     match kind(node):
-        case "column_ref":
-            return _column_as(parse(node), between)
         case "type_cast" if cast_to(node) in _MOMENTS:
             return _moment(node.type_cast.arg, between.wider(_CLOCKS, _CLOCKS), parse)
         case "func_call" if called(node) == "date" and len(node.func_call.args) == 1:
