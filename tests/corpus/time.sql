@@ -62,7 +62,7 @@ SELECT v.page, max(v.seen) AS seen FROM public.visits v GROUP BY v.page HAVING m
 --| state_9_1: by page__1: n rows, max1 max
 --|   Scan public.visits (page__1, seen__1)
 --| final:
---|   TimedFilter max__1 < (now() - '01:00:00'::interval)
+--|   TimedFilter max__1 < (now() - '01:00:00'::interval) near "max__1" >= LEAST($4::timestamp with time zone - '01:00:00'::interval, now() - '01:00:00'::interval) AND "max__1" <= GREATEST($4::timestamp with time zone - '01:00:00'::interval, now() - '01:00:00'::interval)
 --|     Project page__1="state_9_1_k1", max__1="state_9_1_max1"
 --|       Scan state_9_1 (state_9_1_k1, state_9_1_n, state_9_1_max1)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import product
 
-from postgast.pg_query_pb2 import AND_EXPR, Node
+from postgast.pg_query_pb2 import AND_EXPR, FuncCall, Node
 from psycopg import sql
 
 from pg_trickle.algebra.aggregate import Aggregate, Call, Rule
@@ -308,12 +308,8 @@ class Grouping:
         # A row that isn't there has NULL for every argument and every condition: only count(*) would count it.
         is_once = call.agg_distinct and not ignores_distinct(rule)
         counted = None if call.HasField("agg_filter") else self.real
-        condition = self._condition(call.agg_filter) if call.HasField("agg_filter") else None
-        argument = counted
-        if is_once:
-            argument, condition = self._once(call.args[0], condition), None
-        elif not call.agg_star:
-            argument = self._argument(call.args[0])
+        argument = self._once(call) if is_once else counted if call.agg_star else self._argument(call.args[0])
+        condition = None if is_once else self._filter(call)
         of = result_type(rule, argument)
         result = Column(self.context.namer.fresh(name), of, not_null=rule is Rule.COUNT)
         value = call_text(name, argument, condition, of)
@@ -327,10 +323,11 @@ class Grouping:
         of = replace(self._types.of(node), respelled=whole.type.respelled)
         return Call(Column(self.context.namer.fresh(name), of), Rule.RECOMPUTE, whole)
 
-    def _once(self, node: Node, condition: Column | None) -> Column:
+    def _once(self, call: FuncCall) -> Column:
         """The column that holds each value of an argument once."""
-        parts = tuple(map(self._argument, fields(node)))
-        is_row = kind(node) == "row_expr"
+        parts = tuple(map(self._argument, fields(call.args[0])))
+        condition = self._filter(call)
+        is_row = kind(call.args[0]) == "row_expr"
         of = BOOL if is_row else replace(parts[0].type, scales=frozenset())
         # No NULL in a row tells that there is none.
         tests = tuple(one for one in (self.real if is_row else None, condition) if one is not None)
@@ -358,6 +355,9 @@ class Grouping:
 
     def _condition(self, node: Node) -> Column:
         return self._read(scalar(node, self.scope, self.context), "filter")
+
+    def _filter(self, call: FuncCall) -> Column | None:
+        return self._condition(call.agg_filter) if call.HasField("agg_filter") else None
 
     def _read(self, value: Scalar, base: str) -> Column:
         """The column that an aggregate reads.  Rows that bring distinct values have their group's keys and nothing
