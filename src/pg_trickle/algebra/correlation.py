@@ -25,7 +25,7 @@ from pg_trickle.algebra.plan import Plan, inputs, names
 from pg_trickle.algebra.timed import Timed, TimedColumn, TimedFilter
 from pg_trickle.algebra.window import Window
 from pg_trickle.errors import UnsupportedQuery
-from pg_trickle.scalar import BOOL, Column, Identity, Scalar, column, composed
+from pg_trickle.scalar import BOOL, UNKNOWN, Column, Identity, Scalar, column, composed
 
 Lifted = tuple[Plan, tuple[Scalar, ...]]
 Fresh = Callable[[str], str]
@@ -61,6 +61,10 @@ def _expressions(part: object) -> Iterator[Scalar]:
 
 def same(left: Column, right: Column) -> Scalar:
     """The condition that two columns of one type hold the same value, NULLs alike."""
+    if left.type == UNKNOWN:
+        raise UnsupportedQuery(
+            "correlation by a column of unknown type", "by what its values are compared isn't certain."
+        )
     if left.type.identity is Identity.NONE:
         raise UnsupportedQuery("correlation by a type without equality", "its values can't be told apart.")
     certain = left.not_null and right.not_null

@@ -62,7 +62,8 @@ DECLARE
 BEGIN
     SELECT a.function INTO v_function FROM pgtrickle_changes.gate_actions AS a WHERE a.action = p_action;
     IF NOT FOUND THEN
-        RAISE EXCEPTION 'unknown action "%"', p_action USING ERRCODE = 'invalid_parameter_value';
+        RAISE EXCEPTION 'unknown action "%"', p_action
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'Call the functions of schema pgtrickle; the gate is theirs.';
     END IF;
     IF has_function_privilege(p_caller, v_function, 'EXECUTE') IS NOT TRUE THEN
         RAISE EXCEPTION 'permission denied for function %', p_action
@@ -70,7 +71,8 @@ BEGIN
                   HINT = format('GRANT EXECUTE ON FUNCTION %s TO %I;', v_function, p_caller);
     END IF;
     IF jsonb_typeof(p_args) IS DISTINCT FROM 'object' THEN
-        RAISE EXCEPTION 'malformed arguments of %', p_action USING ERRCODE = 'invalid_parameter_value', DETAIL = 'They are no JSON object.';
+        RAISE EXCEPTION 'malformed arguments of %', p_action
+            USING ERRCODE = 'invalid_parameter_value', DETAIL = 'They are no JSON object.', HINT = 'Call the functions of schema pgtrickle; the gate is theirs.';
     END IF;
     EXECUTE format('SELECT pgtrickle_changes.%I($1, $2)', 'do_' || p_action) INTO v_result USING p_caller, p_args || p_names;
     PERFORM pgtrickle_changes.check_session(v_session);

@@ -164,7 +164,8 @@ DECLARE
 BEGIN
     IF NOT pg_has_role(p_caller, v_owner, 'USAGE') THEN
         RAISE EXCEPTION 'must be owner of stream table "%"', p_table.pgt_name
-            USING ERRCODE = 'insufficient_privilege', DETAIL = format('It belongs to role "%s".', pg_get_userbyid(v_owner));
+            USING ERRCODE = 'insufficient_privilege', DETAIL = format('It belongs to role "%s".', pg_get_userbyid(v_owner)),
+                  HINT = 'Ask that role, or a superuser.';
     END IF;
 END
 $$;

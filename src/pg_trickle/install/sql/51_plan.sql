@@ -45,7 +45,8 @@ BEGIN
      WHERE coalesce(jsonb_typeof(p_plan #> ('{' || m.path || '}')::text[]), 'missing') <> ALL (m.types)
      LIMIT 1;
     IF FOUND THEN
-        RAISE EXCEPTION 'invalid plan: "%" is missing or malformed', replace(v_wrong, ',', '.') USING ERRCODE = 'invalid_parameter_value';
+        RAISE EXCEPTION 'invalid plan: "%" is missing or malformed', replace(v_wrong, ',', '.')
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'Let pgtrickle.create_stream_table, the command line or the Python API compile the query.';
     END IF;
 END
 $$;
@@ -220,16 +221,19 @@ BEGIN
           LEFT JOIN pgtrickle_changes.relation_closure(p_table.definition_view) AS c ON c.relid = (s ->> 'oid')::oid
     LOOP
         IF v_source.relid IS NULL THEN
-            RAISE EXCEPTION 'invalid plan: the query doesn''t read relation %', v_source.oid USING ERRCODE = 'invalid_parameter_value';
+            RAISE EXCEPTION 'invalid plan: the query doesn''t read relation %', v_source.oid
+                USING ERRCODE = 'invalid_parameter_value', HINT = 'Let pgtrickle.create_stream_table, the command line or the Python API compile the query.';
         END IF;
         IF pgtrickle_changes.relation_kind(v_source.oid) NOT IN ('table', 'stream_table', 'partitioned', 'inherited') THEN
-            RAISE EXCEPTION 'invalid plan: changes of "%" can''t be captured', v_source.oid::regclass USING ERRCODE = 'invalid_parameter_value';
+            RAISE EXCEPTION 'invalid plan: changes of "%" can''t be captured', v_source.oid::regclass
+                USING ERRCODE = 'invalid_parameter_value', HINT = 'Let pgtrickle.create_stream_table, the command line or the Python API compile the query.';
         END IF;
         v_wrong := pgtrickle_changes.opaque_reason(p_table.owner_oid, v_source.oid, v_source.attnums, v_source.below_view,
                                                    v_source.below_foreign_view);
         IF v_wrong IS NOT NULL THEN
             RAISE EXCEPTION 'invalid plan: changes of "%" may not be captured', v_source.oid::regclass
-                USING ERRCODE = 'insufficient_privilege', DETAIL = v_wrong;
+                USING ERRCODE = 'insufficient_privilege', DETAIL = v_wrong,
+                      HINT = 'Let pgtrickle.create_stream_table, the command line or the Python API compile the query.';
         END IF;
         -- A plan that recomputes names every column, to be on the safe side: those that the owner may not read aren't in his query.
         SELECT array_agg(a.attname::text ORDER BY a.attnum) FILTER (WHERE a.readable), min(u.name) FILTER (WHERE a.readable IS NOT TRUE)
@@ -238,7 +242,9 @@ BEGIN
           LEFT JOIN (SELECT t.attname, t.attnum, has_column_privilege(p_table.owner_oid, t.attrelid, t.attnum, 'SELECT') AS readable
                        FROM pg_attribute AS t WHERE t.attrelid = v_source.oid AND t.attnum > 0 AND NOT t.attisdropped) AS a ON a.attname = u.name;
         IF v_wrong IS NOT NULL AND (p_plan ->> 'incremental')::boolean THEN
-            RAISE EXCEPTION 'permission denied for column "%" of "%"', v_wrong, v_source.oid::regclass USING ERRCODE = 'insufficient_privilege';
+            RAISE EXCEPTION 'permission denied for column "%" of "%"', v_wrong, v_source.oid::regclass
+                USING ERRCODE = 'insufficient_privilege',
+                      HINT = format('GRANT SELECT (%I) ON %s TO %I;', v_wrong, v_source.oid::regclass, pg_get_userbyid(p_table.owner_oid));
         END IF;
         INSERT INTO pgtrickle.pgt_dependencies (pgt_id, source_relid, source_kind, columns_used, captured)
         VALUES (p_table.pgt_id, v_source.oid, pgtrickle_changes.relation_kind(v_source.oid), coalesce(v_columns, '{}'),

@@ -158,7 +158,7 @@ AS $$
 BEGIN
     IF p_name IS NULL OR p_name !~ format('^%s_%s_[0-9]{1,4}$', p_kind, p_id) THEN
         RAISE EXCEPTION 'invalid plan: "%" is no name for a % of stream table %', p_name, p_kind, p_id
-            USING ERRCODE = 'invalid_parameter_value';
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'Let pgtrickle.create_stream_table, the command line or the Python API compile the query.';
     END IF;
     RETURN format('pgtrickle_changes.%I', p_name);
 END

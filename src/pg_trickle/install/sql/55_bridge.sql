@@ -145,7 +145,8 @@ DECLARE
 BEGIN
     IF octet_length(p_request::text) > v_longest THEN
         RAISE EXCEPTION 'the query is too complex'
-            USING ERRCODE = 'program_limit_exceeded', DETAIL = format('Its compile request has more than %s bytes.', v_longest);
+            USING ERRCODE = 'program_limit_exceeded', DETAIL = format('Its compile request has more than %s bytes.', v_longest),
+                  HINT = 'Divide it: a stream table of a part of it, and one over that.';
     END IF;
     PERFORM pgtrickle_changes.demand_worker();
     v_bridge := pgtrickle_changes.bridge_open();

@@ -170,7 +170,8 @@ DECLARE
 BEGIN
     IF NOT pg_has_role(p_caller, v_owner, 'USAGE') THEN
         RAISE EXCEPTION 'must be owner of snapshot "%"', v_snapshot.relid::regclass
-            USING ERRCODE = 'insufficient_privilege', DETAIL = format('It belongs to role "%s".', pg_get_userbyid(v_owner));
+            USING ERRCODE = 'insufficient_privilege', DETAIL = format('It belongs to role "%s".', pg_get_userbyid(v_owner)),
+                  HINT = 'Ask that role, or a superuser.';
     END IF;
     PERFORM pgtrickle_changes.command_as(v_owner, format('DROP TABLE %s', v_snapshot.relid::regclass));
     DELETE FROM pgtrickle_changes.snapshots AS s WHERE s.relid = v_snapshot.relid;
