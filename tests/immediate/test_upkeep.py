@@ -113,12 +113,17 @@ def test_everything_runs_as_the_owner(author: Connection, db: Connection) -> Non
         ("REVOKE SELECT ON orders FROM author", "42501"),
         ("ALTER TABLE orders ENABLE ROW LEVEL SECURITY", "55000"),
         ("ALTER TABLE regions ENABLE ROW LEVEL SECURITY; ALTER TABLE regions FORCE ROW LEVEL SECURITY", "55000"),
+        ("REVOKE ALL ON regions FROM author", "42501"),
+        ("REVOKE INSERT ON totals FROM author", "42501"),
+        ("ALTER TABLE regions OWNER TO postgres", "42501"),
+        ("ALTER SCHEMA public OWNER TO postgres; REVOKE ALL ON SCHEMA public FROM PUBLIC, author", "42501"),
     ],
 )
-def test_what_the_owner_may_not_see_stops_the_writer(
+def test_what_the_owner_may_not_see_or_write_stops_the_writer(
     author: Connection, db: Connection, change: LiteralString, sqlstate: str
 ) -> None:
     """With the stream table's name and a way out, which works."""
+    db.execute("INSERT INTO orders VALUES (99, 1, 5)")
     db.execute(change)
     with pytest.raises(psycopg.Error) as failure:
         db.execute("INSERT INTO orders VALUES (100, 1, 5)")
@@ -128,8 +133,25 @@ def test_what_the_owner_may_not_see_stops_the_writer(
     )
     assert "suspend_stream_table" in str(failure.value.diag.message_hint)
     for name in ("totals", "regions"):
-        pg_trickle.suspend_stream_table(author, name)
+        pg_trickle.suspend_stream_table(db if "OWNER" in change else author, name)
     db.execute("INSERT INTO orders VALUES (100, 1, 5)")
+
+
+def test_who_was_given_what_he_must_not_run_ends_its_maintenance(author: Connection, db: Connection) -> None:
+    """Whatever else is refused to a superuser: the query is still somebody else's."""
+    db.execute("ALTER TABLE regions OWNER TO postgres; ALTER TABLE totals OWNER TO postgres")
+    with pytest.raises(psycopg.Error, match="was given to a superuser"):
+        pg_trickle.refresh_stream_table(db, "regions")
+    with pytest.raises(psycopg.Error, match="must be owner"):
+        pg_trickle.suspend_stream_table(author, "regions")
+    pg_trickle.suspend_stream_table(db, "regions")
+    pg_trickle.suspend_stream_table(db, "totals")
+    db.execute("INSERT INTO orders VALUES (100, 1, 5)")
+    with pytest.raises(psycopg.Error, match="was given to a superuser"):
+        pg_trickle.resume_stream_table(db, "regions")
+    db.execute("ALTER TABLE regions OWNER TO author")
+    pg_trickle.resume_stream_table(author, "regions")
+    assert differences(db, "regions") == []
 
 
 def test_suspended_and_resumed(author: Connection, db: Connection) -> None:

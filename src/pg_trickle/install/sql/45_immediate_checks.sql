@@ -95,6 +95,9 @@ BEGIN
     IF NOT EXISTS (SELECT FROM pg_catalog.pg_class AS c WHERE c.oid OPERATOR(pg_catalog.=) %13$s::pg_catalog.oid) THEN
         RETURN true;
     END IF;
+    IF NOT (%21$s) THEN
+        RAISE EXCEPTION USING ERRCODE = '42501', MESSAGE = %2$L, DETAIL = %22$L, HINT = %9$L;
+    END IF;
     IF %14$s THEN
         RAISE EXCEPTION USING ERRCODE = '55000', MESSAGE = %15$L,
             HINT = pg_catalog.format('SELECT pgtrickle.refresh_stream_table(%%L); makes its maintenance follow.', %13$s::pg_catalog.regclass);
@@ -132,7 +135,9 @@ BEGIN
         format('something is attached to stream table "%s" that may not run here', p_table.pgt_name), pgtrickle_changes.about_attachments(p_table),
         p_table.pgt_relid::oid, pgtrickle_changes.immediate_lost(p_table), format('stream table "%s" has another name or schema by now', p_table.pgt_name),
         'pg_class'::regclass::oid, pgtrickle_changes.immediate_renamed(p_table), format('stream table "%s" isn''t maintained as its query was made', p_table.pgt_name),
-        pgtrickle_changes.immediate_unfindable(p_table), format('stream table "%s" lacks an index', p_table.pgt_name));
+        pgtrickle_changes.immediate_unfindable(p_table), format('stream table "%s" lacks an index', p_table.pgt_name),
+        pgtrickle_changes.immediate_writable(p_table),
+        format('Role "%s", as whom it is maintained, may not read and write it, or not use its schema.', pg_get_userbyid(p_table.owner_oid)));
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.immediate_check IS 'Says what a maintenance may not go on for, as PL/pgSQL';

@@ -2,7 +2,8 @@
 --
 -- Its statements are texts: a column that was renamed is not found, and if another has its name by now, it is taken for it.  Looking at the
 -- catalog in each statement would cost more than it is worth.  So a function that calls itself immutable looks, and PostgreSQL calls it when it
--- plans the expression that it is in; which it does again whenever a relation was altered that the expression mentions.
+-- plans the expression that it is in; which it does again whenever a relation was altered that the expression mentions.  Granting and revoking
+-- alters it, too, and whatever is done to a schema concerns all plans: so it is looked here as well whether the owner may write his stream table.
 
 CREATE FUNCTION pgtrickle_changes.immediate_named(p_table pgtrickle.pgt_stream_tables) RETURNS TABLE (relid oid, attnum integer, names text[])
     LANGUAGE plpgsql STABLE
@@ -63,17 +64,30 @@ END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.immediate_unfindable IS 'Whether an index is gone by which a maintenance finds its rows, as an expression';
 
+CREATE FUNCTION pgtrickle_changes.immediate_writable(p_table pgtrickle.pgt_stream_tables) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- NULL, where the table is gone, is no answer: then it isn't called what it was.
+BEGIN
+    RETURN format('(pg_catalog.has_schema_privilege(%s::pg_catalog.oid, ''USAGE'')', (SELECT c.relnamespace FROM pg_class AS c WHERE c.oid = p_table.pgt_relid))
+           || (SELECT string_agg(format(' AND pg_catalog.has_table_privilege(%s::pg_catalog.oid, %L)', p_table.pgt_relid::oid, r), '')
+                 FROM unnest('{SELECT,INSERT,UPDATE,DELETE}'::text[]) AS r) || ') IS NOT FALSE';
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.immediate_writable IS 'Whether the owner may write his stream table, as an expression';
+
 CREATE FUNCTION pgtrickle_changes.make_sound_function(p_table pgtrickle.pgt_stream_tables) RETURNS void
     LANGUAGE plpgsql VOLATILE
     SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     EXECUTE format('ALTER FUNCTION %s IMMUTABLE', pgtrickle_changes.make_owned_function(p_table, format('maintain_%s_sound', p_table.pgt_id), '', 'boolean',
-        format(E'\nBEGIN\n    RETURN NOT EXISTS (SELECT %s) AND NOT %s;\nEND\n', pgtrickle_changes.immediate_renamed(p_table),
-               pgtrickle_changes.immediate_unfindable(p_table))));
+        format(E'\nBEGIN\n    RETURN NOT EXISTS (SELECT %s) AND NOT %s AND %s;\nEND\n', pgtrickle_changes.immediate_renamed(p_table),
+               pgtrickle_changes.immediate_unfindable(p_table), pgtrickle_changes.immediate_writable(p_table))));
 END
 $$;
-COMMENT ON FUNCTION pgtrickle_changes.make_sound_function IS 'Makes the function that says, when a plan is made, whether all is called what it was, and what it needs is there';
+COMMENT ON FUNCTION pgtrickle_changes.make_sound_function IS 'Makes the function that says, when a plan is made, whether all is called what it was, and what it needs is there and may be written';
 
 CREATE FUNCTION pgtrickle_changes.immediate_unsound(p_table pgtrickle.pgt_stream_tables) RETURNS text
     LANGUAGE plpgsql STABLE

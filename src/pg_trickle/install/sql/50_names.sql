@@ -136,10 +136,11 @@ END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.refuse_name IS 'Raises that a name is taken';
 
-CREATE FUNCTION pgtrickle_changes.owned_stream_table(p_caller name, p_args jsonb) RETURNS pgtrickle.pgt_stream_tables
+CREATE FUNCTION pgtrickle_changes.named_stream_table(p_caller name, p_args jsonb) RETURNS pgtrickle.pgt_stream_tables
     LANGUAGE plpgsql VOLATILE
     SET search_path = pg_catalog, pg_temp
 AS $$
+-- For what ends a maintenance, and must never depend on whether it could go on.
 DECLARE
     v_table pgtrickle.pgt_stream_tables := pgtrickle_changes.find_stream_table(p_args);
 BEGIN
@@ -148,10 +149,20 @@ BEGIN
             USING ERRCODE = 'undefined_table', HINT = 'List the stream tables with SELECT * FROM pgtrickle.pgt_status().';
     END IF;
     PERFORM pgtrickle_changes.check_owner(p_caller, v_table);
-    RETURN pgtrickle_changes.follow_owner(v_table);
+    RETURN v_table;
 END
 $$;
-COMMENT ON FUNCTION pgtrickle_changes.owned_stream_table IS 'The stream table that a call names, if the caller owns it; an error otherwise';
+COMMENT ON FUNCTION pgtrickle_changes.named_stream_table IS 'The stream table that a call names, if the caller owns the table; an error otherwise';
+
+CREATE FUNCTION pgtrickle_changes.owned_stream_table(p_caller name, p_args jsonb) RETURNS pgtrickle.pgt_stream_tables
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN pgtrickle_changes.follow_owner(pgtrickle_changes.named_stream_table(p_caller, p_args));
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.owned_stream_table IS 'The same, and what belongs to the stream table is given to the owner of today';
 
 CREATE FUNCTION pgtrickle_changes.check_owner(p_caller name, p_table pgtrickle.pgt_stream_tables) RETURNS void
     LANGUAGE plpgsql STABLE

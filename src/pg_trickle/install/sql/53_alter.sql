@@ -198,7 +198,7 @@ CREATE FUNCTION pgtrickle_changes.do_suspend_stream_table(p_caller name, p_args 
     SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    v_table pgtrickle.pgt_stream_tables := pgtrickle_changes.owned_stream_table(p_caller, p_args);
+    v_table pgtrickle.pgt_stream_tables := pgtrickle_changes.named_stream_table(p_caller, p_args);
 BEGIN
     PERFORM pgtrickle_changes.suspend(v_table.pgt_id);
     RETURN NULL;
