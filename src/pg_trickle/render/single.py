@@ -16,11 +16,12 @@ from psycopg import sql
 
 from pg_trickle.algebra.linear import Filter
 from pg_trickle.algebra.plan import Plan, distinct
-from pg_trickle.render.additive import adding, adds_anything, row_counter
+from pg_trickle.render.additive import adding, adds_anything, of_state, row_counter
 from pg_trickle.render.apply import Target, located, renamed
 from pg_trickle.render.counters import added_by
 from pg_trickle.render.direct import shows_all
 from pg_trickle.render.feed import AFTER, BEFORE, NEW_ROWS, Statement
+from pg_trickle.render.leaves import relation
 from pg_trickle.render.parts import WEIGHT, differ, every, listed, matches, names
 from pg_trickle.render.reread import overwritten
 from pg_trickle.render.select import CommonTables
@@ -54,6 +55,28 @@ def _left_to_do(final: Plan, store: Store, target: Target, event: str) -> sql.Co
 
 
 _WEIGHT = {BROUGHT: 1, TAKEN: -1, CHANGED: 0}
+
+
+def show_one(final: Plan, stage: Stage, target: Target, change: Plan, event: str) -> sql.Composable:
+    """Show the group of a row that came or went by what is stored of it now; 0, or none if it shows nothing.
+
+    Its own statement, after that which has locked the group's row (``render/additive.py``).
+    """
+    return sql.SQL(
+        "INSERT INTO {table} ({columns}) SELECT {values} FROM ({row}) AS g JOIN {state} AS s ON {match}"
+        " CROSS JOIN LATERAL ({shown}) AS a WHERE {single} ON CONFLICT ({key}) {action} RETURNING 0::bigint"
+    ).format(
+        table=target.table,
+        columns=names(target.names),
+        values=names((column.name for _, column in target.columns), "a"),
+        row=_added(stage, change, event),
+        state=relation(stage.state),
+        match=Store(stage).match("g"),
+        shown=CommonTables(()).select(of_state(final, stage)),
+        single=_IS_READ_COMMITTED,
+        key=names(target.key or ()),
+        action=overwritten(target),
+    )
 
 
 def _added(stage: Stage, change: Plan, event: str) -> sql.Composable:

@@ -147,7 +147,7 @@ END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.immediate_statements IS 'The program for an event: one of its own, or that for whatever a statement changes';
 
-CREATE FUNCTION pgtrickle_changes.immediate_one(p_table pgtrickle.pgt_stream_tables, p_source oid, p_columns text[], p_event text, p_plan jsonb) RETURNS text
+CREATE FUNCTION pgtrickle_changes.immediate_one(p_table pgtrickle.pgt_stream_tables, p_source oid, p_columns text[], p_event text, p_plan jsonb, p_part text) RETURNS text
     LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, pg_temp
 AS $$
@@ -155,10 +155,10 @@ BEGIN
     RETURN 'WITH ' || concat_ws(', ',
         CASE WHEN p_event IN ('del', 'upd') THEN format('__pgt_before AS (%s)', pgtrickle_changes.immediate_delta(p_source, p_table.owner_oid, p_columns, 'del')) END,
         CASE WHEN p_event IN ('ins', 'upd') THEN format('__pgt_after AS (%s)', pgtrickle_changes.immediate_delta(p_source, p_table.owner_oid, p_columns, 'ins')) END)
-        || ' ' || (p_plan #>> ARRAY['programs', 'immediate', 'one', p_event]);
+        || ' ' || (p_plan #>> ARRAY['programs', 'immediate', p_part, p_event]);
 END
 $$;
-COMMENT ON FUNCTION pgtrickle_changes.immediate_one IS 'The statement that may do all the work where a single row changed; NULL if there is none';
+COMMENT ON FUNCTION pgtrickle_changes.immediate_one IS 'A statement for where a single row changed: that which may do all the work (one), or that which shows its group after it (shown); NULL if there is none';
 
 CREATE FUNCTION pgtrickle_changes.immediate_step(p_text text, p_place integer) RETURNS text
     LANGUAGE plpgsql IMMUTABLE
@@ -202,11 +202,12 @@ END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.immediate_program IS 'A program as PL/pgSQL';
 
-CREATE FUNCTION pgtrickle_changes.immediate_by_rows(p_table pgtrickle.pgt_stream_tables, p_one text, p_most integer, p_plain text, p_texts text[], p_name text) RETURNS text
+CREATE FUNCTION pgtrickle_changes.immediate_by_rows(p_table pgtrickle.pgt_stream_tables, p_one text, p_shown text, p_most integer, p_plain text, p_texts text[], p_name text) RETURNS text
     LANGUAGE plpgsql IMMUTABLE
     SET search_path = pg_catalog, pg_temp
 AS $$
--- First what may do all the work for a single row.  If it did nothing, the program's statements, as many as it takes; below 0 says that
+-- First what may do all the work for a single row.  If it did nothing, the program's statements, as many as it takes; where a row that came or went
+-- changed its group, a statement for just that group is tried before the second; below 0 says that
 -- of three only the third is left to do.  Nothing is
 -- tried where nothing changed: statement triggers of the stream table would fire.
 DECLARE
@@ -214,13 +215,17 @@ DECLARE
     v_done   text := E'        IF __pgt_wrote OPERATOR(pg_catalog.=) 0 THEN\n            RETURN NULL;\n        END IF;\n';
     v_result text := format(E'    IF __pgt_rows OPERATOR(pg_catalog.<=) %s THEN\n        %s INTO __pgt_wrote;\n    END IF;\n%s    IF __pgt_wrote IS NULL THEN\n',
                             p_most, p_one, p_plain) || pgtrickle_changes.immediate_large(p_name);
+    v_shown  text := CASE WHEN p_shown IS NULL THEN '' ELSE
+        E'    IF __pgt_rows OPERATOR(pg_catalog.<=) 1 AND __pgt_wrote OPERATOR(pg_catalog.>) 0 THEN\n        ' || p_shown || E' INTO __pgt_wrote;\n'
+        || v_done || E'        __pgt_wrote := 1;\n    END IF;\n' END;
 BEGIN
     FOR v_place IN 1..cardinality(p_texts) LOOP
         v_result := v_result || CASE WHEN v_place = 2 AND v_place < cardinality(p_texts) THEN E'        IF __pgt_wrote OPERATOR(pg_catalog.>) 0 THEN\n' ELSE '' END
             || pgtrickle_changes.immediate_step(p_texts[v_place], v_place)
             || CASE WHEN v_place = 2 AND v_place < cardinality(p_texts) THEN E'        END IF;\n' ELSE '' END
             || CASE WHEN v_place > 1 OR v_place = cardinality(p_texts) THEN v_again ELSE '' END
-            || CASE WHEN v_place = 1 THEN E'    END IF;\n' ELSE '' END || CASE WHEN v_place < cardinality(p_texts) THEN v_done ELSE '' END;
+            || CASE WHEN v_place = 1 THEN E'    END IF;\n' ELSE '' END || CASE WHEN v_place < cardinality(p_texts) THEN v_done ELSE '' END
+            || CASE WHEN v_place = 1 THEN v_shown ELSE '' END;
     END LOOP;
     RETURN v_result;
 END
@@ -266,7 +271,8 @@ BEGIN
         -- An update of one row counts twice, as an old and a new one.
         RETURN v_sound || v_closed || '    __pgt_rows := ' || coalesce(v_single, v_count) || E';\n' || v_else || E'    IF __pgt_rows OPERATOR(pg_catalog.=) 0 THEN\n        RETURN NULL;\n    END IF;' || v_checks
             || CASE WHEN p_event = 'trunc' THEN v_work ELSE pgtrickle_changes.immediate_by_rows(p_table,
-                   pgtrickle_changes.immediate_one(p_table, p_source, p_columns, p_event, p_plan), CASE p_event WHEN 'upd' THEN 2 ELSE 1 END, v_plain, v_texts, v_name) END;
+                   pgtrickle_changes.immediate_one(p_table, p_source, p_columns, p_event, p_plan, 'one'), pgtrickle_changes.immediate_one(p_table, p_source, p_columns, p_event, p_plan, 'shown'),
+                   CASE p_event WHEN 'upd' THEN 2 ELSE 1 END, v_plain, v_texts, v_name) END;
     END IF;
     IF v_coming IS NOT NULL THEN
         v_hold := format(E'IF %s THEN\n            %s\n        END IF;', v_some, v_hold);
