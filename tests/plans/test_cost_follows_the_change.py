@@ -29,6 +29,8 @@ QUERIES = {
     "full join": "SELECT t0.id, t1.id AS other FROM t0 FULL JOIN t1 ON t0.next = t1.id",
     "exists": "SELECT id, v FROM t0 WHERE EXISTS (SELECT FROM t1 WHERE t1.next = t0.id AND t1.v > 3)",
     "not in": "SELECT id FROM t0 WHERE id NOT IN (SELECT next FROM t1 WHERE v < 5)",
+    "not in, where NULLs may be": "SELECT id, maybe NOT IN (SELECT maybe FROM t1) AS out FROM t0",
+    "whether there is any": "SELECT id FROM t0 WHERE EXISTS (SELECT FROM t1 WHERE v > 3)",
     "a match by more than equality": """
         SELECT id FROM t0 WHERE NOT EXISTS (SELECT FROM t1 WHERE t1.next = t0.next AND t1.v <> t0.v)
         """,
@@ -64,9 +66,10 @@ QUERIES = {
 def tables(db: Connection) -> Connection:
     """Ten tables in which rows point to rows of the next one."""
     for name in TABLES:
-        db.execute(f"CREATE TABLE {name} (id int PRIMARY KEY, next int NOT NULL, v int NOT NULL)")
-        db.execute(f"INSERT INTO {name} SELECT n, 1 + (n * 7) % {ROWS}, n % 11 FROM generate_series(1, {ROWS}) AS n")
+        db.execute(f"CREATE TABLE {name} (id int PRIMARY KEY, next int NOT NULL, v int NOT NULL, maybe int)")
+        db.execute(f"INSERT INTO {name} SELECT n, 1 + (n * 7) % {ROWS}, n % 11, n FROM generate_series(1, {ROWS}) AS n")
         db.execute(f"CREATE INDEX ON {name} (next)")
+        db.execute(f"CREATE INDEX ON {name} (maybe)")
     return db
 
 

@@ -42,6 +42,8 @@ def turned(
         return _by_row(split, hole, add) if split.pairs else _one_by_one(plan, split, hole, add)
     rest = tuple(one for one in plan.on if one not in split.right)
     hole["on"] = conjunction(rest)
+    if not split.pairs and not are_few:
+        return _at_once(split, hole, add)
     return _by_key(split, hole, rows_first=are_few or is_looked_up(plan.input, plan.on))
 
 
@@ -80,6 +82,25 @@ def _split(plan: Flipped) -> _Split:
     keys = {other for _, other in pairs}
     order = index_order(one for one in plan.right.columns if one.name in keys) if keys else sql.SQL("")
     return _Split(tuple(pairs), tuple(right), tuple(mixed), order)
+
+
+def _at_once(split: _Split, hole: dict[str, sql.Composable], add: Add) -> sql.Composable:
+    """Nothing ties a row to the change: the marks of all turn, or those of none, and then the rows aren't read.
+
+    That is told by an EXISTS of its own: planned as a join alone, all rows may be read to be joined with nothing.
+    """
+    hole |= {"where": conjunction(split.right)}
+    turn = add(
+        sql.SQL(
+            "SELECT k.__pgt_d FROM (SELECT sum({w}) AS __pgt_d FROM ({change}) AS c WHERE {where}) AS k"
+            " WHERE k.__pgt_d <> 0"
+            " AND NOT EXISTS (SELECT FROM ({right}) AS r WHERE {where} OFFSET greatest(k.__pgt_d, 0))"
+        ).format(**hole)
+    )
+    return sql.SQL(
+        "SELECT {columns}(k.__pgt_d > 0) = (v.__pgt_s > 0) AS {mark}, x.{w}::bigint * v.__pgt_s AS {w} FROM {turn} AS k"
+        " JOIN ({rows}) AS x ON {on} CROSS JOIN (VALUES (1), (-1)) AS v(__pgt_s) WHERE EXISTS (SELECT FROM {turn})"
+    ).format(**hole, turn=turn)
 
 
 def _by_key(split: _Split, hole: dict[str, sql.Composable], *, rows_first: bool) -> sql.Composable:
