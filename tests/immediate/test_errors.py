@@ -6,9 +6,11 @@ from typing import Any, LiteralString
 
 import psycopg
 import pytest
+from psycopg import sql
 
 import pg_trickle
 from pg_trickle.testing.oracle import differences
+from tests.definition.conftest import AUTHOR
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
@@ -87,6 +89,47 @@ def test_where_the_query_fails_the_writer_is_told(
     for name in names:
         pg_trickle.suspend_stream_table(ratios, name)
     ratios.execute(statement)
+
+
+UPPER: dict[str, tuple[LiteralString, type[psycopg.Error], str]] = {
+    "what its query can't compute": (
+        "SELECT id, 100 / (r - 50) AS q FROM ratio",
+        psycopg.errors.DivisionByZero,
+        'the query of stream table "upper" fails: division by zero',
+    ),
+    "what its query can't compute of several": (
+        "SELECT sum(r)::int / min(CASE WHEN r = 50 THEN 0 ELSE 1 END) AS q FROM ratio",
+        psycopg.errors.DivisionByZero,
+        'the query of stream table "upper" fails: division by zero',
+    ),
+}
+
+
+@pytest.mark.parametrize("query", UPPER)
+def test_who_stands_above_is_named_where_his_query_fails(ratios: Connection, query: str) -> None:
+    """And not what he reads, which is well, although its changes are tried twice."""
+    text, error, message = UPPER[query]
+    pg_trickle.create_stream_table(ratios, "upper", text, refresh_mode="IMMEDIATE")
+    with pytest.raises(error) as failure, ratios.transaction():
+        ratios.execute("INSERT INTO t VALUES (60, 1, 5)")
+    assert failure.value.diag.message_primary == message
+    assert "suspend_stream_table('public.upper')" in str(failure.value.diag.message_hint)
+    pg_trickle.suspend_stream_table(ratios, "upper")
+    ratios.execute("INSERT INTO t VALUES (60, 1, 5)")
+    check(ratios)
+
+
+def test_a_right_that_the_owner_above_has_lost_is_told_with_his_stream_table(ratios: Connection, database: Any) -> None:
+    database.make_role("reader")
+    ratios.execute(sql.SQL(AUTHOR).format(role=sql.Identifier("reader")))
+    ratios.execute("GRANT SELECT ON ratio TO reader")
+    reader = database.connect("reader")
+    pg_trickle.create_stream_table(reader, "upper", "SELECT id, r + 1 AS q FROM ratio", refresh_mode="IMMEDIATE")
+    ratios.execute("REVOKE SELECT ON ratio FROM reader")
+    with pytest.raises(psycopg.errors.InsufficientPrivilege) as failure, ratios.transaction():
+        ratios.execute("INSERT INTO t VALUES (60, 1, 5)")
+    assert failure.value.diag.message_primary == 'permission denied to maintain stream table "upper"'
+    assert "suspend_stream_table('public.upper')" in str(failure.value.diag.message_hint)
 
 
 @pytest.mark.parametrize(

@@ -97,7 +97,7 @@ BEGIN
         (SELECT string_agg(format(E'    %s pg_catalog.%s;\n', v.name, v.type), '' ORDER BY v.name)
            FROM (VALUES ('__pgt_rows', 'int8'), ('__pgt_open', 'int8'), ('__pgt_held', 'bool'), ('__pgt_wrote', 'int8'), ('__pgt_texts', 'text[]'),
                         ('__pgt_opened', 'int8'), ('__pgt_moved', 'bool'), ('__pgt_member', 'bool'), ('__pgt_noted', 'int8'),
-                        ('__pgt_former', 'text'), ('__pgt_name', 'text')) AS v(name, type)
+                        ('__pgt_former', 'text'), ('__pgt_name', 'text'), ('__pgt_stack', 'text')) AS v(name, type)
           WHERE position(v.name IN p_checked) > 0),
         p_table.owner_oid) || p_checked || E'\n    RETURN NULL;\nEND\n';
 END

@@ -53,15 +53,19 @@ CREATE FUNCTION pgtrickle_changes.immediate_full(p_table pgtrickle.pgt_stream_ta
 AS $$
 -- A writer may be told an error that comes of rows which he may not read: PostgreSQL quotes values, in English in these quotes.  In other
 -- languages, or where a value might stand unquoted, the SQLSTATE has to do.  What a function of the owner's raises is his to say.
+-- What fails in the maintenance of a stream table that reads this one is told as that one tells it: it is the first that the error's context names.
 BEGIN
     RETURN format(E'    IF p_full THEN\n%s        BEGIN\n%s        EXCEPTION WHEN %s THEN\n'
+                  '            GET STACKED DIAGNOSTICS __pgt_stack = PG_EXCEPTION_CONTEXT;\n'
+                  '            IF pg_catalog.substring(__pgt_stack, ''pgtrickle_changes[.]maintain_([0-9]+)_'') OPERATOR(pg_catalog.<>) ''%s'' THEN\n'
+                  '                RAISE;\n            END IF;\n'
                   '            RAISE EXCEPTION USING ERRCODE = SQLSTATE, MESSAGE = pg_catalog.format(''the query of stream table "%%s" fails: %%s'', %L,'
                   ' CASE WHEN SQLERRM OPERATOR(pg_catalog.~) ''^[ -~]*$'' THEN pg_catalog.regexp_replace(SQLERRM, ''".*"'', ''"..."'') ELSE SQLSTATE END),'
                   ' DETAIL = ''It is run over all that its sources contain after the statement.'', HINT = %L;\n        END;\n%s    END IF;\n',
         pgtrickle_changes.immediate_emptied(p_table, p_plan),
         (SELECT string_agg(format(E'            EXECUTE %L;\n', s.value), '' ORDER BY s.place)
            FROM jsonb_array_elements_text(p_plan #> '{programs,full}') WITH ORDINALITY AS s(value, place)),
-        pgtrickle_changes.immediate_failures(), p_table.pgt_name, 'Write other values, or give it another query. ' || pgtrickle_changes.immediate_hint(p_table),
+        pgtrickle_changes.immediate_failures(), p_table.pgt_id, p_table.pgt_name, 'Write other values, or give it another query. ' || pgtrickle_changes.immediate_hint(p_table),
         pgtrickle_changes.immediate_tree_kept(p_table.pgt_id, true));
 END
 $$;
