@@ -8,6 +8,7 @@ from typing import Any, LiteralString
 
 import psycopg
 import pytest
+from psycopg import sql
 
 import pg_trickle
 from pg_trickle.testing.oracle import differences
@@ -23,6 +24,7 @@ QUERIES: dict[str, LiteralString] = {
     "everything": "SELECT count(*) AS n FROM stock",
     "above": "SELECT t.n, g.name FROM totals AS t JOIN goods AS g ON g.id = t.shelf",
     "sold": "SELECT s.id, s.amount, x.shop FROM stock AS s JOIN sales AS x ON x.id = s.id",
+    "kept": "SELECT s.id, s.remark, x.shop FROM stock AS s JOIN sales AS x ON x.id = s.id",
 }
 
 
@@ -231,14 +233,14 @@ def test_who_has_rows_does_not_stand_in_line(stock: Connection, three: tuple[Ses
 
 
 def test_a_statement_of_two_kinds_takes_all_turns_at_the_first(stock: Connection, three: tuple[Session, ...]) -> None:
-    """What it updates isn't read by the first stream table, what it inserts is."""
-    add(stock, "totals", "sold", "above")
+    """What it updates isn't read by the stream table that comes first, what it inserts is."""
+    add(stock, "named", "kept")
     one, two, other = three
     other.begin()
     other.run("SELECT FROM stock WHERE id = 1 FOR UPDATE")
     waiting = one.waits(
-        """INSERT INTO stock VALUES (1, 1, 3, 1), (50, 1, 3, 1)
-               ON CONFLICT (id) DO UPDATE SET shelf = excluded.shelf"""
+        """INSERT INTO stock VALUES (1, 1, 3, 7), (50, 1, 3, 7)
+               ON CONFLICT (id) DO UPDATE SET amount = excluded.amount"""
     )
     two.begin()
     two.run("INSERT INTO sales VALUES (1, 1)")
@@ -247,7 +249,7 @@ def test_a_statement_of_two_kinds_takes_all_turns_at_the_first(stock: Connection
     two.run("UPDATE goods SET name = 'x' WHERE id = 3")
     two.run("COMMIT")
     waiting.result()
-    assert [difference for name in ("totals", "sold", "above") for difference in differences(stock, name)] == []
+    assert differences(stock, "named") + differences(stock, "kept") == []
 
 
 @pytest.mark.parametrize(
@@ -351,3 +353,67 @@ def test_nothing_is_left_on_the_tables_at_the_bottom(stock: Connection) -> None:
     assert stock.execute(left).fetchone() == (1,)
     pg_trickle.drop_stream_table(stock, "above")
     assert stock.execute(left).fetchone() == (0,)
+
+
+# A stream table above one with a turn, and what stands beside it; whose turn is held up meanwhile; two statements that
+# come to several of them.
+ABOVE: dict[str, tuple[dict[str, LiteralString], str, LiteralString, LiteralString]] = {
+    "one whose number lies between": (
+        {
+            "named": QUERIES["named"],
+            "sold": QUERIES["sold"],
+            "top": "SELECT n.id, n.name, x.shop FROM named AS n JOIN sales AS x ON x.id = n.id",
+        },
+        "top",
+        "INSERT INTO stock VALUES (100, 1, 1, 5)",
+        "INSERT INTO sales VALUES (1, 1)",
+    ),
+    "two, of which one has other sources": (
+        {
+            "named": QUERIES["named"],
+            "sold": QUERIES["sold"],
+            "top": "SELECT n.id, n.name, x.shop FROM named AS n JOIN sold AS x ON x.id = n.id",
+        },
+        "top",
+        "INSERT INTO stock VALUES (100, 1, 1, 5)",
+        "INSERT INTO sales VALUES (1, 1)",
+    ),
+    "a table below that is truncated": (
+        {
+            "named": QUERIES["named"],
+            "sold": QUERIES["sold"],
+            "top": "SELECT n.id, n.name, x.shop FROM named AS n JOIN sales AS x ON x.id = n.id",
+        },
+        "top",
+        "INSERT INTO sales VALUES (1, 1)",
+        "TRUNCATE stock",
+    ),
+    "one that reads another column of a source": (
+        {
+            "named": QUERIES["named"],
+            "top": "SELECT n.id, n.name, s.remark FROM named AS n JOIN stock AS s ON s.id = n.id",
+        },
+        "named",
+        "UPDATE stock SET amount = 7 WHERE id = 1",
+        "UPDATE goods SET name = 'x' WHERE id = 9",
+    ),
+}
+
+
+@pytest.mark.parametrize("scene", ABOVE)
+def test_who_stands_above_comes_before_what_it_reads(stock: Connection, three: tuple[Session, ...], scene: str) -> None:
+    """Single statements, which stop where another session has a turn that they come to."""
+    queries, where, first, second = ABOVE[scene]
+    for name, query in queries.items():
+        pg_trickle.create_stream_table(stock, name, query, refresh_mode="IMMEDIATE")
+    (number,) = stock.execute(
+        "SELECT pgt_id FROM pgtrickle.pgt_stream_tables WHERE pgt_name = %s", (where,)
+    ).fetchone() or (0,)
+    one, two, other = three
+    other.begin()
+    other.conn.execute(sql.SQL("SELECT FROM pgtrickle_changes.{} FOR UPDATE").format(sql.Identifier(f"turn_{number}")))
+    doing = [one.waits(first), two.waits(second)]
+    other.run("COMMIT")
+    for statement in doing:
+        statement.result()
+    assert [difference for name in queries for difference in differences(stock, name)] == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, LiteralString
@@ -138,6 +139,40 @@ def test_a_snapshot_that_lacks_what_the_maintenance_reads(
         writer.run(statement)
     writer.run("ROLLBACK")
     writer.run(statement)
+    assert differences(tables, "named") == []
+
+
+# What is done to a table that a transaction has still to read, and whether its snapshot shows all that is in it.
+REWRITTEN: dict[str, tuple[tuple[LiteralString, ...], bool]] = {
+    "packed": (("VACUUM FULL u",), True),
+    "in another order": (("CLUSTER u USING u_pkey", "VACUUM u"), True),
+    "changed, and packed": (
+        ("ALTER TABLE u ADD COLUMN at timestamptz DEFAULT clock_timestamp()", "VACUUM FULL u"),
+        False,
+    ),
+    "packed, and emptied": (("VACUUM FULL u", "TRUNCATE u", "INSERT INTO u VALUES (0, 'back')"), False),
+    "filled with frozen rows": (
+        ("BEGIN; TRUNCATE u; COPY u FROM PROGRAM 'echo 0,x' (FORMAT csv, FREEZE); COMMIT",),
+        False,
+    ),
+}
+
+
+@pytest.mark.versions
+@pytest.mark.parametrize("rewriting", REWRITTEN)
+def test_rewriting_that_keeps_the_rows_stops_no_older_snapshot(
+    tables: Connection, sessions: tuple[Session, Session], rewriting: str
+) -> None:
+    statements, shown = REWRITTEN[rewriting]
+    make(tables, "IMMEDIATE")
+    writer, _ = sessions
+    writer.begin("REPEATABLE READ")
+    writer.run("SELECT 1")
+    for statement in statements:
+        tables.execute(statement)
+    with contextlib.nullcontext() if shown else pytest.raises(psycopg.errors.SerializationFailure):
+        writer.run("INSERT INTO t VALUES (100, 0, 5)")
+    writer.run("COMMIT" if shown else "ROLLBACK")
     assert differences(tables, "named") == []
 
 

@@ -70,11 +70,14 @@ CREATE FUNCTION pgtrickle_changes.immediate_trigger(p_id bigint, p_event text, p
     LANGUAGE plpgsql IMMUTABLE
     SET search_path = pg_catalog, pg_temp
 AS $$
--- Triggers fire in the order of their names: those of stream tables that take turns before those that lock rows, each in the order of their
--- ids; and what looks at a row before it is written, last.
+-- Triggers fire in the order of their names: those of stream tables that take turns first, the youngest before the others, so that who stands above others comes before
+-- them (decision 0010); then those that lock rows, in the order of their ids; and what looks at a row before it is written, last.
+DECLARE
+    v_most constant bigint := 9999999999;
 BEGIN
     RETURN CASE p_event WHEN 'move' THEN '~' ELSE '' END
-           || format('pg_trickle_imm_%s%s_%s', CASE WHEN p_turn THEN '' ELSE 'rows_' END, lpad(p_id::text, greatest(10, length(p_id::text)), '0'), p_event);
+           || CASE WHEN p_turn THEN format('pg_trickle_imm_%s_%s_%s', lpad((v_most - p_id % v_most)::text, 10, '0'), p_id, p_event)
+                   ELSE format('pg_trickle_imm_rows_%s_%s', lpad(p_id::text, greatest(10, length(p_id::text)), '0'), p_event) END;
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.immediate_trigger IS 'The name of a trigger that maintains a stream table, by event and by whether that takes turns';

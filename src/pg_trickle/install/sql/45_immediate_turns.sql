@@ -1,7 +1,7 @@
 -- Whose turn it is, and in which order turns and rows are locked (decision 0010, "Deadlocks").
 --
--- A statement takes the turns of all stream tables that its source feeds before it locks a row of any: those triggers come first by their names,
--- and stream tables above others have triggers on the tables at the bottom, which do nothing else.  And who finds that somebody else has a turn waits
+-- A statement takes the turns of all stream tables that its source feeds before it locks a row of any, and one above others before theirs: those triggers come first
+-- by their names, and stream tables above others have triggers on the tables at the bottom, which do nothing else.  And who finds that somebody else has a turn waits
 -- for it BEFORE his statement, when it hasn't locked anything yet; a transaction that has the turn may go on writing the rows that he is about to write.
 
 CREATE FUNCTION pgtrickle_changes.immediate_turn(p_id bigint, p_named boolean, p_then text DEFAULT '') RETURNS text
@@ -14,7 +14,7 @@ AS $$
 -- The sources are named in the owner's own functions so that PostgreSQL locks them, as the program will, before it updates the row: who has
 -- truncated one waits for the turn, and who has the turn must not wait for him then.
 BEGIN
-    RETURN format($q$UPDATE pgtrickle_changes.turn_%1$s AS t SET holder = pg_catalog.pg_current_xact_id() WHERE t.holder OPERATOR(pg_catalog.<>) pg_catalog.pg_current_xact_id()%3$s;
+    RETURN CASE WHEN p_named THEN pgtrickle_changes.immediate_below(p_id) ELSE '' END || format($q$UPDATE pgtrickle_changes.turn_%1$s AS t SET holder = pg_catalog.pg_current_xact_id() WHERE t.holder OPERATOR(pg_catalog.<>) pg_catalog.pg_current_xact_id()%3$s;
         IF FOUND THEN
             %2$s%5$s
         ELSIF pg_catalog.current_setting('transaction_isolation') OPERATOR(pg_catalog.<>) 'read committed'
@@ -38,14 +38,54 @@ END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.immediate_mention IS 'What has PostgreSQL lock a stream table''s sources before it runs a statement, as an expression';
 
+CREATE FUNCTION pgtrickle_changes.immediate_below(p_id bigint) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- Who truncates a table has it before he comes to what stands on it.  A stream table's owner need not be able to name what its sources are made from: the engine locks it for him.
+BEGIN
+    RETURN CASE WHEN EXISTS (SELECT FROM pgtrickle_changes.immediate_bottom(p_id)) THEN
+        format(E'IF NOT EXISTS (SELECT FROM pgtrickle_changes.turn_%1$s AS t WHERE t.holder OPERATOR(pg_catalog.=) pg_catalog.pg_current_xact_id()) THEN\n'
+               '            PERFORM pgtrickle_changes.maintain_%1$s_below();\n        END IF;\n        ', p_id)
+        ELSE '' END;
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.immediate_below IS 'What locks, before a turn is taken, what the sources are made from, as PL/pgSQL';
+
+CREATE FUNCTION pgtrickle_changes.immediate_locks(p_relations oid[]) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- In the order given.  In the engine's functions nothing is named that is others', unless it is still called so: a name may be that of a view of somebody's by now.
+BEGIN
+    RETURN (SELECT format(E'IF %s THEN\n                LOCK TABLE ONLY %s IN ACCESS SHARE MODE;\n            ELSE\n'
+                          '                PERFORM pgtrickle_changes.lock_for_reading(%L::pg_catalog.oid[]);\n            END IF;',
+                          string_agg(format('pg_catalog.to_regclass(%L) OPERATOR(pg_catalog.=) %s::pg_catalog.oid', t.name, t.oid), ' AND ' ORDER BY t.place),
+                          string_agg(t.name, ', ' ORDER BY t.place), array_agg(t.oid ORDER BY t.place))
+              FROM (SELECT c.oid, min(r.place) AS place, format('%I.%I', n.nspname, c.relname) AS name
+                      FROM unnest(p_relations) WITH ORDINALITY AS r(oid, place) JOIN pg_class AS c USING (oid) JOIN pg_namespace AS n ON n.oid = c.relnamespace
+                     GROUP BY c.oid, n.nspname, c.relname) AS t);
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.immediate_locks IS 'What locks tables against those who want them for themselves, as PL/pgSQL';
+
+CREATE FUNCTION pgtrickle_changes.immediate_bottom_tables(p_id bigint) RETURNS oid[]
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN ARRAY(SELECT b.relid FROM pgtrickle_changes.immediate_bottom(p_id) AS b ORDER BY b.relid);
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.immediate_bottom_tables IS 'The tables from which IMMEDIATE sources of a stream table are maintained';
+
 CREATE FUNCTION pgtrickle_changes.immediate_turn_ahead(p_id bigint) RETURNS text
     LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, pg_temp
 AS $$
--- In the engine's functions nothing is planned that names what is others': a name may be that of a view of somebody's by now.
 BEGIN
-    RETURN format($q$PERFORM pgtrickle_changes.lock_for_reading(%L::pg_catalog.oid[]);
-            $q$, pgtrickle_changes.immediate_sources(p_id)) || pgtrickle_changes.immediate_turn(p_id, false);
+    RETURN pgtrickle_changes.immediate_locks(pgtrickle_changes.immediate_bottom_tables(p_id) || pgtrickle_changes.immediate_sources(p_id))
+           || E'\n            ' || pgtrickle_changes.immediate_turn(p_id, false);
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.immediate_turn_ahead IS 'What takes a turn, and locks the sources first, before it is known whether it is needed, as PL/pgSQL';
@@ -57,7 +97,7 @@ AS $$
 DECLARE
     v_table regclass;
 BEGIN
-    FOR v_table IN SELECT c.oid FROM pg_class AS c WHERE c.oid = ANY (p_relations) AND c.relkind IN ('r', 'p') ORDER BY c.oid LOOP
+    FOR v_table IN SELECT c.oid FROM pg_class AS c WHERE c.oid = ANY (p_relations) AND c.relkind IN ('r', 'p') ORDER BY array_position(p_relations, c.oid) LOOP
         EXECUTE format('LOCK TABLE ONLY %s IN ACCESS SHARE MODE', v_table);
     END LOOP;
 END
@@ -93,16 +133,26 @@ CREATE FUNCTION pgtrickle_changes.immediate_unrewritten(p_id bigint) RETURNS tex
     SET search_path = pg_catalog, pg_temp
 AS $$
 -- A source that was written anew since looks empty to an older snapshot (check_unrewritten).  Reading no row of the query locks what it reads, partitions too.
+-- VACUUM FULL and CLUSTER keep the rows as they are, whoever wrote them; ALTER TABLE writes each as a new one, which the snapshot doesn't show.  So a row from before the snapshot
+-- says that all are there.  Who may read only some columns can't ask for it.
 BEGIN
     RETURN format($q$%1$s
-    IF EXISTS (%2$s AS c ON c.oid OPERATOR(pg_catalog.=) b.relid
-                WHERE c.relfilenode OPERATOR(pg_catalog.<>) 0::pg_catalog.oid AND pg_catalog.pg_relation_filenode(c.oid) IS DISTINCT FROM c.relfilenode) THEN
-        %3$s
-    END IF;
+    FOR __pgt_name IN %2$s AS c ON c.oid OPERATOR(pg_catalog.=) b.relid
+                WHERE c.relfilenode OPERATOR(pg_catalog.<>) 0::pg_catalog.oid AND pg_catalog.pg_relation_filenode(c.oid) IS DISTINCT FROM c.relfilenode LOOP
+        __pgt_member := false;
+        IF pg_catalog.has_table_privilege(__pgt_name::pg_catalog.regclass::pg_catalog.oid, 'SELECT') THEN
+            EXECUTE pg_catalog.format('SELECT EXISTS (SELECT FROM ONLY %%s AS t WHERE pg_catalog.age(t.xmin) OPERATOR(pg_catalog.>) $1)', __pgt_name) INTO __pgt_member
+                USING pg_catalog.age(pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())::pg_catalog.xid);
+        END IF;
+        IF NOT __pgt_member THEN
+            %3$s
+        END IF;
+    END LOOP;
 $q$, format('PERFORM FROM pgtrickle_changes.query_%s LIMIT 0;', p_id),
-        format(CASE WHEN pgtrickle_changes.immediate_roots(p_id) = '{}' THEN 'SELECT FROM pg_catalog.unnest(%L::pg_catalog.oid[]) AS b(relid) JOIN pg_catalog.pg_class'
+        format(CASE WHEN pgtrickle_changes.immediate_roots(p_id) = '{}'
+                    THEN 'SELECT c.oid::pg_catalog.regclass FROM pg_catalog.unnest(%L::pg_catalog.oid[]) AS b(relid) JOIN pg_catalog.pg_class'
                     ELSE 'WITH RECURSIVE b(relid) AS (SELECT pg_catalog.unnest(%L::pg_catalog.oid[]) UNION SELECT i.inhrelid FROM b'
-                         ' JOIN pg_catalog.pg_inherits AS i ON i.inhparent OPERATOR(pg_catalog.=) b.relid) SELECT FROM b JOIN pg_catalog.pg_class' END,
+                         ' JOIN pg_catalog.pg_inherits AS i ON i.inhparent OPERATOR(pg_catalog.=) b.relid) SELECT c.oid::pg_catalog.regclass FROM b JOIN pg_catalog.pg_class' END,
                pgtrickle_changes.immediate_sources(p_id)),
         pgtrickle_changes.immediate_again(p_id, 'A table that is read was rewritten or truncated since the snapshot.'));
 END
@@ -210,8 +260,8 @@ AS $$
 BEGIN
     RETURN CASE WHEN EXISTS (SELECT FROM pgtrickle.pgt_stream_tables AS u WHERE u.pgt_relid = p_source AND u.refresh_mode = 'IMMEDIATE')
                 THEN pgtrickle_changes.immediate_impatience(p_id, format(
-                         E'PERFORM FROM pgtrickle_changes.turn_%s WHERE %s FOR NO KEY UPDATE SKIP LOCKED;\n                IF NOT FOUND THEN\n                    ',
-                         p_id, pgtrickle_changes.immediate_mention(p_id)), E'\n                END IF;')
+                         E'%sPERFORM FROM pgtrickle_changes.turn_%s WHERE %s FOR NO KEY UPDATE SKIP LOCKED;\n                IF NOT FOUND THEN\n                    ',
+                         pgtrickle_changes.immediate_below(p_id), p_id, pgtrickle_changes.immediate_mention(p_id)), E'\n                END IF;')
                 ELSE '' END
            || pgtrickle_changes.immediate_turn(p_id, true, pgtrickle_changes.immediate_snapshot(p_id));
 END
@@ -280,7 +330,6 @@ BEGIN
           JOIN pgtrickle.pgt_stream_tables AS st USING (pgt_id)
          CROSS JOIN LATERAL unnest(pgtrickle_changes.immediate_gated_columns(st, d.source_relid)) AS g(name)
          WHERE NOT EXISTS (SELECT FROM pgtrickle.pgt_stream_tables AS u WHERE u.pgt_relid = d.source_relid)
-           AND d.source_relid <> ALL (pgtrickle_changes.immediate_sources(p_id))
          GROUP BY d.source_relid ORDER BY d.source_relid;
 END
 $$;
@@ -306,24 +355,30 @@ CREATE FUNCTION pgtrickle_changes.make_turn_triggers(p_table pgtrickle.pgt_strea
     LANGUAGE plpgsql VOLATILE
     SET search_path = pg_catalog, pg_temp
 AS $$
--- On the sources an update waits if it may concern the stream table; what else does is seen to by the trigger that notes the statement.
+-- On the sources an update waits if it may concern the stream table; what else does is seen to by the trigger that notes the statement.  A source may be
+-- what another one is made from as well: of what that reads, the stream table itself may read nothing.
 DECLARE
     v_id    bigint := p_table.pgt_id;
     v_gate  text := format('maintain_%s_gate', p_table.pgt_id);
     v_first text := format('maintain_%s_first', p_table.pgt_id);
+    v_direct oid[] := pgtrickle_changes.immediate_sources(p_table.pgt_id);
     v_table record;
 BEGIN
     PERFORM pgtrickle_changes.make_engine_trigger_function(p_table, v_gate, pgtrickle_changes.immediate_gate(v_id));
-    FOR v_table IN SELECT s.oid, pgtrickle_changes.immediate_gated_columns(p_table, s.oid) AS columns
-                     FROM unnest(pgtrickle_changes.immediate_sources(v_id)) AS s(oid) LOOP
+    FOR v_table IN SELECT s.oid, pgtrickle_changes.immediate_gated_columns(p_table, s.oid)
+                          || coalesce((SELECT b.columns FROM pgtrickle_changes.immediate_bottom(v_id) AS b WHERE b.relid = s.oid), '{}') AS columns
+                     FROM unnest(v_direct) AS s(oid) LOOP
         PERFORM pgtrickle_changes.make_turn_trigger(v_id, v_table.oid, 'gate', 'BEFORE', '', v_table.columns, v_gate);
     END LOOP;
     IF NOT EXISTS (SELECT FROM pgtrickle_changes.immediate_bottom(v_id)) THEN
         RETURN;
     END IF;
     PERFORM pgtrickle_changes.make_engine_trigger_function(p_table, v_first, pgtrickle_changes.immediate_first(v_id));
+    PERFORM pgtrickle_changes.make_lent_function(p_table, format('maintain_%s_below', v_id), pgtrickle_changes.immediate_locks(pgtrickle_changes.immediate_bottom_tables(v_id)));
     FOR v_table IN SELECT b.relid AS oid, b.columns FROM pgtrickle_changes.immediate_bottom(v_id) AS b LOOP
-        PERFORM pgtrickle_changes.make_turn_trigger(v_id, v_table.oid, 'gate', 'BEFORE', 'INSERT OR DELETE OR TRUNCATE', v_table.columns, v_first);
+        IF v_table.oid <> ALL (v_direct) THEN
+            PERFORM pgtrickle_changes.make_turn_trigger(v_id, v_table.oid, 'gate', 'BEFORE', 'INSERT OR DELETE OR TRUNCATE', v_table.columns, v_first);
+        END IF;
         PERFORM pgtrickle_changes.make_turn_trigger(v_id, v_table.oid, 'first', 'AFTER', 'INSERT OR DELETE OR TRUNCATE', v_table.columns, v_first);
     END LOOP;
 END
@@ -336,7 +391,7 @@ CREATE FUNCTION pgtrickle_changes.make_turn_trigger(p_id bigint, p_source oid, p
 AS $$
 DECLARE
     v_trigger  name := pgtrickle_changes.immediate_trigger(p_id, p_event, true);
-    v_update   text := 'UPDATE OF ' || (SELECT string_agg(quote_ident(c), ', ') FROM unnest(p_columns) AS c);
+    v_update   text := 'UPDATE OF ' || (SELECT string_agg(DISTINCT quote_ident(c), ', ') FROM unnest(p_columns) AS c);
     v_relation oid;
 BEGIN
     IF v_update IS NULL AND p_events = '' THEN
