@@ -21,7 +21,7 @@ SELECT c.relname::text, c.relowner::regrole::text FROM pg_class AS c
 UNION ALL
 SELECT p.proname, p.proowner::regrole::text FROM pg_proc AS p
  WHERE p.pronamespace = 'pgtrickle_changes'::regnamespace AND p.proname ~ '^(as|capture|maintain|program)_[0-9]'
-   -- What an owner's functions are compared with is the engine's, and so is what notes statements, tells turns and flags.
+   -- What an owner's functions are compared with is the engine's; so is what notes statements, tells turns and flags.
    AND p.proname !~ '^maintain_[0-9]+_(begin|gate|first|below|applied)$|_original$'
 """
 
