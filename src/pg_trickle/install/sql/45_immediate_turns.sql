@@ -137,11 +137,11 @@ AS $$
 -- says that all are there.  Who may read only some columns can't ask for it.
 BEGIN
     RETURN format($q$%1$s
-    FOR __pgt_name IN %2$s AS c ON c.oid OPERATOR(pg_catalog.=) b.relid
+    FOR __pgt_rows IN %2$s AS c ON c.oid OPERATOR(pg_catalog.=) b.relid
                 WHERE c.relfilenode OPERATOR(pg_catalog.<>) 0::pg_catalog.oid AND pg_catalog.pg_relation_filenode(c.oid) IS DISTINCT FROM c.relfilenode LOOP
         __pgt_member := false;
-        IF pg_catalog.has_table_privilege(__pgt_name::pg_catalog.regclass::pg_catalog.oid, 'SELECT') THEN
-            EXECUTE pg_catalog.format('SELECT EXISTS (SELECT FROM ONLY %%s AS t WHERE pg_catalog.age(t.xmin) OPERATOR(pg_catalog.>) $1)', __pgt_name) INTO __pgt_member
+        IF pg_catalog.has_table_privilege(__pgt_rows::pg_catalog.oid, 'SELECT') THEN
+            EXECUTE pg_catalog.format('SELECT EXISTS (SELECT FROM ONLY %%s AS t WHERE pg_catalog.age(t.xmin) OPERATOR(pg_catalog.>) $1)', __pgt_rows::pg_catalog.oid::pg_catalog.regclass) INTO __pgt_member
                 USING pg_catalog.age(pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())::pg_catalog.xid);
         END IF;
         IF NOT __pgt_member THEN
@@ -150,9 +150,9 @@ BEGIN
     END LOOP;
 $q$, format('PERFORM FROM pgtrickle_changes.query_%s LIMIT 0;', p_id),
         format(CASE WHEN pgtrickle_changes.immediate_roots(p_id) = '{}'
-                    THEN 'SELECT c.oid::pg_catalog.regclass FROM pg_catalog.unnest(%L::pg_catalog.oid[]) AS b(relid) JOIN pg_catalog.pg_class'
+                    THEN 'SELECT c.oid::pg_catalog.int8 FROM pg_catalog.unnest(%L::pg_catalog.oid[]) AS b(relid) JOIN pg_catalog.pg_class'
                     ELSE 'WITH RECURSIVE b(relid) AS (SELECT pg_catalog.unnest(%L::pg_catalog.oid[]) UNION SELECT i.inhrelid FROM b'
-                         ' JOIN pg_catalog.pg_inherits AS i ON i.inhparent OPERATOR(pg_catalog.=) b.relid) SELECT c.oid::pg_catalog.regclass FROM b JOIN pg_catalog.pg_class' END,
+                         ' JOIN pg_catalog.pg_inherits AS i ON i.inhparent OPERATOR(pg_catalog.=) b.relid) SELECT c.oid::pg_catalog.int8 FROM b JOIN pg_catalog.pg_class' END,
                pgtrickle_changes.immediate_sources(p_id)),
         pgtrickle_changes.immediate_again(p_id, 'A table that is read was rewritten or truncated since the snapshot.'));
 END
