@@ -85,11 +85,15 @@ REMEDIES = {
     "a sequence": refused('relation "public.numbers"', "SELECT last_value FROM numbers", "", None),
     "a session value": Remedy("session value", "SELECT id, CURRENT_USER AS who FROM t", "SELECT id FROM t"),
     "a whole row": Remedy(
-        "whole-row reference", "SELECT to_jsonb(q.*) AS j FROM (SELECT id, g FROM t) AS q",
-        "SELECT jsonb_build_object('id', q.id, 'g', q.g) AS j FROM (SELECT id, g FROM t) AS q"),
-    "a row that may be absent": Remedy(
-        'whole-row reference to "e"', "SELECT t.id, count(e) AS n FROM t LEFT JOIN edges e ON e.a = t.id GROUP BY t.id",
-        "SELECT t.id, count(e.a) AS n FROM t LEFT JOIN edges e ON e.a = t.id GROUP BY t.id"),
+        "whole-row reference",
+        "SELECT t.id, to_jsonb(r) AS j FROM t, jsonb_to_record(jsonb_build_object('a', t.id)) AS r(a int)",
+        "SELECT t.id, jsonb_build_object('a', r.a) AS j"
+        " FROM t, jsonb_to_record(jsonb_build_object('a', t.id)) AS r(a int)"),
+    "a whole row counted": Remedy(
+        'whole-row reference to "r"', "SELECT t.id, count(r) AS n"
+        " FROM t, jsonb_to_record(jsonb_build_object('a', t.id)) AS r(a int) GROUP BY t.id",
+        "SELECT t.id, count(r.a) AS n"
+        " FROM t, jsonb_to_record(jsonb_build_object('a', t.id)) AS r(a int) GROUP BY t.id"),
     "a STABLE function": Remedy(
         "STABLE function public.settled()", "SELECT settled(id) AS s FROM t", "SELECT certain(id) AS s FROM t"),
     "a setting": Remedy(

@@ -149,6 +149,12 @@ SELECT c.id, count(o.*) AS n FROM customers AS c LEFT JOIN orders AS o ON o.cust
 -- row that an outer join may have padded
 SELECT o.id, to_jsonb(c) AS customer FROM orders AS o LEFT JOIN customers AS c ON c.id = o.customer_id
 
+-- rows of a derived table as values
+SELECT c.id, (SELECT json_agg(q) FROM (SELECT o.id, o.amount FROM orders AS o WHERE o.customer_id = c.id ORDER BY o.id) AS q) AS orders FROM customers AS c
+
+-- rows of a derived table that an outer join may have padded
+SELECT c.id, row_to_json(q) AS latest FROM customers AS c LEFT JOIN LATERAL (SELECT o.id, o.amount FROM orders AS o WHERE o.customer_id = c.id ORDER BY o.id DESC LIMIT 1) AS q ON true
+
 -- function in FROM of subqueries
 SELECT g.n, o.amount FROM generate_series((SELECT min(id) FROM orders), (SELECT max(id) + 1 FROM orders)) AS g (n) LEFT JOIN orders AS o ON o.id = g.n
 

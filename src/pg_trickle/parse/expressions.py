@@ -28,6 +28,7 @@ from pg_trickle.parse.tree import (
     rebuilt,
     shielded,
     strings,
+    written,
 )
 from pg_trickle.parse.types import Resolve, Types, declared
 from pg_trickle.scalar import Column, Scalar, Type, identifier
@@ -170,7 +171,8 @@ def _scalar(node: Node, resolve: Resolve, context: Context) -> Scalar:
     types = Types(context.request.functions, resolve)
     rebuilt_node = rebuilt(node, replace)
     text = identifier(used[0].name) if kind(node) == "column_ref" else printed(rebuilt_node)
-    if _can_be_spoilt(node) and not any(is_faithful(one, text) for one in (rebuilt_node, shielded(rebuilt_node))):
+    as_written = written(rebuilt_node)
+    if _can_be_spoilt(node) and not any(is_faithful(one, text) for one in (as_written, shielded(as_written))):
         raise UnsupportedQuery(f"{_spelled(node)} expression", "its text can't be printed faithfully.")
     return Scalar(
         text=text,

@@ -7,6 +7,11 @@ qualified, a bare name means what the subquery's own FROM has under it, if it ha
     SELECT k,   (SELECT count(*) FROM c WHERE c.k = k)   FROM a FULL JOIN b USING (k) AS j      -- as it is printed
 
 So it is too when a column of that name comes to one of the subquery's tables later.
+
+Of a derived table with two columns of one name it tells them apart by another name, which a row of it shows then::
+
+    SELECT to_json(q) FROM (SELECT id, a AS id FROM t) AS q                  -- {"id":1,"id":2}
+    SELECT to_json(q.*) FROM (SELECT id, a AS id FROM t) AS q(id, id_1)      -- as it is printed: {"id":1,"id_1":2}
 """
 
 from __future__ import annotations
@@ -43,8 +48,10 @@ def check_names(request: CompileRequest) -> None:
             statement = parse_select(text)
         except UnsupportedQuery:
             continue
+        common = _common_tables(statement)
+        _check_rows(statement, common)
         if any(kind(part) == "join_expr" and part.join_expr.using_clause for part in nodes(statement)):
-            _Reader(request, _common_tables(statement)).read(statement, ())
+            _Reader(request, common).read(statement, ())
 
 
 def _common_tables(statement: SelectStmt) -> dict[str, tuple[str, ...]]:
@@ -154,6 +161,33 @@ def _check(reference: Node, levels: Levels) -> None:
             if any(name in one.merged for one in beyond):
                 raise _hidden(name, reference)
             return
+
+
+def _check_rows(statement: SelectStmt, common: dict[str, tuple[str, ...]]) -> None:
+    """PostgreSQL makes the aliases of all items of FROM different, also of those in subqueries."""
+    alike = set()
+    for part in nodes(statement):
+        if kind(part) == "range_subselect" and part.range_subselect.alias.colnames:
+            names = output_names(part.range_subselect.subquery.select_stmt)
+            alike |= {part.range_subselect.alias.aliasname} if len(set(names)) < len(names) else set()
+        if kind(part) == "range_var" and part.range_var.alias.colnames and not part.range_var.schemaname:
+            names = common.get(part.range_var.relname, ())
+            alike |= {part.range_var.alias.aliasname} if len(set(names)) < len(names) else set()
+    for part in nodes(statement):
+        if kind(part) == "column_ref" and kind(part.column_ref.fields[-1]) == "a_star":
+            *alias, _ = strings(list(part.column_ref.fields))
+            if alias and alias[0] in alike:
+                raise _alike(alias[0], part)
+
+
+def _alike(alias: str, reference: Node) -> InvalidDefinition:
+    return InvalidDefinition(
+        f'rows of "{alias}" have fields of the same name',
+        sqlstate="0A000",
+        detail="PostgreSQL prints one of them under another name, and its rows would show that.",
+        hint="Give each of its columns a name of its own.",
+        position=location(reference),
+    )
 
 
 def _hidden(name: str, reference: Node) -> InvalidDefinition:

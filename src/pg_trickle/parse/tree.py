@@ -15,7 +15,11 @@ from google.protobuf.message import Message
 from postgast.pg_query_pb2 import (
     AEXPR_OP,
     AND_EXPR,
+    COERCE_EXPLICIT_CALL,
+    EXPR_SUBLINK,
+    LIMIT_OPTION_DEFAULT,
     OR_EXPR,
+    SETOP_NONE,
     BoolExprType,
     Node,
     ParseResult,
@@ -123,8 +127,59 @@ def _rebuild(message: Message, replace: Callable[[Node], Node | None]) -> None:
         _rebuild(child, replace)
 
 
+NAMED_ROW = "row with names"
+"""The type of rows whose type has no name; before it, in a cast, come the names of the fields."""
+
+
+def named_row(fields: tuple[tuple[str, Node], ...]) -> Node:
+    """A row whose fields have names, as that of a derived table: ``written`` makes SQL of it."""
+    node = Node()
+    cast = node.type_cast
+    cast.type_name.typemod = -1
+    cast.arg.row_expr.row_format = COERCE_EXPLICIT_CALL
+    for name, value in fields:
+        cast.type_name.names.add().string.sval = name
+        cast.arg.row_expr.args.add().CopyFrom(value)
+    cast.type_name.names.add().string.sval = NAMED_ROW
+    return node
+
+
+def written(node: Node) -> Node:
+    """The same with rows that have names as SQL can make them: ``(SELECT r FROM (SELECT x.a AS id, …) AS r)``."""
+    return rebuilt(node, _written) if any(map(_is_named_row, nodes(node))) else node
+
+
+def _is_named_row(node: Node) -> bool:
+    return kind(node) == "type_cast" and strings(list(node.type_cast.type_name.names))[-1:] == (NAMED_ROW,)
+
+
+def _written(node: Node) -> Node | None:
+    if not _is_named_row(node):
+        return None
+    made = Node()
+    made.sub_link.sub_link_type = EXPR_SUBLINK
+    query = made.sub_link.subselect.select_stmt
+    query.target_list.add().res_target.val.CopyFrom(column_reference(_ROW))
+    derived = query.from_clause.add().range_subselect
+    derived.alias.aliasname = _ROW
+    row = derived.subquery.select_stmt
+    *names, _ = strings(list(node.type_cast.type_name.names))
+    for name, value in zip(names, node.type_cast.arg.row_expr.args, strict=True):
+        target = row.target_list.add().res_target
+        target.name = name
+        target.val.CopyFrom(written(value))
+    for one in (query, row):
+        # As the parser leaves them.
+        one.op, one.limit_option = SETOP_NONE, LIMIT_OPTION_DEFAULT
+    return made
+
+
+_ROW = "__pgt_row"
+
+
 def printed(node: Node) -> str:
     """An expression as SQL."""
+    node = written(node)
     text = _deparsed(node)
     if any(map(is_risky, nodes(node))) and not is_faithful(node, text):
         return _deparsed(shielded(node))
@@ -145,6 +200,7 @@ def printed_select(statement: SelectStmt) -> str:
     """A SELECT as SQL."""
     node = Node()
     node.select_stmt.CopyFrom(statement)
+    node = written(node)
     node = shielded(node) if any(map(is_risky, nodes(node))) else node
     parsed = ParseResult()
     parsed.stmts.add().stmt.CopyFrom(node)

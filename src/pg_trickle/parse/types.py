@@ -14,9 +14,23 @@ from postgast.pg_query_pb2 import AEXPR_NULLIF, AEXPR_OP, A_Const, A_Expr, FuncC
 
 from pg_trickle.catalog.model import ColumnFact, FunctionFact
 from pg_trickle.errors import UnsupportedQuery
-from pg_trickle.parse.tree import kind, nodes, strings
-from pg_trickle.scalar import BOOL, INT4, INT8, NUMERIC, RECORD, TEXT, UNKNOWN, Column, Identity, Type, numeric_of
+from pg_trickle.parse.tree import NAMED_ROW, kind, nodes, strings
+from pg_trickle.scalar import (
+    BOOL,
+    INT4,
+    INT8,
+    NUMERIC,
+    RECORD,
+    RECORDS,
+    TEXT,
+    UNKNOWN,
+    Column,
+    Identity,
+    Type,
+    numeric_of,
+)
 
+_POLYMORPHIC = {"anyelement", "anyarray"}
 _EQUAL = {
     "bool", "int2", "int4", "int8", "oid", "text", "varchar", "name", "date", "timestamp", "timestamptz", "time",
     "uuid", "bytea",
@@ -210,6 +224,8 @@ class Types:
         if call.agg_within_group and returned == {"anyelement"}:
             # One of the values that are sorted.
             return self._of(call.agg_order[0].sort_by.node)
+        if returned & _POLYMORPHIC and any(self._of(one).is_row for one in arguments):
+            return RECORDS if "anyarray" in returned else RECORD
         return named(returned.pop()) if len(returned) == 1 else UNKNOWN
 
 
@@ -250,6 +266,8 @@ def _constant(constant: A_Const) -> Type:
 def declared(to: TypeName) -> Type:
     """The type that a cast or a column definition names."""
     parts = strings(list(to.names))
+    if parts[-1] == NAMED_ROW:
+        return RECORD
     if len(parts) > 1 and parts[0] != "pg_catalog":
         return UNKNOWN
     of = named(parts[-1])

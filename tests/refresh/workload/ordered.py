@@ -115,4 +115,7 @@ def gathered(draw: st.DrawFn, shown: list[Value], values: list[Value], source: s
         some.append(Value(draw(st.sampled_from(made)), TEXT))
     if draw(st.booleans()):
         some.append(Value("length(string_agg('n', '') FILTER (WHERE gathered.x0 IS NOT NULL))", INT))
+    if draw(st.booleans()):
+        # Rows as values: of what is sorted no type has a name.
+        some.append(Value("(count(*) FILTER (WHERE to_jsonb(gathered) ->> 'x0' IS NULL))::int", INT))
     return below, [*([Value("gathered.g", key.type)] if key else []), *some], " GROUP BY gathered.g" if key else ""
