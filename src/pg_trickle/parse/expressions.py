@@ -169,6 +169,14 @@ def _scalar(node: Node, resolve: Resolve, context: Context) -> Scalar:
         return column_reference(column.name)
 
     types = Types(context.request.functions, resolve)
+    for part in outside_subqueries(node):
+        if kind(part) == "a_indirection" and types.of(part.a_indirection.arg).is_row:
+            raise UnsupportedQuery(
+                "field of a row without a type",
+                "which fields it has is known to PostgreSQL alone.",
+                hint="Use the column that it was made of.",
+                position=location(part),
+            )
     rebuilt_node = rebuilt(node, replace)
     text = identifier(used[0].name) if kind(node) == "column_ref" else printed(rebuilt_node)
     as_written = written(rebuilt_node)

@@ -8,7 +8,8 @@ qualified, a bare name means what the subquery's own FROM has under it, if it ha
 
 So it is too when a column of that name comes to one of the subquery's tables later.
 
-Of a derived table with two columns of one name it tells them apart by another name, which a row of it shows then::
+And it gives columns of derived tables another name where some are called alike, or like those of a USING beside them,
+which a row shows then::
 
     SELECT to_json(q) FROM (SELECT id, a AS id FROM t) AS q                  -- {"id":1,"id":2}
     SELECT to_json(q.*) FROM (SELECT id, a AS id FROM t) AS q(id, id_1)      -- as it is printed: {"id":1,"id_1":2}
@@ -16,17 +17,20 @@ Of a derived table with two columns of one name it tells them apart by another n
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from google.protobuf.message import Message
-from postgast.pg_query_pb2 import SETOP_NONE, JoinExpr, Node, RangeVar, SelectStmt, WithClause
+from postgast.pg_query_pb2 import SETOP_NONE, CommonTableExpr, JoinExpr, Node, RangeVar, SelectStmt, WithClause
 
 from pg_trickle.catalog.model import CompileRequest
 from pg_trickle.errors import InvalidDefinition, UnsupportedQuery
 from pg_trickle.parse.canonical import parse_select
 from pg_trickle.parse.fallback import output_names
 from pg_trickle.parse.tree import children, inner, kind, location, nodes, strings
+
+_MADE_UP = re.compile(r"(.+)_\d+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +53,7 @@ def check_names(request: CompileRequest) -> None:
         except UnsupportedQuery:
             continue
         common = _common_tables(statement)
-        _check_rows(statement, common)
+        _check_rows(statement)
         if any(kind(part) == "join_expr" and part.join_expr.using_clause for part in nodes(statement)):
             _Reader(request, common).read(statement, ())
 
@@ -163,29 +167,58 @@ def _check(reference: Node, levels: Levels) -> None:
             return
 
 
-def _check_rows(statement: SelectStmt, common: dict[str, tuple[str, ...]]) -> None:
-    """PostgreSQL makes the aliases of all items of FROM different, also of those in subqueries."""
-    alike = set()
-    for part in nodes(statement):
-        if kind(part) == "range_subselect" and part.range_subselect.alias.colnames:
-            names = output_names(part.range_subselect.subquery.select_stmt)
-            alike |= {part.range_subselect.alias.aliasname} if len(set(names)) < len(names) else set()
-        if kind(part) == "range_var" and part.range_var.alias.colnames and not part.range_var.schemaname:
-            names = common.get(part.range_var.relname, ())
-            alike |= {part.range_var.alias.aliasname} if len(set(names)) < len(names) else set()
+def _check_rows(statement: SelectStmt) -> None:
+    renamed = set(_renamed(statement))
     for part in nodes(statement):
         if kind(part) == "column_ref" and kind(part.column_ref.fields[-1]) == "a_star":
             *alias, _ = strings(list(part.column_ref.fields))
-            if alias and alias[0] in alike:
-                raise _alike(alias[0], part)
+            if alias and alias[0] in renamed:
+                raise _told_otherwise(alias[0], part)
 
 
-def _alike(alias: str, reference: Node) -> InvalidDefinition:
+def _renamed(statement: SelectStmt) -> Iterator[str]:
+    """The items of FROM with columns under names that PostgreSQL has made up, ``id_1``, if the query hasn't."""
+    common = {
+        part.common_table_expr.ctename: part.common_table_expr
+        for part in nodes(statement)
+        if kind(part) == "common_table_expr"
+    }
+    for part in nodes(statement):
+        match kind(part):
+            case "range_subselect":
+                derived = part.range_subselect
+                if any(
+                    map(_is_made_up, output_names(derived.subquery.select_stmt), strings(list(derived.alias.colnames)))
+                ):
+                    yield derived.alias.aliasname
+            case "range_var":
+                table = part.range_var
+                query = common.get(table.relname) if not table.schemaname else None
+                if query and any(map(_is_made_up, _names_of(query), strings(list(table.alias.colnames)))):
+                    yield table.alias.aliasname
+            case "join_expr":
+                alias = part.join_expr.alias
+                if any(_MADE_UP.fullmatch(name) for name in strings(list(alias.colnames))):
+                    yield alias.aliasname
+
+
+def _names_of(common: CommonTableExpr) -> tuple[str, ...]:
+    given = strings(list(common.aliascolnames))
+    return (*given, *output_names(common.ctequery.select_stmt)[len(given) :])
+
+
+def _is_made_up(name: str, printed: str) -> bool:
+    """Whether a column of this name is printed under one that PostgreSQL makes of it, or of its beginning."""
+    found = _MADE_UP.fullmatch(printed)
+    return found is not None and name != printed and name.startswith(found[1])
+
+
+def _told_otherwise(alias: str, reference: Node) -> InvalidDefinition:
     return InvalidDefinition(
-        f'rows of "{alias}" have fields of the same name',
+        f"rows of \"{alias}\" can't be told by their fields' names",
         sqlstate="0A000",
-        detail="PostgreSQL prints one of them under another name, and its rows would show that.",
-        hint="Give each of its columns a name of its own.",
+        detail="Where columns are called alike PostgreSQL prints one by another name, and its rows would show that.",
+        hint="Give each column of its FROM a name of its own, or name the columns: jsonb_build_object('a', x.a, …).",
         position=location(reference),
     )
 

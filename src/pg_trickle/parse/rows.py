@@ -86,15 +86,17 @@ def _rows(item: Node, common: dict[str, CommonTableExpr | None], context: Contex
     if kind(item) == "range_subselect":
         derived = item.range_subselect
         return _derived(_alias(item), derived.subquery.select_stmt, list(derived.alias.colnames), there)
-    if kind(item) != "range_var" or item.range_var.alias.colnames:
+    if kind(item) != "range_var":
         return None
+    renamed = list(item.range_var.alias.colnames)
     if not item.range_var.schemaname and item.range_var.relname in common:
         query = common[item.range_var.relname]
         if query is None or query.HasField("search_clause") or query.HasField("cycle_clause"):
             return None
-        return _derived(_alias(item), query.ctequery.select_stmt, list(query.aliascolnames), there)
+        renamed += list(query.aliascolnames)[len(renamed) :]
+        return _derived(_alias(item), query.ctequery.select_stmt, renamed, there)
     fact = _fact(item.range_var, context)
-    if fact is None:
+    if fact is None or renamed:
         return None
     never_null = (one.name for one in fact.columns if one.not_null) if fact.kind in {"table", "partitioned"} else ()
     names = tuple(one.name for one in fact.columns)

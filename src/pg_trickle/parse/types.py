@@ -266,7 +266,7 @@ def _constant(constant: A_Const) -> Type:
 def declared(to: TypeName) -> Type:
     """The type that a cast or a column definition names."""
     parts = strings(list(to.names))
-    if parts[-1] == NAMED_ROW:
+    if parts[-1] in {NAMED_ROW, "record"}:
         return RECORD
     if len(parts) > 1 and parts[0] != "pg_catalog":
         return UNKNOWN
