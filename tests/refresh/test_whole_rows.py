@@ -135,3 +135,15 @@ def test_rows_that_are_printed_with_other_names_are_refused(db: Connection, quer
     db.execute(SETUP.encode())
     with pytest.raises(InvalidDefinition, match=r'rows of "q" can.t be told by their fields. names'):
         pg_trickle.create_stream_table(db, "st", query, schedule=None, refresh_mode=mode)
+
+
+def test_a_renamed_column_of_a_view_shows_in_its_rows(db: Connection, assert_fresh: Oracle) -> None:
+    # Nothing but the name changes: no row of a table, nor what is computed.
+    db.execute(SETUP.encode())
+    db.execute("CREATE VIEW plain AS SELECT id, a AS c FROM u")
+    pg_trickle.create_stream_table(db, "st", "SELECT to_jsonb(plain) AS j FROM plain", schedule=None)
+    db.execute("ALTER VIEW plain RENAME COLUMN c TO d")
+    pg_trickle.refresh_stream_table(db, "st")
+    shown = db.execute("SELECT j::text FROM st ORDER BY 1").fetchall()
+    assert shown == [('{"d": 1, "id": 1}',), ('{"d": null, "id": 2}',)]
+    assert_fresh(db, "st")

@@ -58,6 +58,11 @@ BEGIN
               FROM pgtrickle.pgt_dependencies AS d JOIN pg_attribute AS a ON a.attrelid = d.source_relid
              WHERE d.pgt_id = p_id AND a.attnum > 0 AND (a.attname = ANY (d.columns_used) OR d.columns_used = '{}') GROUP BY a.attrelid
             UNION ALL
+            -- A row of a view shows what its columns are called.
+            SELECT 'u' || a.attrelid || ':' || sum(a.xmin::text::bigint)
+              FROM pg_class AS c JOIN pg_attribute AS a ON a.attrelid = c.oid
+             WHERE c.oid = ANY (s.watched_relations) AND c.relkind = 'v' AND a.attnum > 0 GROUP BY a.attrelid
+            UNION ALL
             -- The plan's text names their types, and a value's text may be a label.
             SELECT unnest(pgtrickle_changes.type_versions(u.atttypid))
               FROM (SELECT DISTINCT a.atttypid FROM pg_attribute AS a
