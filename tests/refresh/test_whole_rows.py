@@ -61,6 +61,14 @@ BY_RULES = {
     " SELECT u.id, (SELECT jsonb_agg(q ORDER BY q.id) FROM q WHERE q.a = u.a) AS j FROM u",
     "by WITH RECURSIVE": "WITH RECURSIVE q AS (SELECT 1 AS n UNION SELECT q.n + 1 FROM q JOIN t ON t.id = q.n)"
     " SELECT to_jsonb(q) AS j FROM q",
+    "compared with a row": "SELECT q.id, ROW(q.id, q.a) = q AS e, ROW(1, 0) < q AS l FROM (SELECT id, a FROM t) q",
+    "in a function of FROM": "SELECT u.id, z.key, z.value FROM u JOIN (SELECT id, a FROM t) q ON q.id = u.id"
+    " CROSS JOIN LATERAL jsonb_each_text(to_jsonb(q)) z",
+    "in what has no tables": "SELECT u.id, z.qj, v.v FROM u LEFT JOIN (SELECT id, a FROM t) q ON q.id = u.id"
+    " CROSS JOIN LATERAL (SELECT to_jsonb(q) AS qj) z CROSS JOIN LATERAL (VALUES (row_to_json(q))) v(v)",
+    "in a function within a subquery": "SELECT q.id,"
+    " ARRAY(SELECT k FROM jsonb_object_keys(to_jsonb(q)) k ORDER BY k) AS k"
+    " FROM (SELECT id, a FROM t) q WHERE EXISTS (SELECT 1 FROM jsonb_each_text(to_jsonb(q)) e WHERE e.value = '1')",
     "of values": "SELECT to_jsonb(q) AS j, t.id FROM t, (VALUES (1, 'x'), (2, 'y')) q(n, s) WHERE q.n = t.id",
     "padded without a key": "SELECT u.id, to_jsonb(t) AS j FROM u LEFT JOIN t ON t.a = u.a",
     "view padded": "SELECT t.s, to_jsonb(v) AS j, v IS NULL AS n FROM t LEFT JOIN v ON v.c = t.a",

@@ -32,6 +32,7 @@ from pg_trickle.parse.tree import (
     rebuilt,
     shielded,
     strings,
+    written,
 )
 from pg_trickle.parse.types import Types, declared, named
 from pg_trickle.parse.undecided import leaves_rows_out, unordered
@@ -216,6 +217,7 @@ def _printed(node: Node) -> str:
             document = Node()
             document.coalesce_expr.args.add().CopyFrom(node.range_table_func.docexpr)
             node.range_table_func.docexpr.CopyFrom(document)
+    node = written(node)
     if any(map(is_risky, nodes(node))):
         node = shielded(node)
     statement = ParseResult()

@@ -145,7 +145,7 @@ def named_row(fields: tuple[tuple[str, Node], ...]) -> Node:
 
 
 def written(node: Node) -> Node:
-    """The same with rows that have names as SQL can make them: ``(SELECT r FROM (SELECT x.a AS id, …) AS r)``."""
+    """The same with rows that have names as SQL has them: ``COALESCE((SELECT r FROM (SELECT x.a AS id, …) AS r))``."""
     return rebuilt(node, _written) if any(map(_is_named_row, nodes(node))) else node
 
 
@@ -171,7 +171,10 @@ def _written(node: Node) -> Node | None:
     for one in (query, row):
         # As the parser leaves them.
         one.op, one.limit_option = SETOP_NONE, LIMIT_OPTION_DEFAULT
-    return made
+    # Bare, it would be a comparison with all rows of a subquery beside ROW(…) =.
+    whole = Node()
+    whole.coalesce_expr.args.add().CopyFrom(made)
+    return whole
 
 
 _ROW = "__pgt_row"
