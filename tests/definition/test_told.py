@@ -144,7 +144,7 @@ def test_a_recomputation_that_contradicts_itself_has_a_code_of_the_list(t: Conne
 def test_dev_up_says_when_nothing_will_be_refreshed(
     monkeypatch: pytest.MonkeyPatch, options: list[str], is_told: bool
 ) -> None:
-    monkeypatch.setattr(playground, "up", lambda *_, **__: SimpleNamespace(dsn="dbname=x"))
+    monkeypatch.setattr(playground, "up", lambda *_, **__: SimpleNamespace(dsn="dbname=x", version="18.1"))
     answer = CliRunner().invoke(dev.app, ["up", "--data", "x", *options])
     assert answer.exit_code == 0
     assert ("refreshes nothing by itself" in answer.stdout) == is_told
