@@ -94,6 +94,9 @@ REMEDIES = {
         " FROM t, jsonb_to_record(jsonb_build_object('a', t.id)) AS r(a int) GROUP BY t.id",
         "SELECT t.id, count(r.a) AS n"
         " FROM t, jsonb_to_record(jsonb_build_object('a', t.id)) AS r(a int) GROUP BY t.id"),
+    "a field of a row": Remedy(
+        "field of a row without a type", "SELECT (r.q).g AS g FROM (SELECT q FROM (SELECT id, g FROM t) AS q) AS r",
+        "SELECT r.g FROM (SELECT q.g FROM (SELECT id, g FROM t) AS q) AS r"),
     "a STABLE function": Remedy(
         "STABLE function public.settled()", "SELECT settled(id) AS s FROM t", "SELECT certain(id) AS s FROM t"),
     "a setting": Remedy(
