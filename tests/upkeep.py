@@ -9,7 +9,7 @@ import psycopg
 from psycopg import sql
 
 import pg_trickle
-from pg_trickle.testing.oracle import assert_fresh
+from pg_trickle.testing.oracle import assert_fresh, differences
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
@@ -92,6 +92,26 @@ def check_kept(conn: Connection, queries: Iterable[str], steps: Iterable[str]) -
             pg_trickle.refresh_stream_table(conn, name)
             check_reason(conn, name)
             assert_fresh(conn, name)
+
+
+def is_noticed(conn: Connection, name: str, steps: Iterable[str]) -> bool:
+    """Whether a refresh after some step fails, has to repair, or leaves something else than the query gives."""
+    for step in steps:
+        conn.execute(step.encode())
+        if refresh_is_noticed(conn, name):
+            return True
+    return False
+
+
+def refresh_is_noticed(conn: Connection, name: str) -> bool:
+    """The same of a refresh now."""
+    try:
+        with conn.transaction():
+            pg_trickle.refresh_stream_table(conn, name)
+    except psycopg.Error:
+        return True
+    # A table that contradicts the changes is recomputed; that the engine says so is how it noticed.
+    return differences(conn, name) != [] or last_refresh(conn, name)[2] is not None
 
 
 def _one(conn: Connection, query: str, *parameters: str) -> tuple[Any, ...]:

@@ -17,8 +17,8 @@ from pg_trickle.algebra.join import Join
 from pg_trickle.parse import implied, tree
 from pg_trickle.render import feed, parts, stage
 from pg_trickle.rewrite import reorder
-from pg_trickle.testing.oracle import differences
 from tests.support.constructs import HERE
+from tests.upkeep import is_noticed
 
 Connection = psycopg.Connection[Any]
 
@@ -42,24 +42,15 @@ def tables(db: Connection) -> Connection:
     return db
 
 
-def is_noticed(conn: Connection, query: str) -> bool:
-    """Whether a refresh after many changes fails, or leaves something else than the query gives."""
+def is_noticed_of(conn: Connection, query: str) -> bool:
+    """Whether many changes are enough to notice that something is wrong with a query's stream table."""
     pg_trickle.create_stream_table(conn, "st", query, schedule=None, refresh_mode="DIFFERENTIAL")
-    conn.execute((HERE / "changes.sql").read_text())
-    try:
-        pg_trickle.refresh_stream_table(conn, "st")
-    except psycopg.Error:
-        return True
-    reason = conn.execute(
-        "SELECT reason FROM pgtrickle.pgt_refresh_history ORDER BY refresh_id DESC LIMIT 1"
-    ).fetchone()
-    # A table that contradicts the changes is recomputed; that the engine says so is how it noticed.
-    return differences(conn, "st") != [] or reason != (None,)
+    return is_noticed(conn, "st", [(HERE / "changes.sql").read_text()])
 
 
 @pytest.mark.parametrize("query", [GROUPED, EXTREMES, JOINED, NAMES, ARMS, TABLES])
 def test_unbroken_it_is_right(tables, query):
-    assert not is_noticed(tables, query)
+    assert not is_noticed_of(tables, query)
 
 
 def _replaced(module: object, name: str, broken: Callable[[Any], Any]) -> Callable[[pytest.MonkeyPatch], None]:
@@ -93,4 +84,4 @@ def _loose(plan: Join) -> Join:
 @pytest.mark.parametrize(("query", "broken"), BREAKS.values(), ids=BREAKS)
 def test_what_is_broken_is_noticed(tables, monkeypatch, query, broken):
     broken(monkeypatch)
-    assert is_noticed(tables, query)
+    assert is_noticed_of(tables, query)
