@@ -165,7 +165,7 @@ def test_who_drops_a_stream_table_and_takes_his_time_keeps_no_other_waiting(sums
 
 def test_a_look_outlives_the_drop_that_it_waited_for(sums, worker, database):
     worker.stop()
-    sums.execute("ALTER FUNCTION pgtrickle_changes.worker_poll(boolean) SET lock_timeout = 0")
+    sums.execute("ALTER FUNCTION pgtrickle_changes.buffer_marks(oid[]) SET lock_timeout = 0")
     looking = database.connect(WORKER_ROLE)
     seen = []
     look = threading.Thread(
