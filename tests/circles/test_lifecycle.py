@@ -131,11 +131,11 @@ def test_a_failure_is_in_everybodys_history(circle: Connection, fails: Fails, wo
     circle.execute("INSERT INTO edges VALUES (5, 6)")
     failed = """SELECT DISTINCT pgt_name FROM pgtrickle.pgt_refresh_history
                  WHERE NOT success AND error_message LIKE '%54000%' ORDER BY 1"""
-    worker.wait_for(lambda: rows(circle, failed) == [("a",), ("b",)], 60)
+    worker.wait_for(lambda: rows(circle, failed) == [("a",), ("b",)])
     circle.execute("DELETE FROM pgtrickle.pgt_settings WHERE name = 'max_fixpoint_iterations'")
     for name in ("a", "b"):
         pg_trickle.resume_stream_table(circle, name)
-    worker.wait_for(lambda: contents(circle, "a") == contents(circle, "b") == rows(circle, REACH), 60)
+    worker.wait_for(lambda: contents(circle, "a") == contents(circle, "b") == rows(circle, REACH))
 
 
 def test_the_worker_looks_after_it(circle: Connection, worker: Any) -> None:
@@ -146,14 +146,14 @@ def test_the_worker_looks_after_it(circle: Connection, worker: Any) -> None:
         "INSERT INTO edges VALUES (2, 2)",
     ):
         circle.execute(statement.encode())
-        worker.wait_for(lambda: contents(circle, "a") == contents(circle, "b") == rows(circle, REACH), 60)
-        worker.wait_until_idle(60)
+        worker.wait_for(lambda: contents(circle, "a") == contents(circle, "b") == rows(circle, REACH))
+        worker.wait_until_idle()
         assert_fresh(circle, "reader")
     # By the schedule of one of them.
     pg_trickle.drop_stream_table(circle, "reader")
     pg_trickle.alter_stream_table(circle, "b", schedule="1s")
     circle.execute("DELETE FROM edges WHERE src = 5")
-    worker.wait_for(lambda: contents(circle, "a") == contents(circle, "b") == rows(circle, REACH), 60)
+    worker.wait_for(lambda: contents(circle, "a") == contents(circle, "b") == rows(circle, REACH))
 
 
 def test_sql_alone_closes_one_through_the_worker(db: Connection, worker: Any, fails: Fails) -> None:
@@ -197,7 +197,7 @@ def test_each_owner_may_read_what_he_reads(
     fails("42501", pg_trickle.alter_stream_table, first, "a", query=STEPS.format(other="b"))
     second.execute("GRANT SELECT ON b TO st_first")
     pg_trickle.alter_stream_table(first, "a", query=STEPS.format(other="b"))
-    worker.wait_for(lambda: contents(db, "a") == contents(db, "b") == rows(db, REACH), 60)
+    worker.wait_for(lambda: contents(db, "a") == contents(db, "b") == rows(db, REACH))
     db.execute("DELETE FROM edges WHERE src = 3")
     pg_trickle.refresh_stream_table(first, "a")
     assert contents(db, "a") == contents(db, "b") == rows(db, REACH)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -19,7 +20,7 @@ Schedule = tuple[str, ...]
 
 TO_BE_EXPECTED = (psycopg.errors.SerializationFailure, psycopg.errors.DeadlockDetected)
 GLANCE_SECONDS = 0.005
-PATIENCE_SECONDS = 30
+PATIENCE_SECONDS = 60
 
 
 def interleavings(sessions: Mapping[str, int]) -> Iterator[Schedule]:
@@ -99,11 +100,17 @@ class Stage:
             session.close()
 
     def _settle(self) -> None:
-        while any(not one.is_idle(GLANCE_SECONDS) and not self._waits(one) for one in self.sessions.values()):
-            pass
+        give_up_at = time.monotonic() + PATIENCE_SECONDS
+        while not self._is_at_rest():
+            assert time.monotonic() < give_up_at, "a session neither waits nor comes to an end"
         for session in self.sessions.values():
             if session.error is not None:
                 raise session.error
+
+    def _is_at_rest(self) -> bool:
+        """Who is done is known before the others are asked: a lock that he had until then is in nobody's way."""
+        busy = [one for one in self.sessions.values() if not one.is_idle(GLANCE_SECONDS)]
+        return all(self._waits(one) for one in busy)
 
     def _waits(self, session: Session) -> bool:
         row = self.watch.execute("SELECT pg_blocking_pids(%s) <> '{}'", (session.pid,)).fetchone()

@@ -24,7 +24,7 @@ def test_a_commit_between_looking_and_computing_is_counted_once(database, db):
         target=lambda: reader.execute("SELECT pgtrickle.refresh_stream_table('public.totals')"), daemon=True
     )
     refresh.start()
-    assert wait_until(lambda: db.execute(WAITS).fetchone() == (True,), 10)
+    assert wait_until(lambda: db.execute(WAITS).fetchone() == (True,), 60)
     writer.commit()
     refresh.join()
     # Whether it is in already or not: once.

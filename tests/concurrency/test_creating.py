@@ -27,7 +27,7 @@ def test_who_waits_for_a_name_in_a_circle_is_told(database: Any, db: Connection,
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(pg_trickle.create_stream_table, one, names[0], QUERY)
         while db.execute("SELECT pg_blocking_pids(%s) = '{}'", (one.info.backend_pid,)).fetchone() == (True,):
-            continue
+            assert not first.done(), "it did not wait"
         with pytest.raises(psycopg.errors.DeadlockDetected) as caught:
             pg_trickle.create_stream_table(two, names[1], QUERY)
         two.execute("ROLLBACK")

@@ -57,7 +57,7 @@ def test_sql_alone_is_enough_once_it_is_up(dev: Run) -> None:
         conn.execute("CREATE TABLE orders (id int PRIMARY KEY, amount int)")
         conn.execute("SELECT pgtrickle.create_stream_table('total', 'SELECT sum(amount) AS amount FROM orders')")
         conn.execute("INSERT INTO orders VALUES (1, 42)")
-        assert wait_until(lambda: conn.execute("TABLE total").fetchall() == [(42,)], 10)
+        assert wait_until(lambda: conn.execute("TABLE total").fetchall() == [(42,)], 60)
         version = conn.execute("SHOW server_version").fetchone()
     assert version is not None
     assert state["postgresql"] == version[0].split()[0]
@@ -119,7 +119,7 @@ def test_there_is_no_connection_string_before_up(dev: Run) -> None:
 def test_up_mends_a_dead_worker(dev: Run) -> None:
     first = started(dev)
     os.kill(first["worker_pid"], signal.SIGKILL)
-    assert wait_until(lambda: Process.of(first["worker_pid"]) is None, 5)
+    assert wait_until(lambda: Process.of(first["worker_pid"]) is None, 60)
     second = started(dev)
     assert second == {**first, "worker_pid": second["worker_pid"]}, "the server goes on where it was"
     assert second["worker_pid"] != first["worker_pid"]

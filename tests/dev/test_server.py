@@ -89,8 +89,8 @@ def test_the_server_ends_with_the_process_that_started_it(name: str) -> None:
     parent = subprocess.run([sys.executable, "-c", STARTS_AND_DIES, name], check=False, capture_output=True, text=True)
     assert parent.returncode == -getattr(signal, name)
     pid, *directories = parent.stdout.split()
-    assert wait_until(lambda: Process.of(int(pid)) is None, 20)
-    assert wait_until(lambda: not any(Path(each).exists() for each in directories), 20)
+    assert wait_until(lambda: Process.of(int(pid)) is None, 60)
+    assert wait_until(lambda: not any(Path(each).exists() for each in directories), 60)
 
 
 def test_a_port_taken_meanwhile_is_exchanged_for_another() -> None:

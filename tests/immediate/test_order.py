@@ -305,7 +305,7 @@ def test_an_older_snapshot_does_not_wait_for_a_turn_with_what_is_below_it(
 def test_what_is_not_read_waits_for_nobody(stock: Connection, sessions: tuple[Session, Session]) -> None:
     add(stock, "totals", "named", "above")
     one, two = sessions
-    two.run("SET lock_timeout = '1ms'")
+    two.run("SET lock_timeout = '2s'")
     one.begin()
     one.run("UPDATE stock SET amount = 7 WHERE id = 1")
     two.run("UPDATE stock SET remark = 'x' WHERE id = 2")
@@ -317,7 +317,7 @@ def test_a_turn_that_was_given_up_is_free(stock: Connection, sessions: tuple[Ses
     """Back to a savepoint, though the transaction goes on."""
     add(stock, "named")
     one, two = sessions
-    two.run("SET lock_timeout = '1ms'")
+    two.run("SET lock_timeout = '2s'")
     one.begin()
     one.run("SAVEPOINT before")
     one.run("UPDATE stock SET amount = 7 WHERE id = 1")

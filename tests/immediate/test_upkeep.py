@@ -351,11 +351,11 @@ def test_what_monitoring_says(author: Connection, db: Connection) -> None:
 
 
 def test_the_worker_repairs_and_otherwise_leaves_it_alone(author: Connection, db: Connection, worker: Any) -> None:
-    worker.wait_until_idle(10)
+    worker.wait_until_idle()
     count = "SELECT count(*) FROM pgtrickle.pgt_refresh_history WHERE pgt_name = 'totals'"
     db.execute("INSERT INTO orders VALUES (100, 1, 5)")
-    worker.wait_until_idle(10)
+    worker.wait_until_idle()
     assert one(db, count) == 1
     author.execute("DELETE FROM totals")
     pg_trickle.reinitialize_stream_table(author, "totals")
-    worker.wait_for(lambda: differences(db, "totals") == [], 20)
+    worker.wait_for(lambda: differences(db, "totals") == [])

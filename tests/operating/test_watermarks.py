@@ -60,7 +60,7 @@ def test_the_worker_waits_until_the_sources_agree(sales: Connection, worker: Any
     worker.wait_for(lambda: sales.execute("SELECT count(*) FROM open").fetchone() == (1,))
     assert [row[0] for row in sales.execute(STATUS)] == [None, None]
     sales.execute("DROP TABLE payments CASCADE")
-    assert wait_until(lambda: len(sales.execute(STATUS).fetchall()) == 1, 5)
+    assert wait_until(lambda: len(sales.execute(STATUS).fetchall()) == 1, 60)
 
 
 def test_a_watermark_never_goes_backwards(sales: Connection) -> None:

@@ -148,7 +148,7 @@ def test_who_waits_for_a_refresh_has_a_younger_number_than_those_who_wrote_meanw
     waiting = threading.Thread(target=wait)
     waiting.start()
     blocked = "SELECT cardinality(pg_blocking_pids(%s)) > 0"
-    assert wait_until(lambda: shop.execute(blocked, (waiter.info.backend_pid,)).fetchone() == (True,), 30)
+    assert wait_until(lambda: shop.execute(blocked, (waiter.info.backend_pid,)).fetchone() == (True,), 60)
     late.execute("INSERT INTO t VALUES (102, 1, 102)")
     holder.execute("SELECT pgtrickle.refresh_stream_table('kept')")
     holder.commit()

@@ -122,7 +122,7 @@ def test_a10_hostile_names_of_channels_groups_and_publications_round_trip(
     author.execute(sql.SQL("LISTEN {}").format(sql.Identifier(name)))
     place.superuser.execute("DELETE FROM orders WHERE id = 1")
     pg_trickle.refresh_stream_table(author, quoted)
-    (told,) = author.notifies(timeout=5, stop_after=1)
+    (told,) = author.notifies(timeout=60, stop_after=1)
     assert told.channel == name
     assert json.loads(told.payload)["stream_table"] == place.value("SELECT format('public.%%I', %s::text)", name)
     assert author.execute("SELECT channel FROM pgtrickle.list_subscriptions()").fetchall() == [(name,)]

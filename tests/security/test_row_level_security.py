@@ -210,7 +210,7 @@ def test_s16_policies_outlive_a_restart_of_the_server(summary: Place, worker: An
     summary.database.server.restart()
     summary.superuser = summary.database.connect()
     summary.superuser.execute("INSERT INTO orders VALUES (99, 4, 1, 1, '')")
-    worker.wait_for(lambda: summary.value("SELECT count(*) FROM order_summary WHERE tenant_id = 4") == 1, timeout=30)
+    worker.wait_for(lambda: summary.value("SELECT count(*) FROM order_summary WHERE tenant_id = 4") == 1)
     assert_fresh(summary.superuser, "order_summary")
     assert summary.superuser.execute(KEPT.encode()).fetchall() == kept
     assert [as_tenant(summary, tenant) for tenant in (1, 2, 4)] == [{1}, {2}, {4}]

@@ -82,7 +82,7 @@ def test_a15_an_owner_who_locks_his_buffer_keeps_nobody_else_waiting(
         villain.execute(f"LOCK TABLE {place.buffer('orders', 'st_author')}; LOCK TABLE st".encode())
         pg_trickle.alter_stream_table(place.as_("other"), "theirs", schedule="calculated")
         place.superuser.execute("UPDATE orders SET amount = 77 WHERE id = 1")
-        worker.wait_for(lambda: is_fresh(place, "theirs"), 30)
+        worker.wait_for(lambda: is_fresh(place, "theirs"))
         assert housekeeping(place)["problems"] == []
         place.superuser.execute("SET statement_timeout = '20s'")
         for look in ("health_check()", "pgt_status()", "change_buffer_sizes()", "check_cdc_health()"):
@@ -100,7 +100,7 @@ def test_a15_an_owner_who_alters_a_sequence_stops_no_worker(place: Place, villai
         villain.execute(f"ALTER SEQUENCE {sequence} CACHE 2".encode())
         # Writers of the source miss his change after a second; the others' are captured.
         place.superuser.execute("UPDATE orders SET amount = 77 WHERE id = 1")
-        worker.wait_for(lambda: is_fresh(place, "theirs"), 30)
+        worker.wait_for(lambda: is_fresh(place, "theirs"))
     pg_trickle.refresh_stream_table(place.superuser, "st")
     assert_fresh(place.superuser, "st")
 

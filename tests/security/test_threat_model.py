@@ -54,23 +54,23 @@ def test_a11_nor_keeps_it_the_worker_from_its_work(
     for worker in workers:
         worker.start()
     try:
-        workers[0].wait_for(lambda: any(worker.is_active for worker in workers), 30)
+        workers[0].wait_for(lambda: any(worker.is_active for worker in workers))
         active = next(worker for worker in workers if worker.is_active)
         author.execute("SELECT pgtrickle.create_stream_table('st', %s)", (TOTALS,))
         place.superuser.execute("UPDATE orders SET amount = 0")
         refreshed = "SELECT count(*) FROM pgtrickle.pgt_refresh_history WHERE initiated_by = 'SCHEDULER'"
-        active.wait_for(lambda: place.value(refreshed) > 0, 30)
+        active.wait_for(lambda: place.value(refreshed) > 0)
         # The other one stands by, also when the locks are free again, until the first is gone.
         stranger.execute("SELECT pg_advisory_unlock_all()")
-        active.wait_until_idle(30)
-        active.wait_until_idle(30)
+        active.wait_until_idle()
+        active.wait_until_idle()
         assert [worker.is_active for worker in workers].count(True) == 1
         assert "stranger" not in place.value(
             "SELECT detail FROM pgtrickle.health_check() WHERE check_name = 'worker_running'"
         )
         active.stop()
         other = next(worker for worker in workers if worker is not active)
-        other.wait_for(lambda: other.is_active, 30)
+        other.wait_for(lambda: other.is_active)
     finally:
         for worker in workers:
             worker.stop()

@@ -38,7 +38,7 @@ def test_what_is_in_order_passes_but_for_the_disk(captured: Connection) -> None:
     captured.execute("ALTER SYSTEM SET max_slot_wal_keep_size = '1GB'")
     captured.execute("SELECT pg_reload_conf()")
     try:
-        assert wait_until(lambda: wrong(captured) == {}, 10)
+        assert wait_until(lambda: wrong(captured) == {}, 60)
     finally:
         captured.execute("ALTER SYSTEM RESET max_slot_wal_keep_size")
         captured.execute("SELECT pg_reload_conf()")

@@ -30,44 +30,47 @@ def running(db):
     return db.execute("SELECT pgtrickle_changes.worker_is_running()").fetchone() == (True,)
 
 
-def test_a_hung_worker_is_an_error_within_two_seconds(db, process):
+def test_a_hung_worker_is_an_error_and_not_waited_for(db, process):
     db.execute("CREATE TABLE t (a int)")
-    assert wait_until(lambda: running(db), 20)
+    assert wait_until(lambda: running(db), 60)
     db.execute("SELECT pgtrickle.create_stream_table('one', 'SELECT a FROM t')")
     process.send_signal(signal.SIGSTOP)
     began = time.monotonic()
     with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="hangs") as caught:
         db.execute("SELECT pgtrickle.create_stream_table('two', 'SELECT a FROM t')")
-    assert time.monotonic() - began < 2
+    # After 1.5 s on a machine that has nothing else to do; who only compiles for long is waited for for half a minute.
+    assert time.monotonic() - began < 15
     assert "Continue its process" in str(caught.value.diag.message_hint)
     detail = "SELECT severity, detail FROM pgtrickle.health_check() WHERE check_name = 'worker_running'"
-    assert wait_until(lambda: db.execute(detail).fetchone()[0] == "ERROR", 5)
+    assert wait_until(lambda: db.execute(detail).fetchone()[0] == "ERROR", 60)
     assert "hangs" in db.execute(detail).fetchone()[1]
     process.send_signal(signal.SIGCONT)
-    assert wait_until(lambda: db.execute(detail).fetchone()[0] == "OK", 5)
+    assert wait_until(lambda: db.execute(detail).fetchone()[0] == "OK", 60)
     db.execute("SELECT pgtrickle.create_stream_table('two', 'SELECT a FROM t')")
 
 
 def test_a_worker_in_a_long_refresh_still_answers(db, database, process):
     db.execute("CREATE TABLE t (a int); INSERT INTO t VALUES (1)")
-    assert wait_until(lambda: running(db), 20)
-    query = "SELECT a, pg_sleep(4)::text AS slept FROM t"
+    assert wait_until(lambda: running(db), 60)
+    # Until the worker is told to end.
+    query = "SELECT a, pg_sleep(1000)::text AS slept FROM t"
     db.execute(
         "SELECT pgtrickle.create_stream_table('slow', %s, refresh_mode => 'FULL', initialize => false)", (query,)
     )
     waiting = "SELECT FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND usename = %s"
-    assert wait_until(lambda: db.execute(waiting, (WORKER_ROLE,)).rowcount == 1, 10)
-    assert wait_until(lambda: db.execute(waiting, (WORKER_ROLE,)).rowcount == 0 or _asked(db) < 1, 3)
+    assert wait_until(lambda: db.execute(waiting, (WORKER_ROLE,)).rowcount == 1, 60)
+    assert wait_until(lambda: _asked(db) < 1, 60)
     db.execute("SELECT pgtrickle.create_stream_table('two', 'SELECT a FROM t')")
-    health = db.execute("SELECT severity FROM pgtrickle.health_check() WHERE check_name = 'worker_running'")
-    assert health.fetchone() == ("OK",)
+    health = "SELECT severity FROM pgtrickle.health_check() WHERE check_name = 'worker_running'"
+    assert wait_until(lambda: db.execute(health).fetchone() == ("OK",), 60)
+    assert db.execute(waiting, (WORKER_ROLE,)).rowcount == 1
 
 
 def test_a_worker_that_compiles_for_long_is_not_taken_for_one_that_hangs(db, process):
     """Nobody takes the request, while the worker goes on asking: the caller's patience is what ends it."""
     db.execute("CREATE TABLE t (a int)")
-    assert wait_until(lambda: running(db), 20)
-    compiling = wait_until(lambda: db.execute("SELECT pgtrickle.validate_query('SELECT a FROM t')").rowcount > 0, 20)
+    assert wait_until(lambda: running(db), 60)
+    compiling = wait_until(lambda: db.execute("SELECT pgtrickle.validate_query('SELECT a FROM t')").rowcount > 0, 60)
     assert compiling
     began = time.monotonic()
     with db.transaction():

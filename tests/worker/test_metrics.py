@@ -80,7 +80,7 @@ def test_what_is_wrong_shows(t, worker):
     pg_trickle.create_stream_table(t, "idle", "SELECT a FROM t", schedule=None)
     t.execute("INSERT INTO t VALUES (0, 'x')")
     status = "SELECT status FROM pgtrickle.pgt_stream_tables WHERE pgt_name = 'bad'"
-    worker.wait_for(lambda: t.execute(status).fetchone() == ("SUSPENDED",), timeout=20)
+    worker.wait_for(lambda: t.execute(status).fetchone() == ("SUSPENDED",))
     t.execute("DROP TRIGGER pg_trickle_cdc_upd ON t")
     pg_trickle.reinitialize_stream_table(t, "idle")
     found = scraped(worker.metrics.page())
@@ -151,7 +151,7 @@ def test_the_setting_says_where(db, database):
     worker.start()
     try:
         worker.wait_for(lambda: worker.is_active)
-        assert wait_until(lambda: _answers(port), 5)
+        assert wait_until(lambda: _answers(port), 60)
     finally:
         worker.stop()
         db.execute(f"ALTER ROLE {WORKER_ROLE} RESET pg_trickle.metrics_port")
@@ -163,7 +163,7 @@ def test_the_command_line_says_where(database):
     command = [sys.executable, "-m", "pg_trickle.cli.main", "worker", "--metrics-port", str(port)]
     process = subprocess.Popen([*command, "--dsn", database.dsn_of(WORKER_ROLE)], stderr=subprocess.DEVNULL)
     try:
-        assert wait_until(lambda: _answers(port), 20)
+        assert wait_until(lambda: _answers(port), 60)
     finally:
         process.terminate()
         assert process.wait(20) == 0

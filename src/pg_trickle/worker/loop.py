@@ -39,6 +39,8 @@ HOUSEKEEPING_SECONDS = 3.0
 # What a refresh may take to end by itself when the worker is told to stop.
 GRACE_SECONDS = 3.0
 MOST_THREADS = 32
+# For who waits until the worker has done something: a bound, long enough for a machine that is busy with other things.
+PATIENCE_SECONDS = 60.0
 
 log = logger("pg_trickle.worker")
 
@@ -113,7 +115,7 @@ class Worker:
         """Whether this is the one worker of its database, and at work."""
         return self._active
 
-    def wait_for(self, predicate: Callable[[], bool], timeout: float = 10.0) -> None:
+    def wait_for(self, predicate: Callable[[], bool], timeout: float = PATIENCE_SECONDS) -> None:
         """Wait until something is so, looking whenever the worker has done something; TimeoutError if it isn't."""
         deadline = time.monotonic() + timeout
         while not predicate():
@@ -122,7 +124,7 @@ class Worker:
             with self._looked:
                 self._looked.wait(0.05)
 
-    def wait_until_idle(self, timeout: float = 10.0) -> None:
+    def wait_until_idle(self, timeout: float = PATIENCE_SECONDS) -> None:
         """Wait until the worker has looked, after this call began, and found nothing (more) to do."""
         # The next look may have begun already.
         begin = self._looks + 1
