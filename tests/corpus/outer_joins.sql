@@ -218,6 +218,89 @@ SELECT c.id, o.amount FROM public.customers c LEFT JOIN public.orders o ON o.cus
 --|                 Changes public.orders (customer_id__1, amount__1)
 --|           Scan public.orders (customer_id__1, amount__1)
 
+-- what is padded counts for nothing: below counters a left join is the sum of what has a match and of all that may be padded
+SELECT c.region, count(o.id) AS orders, sum(o.amount * 2) FILTER (WHERE o.paid) AS paid, count(*) FILTER (WHERE o.placed IS NOT NULL) AS placed FROM public.customers c LEFT JOIN public.orders o ON o.customer_id = c.id GROUP BY c.region;
+--| key: region
+--| captured: customers (id, region); orders (id, customer_id, amount, placed, paid)
+--| state_9_1: by region__1: n rows, c1 count, c2 count, fs1 finite_sum, nan1 count_nan, c3 count
+--|   UnionAll
+--|     Project region__1, id__2, arg__1=amount__1 * 2, paid__1, filter__1=placed__1 IS NOT NULL
+--|       Join customer_id__1 = id__1
+--|         Scan public.customers (id__1, region__1)
+--|         Scan public.orders (id__2, customer_id__1, amount__1, placed__1, paid__1)
+--|     Project region__1, id__2=NULL::"pg_catalog"."int4", arg__1=NULL::"pg_catalog"."numeric", paid__1=NULL::"pg_catalog"."bool", filter__1=NULL::"pg_catalog"."bool"
+--|       Project region__1
+--|         Scan public.customers (id__1, region__1)
+--| when customers changed:
+--|   UnionAll
+--|     Project region__1, id__2, arg__1=amount__1 * 2, paid__1, filter__1=placed__1 IS NOT NULL
+--|       Join customer_id__1 = id__1
+--|         Changes public.customers (id__1, region__1)
+--|         Scan public.orders (id__2, customer_id__1, amount__1, placed__1, paid__1)
+--|     Project region__1, id__2=NULL::"pg_catalog"."int4", arg__1=NULL::"pg_catalog"."numeric", paid__1=NULL::"pg_catalog"."bool", filter__1=NULL::"pg_catalog"."bool"
+--|       Project region__1
+--|         Changes public.customers (id__1, region__1)
+--| when orders changed:
+--|   Project region__1, id__2, arg__1=amount__1 * 2, paid__1, filter__1=placed__1 IS NOT NULL
+--|     Join customer_id__1 = id__1
+--|       Scan public.customers (id__1, region__1)
+--|       Changes public.orders (id__2, customer_id__1, amount__1, placed__1, paid__1)
+--| final:
+--|   Project region__1="state_9_1_k1", count__1="state_9_1_c1", sum__1=CASE WHEN "state_9_1_nan1" > 0 THEN 'NaN'::numeric WHEN "state_9_1_c2" > 0 THEN "state_9_1_fs1" END, count__2="state_9_1_c3"
+--|     Scan state_9_1 (state_9_1_k1, state_9_1_n, state_9_1_c1, state_9_1_c2, state_9_1_fs1, state_9_1_nan1, state_9_1_c3)
+--| when customers changed:
+--|   Project region__1="state_9_1_k1", count__1="state_9_1_c1", sum__1=CASE WHEN "state_9_1_nan1" > 0 THEN 'NaN'::numeric WHEN "state_9_1_c2" > 0 THEN "state_9_1_fs1" END, count__2="state_9_1_c3"
+--|     Changes state_9_1 (state_9_1_k1, state_9_1_n, state_9_1_c1, state_9_1_c2, state_9_1_fs1, state_9_1_nan1, state_9_1_c3)
+--| when orders changed:
+--|   Project region__1="state_9_1_k1", count__1="state_9_1_c1", sum__1=CASE WHEN "state_9_1_nan1" > 0 THEN 'NaN'::numeric WHEN "state_9_1_c2" > 0 THEN "state_9_1_fs1" END, count__2="state_9_1_c3"
+--|     Changes state_9_1 (state_9_1_k1, state_9_1_n, state_9_1_c1, state_9_1_c2, state_9_1_fs1, state_9_1_nan1, state_9_1_c3)
+
+-- a padded row counts where columns of the left side are counted: the left join stays
+SELECT c.region, count(o.id) AS orders, count(c.name) AS names FROM public.customers c LEFT JOIN public.orders o ON o.customer_id = c.id GROUP BY c.region;
+--| key: region
+--| captured: customers (id, name, region); orders (id, customer_id)
+--| state_9_1: by region__1: n rows, c1 count, c2 count
+--|   Project region__1, id__2, name__1
+--|     LeftJoin customer_id__1 = id__1
+--|       Scan public.customers (id__1, name__1, region__1)
+--|       Scan public.orders (id__2, customer_id__1)
+--| when customers changed:
+--|   Project region__1, id__2, name__1
+--|     UnionAll
+--|       Join customer_id__1 = id__1
+--|         Changes public.customers (id__1, name__1, region__1)
+--|         Scan public.orders (id__2, customer_id__1)
+--|       LeftJoin FALSE
+--|         Project id__1, name__1, region__1
+--|           Filter NOT "__pgt_met"
+--|             Mark __pgt_met: customer_id__1 = id__1
+--|               Changes public.customers (id__1, name__1, region__1)
+--|               Scan public.orders (id__2, customer_id__1)
+--|         Scan public.orders (id__2, customer_id__1)
+--| when orders changed:
+--|   Project region__1, id__2, name__1
+--|     UnionAll
+--|       Join customer_id__1 = id__1
+--|         Scan public.customers (id__1, name__1, region__1)
+--|         Changes public.orders (id__2, customer_id__1)
+--|       LeftJoin FALSE
+--|         Project id__1, name__1, region__1
+--|           Filter NOT "__pgt_met"
+--|             Flipped __pgt_met: customer_id__1 = id__1
+--|               Scan public.customers (id__1, name__1, region__1)
+--|               Scan public.orders (id__2, customer_id__1)
+--|               Changes public.orders (id__2, customer_id__1)
+--|         Scan public.orders (id__2, customer_id__1)
+--| final:
+--|   Project region__1="state_9_1_k1", count__1="state_9_1_c1", count__2="state_9_1_c2"
+--|     Scan state_9_1 (state_9_1_k1, state_9_1_n, state_9_1_c1, state_9_1_c2)
+--| when customers changed:
+--|   Project region__1="state_9_1_k1", count__1="state_9_1_c1", count__2="state_9_1_c2"
+--|     Changes state_9_1 (state_9_1_k1, state_9_1_n, state_9_1_c1, state_9_1_c2)
+--| when orders changed:
+--|   Project region__1="state_9_1_k1", count__1="state_9_1_c1", count__2="state_9_1_c2"
+--|     Changes state_9_1 (state_9_1_k1, state_9_1_n, state_9_1_c1, state_9_1_c2)
+
 -- what may be padded may be NULL: counted over a left join
 SELECT c.region, count(*) AS n, count(o.id) AS orders FROM public.customers c LEFT JOIN public.orders o ON o.customer_id = c.id GROUP BY c.region;
 --| key: region

@@ -6,6 +6,7 @@ from pg_trickle.algebra.plan import Plan, names
 from pg_trickle.rewrite.alike import made_alike
 from pg_trickle.rewrite.kept import kept_alone
 from pg_trickle.rewrite.matched_early import matched_early
+from pg_trickle.rewrite.padded_always import padded_always
 from pg_trickle.rewrite.pushdown import pushed_down
 from pg_trickle.rewrite.reorder import reordered
 from pg_trickle.rewrite.repeated import pruned_alike
@@ -17,8 +18,8 @@ def optimised(plan: Plan) -> Plan:
 
     Outer joins whose padded rows are thrown away become inner ones.  Predicates go down, so that a delta is
     filtered before it is joined, and matches are looked for early; then joins are put in order; then columns that
-    nobody reads go, so that they are neither captured nor grouped by; and rows of windows that nobody reads.  What is
-    left of joins that are alike becomes one.
+    nobody reads go, so that they are neither captured nor grouped by; and rows of windows that nobody reads.  Below
+    counters left joins become sums.  What is left of joins that are alike becomes one.
     """
     arranged = reordered(matched_early(pushed_down(strengthened(plan))))
-    return made_alike(kept_alone(pruned_alike(arranged, frozenset(names(plan)))))
+    return made_alike(padded_always(kept_alone(pruned_alike(arranged, frozenset(names(plan))))))
