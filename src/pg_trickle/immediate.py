@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from psycopg import sql
@@ -37,7 +37,17 @@ from pg_trickle.render.onesided import (
 from pg_trickle.render.reread import is_lookup, reread
 from pg_trickle.render.select import CommonTables
 from pg_trickle.render.settled import add_first, is_settled, leave, settle
-from pg_trickle.render.single import BROUGHT, CHANGED, TAKEN, add_one, reread_one, show_one
+from pg_trickle.render.single import (
+    BROUGHT,
+    CHANGED,
+    TAKEN,
+    add_one,
+    bring_new,
+    hide_one,
+    is_shown_alone,
+    reread_one,
+    show_one,
+)
 from pg_trickle.render.stage import grouped_delta
 from pg_trickle.rewrite.specialise import specialised
 from pg_trickle.stages import Stage
@@ -57,6 +67,30 @@ _PLAIN_CAST = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
+class Alone:
+    """What is tried before a program where row locks are enough, by event.
+
+    ``one``: it may do all the work where a single row changed.
+    ``shown``, ``gone``: those which show and remove the group of a single row after it, in place of the program's
+    second statement and its third.
+    ``brought``: it shows what an INSERT brought where nothing has changed that since.
+    """
+
+    one: dict[str, str] = field(default_factory=dict)
+    shown: dict[str, str] = field(default_factory=dict)
+    gone: dict[str, str] = field(default_factory=dict)
+    brought: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        return tuple(text for found in self.to_json().values() for text in found.values())
+
+    def to_json(self) -> dict[str, dict[str, str]]:
+        """As the engine reads it."""
+        return {"one": self.one, "shown": self.shown, "gone": self.gone, "brought": self.brought}
+
+
+@dataclass(frozen=True, slots=True)
 class Immediate:
     """How a stream table is maintained inside a statement.
 
@@ -67,8 +101,7 @@ class Immediate:
     ``turn``: one transaction at a time; else the programs lock what they need, and NULL means to try again.
     ``sided`` holds by source and event other programs for statements that only bring rows or only take some away.
     ``plain`` holds by source what inserts all that an INSERT brings, where nothing it brings can be there already.
-    ``one`` holds, by event, the statement that is tried first: it may do all the work where a single row changed.
-    ``shown`` holds, by event, that which shows the group of a single row after it, in place of the second statement.
+    ``alone``: the statements for where a single row changed, or where nothing changed but what came.
     ``settings``: whether what is computed may depend on settings of the session.
     ``may_fail``: whether the changes may be beyond evaluation although the query isn't.
     """
@@ -79,8 +112,7 @@ class Immediate:
     held: programs.Program
     by_rows: bool
     turn: bool
-    one: dict[str, str]
-    shown: dict[str, str]
+    alone: Alone
     settings: bool
     may_fail: bool
 
@@ -96,8 +128,7 @@ class Immediate:
             "held": list(self.held),
             "by_rows": self.by_rows,
             "turn": self.turn,
-            "one": self.one,
-            "shown": self.shown,
+            **self.alone.to_json(),
             "settings": self.settings,
             "may_fail": self.may_fail,
         }
@@ -109,7 +140,7 @@ def immediate(
     """The programs for the statements of each source."""
     # Who recomputes writes rows of others: where that may come to pass, one at a time does.
     is_free = len(sources) == 1 and not _is_parted(request) and not may_fail(request)
-    by_rows, one, shown = (_by_rows(definition, sources) if is_free else None) or (None, {}, {})
+    by_rows, alone = (_by_rows(definition, sources) if is_free else None) or (None, Alone())
     by_groups = _by_groups(definition, Statement()) if is_free and by_rows is None else None
     held: programs.Program = ()
     if by_rows is not None:
@@ -123,19 +154,17 @@ def immediate(
     sided = {} if by_rows is not None else {oid: _one_sided(definition, oid) for oid in sources}
     plain = {oid: text for oid in sources if (text := _plain(definition, oid))}
     halves = (program for found in sided.values() for program in found.values())
-    rest = (tuple(one.values()), tuple(shown.values()), tuple(plain.values()), programs.full(definition))
+    rest = (alone.texts, tuple(plain.values()), programs.full(definition))
     all_programs = (*made.values(), *halves, held, *rest)
     texts = [text for program in all_programs for text in program]
     sensitive = is_sensitive(request, texts)
-    return Immediate(made, sided, plain, held, by_rows is not None, has_turn, one, shown, sensitive, may_fail(request))
+    return Immediate(made, sided, plain, held, by_rows is not None, has_turn, alone, sensitive, may_fail(request))
 
 
 def _by_rows(
     definition: programs.Definition, sources: dict[int, tuple[str, ...]]
-) -> tuple[programs.Program, dict[str, str], dict[str, str]] | None:
-    """The program that needs no more than the locks of the rows it writes, if there is one; and for a single row, by
-    event, what is tried first, and what shows its group after it.
-    """
+) -> tuple[programs.Program, Alone] | None:
+    """The program that needs no more than the locks of the rows it writes, if there is one; and what is tried first."""
     if len(sources) != 1:
         return None
     final, target = definition.final, definition.target
@@ -143,7 +172,8 @@ def _by_rows(
         change = specialised(final.delta(), lambda _: True)
         common = _common(change, final)
         one = {event: _printed(reread_one(final, target, change, event)) for event in EVENTS}
-        return (programs.counting(reread(final, target, change, common), common),), one, {}
+        alone = Alone(one, brought={BROUGHT: _printed(bring_new(target, change))})
+        return (programs.counting(reread(final, target, change, common), common),), alone
     stage = definition.stages[0] if len(definition.stages) == 1 else None
     if not isinstance(stage, Stage):
         return None
@@ -153,8 +183,14 @@ def _by_rows(
     if isinstance(change, Empty) or _reads_tables(change) or not is_additive(final, store, target):
         return None
     one = {event: _printed(add_one(final, store, target, change, event)) for event in EVENTS}
-    sides = () if store.target else (BROUGHT, TAKEN)
-    showing = {event: _printed(show_one(final, stage, target, change, event)) for event in sides}
+    moving = (CHANGED,) if is_shown_alone(final, store, target) else ()
+    shown = () if store.target else (BROUGHT, TAKEN, *moving)
+    gone = () if store.target else (TAKEN, *moving)
+    alone = Alone(
+        one,
+        {event: _printed(show_one(final, stage, target, change, event)) for event in shown},
+        {event: _printed(hide_one(final, stage, target, change, event)) for event in gone},
+    )
     first, second, third = (_common(change) for _ in range(3))
     show = () if store.target else (programs.counting(show_up(final, store, target, change, second), second),)
     return (
@@ -163,8 +199,7 @@ def _by_rows(
             *show,
             programs.counting(clear_up(final, store, target, change, third), third),
         ),
-        one,
-        showing,
+        alone,
     )
 
 

@@ -78,7 +78,7 @@ class Shop:
         return [version for (version,) in rows]
 
 
-def made(conn: Connection) -> Shop:
+def made(conn: Connection, queries: dict[str, LiteralString]) -> Shop:
     conn.execute(SHOP)
     shop = Shop(conn)
 
@@ -87,7 +87,7 @@ def made(conn: Connection) -> Shop:
             shop.warnings.append(diagnostic.message_primary or "")
 
     conn.add_notice_handler(note)
-    for name, query in QUERIES.items():
+    for name, query in queries.items():
         shop.add(name, query)
     return shop
 
@@ -95,4 +95,4 @@ def made(conn: Connection) -> Shop:
 @pytest.fixture
 def shop(db: Connection) -> Shop:
     """Orders of customers."""
-    return made(db)
+    return made(db, QUERIES)

@@ -6,13 +6,14 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any, LiteralString
 
 import psycopg
 import pytest
 
 import pg_trickle
-from tests.immediate.conftest import Shop
+from tests.immediate.conftest import QUERIES, Shop, made
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
@@ -69,12 +70,18 @@ class Session:
         ]
 
 
-@pytest.fixture
-def sessions(database: Any, shop: Shop) -> Iterator[tuple[Session, Session]]:
-    del shop
-    with ThreadPoolExecutor(2) as pool:
+@contextmanager
+def several(database: Any, count: int) -> Iterator[tuple[Session, ...]]:
+    with ThreadPoolExecutor(count) as pool:
         watcher = database.connect()
-        yield Session(database.connect(), watcher, pool), Session(database.connect(), watcher, pool)
+        yield tuple(Session(database.connect(), watcher, pool) for _ in range(count))
+
+
+@pytest.fixture
+def sessions(database: Any, shop: Shop) -> Iterator[tuple[Session, ...]]:
+    del shop
+    with several(database, 2) as both:
+        yield both
 
 
 def only(shop: Shop, *names: str) -> None:
@@ -311,6 +318,54 @@ def test_changing_modes_under_writers(shop: Shop, database: Any) -> None:
             again(pg_trickle.resume_stream_table, name)
 
     _soak(database, 3, 100, turn)
+    shop.check()
+
+
+# Row 1 is the only one of its kind, and so is row 2.
+MOVES: list[tuple[LiteralString, LiteralString]] = [
+    ("UPDATE orders SET note = 'b' WHERE id = 1", "UPDATE orders SET note = 'a' WHERE id = 2"),
+    ("UPDATE orders SET note = 'b' WHERE id = 1", "UPDATE orders SET note = 'c' WHERE id = 2"),
+    ("UPDATE orders SET note = 'b' WHERE id = 1", "DELETE FROM orders WHERE id = 2"),
+    ("DELETE FROM orders WHERE id = 1", "UPDATE orders SET note = 'a' WHERE id = 2"),
+    ("INSERT INTO orders VALUES (100, 1, 1, 'b')", "UPDATE orders SET note = 'c' WHERE id = 2"),
+    ("UPDATE orders SET note = 'c' WHERE id = 1", "UPDATE orders SET note = 'c' WHERE id = 2"),
+    ("UPDATE orders SET note = 'c' WHERE id = 1", "INSERT INTO orders VALUES (100, 1, 1, 'a')"),
+]
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("ending", ["COMMIT", "ROLLBACK"])
+def test_rows_are_moved_from_and_to_one_group(database: Any, db: Connection, ending: LiteralString, level: str) -> None:
+    shop = made(db, {"kinds": QUERIES["kinds"]})
+    with several(database, 2) as (one, two):
+        for first, second in MOVES:
+            shop.run("UPDATE orders SET note = chr(96 + id) WHERE id < 3")
+            one.begin(level)
+            one.run(first)
+            two.begin(level)
+            two.run("SELECT count(*) FROM orders")
+            waiting = two.waits(second)
+            one.run(ending)
+            failed = waiting.exception()
+            two.run("COMMIT" if failed is None else "ROLLBACK")
+            shop.check()
+            if failed is not None:
+                assert isinstance(failed, psycopg.errors.SerializationFailure)
+                assert (level == "READ COMMITTED", ending) == (False, "COMMIT")
+            shop.run("DELETE FROM orders WHERE id < 3 OR id = 100", "INSERT INTO orders VALUES (1, 1, 1), (2, 1, 1)")
+
+
+def test_rows_that_change_places_wait_for_their_groups_in_one_order(database: Any, db: Connection) -> None:
+    shop = made(db, {"kinds": QUERIES["kinds"]})
+    shop.run("UPDATE orders SET note = 'a' WHERE id = 1", "UPDATE orders SET note = 'b' WHERE id IN (2, 3)")
+    with several(database, 3) as (one, two, three):
+        one.begin()
+        one.run("UPDATE orders SET note = 'c' WHERE id = 3")
+        second = two.waits("UPDATE orders SET note = 'a' WHERE id = 2")
+        third = three.waits("UPDATE orders SET note = 'b' WHERE id = 1")
+        one.run("COMMIT")
+        second.result()
+        third.result()
     shop.check()
 
 

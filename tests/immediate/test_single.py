@@ -6,8 +6,9 @@ from typing import Any, LiteralString
 
 import psycopg
 import pytest
+from psycopg import sql
 
-from tests.immediate.conftest import Shop
+from tests.immediate.conftest import QUERIES, Connection, Shop, made
 from tests.immediate.test_isolation import only
 from tests.immediate.test_statements import TRIGGERS
 
@@ -18,6 +19,8 @@ MORE: dict[str, LiteralString] = {
     "means": "SELECT customer_id, avg(amount) AS mean, bool_or(amount > 7) AS dear FROM orders GROUP BY customer_id",
     "ids": "SELECT id FROM orders WHERE amount > 5",
     "pairs_of_values": "SELECT DISTINCT note, customer_id FROM orders",
+    "dear_kinds": "SELECT DISTINCT note FROM orders WHERE amount > 5",
+    "amounts": "SELECT DISTINCT amount FROM orders",
     "dear_groups": """SELECT customer_id, sum(amount) AS total FROM orders
                        WHERE amount > 3 GROUP BY 1 HAVING count(*) > 2""",
 }
@@ -99,6 +102,83 @@ def test_what_a_statement_does_may_be_undone_inside_it(more: Shop) -> None:
         "DELETE FROM orders WHERE id = 7",
         "DELETE FROM orders WHERE id = 2",
     )
+
+
+MOVED: list[LiteralString] = [
+    # The last row of a group becomes the first of another; the first of another; the last of its own; neither; back.
+    "UPDATE orders SET note = 'a' WHERE id = 1",
+    "UPDATE orders SET note = 'b' WHERE id = 1",
+    "UPDATE orders SET note = 'c' WHERE id = 2",
+    "UPDATE orders SET note = 'b' WHERE id = 2",
+    "UPDATE orders SET note = 'n' WHERE id = 2",
+    "UPDATE orders SET note = NULL WHERE id = 1",
+    "UPDATE orders SET note = 'b' WHERE id = 1",
+    # Out of view, into it elsewhere, and from group to group out of view.
+    "UPDATE orders SET amount = 1 WHERE id = 1",
+    "UPDATE orders SET amount = 10, note = 'd' WHERE id = 1",
+    "UPDATE orders SET amount = 2, note = 'e' WHERE id = 1",
+    "UPDATE orders SET note = 'f' WHERE id = 1",
+    "UPDATE orders SET amount = 20 WHERE id = 1",
+    "UPDATE orders SET amount = 21 WHERE id = 1",
+    # Several rows, of which one changes what is read.
+    "UPDATE orders SET note = CASE id WHEN 1 THEN 'g' ELSE note END WHERE id < 3",
+    "UPDATE orders SET note = CASE id WHEN 1 THEN 'n' ELSE 'g' END WHERE id < 3",
+    "DELETE FROM orders WHERE id = 2",
+    "DELETE FROM orders WHERE id = 1",
+]
+
+
+@pytest.fixture
+def kinds(db: Connection) -> Shop:
+    names = ("pairs_of_values", "dear_kinds", "amounts")
+    return made(db, {"kinds": QUERIES["kinds"]} | {name: MORE[name] for name in names})
+
+
+@pytest.mark.versions
+@pytest.mark.parametrize("level", ["READ COMMITTED", "REPEATABLE READ"])
+def test_a_row_goes_from_group_to_group(kinds: Shop, level: str) -> None:
+    kinds.run(*MOVED)
+    kinds.conn.execute("INSERT INTO orders VALUES (1, 1, 1, 'n'), (2, 1, 2, 'n')")
+    kinds.conn.execute(f"BEGIN ISOLATION LEVEL {level}".encode())
+    kinds.run(*MOVED, "COMMIT")
+
+
+ONWARDS: LiteralString = """
+    CREATE FUNCTION onwards() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        UPDATE orders SET note = TG_ARGV[0] WHERE id = NEW.id;
+        RETURN NULL; END $$;
+    CREATE TRIGGER onwards AFTER INSERT OR UPDATE ON orders
+       FOR EACH ROW WHEN (pg_trigger_depth() = 0) EXECUTE FUNCTION onwards('away')"""
+
+
+SENT_ON: list[LiteralString] = [
+    "UPDATE orders SET note = 'between' WHERE id = 1",
+    "UPDATE orders SET note = 'between' WHERE id = 2",
+    "INSERT INTO orders VALUES (100, 1, 7, 'between')",
+    "UPDATE orders SET note = 'away' WHERE id = 3",
+    "UPDATE orders SET note = 'between' WHERE id = 3",
+]
+
+
+def test_a_row_that_is_sent_on_leaves_nothing_of_the_group_between(kinds: Shop) -> None:
+    kinds.run("UPDATE orders SET note = 'alone' WHERE id = 1", ONWARDS)
+    number = kinds.one("SELECT pgt_id FROM pgtrickle.pgt_stream_tables WHERE pgt_name = 'kinds'")
+    empty = sql.SQL("SELECT k1 FROM {} WHERE n = 0").format(sql.Identifier("pgtrickle_changes", f"state_{number}_1"))
+    for statement in SENT_ON:
+        kinds.run(statement)
+        assert kinds.conn.execute(empty).fetchall() == []
+
+
+def test_what_stream_tables_on_them_write_back_is_followed(kinds: Shop) -> None:
+    """A trigger on the shown rows writes the source between the statements for one row's group."""
+    kinds.run("UPDATE orders SET note = 'alone' WHERE id = 1")
+    kinds.run(
+        """CREATE FUNCTION back() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+               UPDATE public.orders SET note = 'alone' WHERE id = 2; RETURN NULL; END $$;
+           CREATE TRIGGER back AFTER INSERT ON kinds FOR EACH ROW WHEN (NEW.note = 'new') EXECUTE FUNCTION back()""",
+        "UPDATE orders SET note = 'new' WHERE id = 1",
+    )
+    assert kinds.one("SELECT count(*) FROM kinds WHERE note = 'alone'") == 1
 
 
 def test_what_is_not_read_changes_nothing_for_one_row_either(more: Shop) -> None:

@@ -4,7 +4,7 @@ Nothing is summed up, sorted or counted then, and one plain statement does what 
 for any number of rows.  Each of these yields a number if it has done its work: 0 if that was all, or nothing is in
 view of what changed; 1 if what the program's later statements do is left to do, -1 if only what its third one does.
 It yields none, and has done nothing, if an update changed more rows, or if the row takes another way (an update of a
-group's key; a row that comes into view): then the program does it all.
+group's key, where more is counted than rows; a row that comes into view): then the program does it all.
 
 What makes the programs right makes these right as well: additions to the newest version of a row, and keys looked up as
 they are now.  The look-ups are for READ COMMITTED alone; with an older snapshot two rows of a key may be seen.
@@ -26,19 +26,59 @@ from pg_trickle.render.parts import WEIGHT, differ, every, listed, matches, name
 from pg_trickle.render.reread import overwritten
 from pg_trickle.render.select import CommonTables
 from pg_trickle.render.stage import group_keys, grouped_delta, plain_keys
-from pg_trickle.render.store import Store
+from pg_trickle.render.store import Store, passed
 from pg_trickle.stages import Stage
+from pg_trickle.state_columns import Role
 
 BROUGHT, TAKEN, CHANGED = "ins", "del", "upd"
 
 
 def add_one(final: Plan, store: Store, target: Target, change: Plan, event: str) -> sql.Composable:
     """Add a row's worth to the counters of its group, or take it away."""
+    if event == CHANGED and is_shown_alone(final, store, target):
+        return _move_one(final, store, change)
     row = _moved(store.stage, change) if event == CHANGED else _added(store.stage, change, event)
     rows = sql.SQL("({row}) AS g WHERE {single} AND ({any})").format(
         row=row, single=_is_single(event), any=adds_anything(store.stage)
     )
     return _or_nothing(adding(final, store, rows, _left_to_do(final, store, target, event)), change, event)
+
+
+def is_shown_alone(final: Plan, store: Store, target: Target) -> bool:
+    """Whether nothing is shown but that there are rows, and nothing counted but how many."""
+    is_key = store.target is None and not target.written and shows_all(final)
+    return is_key and all(one.role is Role.ROWS for one in store.stage.rest)
+
+
+def _move_one(final: Plan, store: Store, change: Plan) -> sql.Composable:
+    """Take a row from one group and bring it to another, in the order of their keys; 1 if one has a single row by now,
+    -1 if one has none, 2 if both is so.
+    """
+    same = matches(((one, one.name, one.name) for one in plain_keys(store.stage)), "o", "n")
+    rows = sql.SQL(
+        "({both}) AS g WHERE {single} AND NOT EXISTS (SELECT FROM ({before}) AS o, ({after}) AS n WHERE {same})"
+        " ORDER BY {keys}"
+    ).format(
+        both=_left_and_joined(store.stage, change),
+        before=_added(store.stage, change, TAKEN),
+        after=_added(store.stage, change, BROUGHT),
+        single=_is_single(CHANGED),
+        same=same,
+        keys=names(store.stage.key_names),
+    )
+    return sql.SQL(
+        ", y AS ({added}) SELECT CASE WHEN {single} THEN"
+        " (CASE WHEN empty AND one THEN 2 WHEN empty THEN -1 WHEN one THEN 1 ELSE 0 END)::bigint END"
+        " FROM (SELECT bool_or(n = 0) AS empty, bool_or(n = 1) AS one FROM y) AS l"
+    ).format(
+        added=adding(final, store, rows, sql.SQL("{n} AS n").format(n=row_counter(final, store))),
+        single=_is_single(CHANGED),
+    )
+
+
+def _left_and_joined(stage: Stage, change: Plan) -> sql.Composable:
+    """What a row adds to the group that it leaves, and to that which it comes to."""
+    return sql.SQL(" UNION ALL ").join(_added(stage, change, event) for event in (TAKEN, BROUGHT))
 
 
 def _left_to_do(final: Plan, store: Store, target: Target, event: str) -> sql.Composable:
@@ -58,7 +98,8 @@ _WEIGHT = {BROUGHT: 1, TAKEN: -1, CHANGED: 0}
 
 
 def show_one(final: Plan, stage: Stage, target: Target, change: Plan, event: str) -> sql.Composable:
-    """Show the group of a row that came or went by what is stored of it now; 0, or none if it shows nothing.
+    """Show the group of a row that came or went, or that it came to, by what is stored of it now; 0, or none if it
+    shows nothing.
 
     Its own statement, after that which has locked the group's row (``render/additive.py``).
     """
@@ -69,13 +110,37 @@ def show_one(final: Plan, stage: Stage, target: Target, change: Plan, event: str
         table=target.table,
         columns=names(target.names),
         values=names((column.name for _, column in target.columns), "a"),
-        row=_added(stage, change, event),
+        row=_added(stage, change, TAKEN if event == TAKEN else BROUGHT),
         state=relation(stage.state),
         match=Store(stage).match("g"),
         shown=CommonTables(()).select(of_state(final, stage)),
-        single=_IS_READ_COMMITTED,
+        single=every([_is_single(event), _IS_READ_COMMITTED]),
         key=names(target.key or ()),
         action=overwritten(target),
+    )
+
+
+def hide_one(final: Plan, stage: Stage, target: Target, change: Plan, event: str) -> sql.Composable:
+    """Remove the groups that a row went from or came to, if nothing is left of them, and what they showed; 0, or none
+    if they showed nothing.
+
+    Its own statement as well: what a group shows was written by whoever had its row locked before.
+    """
+    store = Store(stage)
+    origin = dict(passed(final, stage))
+    keys = {name: origin[column.name] for name, column in target.columns if name in (target.key or ())}
+    return sql.SQL(
+        ", z AS (DELETE FROM {state} AS s USING ({row}) AS g WHERE {single} AND {match} AND {empty} RETURNING {keys})"
+        ", x AS (DELETE FROM {table} AS t USING z WHERE {located} RETURNING 1) SELECT 0::bigint FROM x LIMIT 1"
+    ).format(
+        state=store.table,
+        row=_left_and_joined(stage, change) if event == CHANGED else _added(stage, change, TAKEN),
+        single=every([_is_single(event), _IS_READ_COMMITTED]),
+        match=store.match("g"),
+        empty=every(sql.SQL("coalesce({c}, 0) = 0").format(c=store.stored(one)) for one in stage.rest),
+        keys=names(stage.key_names, "s"),
+        table=target.table,
+        located=located(target, "t", "z", keys),
     )
 
 
@@ -102,6 +167,22 @@ def _moved(stage: Stage, change: Plan) -> sql.Composable:
         before=_added(stage, change, TAKEN),
         after=_added(stage, change, BROUGHT),
         match=matches(((one, one.name, one.name) for one in plain_keys(stage)), "o", "n"),
+    )
+
+
+def bring_new(target: Target, change: Plan) -> sql.Composable:
+    """Show the rows that an INSERT brought, of which nothing has become anything else since.
+
+    What is there under such a key somebody else has put into the stream table.
+    """
+    return sql.SQL(
+        "INSERT INTO {table} ({columns}) SELECT {columns} FROM ({rows}) AS n ON CONFLICT ({key}) {action}"
+    ).format(
+        table=target.table,
+        columns=names(target.names),
+        rows=renamed(target, _image(change, AFTER)),
+        key=names(target.key or ()),
+        action=overwritten(target),
     )
 
 

@@ -30,28 +30,30 @@ END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.immediate_untouched IS 'Whether the transaction has changed or deleted no row of a source, as an expression';
 
-CREATE FUNCTION pgtrickle_changes.immediate_plain(p_id bigint, p_source oid, p_event text, p_plan jsonb) RETURNS text
+CREATE FUNCTION pgtrickle_changes.immediate_plain(p_table pgtrickle.pgt_stream_tables, p_source oid, p_columns text[], p_event text, p_plan jsonb) RETURNS text
     LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, pg_temp
 AS $$
 -- Where statements under way are noted, none is, or this would not be reached; elsewhere one may have changed the rows that are to be inserted.
--- If a key is there all the same, somebody has written to the stream table: the program can do with that.
+-- If a key is there all the same, somebody has written to the stream table: the program can do with that, and few rows overwrite it.
 DECLARE
     v_by_rows boolean := (p_plan #>> '{programs,immediate,by_rows}')::boolean;
-BEGIN
-    IF p_event <> 'ins' OR p_plan #> ARRAY['programs', 'immediate', 'plain', p_source::text] IS NULL THEN
-        RETURN '';
-    END IF;
-    RETURN format($q$    IF __pgt_rows OPERATOR(pg_catalog.>) 200%s THEN
-        BEGIN
+    v_few     text := pgtrickle_changes.immediate_one(p_table, p_source, p_columns, p_event, p_plan, 'brought');
+    v_many    text := format($q$        BEGIN
             EXECUTE (pgtrickle_changes.maintain_%s_%s_ins_texts())[%s];
             RETURN NULL;
         EXCEPTION WHEN unique_violation THEN
             __pgt_wrote := NULL;
         END;
+$q$, p_table.pgt_id, p_source, 2 + jsonb_array_length(pgtrickle_changes.immediate_statements(p_plan, p_source, p_event)));
+BEGIN
+    IF p_event <> 'ins' OR p_plan #> ARRAY['programs', 'immediate', 'plain', p_source::text] IS NULL THEN
+        RETURN '';
     END IF;
-$q$, CASE WHEN v_by_rows THEN ' AND ' || pgtrickle_changes.immediate_untouched(p_source) ELSE '' END, p_id, p_source,
-        2 + jsonb_array_length(pgtrickle_changes.immediate_statements(p_plan, p_source, p_event)));
+    RETURN CASE WHEN v_by_rows THEN format(E'    IF __pgt_rows OPERATOR(pg_catalog.<=) 200 AND %1$s AND %2$s THEN\n        %3$s;\n        RETURN NULL;\n    END IF;\n'
+                                           '    IF __pgt_rows OPERATOR(pg_catalog.>) 200 AND %2$s THEN\n',
+                                           'pg_catalog.current_setting(''transaction_isolation'') OPERATOR(pg_catalog.=) ''read committed''', pgtrickle_changes.immediate_untouched(p_source), v_few)
+                ELSE E'    IF __pgt_rows OPERATOR(pg_catalog.>) 200 THEN\n' END || v_many || E'    END IF;\n';
 END
 $$;
-COMMENT ON FUNCTION pgtrickle_changes.immediate_plain IS 'What inserts all that an INSERT of many rows brings, as PL/pgSQL; nothing, where it has to be looked at';
+COMMENT ON FUNCTION pgtrickle_changes.immediate_plain IS 'What inserts all that an INSERT brings, as PL/pgSQL; nothing, where it has to be looked at';

@@ -95,7 +95,7 @@ BEGIN
         '        RETURN NULL;\n'
         '    END IF;\n',
         (SELECT string_agg(format(E'    %s pg_catalog.%s;\n', v.name, v.type), '' ORDER BY v.name)
-           FROM (VALUES ('__pgt_rows', 'int8'), ('__pgt_open', 'int8'), ('__pgt_held', 'bool'), ('__pgt_wrote', 'int8'), ('__pgt_texts', 'text[]'),
+           FROM (VALUES ('__pgt_rows', 'int8'), ('__pgt_open', 'int8'), ('__pgt_held', 'bool'), ('__pgt_wrote', 'int8'), ('__pgt_left', 'int8'), ('__pgt_texts', 'text[]'),
                         ('__pgt_opened', 'int8'), ('__pgt_moved', 'bool'), ('__pgt_member', 'bool'), ('__pgt_noted', 'int8'),
                         ('__pgt_former', 'text'), ('__pgt_name', 'text'), ('__pgt_stack', 'text')) AS v(name, type)
           WHERE position(v.name IN p_checked) > 0),
@@ -158,7 +158,7 @@ BEGIN
         || ' ' || (p_plan #>> ARRAY['programs', 'immediate', p_part, p_event]);
 END
 $$;
-COMMENT ON FUNCTION pgtrickle_changes.immediate_one IS 'A statement for where a single row changed: that which may do all the work (one), or that which shows its group after it (shown); NULL if there is none';
+COMMENT ON FUNCTION pgtrickle_changes.immediate_one IS 'A statement for where a single row changed: that which may do all the work (one), those which show (shown) or remove (gone) its group after it; or for what an INSERT brought and nobody has changed since (brought); NULL if there is none';
 
 CREATE FUNCTION pgtrickle_changes.immediate_step(p_text text, p_place integer) RETURNS text
     LANGUAGE plpgsql IMMUTABLE
@@ -202,22 +202,34 @@ END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.immediate_program IS 'A program as PL/pgSQL';
 
-CREATE FUNCTION pgtrickle_changes.immediate_by_rows(p_table pgtrickle.pgt_stream_tables, p_one text, p_shown text, p_most integer, p_plain text, p_texts text[], p_name text) RETURNS text
+CREATE FUNCTION pgtrickle_changes.immediate_of_group(p_shown text, p_gone text) RETURNS text
     LANGUAGE plpgsql IMMUTABLE
     SET search_path = pg_catalog, pg_temp
 AS $$
--- First what may do all the work for a single row.  If it did nothing, the program's statements, as many as it takes; where a row that came or went
--- changed its group, a statement for just that group is tried before the second; below 0 says that
--- of three only the third is left to do.  Nothing is
+-- What "one" left to do for the group of its row: to show it (above 0), to remove it (below), or to show that which the row came to and remove that which it left (2).
+-- Who doesn't get done leaves it to the program's second statement and its third, or only to that.
+DECLARE
+    v_done constant text := E'        IF __pgt_wrote OPERATOR(pg_catalog.=) 0%s THEN\n            RETURN NULL;\n        END IF;\n';
+BEGIN
+    RETURN coalesce(E'    IF __pgt_left OPERATOR(pg_catalog.>) 0 THEN\n        ' || p_shown || E' INTO __pgt_wrote;\n' || format(v_done, ' AND __pgt_left OPERATOR(pg_catalog.=) 1')
+                    || E'        __pgt_left := CASE __pgt_wrote WHEN 0 THEN -1 ELSE 0 END;\n        __pgt_wrote := 1;\n    END IF;\n', '')
+        || coalesce(E'    IF __pgt_left OPERATOR(pg_catalog.<) 0 THEN\n        ' || p_gone || E' INTO __pgt_wrote;\n' || format(v_done, '') || E'        __pgt_wrote := -1;\n    END IF;\n', '');
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.immediate_of_group IS 'What is tried after a single row changed its group and before the rest of the program, as PL/pgSQL';
+
+CREATE FUNCTION pgtrickle_changes.immediate_by_rows(p_table pgtrickle.pgt_stream_tables, p_one text, p_group text, p_most integer, p_plain text, p_texts text[], p_name text) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- First what may do all the work for a single row.  If it did nothing, the program's statements, as many as it takes; where the row changed its group,
+-- statements for just that group are tried before the second; below 0 says that of three only the third is left to do.  Nothing is
 -- tried where nothing changed: statement triggers of the stream table would fire.
 DECLARE
     v_again  text := E'        IF __pgt_wrote IS NULL THEN\n            ' || pgtrickle_changes.immediate_again(p_table) || E'\n        END IF;\n';
     v_done   text := E'        IF __pgt_wrote OPERATOR(pg_catalog.=) 0 THEN\n            RETURN NULL;\n        END IF;\n';
-    v_result text := format(E'    IF __pgt_rows OPERATOR(pg_catalog.<=) %s THEN\n        %s INTO __pgt_wrote;\n    END IF;\n%s    IF __pgt_wrote IS NULL THEN\n',
-                            p_most, p_one, p_plain) || pgtrickle_changes.immediate_large(p_name);
-    v_shown  text := CASE WHEN p_shown IS NULL THEN '' ELSE
-        E'    IF __pgt_rows OPERATOR(pg_catalog.<=) 1 AND __pgt_wrote OPERATOR(pg_catalog.>) 0 THEN\n        ' || p_shown || E' INTO __pgt_wrote;\n'
-        || v_done || E'        __pgt_wrote := 1;\n    END IF;\n' END;
+    v_result text := format(E'%s    IF __pgt_rows OPERATOR(pg_catalog.<=) %s THEN\n        %s INTO __pgt_wrote;\n%s    END IF;\n    IF __pgt_wrote IS NULL THEN\n',
+                            p_plain, p_most, p_one, CASE WHEN p_group <> '' THEN E'        __pgt_left := __pgt_wrote;\n' ELSE '' END) || pgtrickle_changes.immediate_large(p_name);
 BEGIN
     FOR v_place IN 1..cardinality(p_texts) LOOP
         v_result := v_result || CASE WHEN v_place = 2 AND v_place < cardinality(p_texts) THEN E'        IF __pgt_wrote OPERATOR(pg_catalog.>) 0 THEN\n' ELSE '' END
@@ -225,7 +237,7 @@ BEGIN
             || CASE WHEN v_place = 2 AND v_place < cardinality(p_texts) THEN E'        END IF;\n' ELSE '' END
             || CASE WHEN v_place > 1 OR v_place = cardinality(p_texts) THEN v_again ELSE '' END
             || CASE WHEN v_place = 1 THEN E'    END IF;\n' ELSE '' END || CASE WHEN v_place < cardinality(p_texts) THEN v_done ELSE '' END
-            || CASE WHEN v_place = 1 THEN v_shown ELSE '' END;
+            || CASE WHEN v_place = 1 THEN p_group ELSE '' END;
     END LOOP;
     RETURN v_result;
 END
@@ -251,7 +263,7 @@ DECLARE
     v_closed  text := pgtrickle_changes.keep_strangers_out(p_table, pgtrickle_changes.immediate_written(p_table));
     v_name    text := format('maintain_%s_%s_%s', v_id, p_source, p_event);
     v_texts   text[] := pgtrickle_changes.immediate_texts(pgtrickle_changes.immediate_statements(p_plan, p_source, p_event), v_delta);
-    v_plain   text := pgtrickle_changes.immediate_plain(v_id, p_source, p_event, p_plan);
+    v_plain   text := pgtrickle_changes.immediate_plain(p_table, p_source, p_columns, p_event, p_plan);
     v_work    text := CASE WHEN p_event = 'trunc' THEN '        ' || format(v_rest, 'true') || E'\n'
         ELSE CASE WHEN v_turn THEN '        ' || pgtrickle_changes.immediate_turn_after(v_id, p_source) || v_plain ELSE '' END
              || pgtrickle_changes.immediate_program(v_texts, v_name,
@@ -271,7 +283,9 @@ BEGIN
         -- An update of one row counts twice, as an old and a new one.
         RETURN v_sound || v_closed || '    __pgt_rows := ' || coalesce(v_single, v_count) || E';\n' || v_else || E'    IF __pgt_rows OPERATOR(pg_catalog.=) 0 THEN\n        RETURN NULL;\n    END IF;' || v_checks
             || CASE WHEN p_event = 'trunc' THEN v_work ELSE pgtrickle_changes.immediate_by_rows(p_table,
-                   pgtrickle_changes.immediate_one(p_table, p_source, p_columns, p_event, p_plan, 'one'), pgtrickle_changes.immediate_one(p_table, p_source, p_columns, p_event, p_plan, 'shown'),
+                   pgtrickle_changes.immediate_one(p_table, p_source, p_columns, p_event, p_plan, 'one'),
+                   pgtrickle_changes.immediate_of_group(pgtrickle_changes.immediate_one(p_table, p_source, p_columns, p_event, p_plan, 'shown'),
+                                                        pgtrickle_changes.immediate_one(p_table, p_source, p_columns, p_event, p_plan, 'gone')),
                    CASE p_event WHEN 'upd' THEN 2 ELSE 1 END, v_plain, v_texts, v_name) END;
     END IF;
     IF v_coming IS NOT NULL THEN
