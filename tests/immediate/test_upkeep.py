@@ -152,6 +152,11 @@ def test_who_was_given_what_he_must_not_run_ends_its_maintenance(author: Connect
     db.execute("ALTER TABLE regions OWNER TO author")
     pg_trickle.resume_stream_table(author, "regions")
     assert differences(db, "regions") == []
+    pg_trickle.drop_stream_table(db, "regions")
+    db.execute("INSERT INTO orders VALUES (101, 1, 5)")
+    pg_trickle.drop_stream_table(db, "totals")
+    db.execute("INSERT INTO orders VALUES (102, 1, 5)")
+    assert one(db, "SELECT count(*) FROM pg_trigger WHERE tgrelid = 'orders'::regclass AND NOT tgisinternal") == 0
 
 
 def test_suspended_and_resumed(author: Connection, db: Connection) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg import sql
 
 import pg_trickle
 from pg_trickle.testing.oracle import assert_fresh
@@ -55,6 +56,42 @@ def test_s25_with_the_table_goes_all_that_belongs_to_it(place: Place, author: Co
         assert not place.value("SELECT has_schema_privilege(%s, 'pgtrickle_changes', 'USAGE')", former)
     pg_trickle.create_stream_table(heir, "st", TOTALS, refresh_mode=mode)
     assert_fresh(heir, "st")
+
+
+@pytest.mark.versions
+@pytest.mark.parametrize("mode", ["DIFFERENTIAL", "FULL", "IMMEDIATE"])
+@pytest.mark.parametrize("heir", ["postgres", "heir"])
+def test_s25_who_was_given_it_drops_it_with_all_that_belonged_to_it(
+    place: Place, author: Connection, mode: str, heir: str
+) -> None:
+    """A superuser, too, as whom its query must not run; and who was given only what reads it."""
+    place.author("heir")
+    for name in ("st", "other"):
+        pg_trickle.create_stream_table(author, name, TOTALS + " HAVING count(*) > 1", refresh_mode=mode)
+    pg_trickle.create_stream_table(author, "above", "SELECT count(*) AS n FROM st", schedule=None)
+    place.superuser.execute(sql.SQL("ALTER TABLE above OWNER TO {}").format(sql.Identifier(heir)))
+    if heir == "heir":
+        with pytest.raises(psycopg.errors.InsufficientPrivilege, match="must be owner"):
+            pg_trickle.drop_stream_table(author, "st", cascade=True)
+    pg_trickle.drop_stream_table(place.superuser, "st", cascade=True)
+    assert place.value("SELECT array_agg(pgt_name ORDER BY 1) FROM pgtrickle.pgt_stream_tables") == ["other"]
+    place.superuser.execute(sql.SQL("ALTER TABLE other OWNER TO {}").format(sql.Identifier(heir)))
+    with pytest.raises(psycopg.errors.InsufficientPrivilege, match="must be owner"):
+        pg_trickle.drop_stream_table(author, "other")
+    dropping = place.superuser if heir == "postgres" else place.as_("heir")
+    dropping.execute("SELECT pgtrickle.bulk_drop_stream_tables(ARRAY['other'])")
+    assert place.value("SELECT count(*) FROM pgtrickle.pgt_stream_tables") == 0
+    assert owners(place) == set()
+    place.superuser.execute("UPDATE orders SET amount = 1")
+
+
+def test_s25_a_superuser_drops_nothing_that_something_else_depends_on(place: Place, author: Connection) -> None:
+    pg_trickle.create_stream_table(author, "st", TOTALS)
+    place.superuser.execute("ALTER TABLE st OWNER TO postgres; CREATE VIEW seen AS SELECT * FROM st")
+    with pytest.raises(psycopg.errors.DependentObjectsStillExist):
+        pg_trickle.drop_stream_table(place.superuser, "st")
+    place.superuser.execute("DROP VIEW seen")
+    pg_trickle.drop_stream_table(place.superuser, "st")
 
 
 def test_s25_usage_that_somebody_else_granted_is_left_alone(place: Place, author: Connection) -> None:

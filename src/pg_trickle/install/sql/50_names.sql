@@ -182,6 +182,18 @@ END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.check_owner IS 'Raises unless the caller has the rights of the table''s owner';
 
+CREATE FUNCTION pgtrickle_changes.is_given_to_superuser(p_table pgtrickle.pgt_stream_tables) RETURNS boolean
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, pg_temp
+    SET plan_cache_mode = force_generic_plan
+AS $$
+BEGIN
+    RETURN EXISTS (SELECT FROM pg_class AS c JOIN pg_authid AS n ON n.oid = c.relowner CROSS JOIN pg_authid AS o
+                    WHERE c.oid = p_table.pgt_relid AND o.oid = p_table.owner_oid AND n.rolsuper AND NOT o.rolsuper);
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.is_given_to_superuser IS 'Whether a superuser owns the table of somebody else''s stream table, whose query must not run as him';
+
 CREATE FUNCTION pgtrickle_changes.follow_owner(p_table pgtrickle.pgt_stream_tables) RETURNS pgtrickle.pgt_stream_tables
     LANGUAGE plpgsql VOLATILE
     SET search_path = pg_catalog, pg_temp
@@ -197,11 +209,11 @@ BEGIN
     IF v_owner IS NULL OR v_owner = p_table.owner_oid THEN
         RETURN p_table;
     END IF;
-    IF (SELECT n.rolsuper AND NOT o.rolsuper FROM pg_authid AS n, pg_authid AS o WHERE n.oid = v_owner AND o.oid = p_table.owner_oid) THEN
+    IF pgtrickle_changes.is_given_to_superuser(p_table) THEN
         RAISE EXCEPTION 'stream table "%" was given to a superuser', p_table.pgt_name
             USING ERRCODE = 'object_not_in_prerequisite_state',
                   DETAIL = format('Its query, which role "%s" wrote, would run with a superuser''s rights.', pg_get_userbyid(p_table.owner_oid)),
-                  HINT = format('ALTER TABLE %s OWNER TO %I; or DROP TABLE, and let the superuser create it.',
+                  HINT = format('ALTER TABLE %s OWNER TO %I; or drop it, and let the superuser create it.',
                                 p_table.pgt_relid::regclass, pg_get_userbyid(p_table.owner_oid));
     END IF;
     PERFORM pgtrickle_changes.lock_stream_table(p_table.pgt_id);

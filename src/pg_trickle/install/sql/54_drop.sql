@@ -27,7 +27,7 @@ CREATE FUNCTION pgtrickle_changes.do_drop_stream_table(p_caller name, p_args jso
     SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    v_table pgtrickle.pgt_stream_tables := pgtrickle_changes.owned_stream_table(p_caller, p_args);
+    v_table pgtrickle.pgt_stream_tables := pgtrickle_changes.named_stream_table(p_caller, p_args);
     v_down  bigint[] := pgtrickle_changes.dependants(v_table.pgt_id);
     v_id    bigint;
 BEGIN
@@ -85,8 +85,12 @@ BEGIN
     SELECT st.* INTO STRICT v_table FROM pgtrickle.pgt_stream_tables AS st WHERE st.pgt_id = p_id;
     SELECT format('%I.%I', n.nspname, c.relname) INTO v_name
       FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE c.oid = v_table.pgt_relid;
-    IF v_name IS NOT NULL THEN
-        -- The owner's own DROP: what else depends on the table stops it, as it would stop him.
+    -- The owner's own DROP: what else depends on the table stops it, as it would stop him.  A superuser's is the engine's, which runs nothing
+    -- of the stream table's as him for it; and who could put another table in the place of the name owns the schema, and may drop that one, too.
+    IF pgtrickle_changes.is_given_to_superuser(v_table) THEN
+        EXECUTE 'DROP TABLE ' || v_name;
+    ELSIF v_name IS NOT NULL THEN
+        v_table := pgtrickle_changes.follow_owner(v_table);
         PERFORM pgtrickle_changes.command_as(v_table.owner_oid, 'DROP TABLE ' || v_name);
     END IF;
     PERFORM pgtrickle_changes.forget_stream_table(p_id);

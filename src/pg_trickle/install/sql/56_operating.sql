@@ -227,7 +227,7 @@ BEGIN
     SELECT coalesce(array_agg(t.pgt_id ORDER BY t.depth DESC, t.pgt_id), '{}') INTO v_ids
       FROM (SELECT DISTINCT o.pgt_id, cardinality(pgtrickle_changes.with_upstream(o.pgt_id)) AS depth
               FROM pgtrickle_changes.named(p_args -> 'names') AS n
-             CROSS JOIN LATERAL pgtrickle_changes.owned_stream_table(p_caller, p_args || jsonb_build_object('name', n)) AS o) AS t;
+             CROSS JOIN LATERAL pgtrickle_changes.named_stream_table(p_caller, p_args || jsonb_build_object('name', n)) AS o) AS t;
     FOREACH v_id IN ARRAY v_ids LOOP
         PERFORM pgtrickle_changes.do_drop_stream_table(p_caller, p_args || jsonb_build_object('name', format('%I.%I', c.nspname, c.relname)))
            FROM (SELECT n.nspname, r.relname FROM pgtrickle.pgt_stream_tables AS st
