@@ -151,7 +151,7 @@ BEGIN
         RAISE EXCEPTION 'triggers wait for the end of the transaction'
             USING ERRCODE = 'invalid_transaction_state',
                   DETAIL = 'A deferred trigger might run as somebody else than the owner of the stream table.',
-                  HINT = 'SET CONSTRAINTS ALL IMMEDIATE first; a deferrable constraint trigger can''t depend on a stream table.';
+                  HINT = 'SET CONSTRAINTS ALL IMMEDIATE before the transaction writes; a deferrable constraint trigger can''t depend on a stream table.';
     END IF;
 END
 $$;
