@@ -64,6 +64,11 @@ class Type:
         return self.scales if self.scale is None else frozenset((self.scale,))
 
     @property
+    def tells_decimals(self) -> bool:
+        """Whether numbers of any decimals come and go with those that they have, and not as equal ones."""
+        return self.name == "numeric" and self.identity is Identity.SCALE and self.scale is None and not self.respelled
+
+    @property
     def is_identity(self) -> bool:
         """Whether equal values are identical: numbers are, when they all have the same decimals."""
         return self.identity is Identity.EQUAL or (self.identity is Identity.SCALE and self.scale is not None)

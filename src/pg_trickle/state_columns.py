@@ -27,6 +27,8 @@ class Role(Enum):
     COUNT_POSITIVE_INFINITY = "pinf"
     COUNT_NEGATIVE_INFINITY = "ninf"
     COUNT_SCALE = "sc"
+    COUNT_ENDLESS = "inf"
+    SCALES = "scs"
     SUM = "s"
     FINITE_SUM = "fs"
     SQUARES = "sq"
@@ -109,7 +111,7 @@ class Output:
     """An aggregate's value as a template over state columns.
 
     ``decimals`` are the counters of numbers with so many of them, most first: a sum has as many as the longest number
-    that is there.
+    that is there.  Where any may come, ``scales`` counts them all.
     """
 
     template: sql.SQL
@@ -119,17 +121,24 @@ class Output:
     fixed: dict[str, sql.Composable] = field(default_factory=dict)
     around: sql.SQL | None = None
     decimals: tuple[StateColumn, ...] = ()
+    scales: StateColumn | None = None
 
     def over(self, named: dict[str, Column]) -> Scalar:
         used = {hole: named[part.name] for hole, part in self.parts.items()}
         held: dict[str, sql.Composable] = {hole: sql.Identifier(one.name) for hole, one in used.items()}
         if self.decimals:
             held["sum"] = _rounded(held["sum"], [(named[one.name], one.scale) for one in self.decimals])
+        if self.scales:
+            counted = sql.Identifier(named[self.scales.name].name)
+            for hole, times in (("sum", 1), ("squares", 2)):
+                if hole in held:
+                    held[hole] = _WITH_DECIMALS.format(sum=held[hole], scales=counted, times=sql.Literal(times))
         text: sql.Composable = self.template.format(**held, **self.fixed)
         text = text if self.around is None else self.around.format(value=text)
         if self.template == _AS_STORED:
             return replace(column(used["value"]), type=self.type, not_null=self.not_null)
-        read = (*used.values(), *(named[one.name] for one in self.decimals))
+        counters = (*self.decimals, *([self.scales] if self.scales else []))
+        read = (*used.values(), *(named[one.name] for one in counters))
         return composed(text, frozenset(one.name for one in read), self.type, not_null=self.not_null)
 
 
@@ -142,12 +151,27 @@ def _rounded(total: sql.Composable, counters: list[tuple[Column, int | None]]) -
     return sql.SQL("round({sum}, CASE {cases} END)").format(sum=total, cases=sql.SQL(" ").join(cases))
 
 
+# Numbers with d decimals are counted at 10^(16·d): there are never so many that they reach into the next place, and
+# the first digit tells the most decimals that any has.  From 8,192 on it is an error, as the place is no number.
+SCALE_TERM = sql.SQL("('1e' || 16 * scale({x}::numeric))::numeric")
+_WITH_DECIMALS = sql.SQL("(trim_scale({sum}) + ('0e-' || {times} * ((length({scales}::text) - 1) / 16))::numeric)")
 _AS_STORED = sql.SQL("{value}")
 # The sum is NULL when nothing was summed.  Of integers; of numbers that may be NaN.
 SHOWN_SUM = sql.SQL("CASE WHEN {count} > 0 THEN {sum} END")
 SHOWN_MEAN = sql.SQL("CASE WHEN {count} > 0 THEN {sum}::numeric / {count} END")
 SHOWN_DECIMAL_SUM = sql.SQL("CASE WHEN {nan} > 0 THEN 'NaN'::numeric WHEN {count} > 0 THEN {sum} END")
 SHOWN_DECIMAL_MEAN = sql.SQL("CASE WHEN {nan} > 0 THEN 'NaN'::numeric WHEN {count} > 0 THEN {sum} / {count} END")
+
+_ANY_SUM = sql.SQL(
+    "CASE WHEN {nan} > 0 OR ({up} > 0 AND {down} > 0) THEN 'NaN'::numeric"
+    " WHEN {up} > 0 THEN 'Infinity'::numeric WHEN {down} > 0 THEN '-Infinity'::numeric"
+    " WHEN {count} > 0 THEN {sum} END"
+)
+_ANY_MEAN = sql.SQL(
+    "CASE WHEN {nan} > 0 OR ({up} > 0 AND {down} > 0) THEN 'NaN'::numeric"
+    " WHEN {up} > 0 THEN 'Infinity'::numeric WHEN {down} > 0 THEN '-Infinity'::numeric"
+    " WHEN {count} > 0 THEN {sum} / {count} END"
+)
 
 
 def output_of(call: Call, layout: Layout, below: dict[str, Column]) -> Output:
@@ -201,18 +225,16 @@ def _sum(call: Call, layout: Layout, argument: Column) -> Output:
         return Output(SHOWN_SUM if call.rule is Rule.SUM else SHOWN_MEAN, parts, call.column.type)
     parts["nan"] = layout.of(call, Role.COUNT_NAN)
     if argument.type.decimals:
-        scales = sorted(argument.type.scales, reverse=True)
-        decimals = tuple(layout.of(call, Role.COUNT_SCALE, scale=scale) for scale in scales)
+        known = sorted(argument.type.scales, reverse=True)
+        decimals = tuple(layout.of(call, Role.COUNT_SCALE, scale=scale) for scale in known)
         shown = SHOWN_DECIMAL_SUM if call.rule is Rule.SUM else SHOWN_DECIMAL_MEAN
         return Output(shown, parts, call.column.type, decimals=decimals)
     parts["up"] = layout.of(call, Role.COUNT_POSITIVE_INFINITY)
     parts["down"] = layout.of(call, Role.COUNT_NEGATIVE_INFINITY)
-    plain = sql.SQL(
-        "CASE WHEN {nan} > 0 OR ({up} > 0 AND {down} > 0) THEN 'NaN'::numeric"
-        " WHEN {up} > 0 THEN 'Infinity'::numeric WHEN {down} > 0 THEN '-Infinity'::numeric"
-        " WHEN {count} > 0 THEN {sum} END"
-    )
-    return Output(plain, parts, call.column.type)
+    # A sum that nobody looks at so closely may end in zeros that nothing in the group has any more.
+    is_told = call.rule is Rule.AVG or not call.column.type.is_identity
+    scales = layout.of(call, Role.SCALES, NUMERIC.by_value) if is_told else None
+    return Output(_ANY_SUM if call.rule is Rule.SUM else _ANY_MEAN, parts, call.column.type, scales=scales)
 
 
 # As numeric_stddev_internal computes them, so that they come out in the same digits: PostgreSQL's division chooses
@@ -235,6 +257,14 @@ _ROOT = sql.SQL(
     " FROM (SELECT {value}) AS q(v))"
 )
 
+# The same where numbers may have hundreds of decimals, of which sqrt() gives no more than a thousand: the root of a
+# number that was moved by an even number of places.  Of a large one sqrt() chooses the scale that it has.
+_LONG_ROOT = sql.SQL(
+    "(SELECT CASE WHEN q.v = 'NaN' THEN q.v WHEN q.v >= 1e40 THEN sqrt(q.v) ELSE round("
+    "sqrt(q.v * ('1e' || 2 * (scale(q.v) + 44))::numeric) * ('1e-' || scale(q.v) + 44)::numeric, scale(q.v)) END"
+    " FROM (SELECT {value}) AS q(v))"
+)
+
 
 def _variance(call: Call, layout: Layout, argument: Column) -> Output:
     whole = argument.type.is_integer
@@ -246,10 +276,15 @@ def _variance(call: Call, layout: Layout, argument: Column) -> Output:
         "squares": layout.of(call, Role.SQUARES if whole else Role.FINITE_SQUARES, squared),
     }
     fixed: dict[str, sql.Composable] = {}
+    root, scales = _ROOT, None
     if whole:
         fixed["nan"] = sql.SQL("0")
-    else:
+    elif argument.type.scale is not None:
         parts["nan"] = layout.of(call, Role.COUNT_NAN)
+    else:
+        # Nor have infinite numbers a variance.
+        parts["nan"] = layout.of(call, Role.COUNT_ENDLESS)
+        root, scales = _LONG_ROOT, layout.of(call, Role.SCALES, NUMERIC.by_value)
     template = _VAR_POP if call.rule in {Rule.VAR_POP, Rule.STDDEV_POP} else _VAR_SAMP
-    around = _ROOT if call.rule in {Rule.STDDEV_POP, Rule.STDDEV_SAMP} else None
-    return Output(template, parts, call.column.type, fixed=fixed, around=around)
+    around = root if call.rule in {Rule.STDDEV_POP, Rule.STDDEV_SAMP} else None
+    return Output(template, parts, call.column.type, fixed=fixed, around=around, scales=scales)

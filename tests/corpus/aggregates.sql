@@ -45,12 +45,12 @@ SELECT i.product, COALESCE(sum(i.price), 0) * 2 AS total FROM public.items i GRO
 SELECT i.product, sum(i.price) / count(*)::numeric AS mean FROM public.items i GROUP BY i.product;
 --| key: product
 --| captured: items (product, price)
---| state_9_1: by product__1: n rows, v1 value
+--| state_9_1: by product__1: n rows, c1 count, fs1 finite_sum, nan1 count_nan, pinf1 count_positive_infinity, ninf1 count_negative_infinity, scs1 scales
 --|   Scan public.items (product__1, price__1)
 --| final:
 --|   Project product__1, mean__1=sum__1 / count__1::numeric
---|     Project product__1="state_9_1_k1", sum__1="state_9_1_v1", count__1="state_9_1_n"
---|       Scan state_9_1 (state_9_1_k1, state_9_1_n, state_9_1_v1)
+--|     Project product__1="state_9_1_k1", sum__1=CASE WHEN "state_9_1_nan1" > 0 OR ("state_9_1_pinf1" > 0 AND "state_9_1_ninf1" > 0) THEN 'NaN'::numeric WHEN "state_9_1_pinf1" > 0 THEN 'Infinity'::numeric WHEN "state_9_1_ninf1" > 0 THEN '-Infinity'::numeric WHEN "state_9_1_c1" > 0 THEN (trim_scale("state_9_1_fs1") + ('0e-' || 1 * ((length("state_9_1_scs1"::text) - 1) / 16))::numeric) END, count__1="state_9_1_n"
+--|       Scan state_9_1 (state_9_1_k1, state_9_1_n, state_9_1_c1, state_9_1_fs1, state_9_1_nan1, state_9_1_pinf1, state_9_1_ninf1, state_9_1_scs1)
 
 -- where it is known how many decimals there may be, those that have so many are counted
 SELECT i.product, sum(CASE WHEN i.product > 5 THEN i.price::numeric(10, 2) ELSE 0::numeric END) / 7::numeric AS share FROM public.items i GROUP BY i.product;
@@ -68,11 +68,11 @@ SELECT i.product, sum(CASE WHEN i.product > 5 THEN i.price::numeric(10, 2) ELSE 
 SELECT q.product, q.total FROM (SELECT i.product, sum(i.price) AS total FROM public.items i GROUP BY i.product) q;
 --| key: product
 --| captured: items (product, price)
---| state_9_1: by product__1: n rows, v1 value
+--| state_9_1: by product__1: n rows, c1 count, fs1 finite_sum, nan1 count_nan, pinf1 count_positive_infinity, ninf1 count_negative_infinity, scs1 scales
 --|   Scan public.items (product__1, price__1)
 --| final:
---|   Project product__1="state_9_1_k1", sum__1="state_9_1_v1"
---|     Scan state_9_1 (state_9_1_k1, state_9_1_n, state_9_1_v1)
+--|   Project product__1="state_9_1_k1", sum__1=CASE WHEN "state_9_1_nan1" > 0 OR ("state_9_1_pinf1" > 0 AND "state_9_1_ninf1" > 0) THEN 'NaN'::numeric WHEN "state_9_1_pinf1" > 0 THEN 'Infinity'::numeric WHEN "state_9_1_ninf1" > 0 THEN '-Infinity'::numeric WHEN "state_9_1_c1" > 0 THEN (trim_scale("state_9_1_fs1") + ('0e-' || 1 * ((length("state_9_1_scs1"::text) - 1) / 16))::numeric) END
+--|     Scan state_9_1 (state_9_1_k1, state_9_1_n, state_9_1_c1, state_9_1_fs1, state_9_1_nan1, state_9_1_pinf1, state_9_1_ninf1, state_9_1_scs1)
 
 -- floats are summed up afresh
 SELECT i.product, sum(i.weight) AS total FROM public.items i GROUP BY i.product;

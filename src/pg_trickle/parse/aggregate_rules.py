@@ -34,6 +34,8 @@ _RULES = {
     "bit_or": Rule.BIT_OR,
 }
 _VARIANCES = {Rule.VAR_POP, Rule.VAR_SAMP, Rule.STDDEV_POP, Rule.STDDEV_SAMP}
+# They round by the decimals of their longest number.
+_ROUNDED = {Rule.AVG} | _VARIANCES
 # Of values that come twice the result is the same as of values that come once.
 _IDEMPOTENT = {Rule.MIN, Rule.MAX, Rule.BOOL_AND, Rule.BOOL_OR, Rule.BIT_AND, Rule.BIT_OR}
 # Roots are rounded twice, which is safe as long as numeric has twice the digits to spare.
@@ -46,7 +48,14 @@ def rule_of(call: FuncCall, facts: tuple[FunctionFact, ...], types: Types) -> Ru
     if not plain or not all(fact.builtin for fact in facts) or (len(call.args) != 1 and not call.agg_star):
         return Rule.RECOMPUTE
     rule = _RULES.get(strings(list(call.funcname))[-1], Rule.RECOMPUTE)
-    return rule if call.agg_star or _is_exact(rule, argument_type(call, types)) else Rule.RECOMPUTE
+    if call.agg_star or _is_exact(rule, argument_type(call, types)):
+        return rule
+    return rule if rule in _ROUNDED and counts_decimals(call, types) else Rule.RECOMPUTE
+
+
+def counts_decimals(call: FuncCall, types: Types) -> bool:
+    """Whether the state can tell how many decimals the longest number has: not where one stands for equal ones."""
+    return not call.agg_distinct and types.of(call.args[0]).tells_decimals
 
 
 def argument_type(call: FuncCall, types: Types) -> Type:
@@ -60,7 +69,7 @@ def _is_exact(rule: Rule, of: Type) -> bool:
     if rule is Rule.SUM:
         return of.is_exact
     if rule is Rule.AVG:
-        # An average prints, and rounds, with the scale of its sum: known only when that of each input is.
+        # An average prints, and rounds, with the scale of its sum.
         return of.is_exact and bool(of.decimals)
     if rule in _VARIANCES:
         return of.is_exact and of.scale is not None and of.scale <= _LARGEST_SCALE
@@ -89,8 +98,8 @@ def as_shown(key: Column, namer: Namer) -> Call | None:
     return Call(made, Rule.RECOMPUTE, column(key))
 
 
-def result_type(rule: Rule, argument: Column | None) -> Type:
-    """The type of the result."""
+def result_type(rule: Rule, argument: Column | None, *, is_told: bool) -> Type:
+    """The type of the result; ``is_told``: more is told of it than its value."""
     if rule is Rule.COUNT:
         return INT8
     assert argument is not None
@@ -99,8 +108,9 @@ def result_type(rule: Rule, argument: Column | None) -> Type:
     if rule is Rule.SUM:
         small = argument.type.name in {"int2", "int4"}
         whole = numeric_of(argument.type.decimals)
-        # A sum prints with the largest scale of its inputs: subtracting can't tell when that one left.
-        return INT8 if small else whole if whole.decimals else whole.by_value
+        # A sum prints with the largest scale of its inputs: subtracting can't tell when that one left, and only
+        # where somebody looks they are counted.
+        return INT8 if small else whole if whole.decimals or is_told else whole.by_value
     if rule is Rule.AVG or rule in _VARIANCES:
         return NUMERIC
     return argument.type.by_value

@@ -18,6 +18,7 @@ from pg_trickle.parse.aggregate_rules import (
     as_shown,
     call_text,
     can_be_distinct,
+    counts_decimals,
     ignores_distinct,
     result_type,
     rule_of,
@@ -310,7 +311,7 @@ class Grouping:
         counted = None if call.HasField("agg_filter") else self.real
         argument = self._once(call) if is_once else counted if call.agg_star else self._argument(call.args[0])
         condition = None if is_once else self._filter(call)
-        of = result_type(rule, argument)
+        of = result_type(rule, argument, is_told=self._text(node) in self.told)
         result = Column(self.context.namer.fresh(name), of, not_null=rule is Rule.COUNT)
         value = call_text(name, argument, condition, of)
         return Call(result, rule, value, argument.name if argument else None, condition.name if condition else None)
@@ -379,8 +380,9 @@ class Grouping:
         call = node.func_call
         types = self._types
         rule = rule_of(call, self.context.functions(strings(list(call.funcname))), types)
-        if rule is Rule.SUM and not argument_type(call, types).decimals and self._text(node) in self.told:
-            return Rule.RECOMPUTE
+        if rule is Rule.SUM and self._text(node) in self.told:
+            known = argument_type(call, types).decimals or counts_decimals(call, types)
+            return rule if known else Rule.RECOMPUTE
         if not call.agg_distinct or rule is Rule.RECOMPUTE or ignores_distinct(rule):
             return rule
         return rule if self.tells_distinct and can_be_distinct(call.args[0], types) else Rule.RECOMPUTE

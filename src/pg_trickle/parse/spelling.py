@@ -1,7 +1,7 @@
 """Where the spelling of a value matters: equal ones may read differently, 3.0 and 3.00, '1 day' and '24:00:00'.
 
 A group shows one of its equal keys, and nothing tells when the row that it came from left.  A sum of numerics has as
-many decimals as the longest of them, and no subtraction tells when that one left.  As values they are right all the
+many decimals as the longest of them, which aren't counted unless somebody tells them.  As values they are right all the
 same; but casts to text show the spelling, and a division rounds by the decimals.
 """
 

@@ -6,7 +6,7 @@ from psycopg import sql
 
 from pg_trickle.render.parts import WEIGHT, every, row_hash
 from pg_trickle.stages import Stage
-from pg_trickle.state_columns import Role, StateColumn
+from pg_trickle.state_columns import SCALE_TERM, Role, StateColumn
 
 
 def key_values(stage: Stage) -> list[sql.Composable]:
@@ -75,7 +75,7 @@ def _conditions(one: StateColumn) -> list[sql.Composable]:
 
 
 def _term(one: StateColumn, weight: sql.Composable) -> sql.Composable:
-    """What a row that counts adds: w, w·x or w·x²."""
+    """What a row that counts adds: w, w·x, w·x² or, at the place of its decimals, w."""
     argument = sql.Identifier(one.argument) if one.argument else None
     term = weight
     # In the type of the sum: several times a bigint need not be one, nor minus the least.
@@ -83,6 +83,8 @@ def _term(one: StateColumn, weight: sql.Composable) -> sql.Composable:
         term = sql.SQL("{w}::bigint * {x}::{type}").format(w=weight, x=argument, type=_number(one))
     elif argument is not None and one.role in {Role.SQUARES, Role.FINITE_SQUARES}:
         term = sql.SQL("{w}::bigint * {x}::numeric * {x}::numeric").format(w=weight, x=argument)
+    elif argument is not None and one.role is Role.SCALES:
+        term = sql.SQL("{w}::bigint * {place}").format(w=weight, place=SCALE_TERM.format(x=argument))
     return term
 
 
@@ -120,7 +122,9 @@ def _tests(one: StateColumn) -> list[sql.SQL]:
         case Role.FINITE_SUM | Role.FINITE_SQUARES if one.type.decimals:
             # A number of so many decimals isn't infinite; each comparison copies it out of its row.
             return [sql.SQL("{x} <> 'NaN'")]
-        case Role.FINITE_SUM | Role.FINITE_SQUARES:
+        case Role.COUNT_ENDLESS:
+            return [sql.SQL("{x} IN ('NaN', 'Infinity', '-Infinity')")]
+        case Role.FINITE_SUM | Role.FINITE_SQUARES | Role.SCALES:
             return [sql.SQL("{x} NOT IN ('NaN', 'Infinity', '-Infinity')")]
         case _:
             return []
@@ -131,6 +135,7 @@ _SUMS = {
     Role.FINITE_SUM: sql.SQL("{x}::numeric"),
     Role.SQUARES: sql.SQL("{x}::numeric * {x}::numeric"),
     Role.FINITE_SQUARES: sql.SQL("{x}::numeric * {x}::numeric"),
+    Role.SCALES: SCALE_TERM,
 }
 _EXTREMES = {
     Role.MIN: sql.SQL("min"),
