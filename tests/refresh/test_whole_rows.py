@@ -83,6 +83,10 @@ BY_RULES = {
     " SELECT u.id, to_json(q) AS j FROM u LEFT JOIN q ON q.a = u.a",
     "within a row": "SELECT to_jsonb(q) AS j FROM (SELECT x.id, to_jsonb(x) AS x FROM (SELECT id, s FROM t) x) q",
     "partitioned": "SELECT to_jsonb(parted) AS j FROM parted",
+    "beside what is called alike": "SELECT u.id, (SELECT json_agg(q) FROM (SELECT t.id FROM t WHERE t.a = u.a"
+    " ORDER BY t.id) q) AS j, (SELECT count(*) FROM (SELECT t.id, t.a AS id FROM t WHERE t.a = u.a) q) AS n FROM u",
+    "within what is called alike": "SELECT q.id, (SELECT max(to_jsonb(q)::text) FROM (SELECT t.id FROM t) q) AS j"
+    " FROM (SELECT u.id, u.a AS id FROM u) q(id, b)",
 }
 RECOMPUTED = {
     "derived and put into an array": "SELECT q.a, array_to_json(array_agg(q ORDER BY q.id)) AS j"

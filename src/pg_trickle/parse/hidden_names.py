@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from google.protobuf.message import Message
-from postgast.pg_query_pb2 import SETOP_NONE, CommonTableExpr, JoinExpr, Node, RangeVar, SelectStmt, WithClause
+from postgast.pg_query_pb2 import SETOP_NONE, JoinExpr, Node, RangeVar, SelectStmt, WithClause
 
 from pg_trickle.catalog.model import CompileRequest
 from pg_trickle.errors import InvalidDefinition, UnsupportedQuery
@@ -35,11 +35,26 @@ _MADE_UP = re.compile(r"(.+)_\d+")
 
 @dataclass(frozen=True, slots=True)
 class _Level:
-    """A query: the columns that USING merged, those of them that an alias can name, and what else FROM brings."""
+    """A query: the columns that USING merged, those of them that an alias can name, and what else FROM brings.
+
+    ``items`` are what FROM lists, ``renamed`` those of them with columns under names that PostgreSQL has made up.
+    """
 
     merged: frozenset[str] = frozenset()
     named: frozenset[str] = frozenset()
     brought: frozenset[str] = frozenset()
+    items: frozenset[str] = frozenset()
+    renamed: frozenset[str] = frozenset()
+
+    def beside(self, other: _Level) -> _Level:
+        """With what another item of FROM brings."""
+        return _Level(
+            self.merged | other.merged,
+            self.named | other.named,
+            self.brought | other.brought,
+            self.items | other.items,
+            self.renamed | other.renamed,
+        )
 
 
 Levels = tuple[_Level, ...]
@@ -52,28 +67,27 @@ def check_names(request: CompileRequest) -> None:
             statement = parse_select(text)
         except UnsupportedQuery:
             continue
-        common = _common_tables(statement)
-        _check_rows(statement)
-        if any(kind(part) == "join_expr" and part.join_expr.using_clause for part in nodes(statement)):
-            _Reader(request, common).read(statement, ())
+        _Reader(request, _common_tables(statement)).read(statement, ())
 
 
-def _common_tables(statement: SelectStmt) -> dict[str, tuple[str, ...]]:
-    found: dict[str, tuple[str, ...]] = {}
+def _common_tables(statement: SelectStmt) -> dict[str, list[tuple[str, ...]]]:
+    """The columns of the queries of WITH that are called so, wherever they stand."""
+    found: dict[str, list[tuple[str, ...]]] = {}
     for part in nodes(statement):
         if kind(part) == "common_table_expr":
             common = part.common_table_expr
             query = common.ctequery.select_stmt
             made = (common.search_clause.search_seq_column, common.cycle_clause.cycle_mark_column)
-            names = (*output_names(query), *strings(list(common.aliascolnames)), *made)
-            found[common.ctename] = (*found.get(common.ctename, ()), *names)
+            given = strings(list(common.aliascolnames))
+            names = (*given, *output_names(query)[len(given) :], *made)
+            found.setdefault(common.ctename, []).append(names)
     return found
 
 
 @dataclass(frozen=True, slots=True)
 class _Reader:
     request: CompileRequest
-    common: dict[str, tuple[str, ...]]
+    common: dict[str, list[tuple[str, ...]]]
 
     def read(self, statement: SelectStmt, around: Levels) -> None:
         """Look at a query, around which are others, the nearest first."""
@@ -105,7 +119,7 @@ class _Reader:
         level = _Level()
         for item in items:
             one = self._item(item)
-            level = _Level(level.merged | one.merged, level.named | one.named, level.brought | one.brought)
+            level = level.beside(one)
         return level
 
     def _item(self, item: Node) -> _Level:
@@ -113,30 +127,41 @@ class _Reader:
             case "join_expr":
                 return self._join(item.join_expr)
             case "range_var":
-                return _Level(brought=frozenset(self._table(item.range_var)))
+                return self._table(item.range_var)
             case "range_subselect":
                 derived = item.range_subselect
-                names = (*output_names(derived.subquery.select_stmt), *strings(list(derived.alias.colnames)))
-                return _Level(brought=frozenset(names))
+                own, given = output_names(derived.subquery.select_stmt), strings(list(derived.alias.colnames))
+                return _listed(derived.alias.aliasname, (*own, *given), renamed=_is_renamed(own, given))
+            case "range_table_sample":
+                return self._item(item.range_table_sample.relation)
             case _:
-                return _Level(brought=frozenset(_names(item)))
+                return _listed(inner(item).alias.aliasname, tuple(_names(item)))  # type: ignore[attr-defined]
 
     def _join(self, join: JoinExpr) -> _Level:
         sides = self._level([join.larg, join.rarg])
         if join.HasField("alias"):
             # Its columns are called by the alias.
-            return _Level(brought=sides.merged | sides.brought | frozenset(strings(list(join.alias.colnames))))
+            given = strings(list(join.alias.colnames))
+            renamed = any(_MADE_UP.fullmatch(name) for name in given)
+            return _listed(join.alias.aliasname, (*sides.merged, *sides.brought, *given), renamed=renamed)
         using = frozenset(strings(list(join.using_clause)))
         named = using if join.HasField("join_using_alias") else frozenset[str]()
-        return _Level(sides.merged | using, sides.named | named, sides.brought)
+        return sides.beside(_Level(merged=using, named=named))
 
-    def _table(self, table: RangeVar) -> tuple[str, ...]:
-        renamed = strings(list(table.alias.colnames))
+    def _table(self, table: RangeVar) -> _Level:
+        alias, given = table.alias.aliasname or table.relname, strings(list(table.alias.colnames))
         if not table.schemaname and table.relname in self.common:
-            return (*self.common[table.relname], *renamed)
+            known = self.common[table.relname]
+            names = (*given, *(name for one in known for name in one))
+            return _listed(alias, names, renamed=any(_is_renamed(one, given) for one in known))
         wanted = (table.schemaname or "pg_catalog", table.relname)
         facts = (one for one in self.request.relations if (one.schema, one.name) == wanted)
-        return (*renamed, *(column.name for one in facts for column in one.columns[len(renamed) :]))
+        return _listed(alias, (*given, *(column.name for one in facts for column in one.columns[len(given) :])))
+
+
+def _listed(alias: str, names: tuple[str, ...], *, renamed: bool = False) -> _Level:
+    items = frozenset((alias,))
+    return _Level(brought=frozenset(names), items=items, renamed=items if renamed else frozenset())
 
 
 def _names(item: Node) -> Iterator[str]:
@@ -155,6 +180,10 @@ def _names(item: Node) -> Iterator[str]:
 def _check(reference: Node, levels: Levels) -> None:
     """Of a bare name the level is meant that merged it; no other can be meant in a subquery."""
     name, *further = strings(list(reference.column_ref.fields))
+    if further and kind(reference.column_ref.fields[-1]) == "a_star":
+        of = next((level for level in levels if name in level.items), _Level())
+        if name in of.renamed:
+            raise _told_otherwise(name, reference)
     if further or len(levels) == 1:
         return
     for place, level in enumerate(levels):
@@ -167,44 +196,8 @@ def _check(reference: Node, levels: Levels) -> None:
             return
 
 
-def _check_rows(statement: SelectStmt) -> None:
-    renamed = set(_renamed(statement))
-    for part in nodes(statement):
-        if kind(part) == "column_ref" and kind(part.column_ref.fields[-1]) == "a_star":
-            *alias, _ = strings(list(part.column_ref.fields))
-            if alias and alias[0] in renamed:
-                raise _told_otherwise(alias[0], part)
-
-
-def _renamed(statement: SelectStmt) -> Iterator[str]:
-    """The items of FROM with columns under names that PostgreSQL has made up, ``id_1``, if the query hasn't."""
-    common = {
-        part.common_table_expr.ctename: part.common_table_expr
-        for part in nodes(statement)
-        if kind(part) == "common_table_expr"
-    }
-    for part in nodes(statement):
-        match kind(part):
-            case "range_subselect":
-                derived = part.range_subselect
-                if any(
-                    map(_is_made_up, output_names(derived.subquery.select_stmt), strings(list(derived.alias.colnames)))
-                ):
-                    yield derived.alias.aliasname
-            case "range_var":
-                table = part.range_var
-                query = common.get(table.relname) if not table.schemaname else None
-                if query and any(map(_is_made_up, _names_of(query), strings(list(table.alias.colnames)))):
-                    yield table.alias.aliasname
-            case "join_expr":
-                alias = part.join_expr.alias
-                if any(_MADE_UP.fullmatch(name) for name in strings(list(alias.colnames))):
-                    yield alias.aliasname
-
-
-def _names_of(common: CommonTableExpr) -> tuple[str, ...]:
-    given = strings(list(common.aliascolnames))
-    return (*given, *output_names(common.ctequery.select_stmt)[len(given) :])
+def _is_renamed(names: tuple[str, ...], printed: tuple[str, ...]) -> bool:
+    return any(map(_is_made_up, names, printed))
 
 
 def _is_made_up(name: str, printed: str) -> bool:

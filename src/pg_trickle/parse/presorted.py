@@ -2,7 +2,7 @@
 
 PostgreSQL reads such a subquery as it is sorted, and its manual says that this mostly works; not where it sorts the
 rows again, into groups.  A delta has no order, so the subquery's is written where it matters:
-``array_agg(x ORDER BY y)``.
+``array_agg(x ORDER BY y)``.  So it is where subqueries that only select stand between the two, as Prisma has them.
 """
 
 from __future__ import annotations
@@ -58,14 +58,30 @@ def with_presorted(statement: SelectStmt, context: Context) -> SelectStmt:
 
 def sorted_as_below(statement: SelectStmt, context: Context) -> SelectStmt:
     """A SELECT that says in which order its rows come, where what it reads is sorted: for ARRAY(SELECT …)."""
-    changes_order = statement.sort_clause or statement.distinct_clause or statement.group_clause
-    found = None if changes_order else _as_below(statement, context)
-    if found is None or any(context.aggregates(part) for part in outside_subqueries(statement)):
+    found = None if _changes_order(statement, context) else _as_below(statement, context)
+    if found is None:
         return statement
     made, order = found
     for one in order:
         made.sort_clause.add().sort_by.CopyFrom(one)
     return made
+
+
+def _changes_order(statement: SelectStmt, context: Context) -> bool:
+    """Whether its rows needn't come as those do that it reads: it sorts them, and by windows too, or makes others."""
+    if statement.sort_clause or statement.distinct_clause or statement.group_clause:
+        return True
+    listed = [part for node in _listed(statement) for part in outside_subqueries(node)]
+    return any(context.aggregates(part) or _is_window(part) for part in listed)
+
+
+def _only_selects(statement: SelectStmt) -> bool:
+    """Whether it neither chooses rows by their order nor has names of its own for what it reads."""
+    return not any(statement.HasField(name) for name in ("limit_count", "limit_offset", "with_clause"))
+
+
+def _is_window(part: Node) -> bool:
+    return kind(part) == "func_call" and part.func_call.HasField("over")
 
 
 def _listed(statement: SelectStmt) -> list[Node]:
@@ -102,7 +118,12 @@ def _as_below(statement: SelectStmt, context: Context) -> tuple[SelectStmt, list
     made = SelectStmt()
     made.CopyFrom(statement)
     found = _sorted(made.from_clause[0], context)
-    if found is None or not found.statement.sort_clause:
+    if found is None:
+        return None
+    if found.is_own and _only_selects(found.statement):
+        # It is part of the copy, and so says there in which order its rows come.
+        found.statement.CopyFrom(sorted_as_below(found.statement, context))
+    if not found.statement.sort_clause:
         return None
     may_add = found.is_own and not any(_is_row(part, found.alias) for part in nodes(statement))
     order = []
