@@ -50,6 +50,7 @@ from pg_trickle.render.single import (
 )
 from pg_trickle.render.stage import grouped_delta
 from pg_trickle.rewrite.specialise import specialised
+from pg_trickle.sides import pairing
 from pg_trickle.stages import Stage
 
 # Values of these types look the same as text under any settings.
@@ -102,6 +103,7 @@ class Immediate:
     ``sided`` holds by source and event other programs for statements that only bring rows or only take some away.
     ``plain`` holds by source what inserts all that an INSERT brings, where nothing it brings can be there already.
     ``alone``: the statements for where a single row changed, or where nothing changed but what came.
+    ``shared``: sources whose writers may have the turn together (``pg_trickle.sides``).
     ``settings``: whether what is computed may depend on settings of the session.
     ``may_fail``: whether the changes may be beyond evaluation although the query isn't.
     """
@@ -113,6 +115,7 @@ class Immediate:
     by_rows: bool
     turn: bool
     alone: Alone
+    shared: tuple[int, ...]
     settings: bool
     may_fail: bool
 
@@ -129,6 +132,7 @@ class Immediate:
             "by_rows": self.by_rows,
             "turn": self.turn,
             **self.alone.to_json(),
+            "shared": list(self.shared),
             "settings": self.settings,
             "may_fail": self.may_fail,
         }
@@ -139,7 +143,8 @@ def immediate(
 ) -> Immediate:
     """The programs for the statements of each source."""
     # Who recomputes writes rows of others: where that may come to pass, one at a time does.
-    is_free = len(sources) == 1 and not _is_parted(request) and not may_fail(request)
+    never_recomputes = not _is_parted(request) and not may_fail(request)
+    is_free = len(sources) == 1 and never_recomputes
     by_rows, alone = (_by_rows(definition, sources) if is_free else None) or (None, Alone())
     by_groups = _by_groups(definition, Statement()) if is_free and by_rows is None else None
     held: programs.Program = ()
@@ -151,14 +156,18 @@ def immediate(
         made = {oid: programs.differential(definition, frozenset((oid,)), Statement())[0] for oid in sources}
         held = programs.differential(definition, None, Held(request.id))[0]
     has_turn = by_rows is None and by_groups is None
-    sided = {} if by_rows is not None else {oid: _one_sided(definition, oid) for oid in sources}
+    pairs = pairing(definition) if never_recomputes and has_turn and _is_plain(request, sources) else ()
+    sided = {} if by_rows is not None else {oid: _one_sided(definition, oid, commutes=oid in pairs) for oid in sources}
+    shared = tuple(oid for oid in pairs if sided[oid].keys() == set(EVENTS))
     plain = {oid: text for oid in sources if (text := _plain(definition, oid))}
     halves = (program for found in sided.values() for program in found.values())
     rest = (alone.texts, tuple(plain.values()), programs.full(definition))
     all_programs = (*made.values(), *halves, held, *rest)
     texts = [text for program in all_programs for text in program]
     sensitive = is_sensitive(request, texts)
-    return Immediate(made, sided, plain, held, by_rows is not None, has_turn, alone, sensitive, may_fail(request))
+    return Immediate(
+        made, sided, plain, held, by_rows is not None, has_turn, alone, shared, sensitive, may_fail(request)
+    )
 
 
 def _by_rows(
@@ -203,8 +212,10 @@ def _by_rows(
     )
 
 
-def _one_sided(definition: programs.Definition, changed: int) -> dict[str, programs.Program]:
-    """The programs for an INSERT and a DELETE, where they are simpler than for any statement."""
+def _one_sided(definition: programs.Definition, changed: int, *, commutes: bool) -> dict[str, programs.Program]:
+    """The programs for statements of one kind, where they are simpler than for any statement; ``commutes``: if there
+    is one for each, others may be at work on the same source.
+    """
     final, target = definition.final, definition.target
     if target.key is None or len(definition.stages) > 1:
         return {}
@@ -225,12 +236,14 @@ def _one_sided(definition: programs.Definition, changed: int) -> dict[str, progr
     if not isinstance(stage, Stage) or definition.store(stage).target is not None:
         return {}
     grown: dict[str, programs.Program] = {}
-    if can_grow(final, stage, target):
-        grown[BROUGHT] = (programs.counting(grow(final, stage, target, change, common), common),)
-    if can_renew(final, stage, target):
+    grows, renews = can_grow(final, stage, target), can_renew(final, stage, target)
+    adds = commutes and grows and renews
+    if grows:
+        grown[BROUGHT] = (programs.counting(grow(final, stage, target, change, common, adds=adds), common),)
+    if renews:
         for event in (TAKEN, CHANGED):
             first, second = (CommonTables((change,), feed=Statement(is_net=True)) for _ in range(2))
-            renewed = renew(final, stage, target, change, first, takes=event == TAKEN)
+            renewed = renew(final, stage, target, change, first, takes=event == TAKEN, adds=adds)
             removed = remove(final, stage, target, change, second)
             grown[event] = (programs.counting(renewed, first), programs.counting(removed, second))
     return grown
@@ -281,6 +294,12 @@ def _by_groups(definition: programs.Definition, feed: Feed) -> programs.Program 
         programs.counting(settle(final, store, target, change, second), second),
         programs.counting(leave(final, store, target, change, third), third),
     )
+
+
+def _is_plain(request: CompileRequest, sources: Iterable[int]) -> bool:
+    """Whether all sources are ordinary tables that show their owner every row."""
+    found = {one.oid: one for one in request.relations}
+    return all(found[oid].kind == "table" for oid in sources) and not any(one.policy for one in request.relations)
 
 
 def _is_parted(request: CompileRequest) -> bool:

@@ -149,7 +149,9 @@ def test_taking_a_turn_locks_the_sources(stock: Connection) -> None:
     update = next(
         line.strip() for line in turn.splitlines() if line.strip().startswith("UPDATE pgtrickle_changes.turn_")
     )
-    stock.execute("SET plan_cache_mode = force_generic_plan; PREPARE turn AS " + update.rstrip(";"))
+    stock.execute(
+        "SET plan_cache_mode = force_generic_plan; PREPARE turn AS " + update.partition(" RETURNING ")[0].rstrip(";")
+    )
     for _ in range(3):
         with stock.transaction(force_rollback=True):
             stock.execute("EXECUTE turn")

@@ -18,7 +18,7 @@ from typing import Any, LiteralString
 import psycopg
 import pytest
 from hypothesis import settings
-from psycopg import errors
+from psycopg import errors, sql
 
 import pg_trickle
 from pg_trickle.testing.oracle import differences
@@ -30,6 +30,7 @@ pytestmark = [pytest.mark.property, pytest.mark.slow]
 WRITERS = 4
 # Of a session: some seconds in the profile ci, hours of fuzzing.
 TRANSACTIONS = max(20, settings().max_examples // 4)
+SEED = int(os.environ.get("SOAK_SEED", "1"))
 
 SCHEMA: LiteralString = """
     CREATE TABLE goods (id int PRIMARY KEY, name text);
@@ -57,6 +58,23 @@ QUERIES: dict[str, LiteralString] = {
     "mixed": "SELECT d.twice, s.id FROM dear AS d JOIN sales AS s ON s.amount = d.twice",
     "beside": "SELECT s.id, s.amount, g.shelf FROM stock AS s JOIN sales AS g ON g.id = s.id",
     "top": "SELECT n.id, n.name, s.shelf FROM named AS n JOIN sales AS s ON s.id = n.id",
+}
+# Joins, and whose writers may share their turns; nothing beside them has a turn that lets one through after the other.
+SHARED: dict[str, tuple[tuple[str, ...], LiteralString]] = {
+    "named": (("stock",), QUERIES["named"]),
+    "amounts": (
+        ("stock", "goods"),
+        """SELECT g.name, count(*) AS n, sum(s.amount) AS total, avg(s.amount) AS mean
+             FROM stock AS s JOIN goods AS g ON g.id = s.good GROUP BY g.name""",
+    ),
+    "names": (
+        ("stock", "goods"),
+        """SELECT s.shelf, count(g.name) AS n, avg(g.id) AS mean
+             FROM stock AS s JOIN goods AS g ON g.id = s.good GROUP BY s.shelf""",
+    ),
+    "below": ((), "SELECT name, count(*) AS n, max(amount) AS most FROM named GROUP BY name"),
+    "totals": ((), QUERIES["totals"]),
+    "most": ((), QUERIES["most"]),
 }
 
 
@@ -137,6 +155,8 @@ class Writer:
         self.number = number
         self.ids = itertools.count(1000 + number, WRITERS)
         self.outcomes: Counter[str] = Counter()
+        self.levels: tuple[str, ...] = LEVELS
+        self.shared: tuple[int, ...] = ()
 
     def ordered(self, most: int) -> list[tuple[LiteralString, dict[str, Any]]]:
         """Statements that take their rows in the one order."""
@@ -165,20 +185,35 @@ class Writer:
 
     def transact(self, statements: list[tuple[LiteralString, dict[str, Any]]]) -> None:
         """One transaction; it counts what came of it, by how many statements it has."""
-        level = self.chance.choice(LEVELS)
+        level = self.chance.choice(self.levels)
         name = "one" if len(statements) == 1 else "several"
         try:
             self.conn.execute(f"BEGIN ISOLATION LEVEL {level}".encode())
             for statement, row in statements:
                 self.carry_out(statement, row)
+            self.outcomes["shared"] += self.shares()
             self.end()
             self.outcomes[f"{name}: done"] += 1
         except EXPECTED as exc:
             self.conn.execute("ROLLBACK")
-            # Rows that went to another partition are followed by nobody, whatever the level.
-            if level == "READ COMMITTED" and exc.sqlstate == "40001" and "another partition" not in str(exc):
+            # Rows that went to another partition are followed by nobody, whatever the level; and of several statements
+            # the first may share a turn that another one needs whole.
+            told = "another partition" in str(exc) or (name == "several" and "for one source" in str(exc))
+            if level == "READ COMMITTED" and exc.sqlstate == "40001" and not told:
                 raise
             self.outcomes[f"{name}: {exc.sqlstate}"] += 1
+
+    def shares(self) -> int:
+        """Of how many stream tables it has the turn together with others."""
+        return sum(
+            self.conn.execute(
+                sql.SQL(
+                    """SELECT FROM pgtrickle_changes.{} AS s JOIN pgtrickle_changes.{} AS t ON t.holder <> s.holder
+                        WHERE s.holder = pg_current_xact_id_if_assigned() AND s.side <> 0"""
+                ).format(sql.Identifier(f"slots_{number}"), sql.Identifier(f"turn_{number}"))
+            ).rowcount
+            for number in self.shared
+        )
 
     def carry_out(self, statement: LiteralString, row: dict[str, Any]) -> None:
         undone = self.chance.random() < 0.1
@@ -206,10 +241,11 @@ class Writer:
 class Soak:
     """Writers at work, and the stream tables over what they write."""
 
-    def __init__(self, database: Any, seed: int) -> None:
+    def __init__(self, database: Any, seed: int, queries: dict[str, LiteralString]) -> None:
         self.conn: Connection = database.connect()
         self.conn.execute(SCHEMA)
-        for name, query in QUERIES.items():
+        self.queries = queries
+        for name, query in queries.items():
             pg_trickle.create_stream_table(self.conn, name, query, refresh_mode="IMMEDIATE")
         self.writers = [Writer(database.connect(), seed, number) for number in range(WRITERS)]
         for writer in self.writers:
@@ -234,13 +270,41 @@ class Soak:
         return total
 
     def check(self) -> None:
-        for name in QUERIES:
+        for name in self.queries:
             assert differences(self.conn, name) == [], name
+
+    def share(self, number: int = 0) -> None:
+        """Have turns shared as if it had just been earned: nobody has them, in part or whole, meanwhile."""
+        found = self.conn.execute("SELECT pgt_name, pgt_id FROM pgtrickle.pgt_stream_tables ORDER BY pgt_id DESC")
+        numbers = {name: number for name, number in found if SHARED[name][0]}
+        for name, identifier in numbers.items():
+            sources = SHARED[name][0]
+            turn, slots, side = (
+                sql.Identifier("pgtrickle_changes", f"{kind}_{identifier}") for kind in ("turn", "slots", "side")
+            )
+            with self.conn.transaction():
+                self.conn.execute(sql.SQL("SELECT FROM {} FOR UPDATE").format(turn))
+                self.conn.execute(sql.SQL("SELECT FROM {} ORDER BY slot FOR UPDATE").format(slots))
+                self.conn.execute(
+                    "SELECT setval(%s, %s::regclass::oid::bigint)",
+                    (side.as_string(self.conn), sources[number % len(sources)]),
+                )
+        for writer in self.writers:
+            writer.shared = tuple(numbers.values())
+            # Older snapshots never share.
+            writer.levels = (*LEVELS, *["READ COMMITTED"] * 5)
 
 
 @pytest.fixture
 def soak(database: Any) -> Soak:
-    return Soak(database, int(os.environ.get("SOAK_SEED", "1")))
+    return Soak(database, SEED, QUERIES)
+
+
+@pytest.fixture
+def sharing(database: Any) -> Soak:
+    found = Soak(database, SEED, {name: query for name, (_, query) in SHARED.items()})
+    found.share()
+    return found
 
 
 def test_single_statements_do_not_deadlock(soak: Soak) -> None:
@@ -249,6 +313,29 @@ def test_single_statements_do_not_deadlock(soak: Soak) -> None:
     assert outcomes["one: 40P01"] == 0, outcomes
     # Of those with older snapshots, most meet somebody who has committed since.
     assert outcomes["one: done"] > outcomes.total() // 3, outcomes
+
+
+def test_single_statements_that_share_turns_do_not_deadlock(sharing: Soak) -> None:
+    """None comes to another source when it has begun, so they share to the end."""
+    outcomes = sharing.run(lambda writer: writer.transact(writer.ordered(1)))
+    sharing.check()
+    assert outcomes["one: 40P01"] == 0, outcomes
+    assert outcomes["shared"] > outcomes["one: done"] // 4, outcomes
+    sides = sharing.conn.execute("SELECT last_value FROM pg_sequences WHERE sequencename LIKE 'side\\_%'").fetchall()
+    assert sides == sharing.conn.execute("SELECT 'stock'::regclass::oid::bigint FROM generate_series(1, 3)").fetchall()
+
+
+def test_transactions_that_share_turns_and_need_them_whole(sharing: Soak) -> None:
+    """Sharing ends again and again, in the middle of transactions, and begins anew."""
+
+    def share() -> None:
+        for number in range(TRANSACTIONS):
+            sharing.share(number)
+
+    outcomes = sharing.run(lambda writer: writer.transact(writer.any_order()), share)
+    sharing.check()
+    assert outcomes["shared"] > 0, outcomes
+    assert outcomes["several: done"] > outcomes.total() // 10, outcomes
 
 
 def test_transactions_in_one_order_hardly_ever_deadlock(soak: Soak) -> None:

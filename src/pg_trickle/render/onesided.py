@@ -149,12 +149,14 @@ def can_grow(final: Plan, stage: Stage, target: Target) -> bool:
     )
 
 
-def grow(final: Plan, stage: Stage, target: Target, change: Plan, common: CommonTables) -> sql.Composable:
-    """Add what came to its groups, and show them; the SELECT that counts the rows shown anew."""
+def grow(
+    final: Plan, stage: Stage, target: Target, change: Plan, common: CommonTables, *, adds: bool
+) -> sql.Composable:
+    """Add what came to its groups, and show them; the SELECT that counts the rows shown anew.  ``adds``: as below."""
     narrow = grouped_delta(stage, change)
     narrow = narrow.input if isinstance(narrow, Consolidate) else narrow
     common.add("g", groups(stage, narrow, common, 1 if weighs(narrow, 1) else 0))
-    common.add_writing("u", _added(stage))
+    common.add_writing("u", _added(stage, adds=adds))
     common.add_writing("y", _shown(final, stage, target, common))
     return sql.SQL("SELECT count(*) FROM y")
 
@@ -165,15 +167,22 @@ def can_renew(final: Plan, stage: Stage, target: Target) -> bool:
 
 
 def renew(
-    final: Plan, stage: Stage, target: Target, change: Plan, common: CommonTables, *, takes: bool
+    final: Plan, stage: Stage, target: Target, change: Plan, common: CommonTables, *, takes: bool, adds: bool
 ) -> sql.Composable:
     """Add an update's or (``takes``) a DELETE's delta to its groups, and show them; the SELECT that counts those
     without rows.
+
+    ``adds``: to the counters as they are when the group's row is locked, as others may add to them meanwhile; it is
+    NULL if there were fewer rows than go.
     """
     narrow = grouped_delta(stage, change)
     common.add("g", groups(stage, narrow, common, -1 if takes and weighs(narrow, -1) else 0))
-    common.add_writing("u", _summed(Store(stage)))
+    common.add_writing("u", _added(stage, adds=True) if adds else _summed(Store(stage)))
     common.add_writing("y", _shown(final, stage, target, common))
+    if adds:
+        return sql.SQL(
+            "SELECT CASE WHEN count(*) FILTER (WHERE n < 0) = 0 THEN count(*) FILTER (WHERE n = 0) END FROM u"
+        )
     return sql.SQL("SELECT count(*) FILTER (WHERE n = 0) FROM u")
 
 
@@ -234,13 +243,16 @@ def _upsert(target: Target, rows: sql.Composable, action: sql.Composable) -> sql
     )
 
 
-def _added(stage: Stage) -> sql.Composable:
+def _added(stage: Stage, *, adds: bool) -> sql.Composable:
+    """With others about (``adds``) in the order of the keys, in which everybody locks groups."""
+    only = sql.SQL(" WHERE {any} ORDER BY {keys}").format(any=adds_anything(stage), keys=names(stage.key_names))
     return sql.SQL(
-        "INSERT INTO {state} AS t ({keys}, {rest}) SELECT {keys}, {came} FROM g"
+        "INSERT INTO {state} AS t ({keys}, {rest}) SELECT {keys}, {came} FROM g{only}"
         " ON CONFLICT ({keys}) DO UPDATE SET {sums} RETURNING {returned}"
     ).format(
         state=relation(stage.state),
         keys=names(stage.key_names),
+        only=only if adds else sql.SQL(""),
         rest=names(one.name for one in stage.rest),
         came=listed(sql.Identifier(_came(one)) for one in stage.rest),
         sums=listed(_sum(one) for one in stage.rest),

@@ -97,7 +97,7 @@ BEGIN
         (SELECT string_agg(format(E'    %s pg_catalog.%s;\n', v.name, v.type), '' ORDER BY v.name)
            FROM (VALUES ('__pgt_rows', 'int8'), ('__pgt_open', 'int8'), ('__pgt_held', 'bool'), ('__pgt_wrote', 'int8'), ('__pgt_left', 'int8'), ('__pgt_texts', 'text[]'),
                         ('__pgt_opened', 'int8'), ('__pgt_moved', 'bool'), ('__pgt_member', 'bool'), ('__pgt_noted', 'int8'),
-                        ('__pgt_former', 'text'), ('__pgt_name', 'text'), ('__pgt_stack', 'text')) AS v(name, type)
+                        ('__pgt_former', 'text'), ('__pgt_name', 'text'), ('__pgt_stack', 'text'), ('__pgt_side', 'int8'), ('__pgt_shared', 'bool')) AS v(name, type)
           WHERE position(v.name IN p_checked) > 0),
         p_table.owner_oid) || p_checked || E'\n    RETURN NULL;\nEND\n';
 END
@@ -265,13 +265,13 @@ DECLARE
     v_texts   text[] := pgtrickle_changes.immediate_texts(pgtrickle_changes.immediate_statements(p_plan, p_source, p_event), v_delta);
     v_plain   text := pgtrickle_changes.immediate_plain(p_table, p_source, p_columns, p_event, p_plan);
     v_work    text := CASE WHEN p_event = 'trunc' THEN '        ' || format(v_rest, 'true') || E'\n'
-        ELSE CASE WHEN v_turn THEN '        ' || pgtrickle_changes.immediate_turn_after(v_id, p_source) || v_plain ELSE '' END
+        ELSE CASE WHEN v_turn THEN '        ' || pgtrickle_changes.immediate_turn_after(v_id, p_source, false) || v_plain ELSE '' END
              || pgtrickle_changes.immediate_program(v_texts, v_name,
                     CASE WHEN v_turn THEN format(v_rest, 'NULL') || E'\n            RETURN NULL;' ELSE pgtrickle_changes.immediate_again(p_table) END,
                     NOT v_turn OR p_plan #> ARRAY['programs', 'immediate', 'sided', p_source::text, p_event] IS NOT NULL) END;
     -- It will be needed, and comes before the rows that others lock meanwhile.
     v_early   text := CASE WHEN v_turn AND NOT v_by_rows THEN E'IF ' || pgtrickle_changes.immediate_ready(p_table) || E' THEN\n            '
-                           || pgtrickle_changes.immediate_turn_after(v_id, p_source) || E'        END IF;\n        ' ELSE '' END;
+                           || pgtrickle_changes.immediate_turn_after(v_id, p_source, true) || E'        END IF;\n        ' ELSE '' END;
     v_hold    text := CASE WHEN p_event = 'trunc' THEN pgtrickle_changes.immediate_note(v_id, 't') ELSE format(
         'EXECUTE (pgtrickle_changes.maintain_%s_%s_%s_texts())[%s];', v_id, p_source, p_event,
         1 + jsonb_array_length(pgtrickle_changes.immediate_statements(p_plan, p_source, p_event))) END

@@ -116,7 +116,7 @@ BEGIN
     RETURN ARRAY(
         SELECT p_table.pgt_relid::oid
         UNION SELECT o.relation::oid FROM pgtrickle_changes.immediate_objects(p_table.pgt_id) AS o
-               WHERE o.kind = 'table' AND o.relation <> ALL (ARRAY[format('pgtrickle_changes.under_way_%s', p_table.pgt_id), format('pgtrickle_changes.turn_%s', p_table.pgt_id)]::regclass[])
+               WHERE o.kind = 'table' AND o.identity !~ '^pgtrickle_changes[.](under_way|turn|slots)_[0-9]+$'
         UNION SELECT to_regclass(format('pgtrickle_changes.%I', t.item ->> 'name'))::oid FROM pgtrickle.pgt_plans AS p
                CROSS JOIN LATERAL jsonb_array_elements((p.plan -> 'states') || (p.plan -> 'deltas')) AS t(item)
                WHERE p.pgt_id = p_table.pgt_id

@@ -4,7 +4,7 @@
 -- by their names, and stream tables above others have triggers on the tables at the bottom, which do nothing else.  And who finds that somebody else has a turn waits
 -- for it BEFORE his statement, when it hasn't locked anything yet; a transaction that has the turn may go on writing the rows that he is about to write.
 
-CREATE FUNCTION pgtrickle_changes.immediate_turn(p_id bigint, p_named boolean, p_then text DEFAULT '') RETURNS text
+CREATE FUNCTION pgtrickle_changes.immediate_turn(p_id bigint, p_named boolean, p_then text DEFAULT '', p_side oid DEFAULT 0) RETURNS text
     LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, pg_temp
 AS $$
@@ -13,16 +13,30 @@ AS $$
 -- updated a thousand times it would read a thousand versions.
 -- The sources are named in the owner's own functions so that PostgreSQL locks them, as the program will, before it updates the row: who has
 -- truncated one waits for the turn, and who has the turn must not wait for him then.
+-- Where writers of a source may share it, the row also says which source was written, 0 for several, and by how many transactions in a row.
+DECLARE
+    v_shared boolean := pgtrickle_changes.immediate_shared(p_id) <> '{}';
 BEGIN
-    RETURN CASE WHEN p_named THEN pgtrickle_changes.immediate_below(p_id) ELSE '' END || format($q$UPDATE pgtrickle_changes.turn_%1$s AS t SET holder = pg_catalog.pg_current_xact_id() WHERE t.holder OPERATOR(pg_catalog.<>) pg_catalog.pg_current_xact_id()%3$s;
+    RETURN CASE WHEN p_named THEN pgtrickle_changes.immediate_below(p_id) ELSE '' END
+        || CASE WHEN v_shared THEN format(E'IF %s OPERATOR(pg_catalog.>=) -1 THEN\n            PERFORM pgtrickle_changes.maintain_%s_alone();\n        END IF;\n        ', pgtrickle_changes.immediate_side(p_id), p_id) ELSE '' END
+        || format($q$UPDATE pgtrickle_changes.turn_%1$s AS t SET holder = pg_catalog.pg_current_xact_id()%6$s%3$s%7$s;
         IF FOUND THEN
-            %2$s%5$s
+            %2$s%8$s%5$s
         ELSIF pg_catalog.current_setting('transaction_isolation') OPERATOR(pg_catalog.<>) 'read committed'
               AND NOT EXISTS (SELECT FROM pgtrickle_changes.turn_%1$s) THEN
             %4$s
         END IF;
 $q$, p_id, pgtrickle_changes.immediate_taken(p_id), CASE WHEN p_named THEN ' AND ' || pgtrickle_changes.immediate_mention(p_id) END,
-        pgtrickle_changes.immediate_again(p_id, 'The maintenance of a stream table has begun since the snapshot of this one.'), p_then);
+        pgtrickle_changes.immediate_again(p_id, 'The maintenance of a stream table has begun since the snapshot of this one.'), p_then,
+        CASE WHEN v_shared THEN format(', side = CASE WHEN t.holder OPERATOR(pg_catalog.=) pg_catalog.pg_current_xact_id() THEN 0::pg_catalog.oid ELSE %1$s::pg_catalog.oid END,'
+                                       ' run = CASE WHEN t.holder OPERATOR(pg_catalog.<>) pg_catalog.pg_current_xact_id() AND t.side OPERATOR(pg_catalog.=) %1$s::pg_catalog.oid AND %1$s OPERATOR(pg_catalog.>) 0::pg_catalog.int8'
+                                       ' THEN least(t.run OPERATOR(pg_catalog.+) 1, 200) ELSE 0 END'
+                                       ' WHERE (t.holder OPERATOR(pg_catalog.<>) pg_catalog.pg_current_xact_id() OR t.side OPERATOR(pg_catalog.<>) %1$s::pg_catalog.oid AND t.side OPERATOR(pg_catalog.<>) 0::pg_catalog.oid)', p_side)
+             ELSE ' WHERE t.holder OPERATOR(pg_catalog.<>) pg_catalog.pg_current_xact_id()' END,
+        CASE WHEN v_shared THEN ' RETURNING t.run INTO __pgt_side' END,
+        CASE WHEN v_shared THEN format(E'\n            IF coalesce(%s OPERATOR(pg_catalog.>=) -1 OR pg_catalog.current_setting(''transaction_isolation'') OPERATOR(pg_catalog.<>) ''read committed'' AND %1$s IS NOT NULL,'
+                                       ' __pgt_side OPERATOR(pg_catalog.>=) 200) THEN\n                PERFORM pgtrickle_changes.maintain_%s_sides();\n            END IF;',
+                                       pgtrickle_changes.immediate_side(p_id), p_id) END);
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.immediate_turn IS 'What lets one transaction at a time maintain a stream table, and what is done when it has got that far, as PL/pgSQL';
@@ -74,17 +88,22 @@ $$;
 COMMENT ON FUNCTION pgtrickle_changes.immediate_ready IS 'Whether what takes a turn can name the sources, as an expression';
 
 CREATE FUNCTION pgtrickle_changes.immediate_busy(p_id bigint, p_then text) RETURNS text
-    LANGUAGE plpgsql IMMUTABLE
+    LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, pg_temp
 AS $$
+-- Or where others share it, and this isn't a writer of their source; but for who has a slot, and would be waited for.
+DECLARE
+    v_shared boolean := pgtrickle_changes.immediate_shared(p_id) <> '{}';
 BEGIN
-    RETURN format($q$
+    RETURN format($q$%3$s
     __pgt_taker := pg_catalog.pg_sequence_last_value('pgtrickle_changes.taker_%1$s'::pg_catalog.regclass);
     IF __pgt_taker::pg_catalog.text::pg_catalog.xid8 IS DISTINCT FROM pg_catalog.pg_current_xact_id_if_assigned()
-       AND pg_catalog.pg_xact_status(__pgt_taker::pg_catalog.text::pg_catalog.xid8) OPERATOR(pg_catalog.=) 'in progress' THEN
+       AND %4$spg_catalog.pg_xact_status(__pgt_taker::pg_catalog.text::pg_catalog.xid8) OPERATOR(pg_catalog.=) 'in progress'%5$s THEN
         %2$s
     END IF;
-$q$, p_id, p_then);
+$q$, p_id, p_then, CASE WHEN v_shared THEN format(E'\n    __pgt_side := %s;', pgtrickle_changes.immediate_side(p_id)) END, CASE WHEN v_shared THEN '(' END,
+        CASE WHEN v_shared THEN format(E' OR __pgt_side OPERATOR(pg_catalog.>) 0 AND __pgt_side OPERATOR(pg_catalog.<>) TG_RELID::pg_catalog.int8)\n       AND NOT %s',
+                                       pgtrickle_changes.immediate_sharing(p_id)) END);
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.immediate_busy IS 'What is done where another transaction has a stream table''s turn, or waits for it, as PL/pgSQL';
@@ -121,21 +140,27 @@ AS $$
 -- rows doesn't, as nobody may wait for those who could be waiting for these.  Both wait until who has the turn has ended; nobody takes it here: the statement
 -- may have to wait for rows, and who has those may have to write what takes the turn.
 -- TRUNCATE has the source to itself, so nobody has a turn above it.
+-- Who may share the turn doesn't stand in line, or all who have waited for somebody together would go on one by one.  Who wants it whole waits also for those who share it.
 DECLARE
+    v_shared boolean := pgtrickle_changes.immediate_shared(p_id) <> '{}';
     v_again text := pgtrickle_changes.immediate_impatience(p_id, '', '');
 BEGIN
     RETURN format(E'IF TG_OP OPERATOR(pg_catalog.<>) ''TRUNCATE'' THEN\n%s    END IF;\n', pgtrickle_changes.immediate_busy(p_id, format($q$%1$s%2$s
-        IF pg_catalog.pg_trigger_depth() OPERATOR(pg_catalog.=) 1 AND pg_catalog.current_setting('pgtrickle.opening', true) OPERATOR(pg_catalog.=) (%3$s) THEN
+        IF pg_catalog.pg_trigger_depth() OPERATOR(pg_catalog.=) 1 AND pg_catalog.current_setting('pgtrickle.opening', true) OPERATOR(pg_catalog.=) (%3$s)%6$s THEN
             %4$s
             LOCK TABLE ONLY pgtrickle_changes.turn_%5$s IN SHARE UPDATE EXCLUSIVE MODE;
         END IF;
         BEGIN
-            PERFORM FROM pgtrickle_changes.turn_%5$s FOR SHARE;
+            PERFORM FROM pgtrickle_changes.turn_%5$s FOR SHARE;%7$s
             RAISE EXCEPTION USING ERRCODE = 'TK003';
         EXCEPTION WHEN SQLSTATE 'TK003' THEN
             NULL;
         END;$q$, CASE WHEN v_again <> '' THEN format(E'IF pg_catalog.pg_trigger_depth() OPERATOR(pg_catalog.>) 1 THEN\n%s        END IF;\n        ', v_again) END,
-        pgtrickle_changes.immediate_opening(), pgtrickle_changes.immediate_moment(), pgtrickle_changes.immediate_taken(p_id), p_id)));
+        pgtrickle_changes.immediate_opening(), pgtrickle_changes.immediate_moment(), pgtrickle_changes.immediate_taken(p_id), p_id,
+        CASE WHEN v_shared THEN ' AND __pgt_side IS DISTINCT FROM TG_RELID::pg_catalog.int8' END,
+        CASE WHEN v_shared THEN format(E'\n            IF __pgt_side OPERATOR(pg_catalog.>) 0 AND __pgt_side OPERATOR(pg_catalog.<>) TG_RELID::pg_catalog.int8'
+                                       ' AND pg_catalog.current_setting(''transaction_isolation'') OPERATOR(pg_catalog.=) ''read committed'' THEN\n'
+                                       '                PERFORM FROM pgtrickle_changes.slots_%s AS s ORDER BY s.slot FOR SHARE;\n            END IF;', p_id) END)));
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.immediate_gate IS 'How a statement waits for a stream table''s turn before it locks anything, as PL/pgSQL';
@@ -156,17 +181,22 @@ END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.immediate_impatience IS 'What fails instead of waiting for a turn out of order, if (between the two texts) it would have to, as PL/pgSQL; empty where that can''t be';
 
-CREATE FUNCTION pgtrickle_changes.immediate_turn_after(p_id bigint, p_source oid) RETURNS text
+CREATE FUNCTION pgtrickle_changes.immediate_turn_after(p_id bigint, p_source oid, p_whole boolean) RETURNS text
     LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+    v_shares boolean := p_source = ANY (pgtrickle_changes.immediate_shared(p_id));
+    v_turn   text := pgtrickle_changes.immediate_turn(p_id, true, pgtrickle_changes.immediate_snapshot(p_id), CASE WHEN v_shares THEN p_source ELSE 0 END);
 BEGIN
+    IF v_shares AND NOT p_whole THEN
+        RETURN pgtrickle_changes.immediate_share(p_id, p_source, v_turn);
+    END IF;
     RETURN CASE WHEN EXISTS (SELECT FROM pgtrickle.pgt_stream_tables AS u WHERE u.pgt_relid = p_source AND u.refresh_mode = 'IMMEDIATE')
                 THEN pgtrickle_changes.immediate_impatience(p_id, format(
                          E'%sPERFORM FROM pgtrickle_changes.turn_%s WHERE %s FOR NO KEY UPDATE SKIP LOCKED;\n                IF NOT FOUND THEN\n                    ',
                          pgtrickle_changes.immediate_below(p_id), p_id, pgtrickle_changes.immediate_mention(p_id)), E'\n                END IF;')
-                ELSE '' END
-           || pgtrickle_changes.immediate_turn(p_id, true, pgtrickle_changes.immediate_snapshot(p_id));
+                ELSE '' END || v_turn;
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.immediate_turn_after IS 'What takes a stream table''s turn when a source was written, as PL/pgSQL';

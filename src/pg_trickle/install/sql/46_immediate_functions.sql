@@ -34,9 +34,9 @@ BEGIN
                    (5, 'TimeZone', 'UTC'), (6, 'DateStyle', 'ISO, MDY'), (7, 'IntervalStyle', 'postgres'), (8, 'extra_float_digits', '1'),
                    (9, 'bytea_output', 'hex'), (10, 'lc_monetary', 'C'), (11, 'lc_numeric', 'C'), (12, 'lc_time', 'C'),
                    (13, 'default_text_search_config', 'pg_catalog.simple')) AS s(place, name, pinned)
-     WHERE CASE s.place WHEN 1 THEN v_role !~ '_(begin|back|gate|first|below|applied)$'
+     WHERE CASE s.place WHEN 1 THEN v_role !~ '_(begin|back|gate|first|below|applied|alone|sides)$'
                         WHEN 2 THEN position('\' IN p_body) > 0 END
-        OR s.place > 2 AND (v_role LIKE '%\_rest' OR v_role !~ '_(begin|back|gate|first|below|applied|texts|unrewritten)$' AND (
+        OR s.place > 2 AND (v_role LIKE '%\_rest' OR v_role !~ '_(begin|back|gate|first|below|applied|alone|sides|texts|unrewritten)$' AND (
            SELECT p.plan #>> '{programs,immediate,settings}' IS DISTINCT FROM 'false' FROM pgtrickle.pgt_plans AS p WHERE p.pgt_id = p_table.pgt_id));
     EXECUTE format('CREATE FUNCTION pgtrickle_changes.%I(%s) RETURNS %s LANGUAGE plpgsql VOLATILE SECURITY DEFINER'
                    ' SET search_path = pg_catalog, pg_temp%s AS %L', p_name, p_arguments, p_returns, v_settings, p_body);
@@ -75,7 +75,7 @@ AS $$
 BEGIN
     PERFORM pgtrickle_changes.make_generated_function(p_table, p_name, '', 'trigger', format(E'\n%sBEGIN\n%s\n    RETURN NULL;\nEND\n',
         (SELECT E'DECLARE\n' || string_agg(format(E'    %s pg_catalog.%s;\n', v.name, v.type), '' ORDER BY v.name)
-           FROM (VALUES ('__pgt_taker', 'int8'), ('__pgt_opened', 'int8'), ('__pgt_stack', 'text')) AS v(name, type) WHERE position(v.name IN p_body) > 0), p_body));
+           FROM (VALUES ('__pgt_taker', 'int8'), ('__pgt_side', 'int8'), ('__pgt_opened', 'int8'), ('__pgt_stack', 'text')) AS v(name, type) WHERE position(v.name IN p_body) > 0), p_body));
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.make_engine_trigger_function IS 'Makes a trigger function that stays the engine''s, so that its triggers need no guard';

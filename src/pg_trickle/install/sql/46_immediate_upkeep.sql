@@ -4,24 +4,28 @@ CREATE FUNCTION pgtrickle_changes.make_immediate_tables(p_table pgtrickle.pgt_st
     LANGUAGE plpgsql VOLATILE
     SET search_path = pg_catalog, pg_temp
 AS $$
--- turn: whose row is updated by who maintains; and the partitions that there were (tree).  taker: his transaction, for others to see.  under_way: a row for each statement under way
+-- turn: whose row is updated by who maintains; what was written and how often (side, run); and the partitions that there were (tree).  taker: his transaction, for others to see.  under_way: a row for each statement under way
 -- and each change held back, and held: those changes.  moved: rows under way to another partition, and rows of
 -- partitioned tables that a statement has updated.  All but turn are empty between
 -- statements, so a crash may empty them.  closed, opened: a number for each session.
 DECLARE
     v_id     bigint := p_table.pgt_id;
     v_roots  oid[] := pgtrickle_changes.immediate_roots(p_table.pgt_id);
+    v_shared boolean := pgtrickle_changes.immediate_shared(p_table.pgt_id) <> '{}';
     v_source record;
 BEGIN
-    EXECUTE format('CREATE TABLE pgtrickle_changes.turn_%s (holder xid8 NOT NULL%s) WITH (fillfactor = 10)', v_id,
-                   CASE WHEN v_roots <> '{}' THEN ', tree oid[] NOT NULL' END);
-    EXECUTE format('INSERT INTO pgtrickle_changes.turn_%s SELECT ''0''%s', v_id,
-                   CASE WHEN v_roots <> '{}' THEN ', ' || pgtrickle_changes.immediate_tree(v_roots) END);
+    EXECUTE format('CREATE TABLE pgtrickle_changes.turn_%s (holder xid8 NOT NULL%s%s) WITH (fillfactor = 10)', v_id,
+                   CASE WHEN v_roots <> '{}' THEN ', tree oid[] NOT NULL' END,
+                   CASE WHEN v_shared THEN ', side oid NOT NULL, run integer NOT NULL' END);
+    EXECUTE format('INSERT INTO pgtrickle_changes.turn_%s SELECT ''0''%s%s', v_id,
+                   CASE WHEN v_roots <> '{}' THEN ', ' || pgtrickle_changes.immediate_tree(v_roots) END,
+                   CASE WHEN v_shared THEN ', 0, 0' END);
     EXECUTE format('CREATE UNLOGGED SEQUENCE pgtrickle_changes.taker_%s OWNED BY pgtrickle_changes.turn_%1$s.holder', v_id);
     EXECUTE format('COMMENT ON SEQUENCE pgtrickle_changes.taker_%s IS %L', v_id, 'The transaction that has, or last asked for, the turn of stream table ' || v_id);
     EXECUTE format('COMMENT ON TABLE pgtrickle_changes.turn_%s IS %L', v_id, 'Who maintains stream table ' || v_id);
     PERFORM pgtrickle_changes.lend(p_table, format('pgtrickle_changes.turn_%s', v_id), 'SELECT, UPDATE');
     PERFORM pgtrickle_changes.lend(p_table, format('pgtrickle_changes.taker_%s', v_id), 'SELECT, UPDATE');
+    PERFORM pgtrickle_changes.make_sides(p_table);
     EXECUTE format('CREATE UNLOGGED TABLE pgtrickle_changes.under_way_%s (xid xid8 NOT NULL, what "char" NOT NULL, number bigint GENERATED ALWAYS AS IDENTITY (CACHE 1000000))'
                    ' WITH (autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_scale_factor = 0)', v_id);
     EXECUTE format('CREATE INDEX ON pgtrickle_changes.under_way_%s (xid, number)', v_id);
@@ -118,7 +122,8 @@ BEGIN
     PERFORM pgtrickle_changes.make_applied_triggers(p_table);
     IF v_turn THEN
         PERFORM pgtrickle_changes.make_turn_triggers(p_table);
-    ELSE
+    END IF;
+    IF NOT v_turn OR pgtrickle_changes.immediate_shared(v_id) <> '{}' THEN
         -- Statements within statements add in any order: in between a counter may be below zero.  And so is what is inserted to be added.
         FOR v_event IN
             SELECT c.conname AS name, c.conrelid::regclass AS at FROM pg_constraint AS c
@@ -155,7 +160,7 @@ BEGIN
          WHERE p.pronamespace = 'pgtrickle_changes'::regnamespace AND p.proname ~ format('^maintain_%s_', p_id) ORDER BY p.proname;
     RETURN QUERY
         SELECT 'table', c.oid::regclass::text, c.oid::regclass FROM pg_class AS c
-         WHERE c.relnamespace = 'pgtrickle_changes'::regnamespace AND c.relkind = 'r' AND c.relname ~ format('^(turn_%s|under_way_%1$s|moved_%1$s|held_%1$s_[0-9]+)$', p_id);
+         WHERE c.relnamespace = 'pgtrickle_changes'::regnamespace AND c.relkind = 'r' AND c.relname ~ format('^(turn_%s|slots_%1$s|under_way_%1$s|moved_%1$s|held_%1$s_[0-9]+)$', p_id);
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.immediate_objects IS 'What is left, wherever it is now, of what make_immediate made';
