@@ -268,3 +268,30 @@ def test_it_is_the_owners_and_not_called_once_he_has_altered_it(database, orders
         session.execute(sql.SQL("ALTER FUNCTION {f} {how}").format(f=sql.SQL(name), how=sql.SQL(alteration)))
         change(orders, 5)
     assert calls(orders, "pending_1") == 0
+
+
+# What asks which sources have changed, and a query that has it in a string, and as much of it as a name holds in one.
+GATE = "coalesce(pg_catalog.jsonb_exists_any($3 -> 'changed', ARRAY['1']), TRUE)"
+LIKE_IT = sql.SQL("""
+SELECT o.id, c.region || r.name AS {name}, {text} AS text
+  FROM orders AS o JOIN customers AS c ON c.id = o.customer_id JOIN regions AS r ON r.region = c.region
+""").format(name=sql.Identifier(GATE[:63]), text=sql.Literal(GATE))
+
+
+def test_a_program_for_whatever_has_changed_stands_for_what_has(orders):
+    orders.execute("CREATE TABLE regions (region text PRIMARY KEY, name text NOT NULL)")
+    orders.execute("INSERT INTO regions SELECT 'r' || n, 'region ' || n FROM generate_series(0, 2) AS n")
+    orders.execute("ANALYZE")
+    pg_trickle.create_stream_table(
+        orders, "three", LIKE_IT.as_string(orders), schedule=None, refresh_mode="DIFFERENTIAL"
+    )
+    orders.execute("SET pg_trickle.keep_plans = 'always'")
+    orders.execute("UPDATE orders SET customer_id = 1 + (id + 7) % 20 WHERE id < 30")
+    orders.execute("UPDATE regions SET name = name || '!'")
+    pg_trickle.refresh_stream_table(orders, "three")
+    assert_fresh(orders, "three")
+    ((body,),) = orders.execute("SELECT prosrc FROM pg_proc WHERE proname ~ '^program_'")
+    assert "WHERE FALSE" in body
+    assert GATE.replace("'", "''") in body
+    assert f'"{GATE[:63]}"' in body
+    assert GATE[:60] not in body.replace(f'"{GATE[:63]}"', "").replace(GATE.replace("'", "''"), "")

@@ -18,6 +18,9 @@ DELTA = "__pgt_delta"
 # What a statement that changed rows took away, and what it brought.
 BEFORE, AFTER = "__pgt_before", "__pgt_after"
 NEW_ROWS = "__pgt_new"
+# A program that stands knows what has changed, and has TRUE or FALSE in its place (install/sql/41_standing.sql).  It is
+# longer than any name, and has quotes in it, so that neither a name nor a string can contain it.
+_GATE = sql.SQL("coalesce(pg_catalog.jsonb_exists_any($3 -> 'changed', ARRAY[{oids}]), TRUE)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +39,7 @@ class Buffers:
         oids = sorted({str(source.oid) for source in sources})
         if not self.sifted or not oids:
             return None
-        return sql.SQL("coalesce(($3 -> 'changed') ?| ARRAY[{oids}], TRUE)").format(oids=listed(map(sql.Literal, oids)))
+        return _GATE.format(oids=listed(map(sql.Literal, oids)))
 
     def rows(self, source: Source, captured: sql.Composable) -> sql.Composable:
         """The change rows of a source, not netted; ``captured`` is the select list, with a comma at its end."""

@@ -52,6 +52,29 @@ END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.standing_body IS 'A program as PL/pgSQL: the rows it wrote, NULL as soon as a statement yields that';
 
+CREATE FUNCTION pgtrickle_changes.for_sources(p_program jsonb, p_sources oid[]) RETURNS jsonb
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- The program for whatever has changed asks that of $3, which a plan that is kept doesn't know: it would take the changes of all sources for
+-- many rows, and read whole tables for them.  So the answer is put in the place of each question, which the compiler spells so that it can't
+-- be part of a name or of a string.
+DECLARE
+    v_text text := p_program::text;
+    v_gate text[];
+BEGIN
+    FOR v_gate IN
+        SELECT DISTINCT m.gate
+          FROM regexp_matches(v_text, $r$(coalesce\(pg_catalog\.jsonb_exists_any\(\$3 -> 'changed', ARRAY\[([0-9', ]+)\]\), TRUE\))$r$, 'g') AS m(gate)
+    LOOP
+        v_text := replace(v_text, v_gate[1], CASE WHEN ARRAY(SELECT o.found[1]::oid FROM regexp_matches(v_gate[2], '[0-9]+', 'g') AS o(found)) && p_sources
+                                                  THEN 'TRUE' ELSE 'FALSE' END);
+    END LOOP;
+    RETURN v_text::jsonb;
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.for_sources IS 'A program for the case that just these sources have changed';
+
 CREATE FUNCTION pgtrickle_changes.hand_over_function(p_function regprocedure, p_table pgtrickle.pgt_stream_tables, p_does text) RETURNS void
     LANGUAGE plpgsql VOLATILE
     SET search_path = pg_catalog, pg_temp
@@ -241,7 +264,7 @@ BEGIN
             RETURN NULL;
         END IF;
         v_name := pgtrickle_changes.standing_name(p_table.pgt_id, v_known.number);
-        v_program := pgtrickle_changes.differential_program(p_table.pgt_id, p_pending);
+        v_program := pgtrickle_changes.for_sources(pgtrickle_changes.differential_program(p_table.pgt_id, p_pending), v_sources);
         IF v_program IS NULL THEN
             RETURN NULL;
         END IF;
