@@ -45,7 +45,8 @@ class Role(Enum):
 class StateColumn:
     """A column of a state table; ``argument`` and ``condition`` name columns below the aggregation.
 
-    ``scale`` is the number of decimals of the numbers that are counted.
+    ``scale`` is the number of decimals of the numbers that are counted; where they are counted by their decimals, the
+    most that are told apart.
     """
 
     name: str
@@ -151,9 +152,8 @@ def _rounded(total: sql.Composable, counters: list[tuple[Column, int | None]]) -
     return sql.SQL("round({sum}, CASE {cases} END)").format(sum=total, cases=sql.SQL(" ").join(cases))
 
 
-# Numbers with d decimals are counted at 10^(16·d): there are never so many that they reach into the next place, and
-# the first digit tells the most decimals that any has.  From 8,192 on it is an error, as the place is no number.
-SCALE_TERM = sql.SQL("('1e' || 16 * scale({x}::numeric))::numeric")
+# No division gives more decimals (NUMERIC_MAX_DISPLAY_SCALE in PostgreSQL): to a mean or a variance they are as these.
+_MOST_OF_A_QUOTIENT = 1000
 _WITH_DECIMALS = sql.SQL("(trim_scale({sum}) + ('0e-' || {times} * ((length({scales}::text) - 1) / 16))::numeric)")
 _AS_STORED = sql.SQL("{value}")
 # The sum is NULL when nothing was summed.  Of integers; of numbers that may be NaN.
@@ -172,6 +172,18 @@ _ANY_MEAN = sql.SQL(
     " WHEN {up} > 0 THEN 'Infinity'::numeric WHEN {down} > 0 THEN '-Infinity'::numeric"
     " WHEN {count} > 0 THEN {sum} / {count} END"
 )
+
+
+def place_of(one: StateColumn, number: sql.Composable) -> sql.Composable:
+    """Where a number is counted by its decimals: numbers with d of them at 10^(16·d).
+
+    There are never so many that they reach into the next place, and the first digit tells the most decimals that any
+    has.  From 8,192 on it is an error, as the place is no number.
+    """
+    decimals = sql.SQL("scale({x}::numeric)").format(x=number)
+    if one.scale is not None:
+        decimals = sql.SQL("least({decimals}, {most})").format(decimals=decimals, most=sql.Literal(one.scale))
+    return sql.SQL("('1e' || 16 * {decimals})::numeric").format(decimals=decimals)
 
 
 def output_of(call: Call, layout: Layout, below: dict[str, Column]) -> Output:
@@ -233,7 +245,8 @@ def _sum(call: Call, layout: Layout, argument: Column) -> Output:
     parts["down"] = layout.of(call, Role.COUNT_NEGATIVE_INFINITY)
     # A sum that nobody looks at so closely may end in zeros that nothing in the group has any more.
     is_told = call.rule is Rule.AVG or not call.column.type.is_identity
-    scales = layout.of(call, Role.SCALES, NUMERIC.by_value) if is_told else None
+    most = _MOST_OF_A_QUOTIENT if call.rule is Rule.AVG else None
+    scales = layout.of(call, Role.SCALES, NUMERIC.by_value, scale=most) if is_told else None
     return Output(_ANY_SUM if call.rule is Rule.SUM else _ANY_MEAN, parts, call.column.type, scales=scales)
 
 
@@ -284,7 +297,7 @@ def _variance(call: Call, layout: Layout, argument: Column) -> Output:
     else:
         # Nor have infinite numbers a variance.
         parts["nan"] = layout.of(call, Role.COUNT_ENDLESS)
-        root, scales = _LONG_ROOT, layout.of(call, Role.SCALES, NUMERIC.by_value)
+        root, scales = _LONG_ROOT, layout.of(call, Role.SCALES, NUMERIC.by_value, scale=_MOST_OF_A_QUOTIENT)
     template = _VAR_POP if call.rule in {Rule.VAR_POP, Rule.STDDEV_POP} else _VAR_SAMP
     around = root if call.rule in {Rule.STDDEV_POP, Rule.STDDEV_SAMP} else None
     return Output(template, parts, call.column.type, fixed=fixed, around=around, scales=scales)

@@ -6,7 +6,7 @@ from psycopg import sql
 
 from pg_trickle.render.parts import WEIGHT, every, row_hash
 from pg_trickle.stages import Stage
-from pg_trickle.state_columns import SCALE_TERM, Role, StateColumn
+from pg_trickle.state_columns import Role, StateColumn, place_of
 
 
 def key_values(stage: Stage) -> list[sql.Composable]:
@@ -44,6 +44,8 @@ def counted_of(one: StateColumn, side: int) -> sql.Composable:
     total: sql.Composable = sql.SQL("count(*)")
     if one.argument and one.role in _SUMS:
         total = sql.SQL("sum({term})").format(term=_SUMS[one.role].format(x=sql.Identifier(one.argument)))
+    elif one.argument and one.role is Role.SCALES:
+        total = sql.SQL("sum({place})").format(place=place_of(one, sql.Identifier(one.argument)))
     elif one.argument and one.role is Role.COUNT:
         # It counts composites as IS DISTINCT FROM does.
         total, tests = sql.SQL("count({x})").format(x=sql.Identifier(one.argument)), tests[:-1]
@@ -84,7 +86,7 @@ def _term(one: StateColumn, weight: sql.Composable) -> sql.Composable:
     elif argument is not None and one.role in {Role.SQUARES, Role.FINITE_SQUARES}:
         term = sql.SQL("{w}::bigint * {x}::numeric * {x}::numeric").format(w=weight, x=argument)
     elif argument is not None and one.role is Role.SCALES:
-        term = sql.SQL("{w}::bigint * {place}").format(w=weight, place=SCALE_TERM.format(x=argument))
+        term = sql.SQL("{w}::bigint * {place}").format(w=weight, place=place_of(one, argument))
     return term
 
 
@@ -135,7 +137,6 @@ _SUMS = {
     Role.FINITE_SUM: sql.SQL("{x}::numeric"),
     Role.SQUARES: sql.SQL("{x}::numeric * {x}::numeric"),
     Role.FINITE_SQUARES: sql.SQL("{x}::numeric * {x}::numeric"),
-    Role.SCALES: SCALE_TERM,
 }
 _EXTREMES = {
     Role.MIN: sql.SQL("min"),
