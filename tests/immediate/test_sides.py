@@ -233,6 +233,9 @@ def test_an_older_snapshot_finds_who_has_shared_since(
             other.run("UPDATE orders SET amount = 60 WHERE id = 2")
             other.run("UPDATE customers SET region = 'y' WHERE id = 3")
             other.run("ROLLBACK")
+            other.begin()
+            other.run("UPDATE customers SET region = 'y' WHERE id = 3")
+            other.run("ROLLBACK")
             assert side(shop, "regions") == -2
         with pytest.raises(psycopg.errors.SerializationFailure):
             two.run(statement)
@@ -261,6 +264,85 @@ def test_coming_to_another_source_ends_sharing(shop: Connection, sessions: tuple
     assert side(shop, "regions") == -2
     warm(shop)
     assert side(shop, "regions") == -2
+    check(shop)
+
+
+def test_back_to_a_savepoint_it_shares_as_before(shop: Connection, sessions: tuple[Session, ...]) -> None:
+    """Its having the turn whole is undone; what it wrote while it shared isn't, so it is waited for."""
+    pg_trickle.drop_stream_table(shop, "regions")
+    warm(shop)
+    one, two, other = sessions
+    one.begin()
+    one.run("INSERT INTO orders VALUES (100, 1, 1, 70, 'a')")
+    one.run("SAVEPOINT before")
+    one.run("UPDATE customers SET region = 'x' WHERE id = 2")
+    one.run("ROLLBACK TO before")
+    waiting = two.waits("UPDATE customers SET region = 'y' WHERE id = 1")
+    last = other.waits("INSERT INTO orders VALUES (101, 1, 1, 71, 'a')")
+    two.is_held_up_by(one)
+    one.run("INSERT INTO orders VALUES (102, 1, 1, 72, 'a')")
+    one.run("COMMIT")
+    waiting.result()
+    last.result()
+    assert differences(shop, "joined") == []
+    assert side(shop, "joined") == -2
+
+
+def test_who_waits_before_his_statement_is_in_nobodys_way(shop: Connection, sessions: tuple[Session, ...]) -> None:
+    """He has no slot while he waits for another, and not the turn that who shares may come to need."""
+    warm(shop)
+    one, two, other = sorted(sessions, key=lambda session: session.conn.info.backend_pid % 32, reverse=True)
+    one.begin()
+    one.run("INSERT INTO orders VALUES (100, 1, 1, 70, 'a')")
+    waiting = two.waits("UPDATE customers SET region = 'y' WHERE id = 1")
+    other.run("SET lock_timeout = '1s'")
+    other.run("UPDATE orders SET amount = 60 WHERE id = 2")
+    one.run("UPDATE orders SET amount = 61 WHERE id = 2")
+    one.run("UPDATE customers SET region = 'x' WHERE id = 2")
+    one.run("COMMIT")
+    waiting.result()
+    check(shop)
+
+
+def test_who_has_to_try_again_has_ended_sharing(shop: Connection, sessions: tuple[Session, ...]) -> None:
+    """Or he would meet somebody again and again."""
+    warm(shop)
+    one, two, other = sessions
+    other.begin()
+    other.run("SELECT FROM customers WHERE id = 1 FOR UPDATE")
+    waiting = two.waits("UPDATE customers SET region = 'x' WHERE id = 1")
+    two.is_held_up_by(other)
+    one.begin()
+    one.run("INSERT INTO orders VALUES (100, 3, 1, 70, 'a')")
+    other.run("COMMIT")
+    two.is_held_up_by(one)
+    with pytest.raises(psycopg.errors.SerializationFailure, match='stream table "regions"'):
+        one.run("UPDATE customers SET region = 'y' WHERE id = 2")
+    one.run("ROLLBACK")
+    waiting.result()
+    assert side(shop, "regions") == -2
+    check(shop)
+
+
+def test_who_gets_his_slot_while_sharing_ends_still_shares(shop: Connection, sessions: tuple[Session, ...]) -> None:
+    """Of two sessions with one slot the second waits; by then another has come to another source, and waits for it."""
+    warm(shop)
+    one, two, other = sessions
+    (number,) = shop.execute("SELECT max(pgt_id) FROM pgtrickle.pgt_stream_tables").fetchone() or (0,)
+    other.begin()
+    other.conn.execute(
+        sql.SQL("SELECT FROM {} WHERE slot = {} % 32 FOR UPDATE").format(
+            sql.Identifier("pgtrickle_changes", f"slots_{number}"), sql.Literal(two.conn.info.backend_pid)
+        )
+    )
+    waiting = two.waits("INSERT INTO orders VALUES (101, 2, 1, 71, 'a')")
+    one.begin()
+    one.run("INSERT INTO orders VALUES (100, 1, 1, 70, 'a')")
+    coming = one.waits("UPDATE customers SET region = 'x' WHERE id = 1")
+    other.run("COMMIT")
+    waiting.result()
+    coming.result()
+    one.run("COMMIT")
     check(shop)
 
 
@@ -360,7 +442,7 @@ def test_rows_that_go_missing_are_found_alone(shop: Connection, sessions: tuple[
     waiting = one.waits("DELETE FROM orders WHERE id = 7")
     two.run("COMMIT")
     waiting.result()
-    assert side(shop, "joined") == -2
+    assert side(shop, "joined") == -1
     check(shop)
 
 

@@ -50,7 +50,7 @@ CREATE FUNCTION pgtrickle_changes.immediate_share(p_id bigint, p_source oid, p_w
     LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, pg_temp
 AS $$
--- Who has his slot looks again whether sharing goes on: whoever ended it has had all slots before he says that nobody shares any more.  Who shares already may go on: he is waited for.
+-- Who has his slot looks again whether slots are still looked at: whoever ended it has had all slots before he says that nobody shares any more.  Who shares already may go on: he is waited for.
 -- An older snapshot learns of others by what they updated, so it takes the turn whole, and finds there all who have shared since.
 BEGIN
     RETURN format($q$
@@ -59,7 +59,7 @@ BEGIN
         IF __pgt_side OPERATOR(pg_catalog.>=) -1 AND pg_catalog.current_setting('transaction_isolation') OPERATOR(pg_catalog.=) 'read committed' THEN
             IF __pgt_side OPERATOR(pg_catalog.=) %2$s THEN
                 UPDATE pgtrickle_changes.slots_%3$s AS s SET holder = pg_catalog.pg_current_xact_id(), side = %2$s WHERE s.slot OPERATOR(pg_catalog.=) (pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.%%) 32) AND (s.holder OPERATOR(pg_catalog.<>) pg_catalog.pg_current_xact_id() OR s.side OPERATOR(pg_catalog.<>) %2$s) AND %4$s;
-                __pgt_shared := NOT FOUND OR %1$s OPERATOR(pg_catalog.=) %2$s;
+                __pgt_shared := NOT FOUND OR %1$s OPERATOR(pg_catalog.>=) -1;
             ELSE
                 __pgt_shared := EXISTS (SELECT FROM %5$s AND s.holder OPERATOR(pg_catalog.=) pg_catalog.pg_current_xact_id_if_assigned() AND s.side OPERATOR(pg_catalog.=) %2$s);
             END IF;
@@ -76,16 +76,16 @@ CREATE FUNCTION pgtrickle_changes.immediate_alone(p_id bigint) RETURNS text
     LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, pg_temp
 AS $$
--- Before the turn's row.  Who has it waits for this slot, or will: waiting for him is a deadlock.
+-- Before the turn's row.  Who has it waits for this slot, or will: waiting for him is a deadlock.  Sharing ends all the same, or it would be met again and again; that slots are looked at lasts as long as this one is had.
 BEGIN
     RETURN format($q$
     IF %1$s AND NOT EXISTS (SELECT FROM pgtrickle_changes.turn_%2$s AS t WHERE t.holder OPERATOR(pg_catalog.=) pg_catalog.pg_current_xact_id()) THEN
+        IF %4$s OPERATOR(pg_catalog.>) 0 THEN
+            PERFORM pg_catalog.setval('pgtrickle_changes.side_%2$s'::pg_catalog.regclass, -1);
+        END IF;
         PERFORM FROM pgtrickle_changes.turn_%2$s FOR NO KEY UPDATE SKIP LOCKED;
         IF NOT FOUND THEN
             %3$s
-        END IF;
-        IF %4$s OPERATOR(pg_catalog.>) 0 THEN
-            PERFORM pg_catalog.setval('pgtrickle_changes.side_%2$s'::pg_catalog.regclass, -1);
         END IF;
     END IF;$q$, pgtrickle_changes.immediate_sharing(p_id), p_id,
         pgtrickle_changes.immediate_again(p_id, 'This transaction and another have both begun to maintain it for one source, and one of them came to another source.'),
@@ -98,8 +98,8 @@ CREATE FUNCTION pgtrickle_changes.immediate_sides(p_id bigint) RETURNS text
     LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, pg_temp
 AS $$
--- After the turn's row, so nobody begins or ends sharing meanwhile but who gives up sharing here; and before -2 is said, all slots were had.  Older snapshots look for who has
--- shared since, also when nobody does any more.
+-- After the turn's row, so nobody begins or ends sharing meanwhile but who gives up sharing here; and before -2 is said, all slots were had, by one who doesn't share: if he goes back to a savepoint, a sharer's
+-- changes may stay where his having all slots doesn't.  Older snapshots look for who has shared since, also when nobody does any more.
 DECLARE
     v_lock text := format('PERFORM FROM pgtrickle_changes.slots_%s AS s ORDER BY s.slot FOR NO KEY UPDATE;', p_id);
 BEGIN
@@ -122,7 +122,7 @@ BEGIN
     ELSE
         %3$s
     END IF;
-    IF %1$s OPERATOR(pg_catalog.=) -1 THEN
+    IF %1$s OPERATOR(pg_catalog.=) -1 AND NOT %5$s THEN
         PERFORM pg_catalog.setval('pgtrickle_changes.side_%2$s'::pg_catalog.regclass, -2);
     END IF;$q$, pgtrickle_changes.immediate_side(p_id), p_id, v_lock, pgtrickle_changes.immediate_shared(p_id), pgtrickle_changes.immediate_sharing(p_id),
         pgtrickle_changes.immediate_again(p_id, 'Another transaction that maintains it for the same source waits for what this one has locked.'));

@@ -102,7 +102,7 @@ BEGIN
         %2$s
     END IF;
 $q$, p_id, p_then, CASE WHEN v_shared THEN format(E'\n    __pgt_side := %s;', pgtrickle_changes.immediate_side(p_id)) END, CASE WHEN v_shared THEN '(' END,
-        CASE WHEN v_shared THEN format(E' OR __pgt_side OPERATOR(pg_catalog.>) 0 AND __pgt_side OPERATOR(pg_catalog.<>) TG_RELID::pg_catalog.int8)\n       AND NOT %s',
+        CASE WHEN v_shared THEN format(E' OR __pgt_side OPERATOR(pg_catalog.>=) -1 AND __pgt_side OPERATOR(pg_catalog.<>) TG_RELID::pg_catalog.int8)\n       AND NOT %s',
                                        pgtrickle_changes.immediate_sharing(p_id)) END);
 END
 $$;
@@ -132,6 +132,28 @@ END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.immediate_opening IS 'What remembers that a transaction begins with this statement, as PL/pgSQL';
 
+CREATE FUNCTION pgtrickle_changes.immediate_gate_of_slots(p_id bigint) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- One slot after the other, and only those that weren't free.
+BEGIN
+    RETURN format($q$
+        IF __pgt_side OPERATOR(pg_catalog.>=) -1 AND __pgt_side OPERATOR(pg_catalog.<>) TG_RELID::pg_catalog.int8
+           AND pg_catalog.current_setting('transaction_isolation') OPERATOR(pg_catalog.=) 'read committed' THEN
+            FOR __pgt_slot IN SELECT s.slot FROM pgtrickle_changes.slots_%1$s AS s WHERE s.slot OPERATOR(pg_catalog.<>) ALL (__pgt_free) LOOP
+                BEGIN
+                    PERFORM FROM pgtrickle_changes.slots_%1$s AS s WHERE s.slot OPERATOR(pg_catalog.=) __pgt_slot FOR SHARE;
+                    RAISE EXCEPTION USING ERRCODE = 'TK003';
+                EXCEPTION WHEN SQLSTATE 'TK003' THEN
+                    NULL;
+                END;
+            END LOOP;
+        END IF;$q$, p_id);
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.immediate_gate_of_slots IS 'What waits for those who share a stream table''s turn before a statement, as PL/pgSQL';
+
 CREATE FUNCTION pgtrickle_changes.immediate_gate(p_id bigint) RETURNS text
     LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, pg_temp
@@ -140,7 +162,8 @@ AS $$
 -- rows doesn't, as nobody may wait for those who could be waiting for these.  Both wait until who has the turn has ended; nobody takes it here: the statement
 -- may have to wait for rows, and who has those may have to write what takes the turn.
 -- TRUNCATE has the source to itself, so nobody has a turn above it.
--- Who may share the turn doesn't stand in line, or all who have waited for somebody together would go on one by one.  Who wants it whole waits also for those who share it.
+-- Who may share the turn doesn't stand in line, or all who have waited for somebody together would go on one by one.  Who wants it whole waits also for those who share it,
+-- and has neither the turn nor a slot meanwhile: whoever needs it, with rows that those may want who are waited for, would wait for him.
 DECLARE
     v_shared boolean := pgtrickle_changes.immediate_shared(p_id) <> '{}';
     v_again text := pgtrickle_changes.immediate_impatience(p_id, '', '');
@@ -155,12 +178,11 @@ BEGIN
             RAISE EXCEPTION USING ERRCODE = 'TK003';
         EXCEPTION WHEN SQLSTATE 'TK003' THEN
             NULL;
-        END;$q$, CASE WHEN v_again <> '' THEN format(E'IF pg_catalog.pg_trigger_depth() OPERATOR(pg_catalog.>) 1 THEN\n%s        END IF;\n        ', v_again) END,
+        END;%8$s$q$, CASE WHEN v_again <> '' THEN format(E'IF pg_catalog.pg_trigger_depth() OPERATOR(pg_catalog.>) 1 THEN\n%s        END IF;\n        ', v_again) END,
         pgtrickle_changes.immediate_opening(), pgtrickle_changes.immediate_moment(), pgtrickle_changes.immediate_taken(p_id), p_id,
         CASE WHEN v_shared THEN ' AND __pgt_side IS DISTINCT FROM TG_RELID::pg_catalog.int8' END,
-        CASE WHEN v_shared THEN format(E'\n            IF __pgt_side OPERATOR(pg_catalog.>) 0 AND __pgt_side OPERATOR(pg_catalog.<>) TG_RELID::pg_catalog.int8'
-                                       ' AND pg_catalog.current_setting(''transaction_isolation'') OPERATOR(pg_catalog.=) ''read committed'' THEN\n'
-                                       '                PERFORM FROM pgtrickle_changes.slots_%s AS s ORDER BY s.slot FOR SHARE;\n            END IF;', p_id) END)));
+        CASE WHEN v_shared THEN format(E'\n            __pgt_free := ARRAY(SELECT s.slot FROM pgtrickle_changes.slots_%s AS s FOR SHARE SKIP LOCKED);', p_id) END,
+        CASE WHEN v_shared THEN pgtrickle_changes.immediate_gate_of_slots(p_id) END)));
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.immediate_gate IS 'How a statement waits for a stream table''s turn before it locks anything, as PL/pgSQL';
