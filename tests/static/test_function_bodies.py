@@ -68,6 +68,7 @@ JUSTIFIED = {
     ): "constant events, quoted columns and names of ours",
     ("lend", UNSANITIZED, "format('GRANT"): "constant privileges, and a relation that %s prints of regclass",
     ("write_and_refresh", UNSANITIZED, "write_and_refresh.sql"): "the caller's own statement, with the caller's rights",
+    ("drop_one", UNSANITIZED, "'DROP TABLE ' || v_name"): "a name that %I has quoted",
     ("do_undrain", UNUSED_ARGUMENTS, ""): "the gate hands every action its arguments",
     ("do_pause_all", UNUSED_ARGUMENTS, ""): "the gate hands every action its arguments",
     ("do_resume_all", UNUSED_ARGUMENTS, ""): "the gate hands every action its arguments",

@@ -95,7 +95,7 @@ BEGIN
         '        RETURN NULL;\n'
         '    END IF;\n',
         (SELECT string_agg(format(E'    %s pg_catalog.%s;\n', v.name, v.type), '' ORDER BY v.name)
-           FROM (VALUES ('__pgt_rows', 'int8'), ('__pgt_open', 'int8'), ('__pgt_held', 'bool'), ('__pgt_wrote', 'int8'), ('__pgt_left', 'int8'), ('__pgt_texts', 'text[]'),
+           FROM (VALUES ('__pgt_rows', 'int8'), ('__pgt_open', 'int8'), ('__pgt_held', 'bool'), ('__pgt_wrote', 'int8'), ('__pgt_todo', 'int8'), ('__pgt_texts', 'text[]'),
                         ('__pgt_opened', 'int8'), ('__pgt_moved', 'bool'), ('__pgt_member', 'bool'), ('__pgt_noted', 'int8'),
                         ('__pgt_former', 'text'), ('__pgt_name', 'text'), ('__pgt_stack', 'text'), ('__pgt_side', 'int8'), ('__pgt_shared', 'bool')) AS v(name, type)
           WHERE position(v.name IN p_checked) > 0),
@@ -211,9 +211,9 @@ AS $$
 DECLARE
     v_done constant text := E'        IF __pgt_wrote OPERATOR(pg_catalog.=) 0%s THEN\n            RETURN NULL;\n        END IF;\n';
 BEGIN
-    RETURN coalesce(E'    IF __pgt_left OPERATOR(pg_catalog.>) 0 THEN\n        ' || p_shown || E' INTO __pgt_wrote;\n' || format(v_done, ' AND __pgt_left OPERATOR(pg_catalog.=) 1')
-                    || E'        __pgt_left := CASE __pgt_wrote WHEN 0 THEN -1 ELSE 0 END;\n        __pgt_wrote := 1;\n    END IF;\n', '')
-        || coalesce(E'    IF __pgt_left OPERATOR(pg_catalog.<) 0 THEN\n        ' || p_gone || E' INTO __pgt_wrote;\n' || format(v_done, '') || E'        __pgt_wrote := -1;\n    END IF;\n', '');
+    RETURN coalesce(E'    IF __pgt_todo OPERATOR(pg_catalog.>) 0 THEN\n        ' || p_shown || E' INTO __pgt_wrote;\n' || format(v_done, ' AND __pgt_todo OPERATOR(pg_catalog.=) 1')
+                    || E'        __pgt_todo := CASE __pgt_wrote WHEN 0 THEN -1 ELSE 0 END;\n        __pgt_wrote := 1;\n    END IF;\n', '')
+        || coalesce(E'    IF __pgt_todo OPERATOR(pg_catalog.<) 0 THEN\n        ' || p_gone || E' INTO __pgt_wrote;\n' || format(v_done, '') || E'        __pgt_wrote := -1;\n    END IF;\n', '');
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.immediate_of_group IS 'What is tried after a single row changed its group and before the rest of the program, as PL/pgSQL';
@@ -229,7 +229,7 @@ DECLARE
     v_again  text := E'        IF __pgt_wrote IS NULL THEN\n            ' || pgtrickle_changes.immediate_again(p_table) || E'\n        END IF;\n';
     v_done   text := E'        IF __pgt_wrote OPERATOR(pg_catalog.=) 0 THEN\n            RETURN NULL;\n        END IF;\n';
     v_result text := format(E'%s    IF __pgt_rows OPERATOR(pg_catalog.<=) %s THEN\n        %s INTO __pgt_wrote;\n%s    END IF;\n    IF __pgt_wrote IS NULL THEN\n',
-                            p_plain, p_most, p_one, CASE WHEN p_group <> '' THEN E'        __pgt_left := __pgt_wrote;\n' ELSE '' END) || pgtrickle_changes.immediate_large(p_name);
+                            p_plain, p_most, p_one, CASE WHEN p_group <> '' THEN E'        __pgt_todo := __pgt_wrote;\n' ELSE '' END) || pgtrickle_changes.immediate_large(p_name);
 BEGIN
     FOR v_place IN 1..cardinality(p_texts) LOOP
         v_result := v_result || CASE WHEN v_place = 2 AND v_place < cardinality(p_texts) THEN E'        IF __pgt_wrote OPERATOR(pg_catalog.>) 0 THEN\n' ELSE '' END
