@@ -120,6 +120,8 @@ TOLD = {
     "sets": "SELECT n::text AS x, i, count(*) AS c FROM u GROUP BY ROLLUP (n, i)",
     "values": "SELECT n::text AS x, count(DISTINCT i) AS c FROM u GROUP BY n",
     "window": "SELECT n::text AS x, rank() OVER (ORDER BY n) AS r FROM u GROUP BY n",
+    "extremes": "SELECT sum(q.n)::text AS n, avg(q.n) AS a, string_agg(q.t::text, ',' ORDER BY q.i) AS t"
+    " FROM (SELECT i, max(n) AS n, min(t) AS t FROM u GROUP BY i) AS q",
     "depends": "SELECT v.id, v.price::text || ' EUR' AS x, count(u.k) AS c FROM v LEFT JOIN u ON u.i = v.id"
     " GROUP BY v.id",
     "once_each": "SELECT k, (SELECT string_agg(o.n::text || v.id, ',' ORDER BY v.id) FROM v WHERE v.id > o.i) AS x"

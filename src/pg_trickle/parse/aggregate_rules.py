@@ -113,7 +113,8 @@ def result_type(rule: Rule, argument: Column | None, *, is_told: bool) -> Type:
         return INT8 if small else whole if whole.decimals or is_told else whole.by_value
     if rule is Rule.AVG or rule in _VARIANCES:
         return NUMERIC
-    return argument.type.by_value
+    # What is told of MIN and MAX changes with the row that they come from, though it be equal to the one before.
+    return argument.type if is_told else argument.type.by_value
 
 
 def call_text(name: str, argument: Column | None, condition: Column | None, of: Type) -> Scalar:
