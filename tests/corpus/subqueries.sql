@@ -691,3 +691,48 @@ SELECT c.id, ARRAY(SELECT o.id FROM public.orders o WHERE o.customer_id = c.id O
 --|                   Changes state_9_1 (state_9_1_k1, state_9_1_n, state_9_1_v1)
 --|           Project customer_id__1="state_9_1_k1", array__1="state_9_1_v1"
 --|             Scan state_9_1 (state_9_1_k1, state_9_1_n, state_9_1_v1)
+
+-- a row that a subquery builds of what is around it is an expression
+SELECT c.id, row_to_json((SELECT e.*::record AS e FROM (SELECT c.id, l.paid AS orders) e)) AS j FROM public.customers c LEFT JOIN LATERAL (SELECT json_agg(o.paid ORDER BY o.id) AS paid FROM public.orders o WHERE o.customer_id = c.id) l ON true;
+--| key: none
+--| captured: customers (id); orders (id, customer_id, paid)
+--| final:
+--|   Project id__1, j__1=row_to_json(COALESCE((SELECT __pgt_row FROM (SELECT id__1 AS id, paid__2 AS orders) __pgt_row))::record)
+--|     LeftJoin customer_id__1 = id__1 AND true
+--|       Scan public.customers (id__1)
+--|       Project paid__2=json_agg(paid__1 ORDER BY id__2), customer_id__1
+--|         Scan public.orders (id__2, customer_id__1, paid__1)
+--| when customers changed:
+--|   Project id__1, j__1=row_to_json(COALESCE((SELECT __pgt_row FROM (SELECT id__1 AS id, paid__2 AS orders) __pgt_row))::record)
+--|     UnionAll
+--|       Join customer_id__1 = id__1 AND true
+--|         Changes public.customers (id__1)
+--|         Project paid__2=json_agg(paid__1 ORDER BY id__2), customer_id__1
+--|           Scan public.orders (id__2, customer_id__1, paid__1)
+--|       LeftJoin FALSE
+--|         Project id__1
+--|           Filter NOT "__pgt_met"
+--|             Mark __pgt_met: customer_id__1 = id__1 AND true
+--|               Changes public.customers (id__1)
+--|               Project paid__2=json_agg(paid__1 ORDER BY id__2), customer_id__1
+--|                 Scan public.orders (id__2, customer_id__1, paid__1)
+--|         Project paid__2=json_agg(paid__1 ORDER BY id__2), customer_id__1
+--|           Scan public.orders (id__2, customer_id__1, paid__1)
+--| when orders changed:
+--|   Project id__1, j__1=row_to_json(COALESCE((SELECT __pgt_row FROM (SELECT id__1 AS id, paid__2 AS orders) __pgt_row))::record)
+--|     UnionAll
+--|       Join customer_id__1 = id__1 AND true
+--|         Scan public.customers (id__1)
+--|         Project paid__2=json_agg(paid__1 ORDER BY id__2), customer_id__1
+--|           Changes public.orders (id__2, customer_id__1, paid__1)
+--|       LeftJoin FALSE
+--|         Project id__1
+--|           Filter NOT "__pgt_met"
+--|             Flipped __pgt_met: customer_id__1 = id__1 AND true
+--|               Scan public.customers (id__1)
+--|               Project paid__2=json_agg(paid__1 ORDER BY id__2), customer_id__1
+--|                 Scan public.orders (id__2, customer_id__1, paid__1)
+--|               Project paid__2=json_agg(paid__1 ORDER BY id__2), customer_id__1
+--|                 Changes public.orders (id__2, customer_id__1, paid__1)
+--|         Project paid__2=json_agg(paid__1 ORDER BY id__2), customer_id__1
+--|           Scan public.orders (id__2, customer_id__1, paid__1)

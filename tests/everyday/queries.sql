@@ -165,6 +165,37 @@ SELECT c.id, jsonb_build_object('name', c.name, 'orders',
               FROM orders AS o WHERE o.customer_id = c.id)) AS document
   FROM customers AS c;
 
+-- documents: customers with orders, as Hasura asks for them
+SELECT coalesce(json_agg(root), '[]') AS root FROM (
+    SELECT row_to_json((SELECT _e FROM (SELECT b.id AS id, b.name AS name, t.tenant AS tenant, o.orders AS orders, a.orders_aggregate AS orders_aggregate) AS _e)) AS root
+      FROM (SELECT * FROM customers WHERE ('true') ORDER BY id ASC NULLS LAST LIMIT 20) AS b
+      LEFT OUTER JOIN LATERAL (
+        SELECT row_to_json((SELECT _e FROM (SELECT tb.name AS name) AS _e)) AS tenant FROM (SELECT * FROM tenants WHERE b.tenant_id = id LIMIT 1) AS tb) AS t ON ('true')
+      LEFT OUTER JOIN LATERAL (
+        SELECT coalesce(json_agg(orders ORDER BY "pg.placed_at" DESC NULLS FIRST, "pg.id"), '[]') AS orders FROM (
+            SELECT ob.placed_at AS "pg.placed_at", ob.id AS "pg.id",
+                   row_to_json((SELECT _e FROM (SELECT ob.id AS id, ob.total AS total, l.lines AS lines) AS _e)) AS orders
+              FROM (SELECT * FROM orders WHERE b.id = customer_id ORDER BY placed_at DESC NULLS FIRST, id LIMIT 3) AS ob
+              LEFT OUTER JOIN LATERAL (
+                SELECT coalesce(json_agg(lines ORDER BY "pg.line"), '[]') AS lines FROM (
+                    SELECT lb.line AS "pg.line", row_to_json((SELECT _e FROM (SELECT lb.quantity AS quantity, lb.price AS price) AS _e)) AS lines
+                      FROM (SELECT * FROM order_items WHERE ob.id = order_id) AS lb) AS lr) AS l ON ('true')
+             ORDER BY "pg.placed_at" DESC NULLS FIRST, "pg.id") AS orr) AS o ON ('true')
+      LEFT OUTER JOIN LATERAL (
+        SELECT json_build_object('aggregate', json_build_object('count', count(*), 'sum', json_build_object('total', sum(total)))) AS orders_aggregate
+          FROM (SELECT 1, ab.total FROM (SELECT * FROM orders WHERE b.id = customer_id) AS ab) AS ar) AS a ON ('true')
+     ORDER BY b.id ASC NULLS LAST) AS _root;
+
+-- documents: a project with its owner, as Hasura asks for it
+SELECT b.id, row_to_json((SELECT _e FROM (SELECT b.name AS name, o.owner AS owner, t.tickets AS tickets) AS _e)) AS root
+  FROM (SELECT * FROM projects WHERE is_public = ('true')) AS b
+  LEFT OUTER JOIN LATERAL (
+    SELECT row_to_json((SELECT _e FROM (SELECT ob.name AS name, ob.role AS role) AS _e)) AS owner FROM (SELECT * FROM users WHERE b.owner_id = id) AS ob) AS o ON ('true')
+  LEFT OUTER JOIN LATERAL (
+    SELECT coalesce(json_agg(tickets ORDER BY "pg.id"), '[]') AS tickets FROM (
+        SELECT tb.id AS "pg.id", row_to_json((SELECT _e FROM (SELECT tb.title AS title, tb.status AS status) AS _e)) AS tickets
+          FROM (SELECT * FROM tickets WHERE b.id = project_id AND priority = 1) AS tb) AS tr) AS t ON ('true');
+
 -- documents: names in one line
 SELECT t.id, t.name, string_agg(u.name, ', ' ORDER BY u.name) FILTER (WHERE u.role = 'admin') AS admins, array_agg(DISTINCT u.role) AS roles
   FROM tenants AS t JOIN users AS u ON u.tenant_id = t.id GROUP BY t.id, t.name;

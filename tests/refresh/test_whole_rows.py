@@ -87,8 +87,59 @@ BY_RULES = {
     " ORDER BY t.id) q) AS j, (SELECT count(*) FROM (SELECT t.id, t.a AS id FROM t WHERE t.a = u.a) q) AS n FROM u",
     "within what is called alike": "SELECT q.id, (SELECT max(to_jsonb(q)::text) FROM (SELECT t.id FROM t) q) AS j"
     " FROM (SELECT u.id, u.a AS id FROM u) q(id, b)",
+    "built": 'SELECT row_to_json((SELECT e FROM (SELECT t.id, t.b AS "A b") e)) AS j,'
+    " (SELECT to_jsonb(e) FROM (SELECT t.s, t.a + 1) e) AS k FROM t",
+    "built of what is gathered": "SELECT u.id, row_to_json((SELECT e FROM (SELECT u.id, l.j AS i, l.o) e)) AS j FROM u"
+    " LEFT JOIN LATERAL (SELECT json_agg((SELECT f FROM (SELECT t.s, t.b) f) ORDER BY t.s, t.b) AS j,"
+    " json_build_object('n', count(*)) AS o FROM t WHERE t.a = u.a) l ON true",
+    "built of what is built": "SELECT u.id, row_to_json((SELECT e FROM (SELECT u.id, (SELECT f FROM (SELECT u.a,"
+    " (SELECT json_agg(t.s ORDER BY t.s) FROM t WHERE t.a = u.a) AS l) f) AS f) e)) AS j FROM u",
+    "built and null": "SELECT t.id, (SELECT e FROM (SELECT t.b, t.s) e) IS NULL AS n,"
+    " (SELECT e FROM (SELECT t.b, t.s) e) IS NOT NULL AS m,"
+    " coalesce((SELECT e FROM (SELECT t.s) e), NULL)::text AS c FROM t",
+    "built of what is padded": "SELECT t.id, to_jsonb((SELECT e FROM (SELECT u.a, u AS w, q) e)) AS j,"
+    " (SELECT e FROM (SELECT u) e) IS NULL AS n FROM t LEFT JOIN u ON u.a = t.a"
+    " LEFT JOIN (SELECT id, a FROM u) q ON q.id = t.id",
+    "built and compared": "SELECT t.id, (SELECT e FROM (SELECT t.id, t.s) e) IS DISTINCT FROM"
+    " (SELECT f FROM (SELECT t.a, t.s) f) AS d FROM t WHERE (SELECT e FROM (SELECT t.id, t.a) e) IN (SELECT u FROM u)",
+    "built of constants": "SELECT to_json((SELECT e FROM (SELECT 'x' AS k, NULL AS n, 1.50 AS d, t.b) e)) AS j FROM t",
+    "built of groups": "SELECT t.a, count(*) AS n, row_to_json((SELECT e FROM (SELECT t.a,"
+    " (SELECT json_agg(u.id ORDER BY u.id) FROM u WHERE u.a = t.a) AS l) e)) AS j FROM t GROUP BY t.a",
+    "built and gathered": "SELECT t.a, json_agg((SELECT e FROM (SELECT t.id, t.s) e) ORDER BY t.s, t.id) AS j"
+    " FROM t GROUP BY t.a",
+    "built two queries below": "SELECT u.id, (SELECT json_agg((SELECT e FROM (SELECT u.id AS of, t.s, (SELECT count(*)"
+    " FROM u y WHERE y.a = t.a AND y.id <= u.id) AS n) e) ORDER BY t.s) FROM t WHERE t.a = u.a) AS j FROM u",
+    "built beside a window": "SELECT row_to_json((SELECT e FROM (SELECT t.id, t.s) e)) AS j,"
+    " count(*) OVER (PARTITION BY t.a) AS n FROM t",
+    "built and passed on": "SELECT r.e IS NULL AS n, to_jsonb(r.e) AS j"
+    " FROM (SELECT (SELECT e FROM (SELECT t.id, t.s) e) AS e FROM t) r",
+    "built of merged columns": "SELECT id, to_json((SELECT e FROM (SELECT id, t.a, u.a AS b) e)) AS j"
+    " FROM t FULL JOIN u USING (id)",
+    "built where it has no tables": "SELECT u.id, l.j, v.j AS k, z.value FROM u"
+    " CROSS JOIN LATERAL (SELECT row_to_json((SELECT e FROM (SELECT u.id, u.a) e)) AS j) l"
+    " CROSS JOIN LATERAL (VALUES (to_json((SELECT e FROM (SELECT u.id) e)))) v(j)"
+    " CROSS JOIN LATERAL jsonb_each_text(to_jsonb((SELECT e FROM (SELECT u.a) e))) z",
+    "built under other names": "SELECT t.id, to_json((SELECT e FROM (SELECT t.id, t.s) e(x, y))) AS j FROM t",
+    "built but a field of it": "SELECT (SELECT (e).s FROM (SELECT t.id, t.s) e) AS s,"
+    " (SELECT to_jsonb(e) - e.s FROM (SELECT t.id, t.s, 1 AS x) e) AS j FROM t",
+    "built of a count": "SELECT to_json((SELECT e FROM (SELECT count(*) AS n) e)) AS j FROM t",
+    "built and counted": "SELECT (SELECT count(e) FROM (SELECT t.id) e) AS n FROM t",
+    "built of a window": "SELECT to_json((SELECT e FROM (SELECT row_number() OVER () AS n, t.id) e)) AS j FROM t",
+    "built and in a window": "SELECT (SELECT count(e) OVER () FROM (SELECT t.id) e) AS n FROM t",
+    "built of a set": "SELECT to_json((SELECT e FROM (SELECT unnest(ARRAY[]::int[]) AS x, t.id) e)) AS j FROM t",
+    "built and made a set": "SELECT (SELECT jsonb_array_elements_text(to_jsonb(e) -> 'l')"
+    " FROM (SELECT '[]'::jsonb AS l) e) AS v FROM t",
+    "built of what has no equality if asked": "SELECT u.id, row_to_json((SELECT e FROM (SELECT u.a,"
+    " (SELECT json_agg(t.s ORDER BY t.s) FROM t WHERE t.a = u.a) AS l) e WHERE u.id > 0)) AS j FROM u",
 }
 RECOMPUTED = {
+    "built but chosen": "SELECT t.id, to_json((SELECT e FROM (SELECT t.s) e WHERE t.a = 1)) AS j,"
+    " to_json((SELECT e FROM (SELECT t.s) e OFFSET 1)) AS k, to_json((SELECT e FROM (SELECT t.s WHERE t.a = 1) e)) AS l"
+    " FROM t",
+    "built and counted in a subquery": "SELECT r.n, count(*) AS m FROM"
+    " (SELECT (SELECT (SELECT count(e)) FROM (SELECT t.s) e) AS n FROM t) r GROUP BY r.n",
+    "built of aggregates": "SELECT t.a, row_to_json((SELECT e FROM (SELECT t.a, count(t.id) AS n) e)) AS j"
+    " FROM t GROUP BY t.a",
     "derived and put into an array": "SELECT q.a, array_to_json(array_agg(q ORDER BY q.id)) AS j"
     " FROM (SELECT id, a FROM t WHERE id > 1) q GROUP BY q.a",
     "field of a column that is a row": "SELECT to_jsonb(r) AS j, (r.q).id AS i"
@@ -138,6 +189,7 @@ def test_rows_as_values(db: Connection, assert_fresh: Oracle) -> None:
         "SELECT to_jsonb(q) AS j FROM (t AS x JOIN u AS y USING (id)) q",
         "SELECT a.id AS i, to_jsonb(q) AS j FROM (SELECT id FROM u) a FULL JOIN (SELECT id, a FROM u) b USING (id)"
         " CROSS JOIN (SELECT id, b FROM t) q",
+        "SELECT to_json((SELECT q FROM (SELECT t.id, t.a AS id) q)) AS j FROM t",
         "SELECT u.id, (SELECT json_agg(q) FROM (SELECT t.id, t.a AS id FROM t WHERE t.id = u.id) q) AS j FROM u",
     ],
 )

@@ -12,6 +12,7 @@ from pg_trickle.algebra.plan import Plan
 from pg_trickle.catalog.model import CompileRequest
 from pg_trickle.errors import QueryTooComplex, UnsupportedQuery
 from pg_trickle.parse import fallback
+from pg_trickle.parse.built_rows import with_built_rows
 from pg_trickle.parse.canonical import parse_select
 from pg_trickle.parse.expressions import SpellingTold, returns_set
 from pg_trickle.parse.fallback import reads
@@ -68,7 +69,8 @@ def _whole(statement: SelectStmt, context: Context) -> Query:
 
 def _query(statement: SelectStmt, context: Context, expected: Expected = None) -> Query:
     with located(statement):
-        return _located_query(with_moments(with_rows(statement, context), context), context, expected)
+        spelled = with_rows(with_built_rows(statement, context), context)
+        return _located_query(with_moments(spelled, context), context, expected)
 
 
 def _located_query(statement: SelectStmt, context: Context, expected: Expected) -> Query:

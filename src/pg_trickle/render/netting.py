@@ -24,8 +24,9 @@ def consolidated(
         "rows": rows,
         "keys": keys,
     }
-    if any(column.type.identity is Identity.NONE for column in columns):
-        # No GROUP BY without equality, and no aggregate that returns any one value before PostgreSQL 16.
+    if any(column.type.identity is Identity.NONE or column.type.is_row for column in columns):
+        # No GROUP BY without equality, which a row's fields may be without, and no aggregate that returns any one value
+        # before PostgreSQL 16.
         return sql.SQL(
             "SELECT {columns}{w} FROM (SELECT {columns}(sum({w}) OVER p)::{type} AS {w},"
             " row_number() OVER p AS __pgt_nth FROM ({rows}) AS c WINDOW p AS (PARTITION BY {keys}"

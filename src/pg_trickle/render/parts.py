@@ -101,7 +101,7 @@ def identity_keys(of: Column, value: sql.Composable) -> tuple[sql.Composable, ..
     match of.type.identity:
         case Identity.SCALE:
             return (value, sql.SQL("scale({value})").format(value=value))
-        case Identity.TEXT:
+        case Identity.TEXT if not of.type.is_row:
             return (value, sql.SQL('{value}::text COLLATE "C"').format(value=value))
         case _:
             return (sql.SQL('{value}::text COLLATE "C"').format(value=value),)
