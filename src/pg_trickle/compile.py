@@ -173,6 +173,8 @@ def _incremental(request: CompileRequest, query: Query) -> Plan:
     refused = _policies_read(request)
     open_orders = (*ties(stages, explain.shown), *map(borrowed, query.borrowed))
     made = {name: programs.differential(definition, changed) for name, changed in wanted.items()}
+    at_once = None if timed or refused or circular is not None else immediate(definition, sources, request)
+    used = (at_once.deltas if at_once else frozenset[State]()).union(*(deltas for _, deltas in made.values()))
     return Plan(
         id=request.id,
         request_hash=request.hash,
@@ -183,9 +185,7 @@ def _incremental(request: CompileRequest, query: Query) -> Plan:
         content_index=target.content_index,
         states=definition.stored,
         lookup=definition.lookup,
-        deltas=tuple(
-            sorted({state for _, used in made.values() for state in used}, key=lambda state: state.delta_name)
-        ),
+        deltas=tuple(sorted(used, key=lambda state: state.delta_name)),
         passed_on=definition.passed_on,
         ranged=_ranged(stages, final),
         fill=programs.fill(definition),
@@ -196,7 +196,7 @@ def _incremental(request: CompileRequest, query: Query) -> Plan:
         explain=explain.incremental(request, stages, final, definition.stored, open_orders),
         ties=open_orders,
         indexes=explain.wanted_indexes(request, stages, final),
-        immediate=None if timed or refused or circular is not None else immediate(definition, sources, request),
+        immediate=at_once,
         immediate_refusal=refused,
         circular=circular,
     )

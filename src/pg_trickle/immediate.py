@@ -16,7 +16,7 @@ from psycopg import sql
 
 from pg_trickle import programs
 from pg_trickle.algebra.plan import Plan, distinct
-from pg_trickle.algebra.source import Empty, Scan, Source
+from pg_trickle.algebra.source import Empty, Scan, Source, State
 from pg_trickle.catalog.model import CompileRequest
 from pg_trickle.render.additive import add_up, clear_up, is_additive, show_up
 from pg_trickle.render.apply import Target, renamed
@@ -106,6 +106,7 @@ class Immediate:
     ``shared``: sources whose writers may have the turn together (``pg_trickle.sides``).
     ``settings``: whether what is computed may depend on settings of the session.
     ``may_fail``: whether the changes may be beyond evaluation although the query isn't.
+    ``deltas``: the delta tables that the programs use; a refresh's may have no need of them.
     """
 
     sources: dict[int, programs.Program]
@@ -118,6 +119,7 @@ class Immediate:
     shared: tuple[int, ...]
     settings: bool
     may_fail: bool
+    deltas: frozenset[State]
 
     def to_json(self) -> dict[str, Any]:
         """As the engine reads it."""
@@ -148,13 +150,16 @@ def immediate(
     by_rows, alone = (_by_rows(definition, sources) if is_free else None) or (None, Alone())
     by_groups = _by_groups(definition, Statement()) if is_free and by_rows is None else None
     held: programs.Program = ()
+    deltas: frozenset[State] = frozenset()
     if by_rows is not None:
         made = {next(iter(sources)): by_rows}
     elif by_groups is not None:
         made, held = {next(iter(sources)): by_groups}, _by_groups(definition, Held(request.id)) or ()
     else:
-        made = {oid: programs.differential(definition, frozenset((oid,)), Statement())[0] for oid in sources}
-        held = programs.differential(definition, None, Held(request.id))[0]
+        found = {oid: programs.differential(definition, frozenset((oid,)), Statement()) for oid in sources}
+        made = {oid: program for oid, (program, _) in found.items()}
+        held, deltas = programs.differential(definition, None, Held(request.id))
+        deltas = deltas.union(*(used for _, used in found.values()))
     has_turn = by_rows is None and by_groups is None
     pairs = pairing(definition) if never_recomputes and has_turn and _is_plain(request, sources) else ()
     sided = {} if by_rows is not None else {oid: _one_sided(definition, oid, commutes=oid in pairs) for oid in sources}
@@ -166,7 +171,7 @@ def immediate(
     texts = [text for program in all_programs for text in program]
     sensitive = is_sensitive(request, texts)
     return Immediate(
-        made, sided, plain, held, by_rows is not None, has_turn, alone, shared, sensitive, may_fail(request)
+        made, sided, plain, held, by_rows is not None, has_turn, alone, shared, sensitive, may_fail(request), deltas
     )
 
 

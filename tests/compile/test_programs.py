@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 
 import pytest
 
 from pg_trickle.compile import compile as compile_query
+from tests.compile.corpus import cases
 from tests.compile.requests import request
 
 QUERY = """
@@ -43,6 +45,21 @@ def program(query: str) -> str:
         replace(asked, relations=tuple(replace(one, rows=1000) for one in asked.relations))
     ).differential["*"]
     return statement
+
+
+# In a statement other parts read what others write than in a refresh.
+NESTED = """
+    SELECT c.id, (SELECT max(r.n) FROM (SELECT (SELECT q.n FROM (SELECT b.id + b.amount AS n) q) AS n
+        FROM (SELECT o.id, o.amount FROM public.orders o WHERE o.customer_id = c.id) b) r) AS most
+      FROM public.customers c
+    """
+
+
+@pytest.mark.parametrize("query", [NESTED, *(case.query for case in cases())])
+def test_every_delta_table_that_a_program_uses_is_made(query: str) -> None:
+    plan = compile_query(request(query)).to_json()
+    used = re.findall(r'pgtrickle_changes\\"\.\\"(delta_\d+_\d+)', json.dumps(plan["programs"]))
+    assert set(used) <= {one["name"] for one in plan["deltas"]}
 
 
 def test_what_changes_share_is_looked_up_once_in_its_order() -> None:

@@ -239,6 +239,16 @@ def test_what_is_not_read_may_change_for_nothing(shop: Shop) -> None:
     assert {name: shop.version(name) for name in before} == before
 
 
+def test_a_subquery_within_what_a_subquery_gathers(shop: Shop) -> None:
+    """What one statement hands to the next is another than in a refresh."""
+    shop.add(
+        "nested",
+        """SELECT c.id, (SELECT max(r.n) FROM (SELECT (SELECT q.n FROM (SELECT b.id + b.amount AS n) AS q) AS n
+             FROM (SELECT * FROM orders AS o WHERE o.customer_id = c.id) AS b) AS r) AS most FROM customers AS c""",
+    )
+    shop.run(*SEVERAL)
+
+
 def test_names_that_want_quotes(shop: Shop) -> None:
     shop.run(
         r"""CREATE TABLE "Se;lect '$" ("a'b$$" int, "xid" int, "w" text, "%s %I" numeric, "__pgt_rows" int)""",
