@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from postgast.pg_query_pb2 import SETOP_NONE, Node, ResTarget, SelectStmt, SortBy
 
 from pg_trickle.parse.canonical import parse_select
+from pg_trickle.parse.expressions import returns_set
 from pg_trickle.parse.scope import Context
 from pg_trickle.parse.tree import (
     column_reference,
@@ -71,8 +72,17 @@ def _changes_order(statement: SelectStmt, context: Context) -> bool:
     """Whether its rows needn't come as those do that it reads: it sorts them, and by windows too, or makes others."""
     if statement.sort_clause or statement.distinct_clause or statement.group_clause:
         return True
+    if any(returns_set(one.val, context) for one in _targets(statement)):
+        return True
     listed = [part for node in _listed(statement) for part in outside_subqueries(node)]
     return any(context.aggregates(part) or _is_window(part) for part in listed)
+
+
+def _leaves_open(statement: SelectStmt, context: Context) -> bool:
+    """Whether it makes several rows of one that its sort keys don't tell apart: these come as they are made."""
+    targets = _targets(_leftmost(statement))
+    made = {place for place, one in enumerate(targets) if returns_set(one.val, context)}
+    return not made <= {_place(node.sort_by.node, targets) for node in statement.sort_clause}
 
 
 def _only_selects(statement: SelectStmt) -> bool:
@@ -123,7 +133,7 @@ def _as_below(statement: SelectStmt, context: Context) -> tuple[SelectStmt, list
     if found.is_own and _only_selects(found.statement):
         # It is part of the copy, and so says there in which order its rows come.
         found.statement.CopyFrom(sorted_as_below(found.statement, context))
-    if not found.statement.sort_clause:
+    if not found.statement.sort_clause or _leaves_open(found.statement, context):
         return None
     may_add = found.is_own and not any(_is_row(part, found.alias) for part in nodes(statement))
     order = []
