@@ -209,6 +209,11 @@ SITUATIONS = {
         create("SELECT id FROM t WHERE now() > '2024-01-01'", refresh_mode="IMMEDIATE"),
         ("0A000", "the query can't be maintained in refresh mode IMMEDIATE", IMMEDIATE_NOT),
     ),
+    "a query that reads no table, in IMMEDIATE mode": Situation(
+        (),
+        create("SELECT n FROM generate_series(1, 3) AS n", refresh_mode="IMMEDIATE"),
+        ("0A000", "the query can't be maintained in refresh mode IMMEDIATE", IMMEDIATE_NOT),
+    ),
     "a partition, in IMMEDIATE mode": Situation(
         ("CREATE TABLE p (id int) PARTITION BY RANGE (id); CREATE TABLE p_1 PARTITION OF p DEFAULT",),
         create("SELECT id FROM p_1", refresh_mode="IMMEDIATE"),
