@@ -42,12 +42,21 @@ def shop(db: Connection) -> Connection:
     return db
 
 
+def with_slots_of_their_own(database: Any, number: int) -> list[Connection]:
+    """Connections that needn't wait for each other to share a turn."""
+    found: dict[int, Connection] = {}
+    while len(found) < number:
+        conn = database.connect()
+        found.setdefault(conn.info.backend_pid % 32, conn)
+    return list(found.values())
+
+
 @pytest.fixture
 def sessions(database: Any, shop: Connection) -> Iterator[tuple[Session, Session, Session]]:
     del shop
     with ThreadPoolExecutor(3) as pool:
         watcher = database.connect()
-        one, two, other = (Session(database.connect(), watcher, pool) for _ in range(3))
+        one, two, other = (Session(conn, watcher, pool) for conn in with_slots_of_their_own(database, 3))
         for session in (one, two, other):
             session.run("SET lock_timeout = '60s'")
         yield one, two, other
