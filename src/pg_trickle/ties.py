@@ -41,12 +41,12 @@ def ties(stages: tuple[AnyStage, ...], shown: Callable[[str], str]) -> tuple[str
     return tuple(dict.fromkeys(map(shown, found)))
 
 
-def borrowed(call: str) -> str:
-    """The sentence for an aggregate that gathers in the order of a sorted subquery; by groups, which may lose it."""
+def borrowed(what: str) -> str:
+    """The sentence for what takes rows in the order of a sorted subquery, though something may lose it."""
     return (
-        f"{call} has no ORDER BY: it gathers in the order of the subquery that it reads, which PostgreSQL may lose"
-        " where it sorts rows into groups; verify_stream_table counts that as a difference."
-        " Write the order into the aggregate to have it certain."
+        f"{what} has no ORDER BY: it takes rows in the order of the subquery that it reads, which PostgreSQL mostly"
+        " keeps, but may lose where it sorts rows into groups or joins them; verify_stream_table counts that as a"
+        " difference. Write the order there, too, to have it certain."
     )
 
 

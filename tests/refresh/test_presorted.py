@@ -64,6 +64,16 @@ QUERIES = {
     "elements": "SELECT array_agg(e) AS a FROM (SELECT unnest(ARRAY[x, y]) AS e FROM t ORDER BY e) AS q",
     "array_below": "SELECT id, ARRAY(SELECT q.x FROM (SELECT p.x FROM"
     " (SELECT sum(s.x) AS x FROM t AS s WHERE s.g = t.g GROUP BY s.x % 7 ORDER BY max(s.y)) AS p) AS q) AS a FROM t",
+    "hidden_in_with": "WITH q AS (SELECT g, x FROM t ORDER BY y) SELECT g, array_agg(x) AS a FROM q GROUP BY g",
+    "kept_with": "WITH q AS MATERIALIZED (SELECT g, x AS z FROM t ORDER BY y), r (h) AS (SELECT p.z, p.g FROM q AS p)"
+    " SELECT r.g, array_agg(r.h) AS a FROM r GROUP BY r.g",
+    "read_twice": "WITH q AS (SELECT p.g, p.x FROM (SELECT g, x FROM t ORDER BY x DESC) AS p)"
+    " SELECT g, array_agg(x) AS a FROM q WHERE x < (SELECT max(x) FROM q) GROUP BY g",
+    # Within it, "r" is the one before it.
+    "named_again": "WITH r AS (SELECT g, x FROM t ORDER BY x DESC), q AS (SELECT r.g, r.x FROM r)"
+    " SELECT s.a FROM (WITH r AS (SELECT 1) SELECT array_agg(q.x) AS a FROM q) AS s",
+    "chosen": "SELECT array_agg(x) AS a FROM (SELECT p.x FROM (SELECT x FROM t ORDER BY y) AS p LIMIT 12) AS q",
+    "joined": "SELECT array_agg(x) AS a FROM (SELECT x FROM t ORDER BY y) AS q WHERE q.x IN (SELECT y FROM t)",
     "array": "SELECT id, ARRAY(SELECT u.x FROM (SELECT x FROM t AS s WHERE s.g = t.g ORDER BY s.y) AS u) AS a FROM t",
 }
 # The order is hidden where nothing can be added, or the rows are taken as they are; or a window sorts them again, or
@@ -76,7 +86,42 @@ LEFT_OPEN = {
     "several_sorted": "SELECT array_agg(e) AS a FROM (SELECT unnest(ARRAY[x, y]) AS e FROM t ORDER BY y) AS q",
     "array_of_several": "SELECT ARRAY(SELECT unnest(ARRAY[p.x, p.y]) FROM (SELECT x, y FROM t ORDER BY y) AS p) AS a",
     "hidden_in_view": "SELECT g, array_agg(x) AS a FROM veiled GROUP BY g",
-    "hidden_in_with": "WITH q AS (SELECT g, x FROM t ORDER BY y) SELECT g, array_agg(x) AS a FROM q GROUP BY g",
+    "hidden_in_with_named_again": "WITH r AS (SELECT g, x FROM t ORDER BY y), q AS (SELECT r.g, r.x FROM r)"
+    " SELECT s.a FROM (WITH r AS (SELECT 1) SELECT array_agg(q.x) AS a FROM q) AS s",
+}
+# What takes rows as they come takes them in that order, too.
+CHOICES = {
+    "limit": "SELECT q.g, q.x FROM (SELECT g, x FROM t ORDER BY y DESC) AS q WHERE q.x > 10 LIMIT 5",
+    "offset": "WITH q AS (SELECT g, x FROM t ORDER BY x) SELECT x FROM q OFFSET 20",
+    "page": "SELECT q.s FROM (SELECT g, sum(x) AS s FROM t GROUP BY g, y % 4 ORDER BY sum(y), g) AS q LIMIT 3 OFFSET 2",
+    "of_both": "SELECT x FROM (SELECT x FROM t UNION SELECT y FROM t ORDER BY 1 DESC) AS q LIMIT 4",
+    "of_view": "SELECT g, x FROM v LIMIT 4",
+    "of_part": "SELECT p.x FROM (SELECT q.x FROM (SELECT x FROM t ORDER BY y LIMIT 9) AS q OFFSET 2) AS p LIMIT 3",
+    "for_each": "SELECT t.id,"
+    " (SELECT q.x FROM (SELECT s.x FROM t AS s WHERE s.g = t.g ORDER BY s.y) AS q LIMIT 1) AS a FROM t",
+    "beside_each": "SELECT t.id, q.x FROM t CROSS JOIN LATERAL"
+    " (SELECT p.x FROM (SELECT s.x FROM t AS s WHERE s.g = t.g ORDER BY s.y) AS p LIMIT 2) AS q",
+    "array_of_two": "SELECT id,"
+    " ARRAY(SELECT q.x FROM (SELECT s.x FROM t AS s WHERE s.g = t.g ORDER BY s.y) AS q LIMIT 2) AS a FROM t",
+    "member": "SELECT id FROM t WHERE x IN (SELECT q.x FROM (SELECT x FROM t ORDER BY y) AS q LIMIT 6)",
+    "first_of_each": "SELECT DISTINCT ON (q.g) q.g, q.x FROM (SELECT g, x FROM t ORDER BY g, y DESC) AS q",
+    "numbers": "SELECT q.x, row_number() OVER () AS n, lag(q.x) OVER () AS l, ntile(4) OVER () AS f,"
+    " sum(q.x) OVER (ROWS 1 PRECEDING) AS s, max(q.x) OVER () AS m FROM (SELECT x FROM t ORDER BY y) AS q",
+    "first_numbers": "SELECT p.n, p.x FROM"
+    " (SELECT q.x, row_number() OVER () AS n FROM (SELECT g, x FROM t ORDER BY y) AS q) AS p WHERE p.n <= 7",
+}
+# A join, a group or a window may stand between, and bring the rows into another order.
+REFUSED = {
+    "of_joined": "SELECT q.x FROM (SELECT x FROM t ORDER BY y) AS q JOIN t ON t.x = q.x LIMIT 3",
+    "of_matched": "SELECT q.x FROM (SELECT x FROM t ORDER BY y) AS q"
+    " WHERE EXISTS (SELECT FROM t WHERE t.y = q.x) LIMIT 3",
+    "of_groups": "SELECT q.g FROM (SELECT g FROM t ORDER BY y) AS q GROUP BY q.g LIMIT 2",
+    "of_numbered": "SELECT rank() OVER (ORDER BY q.x) AS r FROM (SELECT x FROM t ORDER BY y) AS q LIMIT 2",
+    "of_several": "SELECT unnest(ARRAY[q.x, 1]) AS e FROM (SELECT x FROM t ORDER BY y) AS q LIMIT 2",
+    "below_of_matched": "SELECT array_agg(p.x) AS a FROM (SELECT q.x FROM (SELECT x FROM t ORDER BY y) AS q"
+    " WHERE q.x IN (SELECT y FROM t) LIMIT 3) AS p",
+    "array_of_matched": "SELECT ARRAY(SELECT q.x FROM (SELECT x FROM t ORDER BY y) AS q"
+    " WHERE q.x IN (SELECT y FROM t) LIMIT 3) AS a",
 }
 
 
@@ -95,6 +140,31 @@ def test_what_is_gathered_from_a_sorted_subquery_is_in_its_order(db: Connection)
     check_kept(db, QUERIES.values(), STEPS)
 
 
+@pytest.mark.versions
+def test_what_takes_rows_as_they_come_takes_them_in_that_order_and_says_so(db: Connection) -> None:
+    db.execute(SETUP.encode())
+    check_kept(db, CHOICES.values(), STEPS)
+    told = [" ".join(ties) for (ties,) in db.execute("SELECT plan -> 'ties' FROM pgtrickle.pgt_plans")]
+    assert all("has no ORDER BY: it takes rows in the order of the subquery" in notes for notes in told)
+
+
+@pytest.mark.parametrize("query", REFUSED.values(), ids=REFUSED)
+def test_where_the_order_may_be_lost_a_limit_asks_for_one_of_its_own(db: Connection, query: str) -> None:
+    db.execute(SETUP.encode())
+    with pytest.raises(psycopg.errors.FeatureNotSupported, match="LIMIT without ORDER BY") as raised:
+        pg_trickle.create_stream_table(db, "st", query, schedule=None, refresh_mode="DIFFERENTIAL")
+    hint = raised.value.diag.message_hint
+    assert hint == "Add an ORDER BY that says which rows are meant, beside it: that of a subquery need not reach it."
+
+
+def test_numbers_beside_a_window_that_sorts_are_left_open(db: Connection) -> None:
+    db.execute(SETUP.encode())
+    query = "SELECT row_number() OVER () AS n, rank() OVER (ORDER BY q.x) AS r FROM (SELECT x FROM t ORDER BY y) AS q"
+    pg_trickle.create_stream_table(db, "st", query, schedule=None)
+    ((note,),) = db.execute("SELECT plan #>> '{ties,0}' FROM pgtrickle.pgt_plans").fetchall()
+    assert note.startswith("A window in no order")
+
+
 def test_what_the_query_itself_leaves_open_is_told(db: Connection) -> None:
     """PostgreSQL sorts rows into groups as it likes, which may undo the order; where there are none it can't."""
     db.execute(SETUP.encode())
@@ -105,6 +175,7 @@ def test_what_the_query_itself_leaves_open_is_told(db: Connection) -> None:
     )
     told = {name: " ".join(ties) for name, ties in found}
     plain = {"elements", "pairs", "first", "groups", "correlated", "document", "array_below", "array", "values"}
+    plain |= {"named_again"}
     assert {name for name, ties in told.items() if "has no ORDER BY" not in ties} == plain | {"said"}
     assert {name for name, ties in told.items() if "may lose" in ties} == QUERIES.keys() - plain - {"said"}
 

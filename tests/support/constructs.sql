@@ -196,6 +196,9 @@ SELECT order_id, string_agg(product, ',' ORDER BY product) AS p, array_agg(qty O
 -- gathering from a sorted subquery, in its order
 SELECT c.name, (SELECT jsonb_agg(q.id) FROM (SELECT o.id FROM orders AS o WHERE o.customer_id = c.id ORDER BY o.amount DESC, o.id) AS q) AS ids FROM customers AS c
 
+-- gathering from a sorted query of WITH, in its order
+WITH q AS (SELECT id FROM orders ORDER BY amount DESC, id) SELECT jsonb_agg(q.id) AS ids FROM q
+
 -- bool_and, bool_or, bit_and, bit_or, bit_xor
 SELECT order_id, bool_and(qty > 1) AS a, bool_or(qty > 1) AS b, bit_and(qty) AS c, bit_or(qty) AS d, bit_xor(qty) AS e FROM lines GROUP BY order_id
 
@@ -302,6 +305,9 @@ SELECT id, amount FROM orders ORDER BY id LIMIT 2 OFFSET 1
 
 -- FETCH FIRST … WITH TIES
 SELECT order_id, product FROM lines ORDER BY order_id FETCH FIRST 2 ROWS WITH TIES
+
+-- LIMIT of a sorted subquery
+SELECT q.id FROM (SELECT id, amount FROM orders ORDER BY amount DESC NULLS LAST, id) AS q WHERE q.amount > 5 LIMIT 2
 
 -- LIMIT without ORDER BY
 --! DIFFERENTIAL refuses LIMIT without ORDER BY

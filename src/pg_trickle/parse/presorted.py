@@ -2,18 +2,29 @@
 
 PostgreSQL reads such a subquery as it is sorted, and its manual says that this mostly works; not where it sorts the
 rows again, into groups.  A delta has no order, so the subquery's is written where it matters:
-``array_agg(x ORDER BY y)``.  So it is where subqueries that only select stand between the two, as Prisma has them.
+``array_agg(x ORDER BY y)``.  So it is where subqueries that only select stand between the two, as Prisma has them, and
+for LIMIT, DISTINCT ON and ``row_number() OVER ()``: ``SELECT * FROM (SELECT x FROM t ORDER BY y) AS q LIMIT 5``.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
-from postgast.pg_query_pb2 import SETOP_NONE, Node, ResTarget, SelectStmt, SortBy
+from postgast.pg_query_pb2 import (
+    ANY_SUBLINK,
+    EXISTS_SUBLINK,
+    SETOP_NONE,
+    Node,
+    ResTarget,
+    SelectStmt,
+    SortBy,
+)
 
 from pg_trickle.parse.canonical import parse_select
 from pg_trickle.parse.expressions import returns_set
-from pg_trickle.parse.scope import Context
+from pg_trickle.parse.fallback import reads
+from pg_trickle.parse.scope import CommonTable, Context
 from pg_trickle.parse.tree import (
     column_reference,
     kind,
@@ -23,49 +34,101 @@ from pg_trickle.parse.tree import (
     rebuilt,
     strings,
 )
+from pg_trickle.parse.undecided import leaves_rows_out
 
 # Those of PostgreSQL's own whose result depends on the order.
 _COLLECTS = frozenset({
     "array_agg", "string_agg", "json_agg", "jsonb_agg", "json_agg_strict", "jsonb_agg_strict", "json_object_agg",
     "jsonb_object_agg", "xmlagg",
 })  # fmt: skip
+_COUNTS = frozenset({"row_number", "ntile", "lag", "lead"})
+_ROWS = 0x00004  # FRAMEOPTION_ROWS
 _VALUES = "*VALUES*"
 _ADDED = "__pgt_order_{place}"
 
 
 def with_presorted(statement: SelectStmt, context: Context) -> SelectStmt:
-    """The SELECT whose aggregates say in which order they gather, where what they read is sorted."""
+    """The SELECT whose aggregates and windows say in which order they go, where what they read is sorted."""
     listed = [part for node in _listed(statement) for part in outside_subqueries(node)]
-    if not any(_gathers(part, context) for part in listed):
+    windows = [part for part in listed if _is_window(part)]
+    counts = not statement.group_clause and all(map(_is_bare, windows)) and any(map(_counts, windows))
+    if not counts and not any(_gathers(part, context) for part in listed):
         return statement
     found = _as_below(statement, context)
     if found is None:
         return statement
-    made, order = found
 
-    def replace(part: Node) -> Node | None:
+    def ordered(part: Node) -> Node | None:
         if kind(part) == "sub_link":
             return part
+        if counts and _is_window(part) and _counts(part):
+            context.borrowed[printed(part)] = None
+            return _counting(part, found.order)
         if not _gathers(part, context):
             return None
-        if statement.group_clause:
+        if statement.group_clause or found.may_be_lost:
             context.borrowed[printed(part)] = None
-        return _gathering(part, order)
+        return _gathering(part, found.order)
 
-    for node in _listed(made):
-        node.CopyFrom(rebuilt(node, replace))
-    return made
+    for node in _listed(found.statement):
+        node.CopyFrom(rebuilt(node, ordered))
+    return found.statement
+
+
+def with_choice(statement: SelectStmt, context: Context) -> SelectStmt:
+    """The SELECT whose LIMIT, OFFSET or DISTINCT ON says which rows come first, where what it reads is sorted."""
+    on = [node for node in statement.distinct_clause if kind(node)]
+    if not on and not leaves_rows_out(statement):
+        return statement
+    found = _first_of_each(statement, on, context) if on else _sorted_below(statement, context)
+    if found is None or found.may_be_lost:
+        return statement
+    what = "DISTINCT ON" if on else "LIMIT" if statement.HasField("limit_count") else "OFFSET"
+    context.borrowed[what] = None
+    return found.statement
+
+
+def _first_of_each(statement: SelectStmt, on: list[Node], context: Context) -> _Below | None:
+    """The same of DISTINCT ON: rows that are sorted by its keys before all else aren't sorted again."""
+    bare = SelectStmt()
+    bare.CopyFrom(statement)
+    bare.ClearField("distinct_clause")
+    found = _sorted_below(bare, context)
+    keys = [one.node for one in found.order] if found else []
+    if found is None or len(keys) < len(on) or not all(map(_is_same, on, keys)):
+        return None
+    found.statement.distinct_clause.extend(statement.distinct_clause)
+    for key, one in zip(found.statement.sort_clause, on, strict=False):
+        key.sort_by.node.CopyFrom(one)
+    return found
 
 
 def sorted_as_below(statement: SelectStmt, context: Context) -> SelectStmt:
     """A SELECT that says in which order its rows come, where what it reads is sorted: for ARRAY(SELECT …)."""
-    found = None if _changes_order(statement, context) else _as_below(statement, context)
+    found = _with_order(statement, context) if _knows_no_more(statement) else None
     if found is None:
         return statement
-    made, order = found
-    for one in order:
-        made.sort_clause.add().sort_by.CopyFrom(one)
-    return made
+    if found.may_be_lost:
+        context.borrowed["ARRAY(subquery)"] = None
+    return found.statement
+
+
+def _with_order(statement: SelectStmt, context: Context) -> _Below | None:
+    """The same, its LIMIT counting in that order."""
+    counted = with_choice(statement, context)
+    if counted.sort_clause:
+        return _Below(counted, [], may_be_lost=False)
+    return None if leaves_rows_out(counted) else _sorted_below(counted, context)
+
+
+def _sorted_below(statement: SelectStmt, context: Context) -> _Below | None:
+    """A SELECT that says in which order its rows come; None if it does, or they needn't come as those it reads."""
+    found = None if _changes_order(statement, context) else _as_below(statement, context)
+    if found is None:
+        return None
+    for one in found.order:
+        found.statement.sort_clause.add().sort_by.CopyFrom(one)
+    return found
 
 
 def _changes_order(statement: SelectStmt, context: Context) -> bool:
@@ -85,13 +148,38 @@ def _leaves_open(statement: SelectStmt, context: Context) -> bool:
     return not made <= {_place(node.sort_by.node, targets) for node in statement.sort_clause}
 
 
-def _only_selects(statement: SelectStmt) -> bool:
-    """Whether it neither chooses rows by their order nor has names of its own for what it reads."""
-    return not any(statement.HasField(name) for name in ("limit_count", "limit_offset", "with_clause"))
+def _knows_no_more(statement: SelectStmt) -> bool:
+    """Whether it has no names of its own for what it reads."""
+    return not statement.HasField("with_clause")
 
 
 def _is_window(part: Node) -> bool:
     return kind(part) == "func_call" and part.func_call.HasField("over")
+
+
+def _is_bare(window: Node) -> bool:
+    """Whether it is a call over all rows as they come, ``OVER ()``."""
+    over = window.func_call.over
+    return not (over.name or over.refname or over.partition_clause or over.order_clause)
+
+
+def _counts(window: Node) -> bool:
+    """Whether it matters to it in which order rows come, but not which of them tie."""
+    return strings(list(window.func_call.funcname))[-1] in _COUNTS or bool(window.func_call.over.frame_options & _ROWS)
+
+
+def _counting(window: Node, order: list[SortBy]) -> Node:
+    made = Node()
+    made.CopyFrom(window)
+    for one in order:
+        made.func_call.over.order_clause.add().sort_by.CopyFrom(one)
+    return made
+
+
+def _is_same(reference: Node, qualified: Node) -> bool:
+    """Whether a reference is this column, by its name alone too: there are no others."""
+    named = column_reference(_implied(qualified))
+    return printed(reference) in {printed(qualified), printed(named)}
 
 
 def _listed(statement: SelectStmt) -> list[Node]:
@@ -121,18 +209,39 @@ def _gathering(part: Node, order: list[SortBy]) -> Node:
     return made
 
 
-def _as_below(statement: SelectStmt, context: Context) -> tuple[SelectStmt, list[SortBy]] | None:
-    """The SELECT, and the order of all that it reads as its own columns say it; None where that has none."""
+@dataclass(frozen=True, slots=True)
+class _Below:
+    """A SELECT, and the order of all that it reads as its own columns say it.
+
+    ``may_be_lost``: a condition with a subquery stands between, of which PostgreSQL makes a join as it likes.
+    """
+
+    statement: SelectStmt
+    order: list[SortBy]
+    may_be_lost: bool
+
+
+def _as_below(statement: SelectStmt, context: Context) -> _Below | None:
+    """None where what it reads has no order, or one of columns that it can't see."""
     if statement.op != SETOP_NONE or len(statement.from_clause) != 1:
         return None
+    copy = _inlined(statement, context)
+    return _as_item(statement, context) or (_as_item(copy, context) if copy is not None else None)
+
+
+def _as_item(statement: SelectStmt, context: Context) -> _Below | None:
     made = SelectStmt()
     made.CopyFrom(statement)
     found = _sorted(made.from_clause[0], context)
     if found is None:
         return None
-    if found.is_own and _only_selects(found.statement):
-        # It is part of the copy, and so says there in which order its rows come.
-        found.statement.CopyFrom(sorted_as_below(found.statement, context))
+    may_be_lost = _joins(statement)
+    if _knows_no_more(found.statement):
+        below = _with_order(found.statement, replace(context, ctes=found.ctes))
+        if below is not None:
+            # Where it is part of the copy it says there in which order its rows come.
+            found.statement.CopyFrom(below.statement)
+            may_be_lost |= below.may_be_lost
     if not found.statement.sort_clause or _leaves_open(found.statement, context):
         return None
     may_add = found.is_own and not any(_is_row(part, found.alias) for part in nodes(statement))
@@ -145,7 +254,35 @@ def _as_below(statement: SelectStmt, context: Context) -> tuple[SelectStmt, list
         by.CopyFrom(node.sort_by)
         by.node.CopyFrom(column_reference(*([found.alias] if found.alias else []), name))
         order.append(by)
-    return made, order
+    return _Below(made, order, may_be_lost)
+
+
+def _joins(statement: SelectStmt) -> bool:
+    """Whether PostgreSQL may join what a condition asks for: by a merge, or in batches, rows come in another order."""
+    links = (part.sub_link for part in outside_subqueries(statement.where_clause) if kind(part) == "sub_link")
+    return any(link.sub_link_type in {EXISTS_SUBLINK, ANY_SUBLINK} for link in links)
+
+
+def _inlined(statement: SelectStmt, context: Context) -> SelectStmt | None:
+    """The SELECT with a WITH query that it reads in its place, to which sort keys may be added."""
+    item = statement.from_clause[0]
+    common = context.ctes.get(item.range_var.relname) if kind(item) == "range_var" else None
+    if common is None or item.range_var.schemaname or common.is_recursive or common.found is not None:
+        return None
+    means_else = any(
+        reads(common.statement, name) and context.ctes[name] is not one for name, one in common.ctes.items()
+    )
+    if means_else or common.outer is not context.outer:
+        return None
+    made = SelectStmt()
+    made.CopyFrom(statement)
+    derived = made.from_clause[0].range_subselect
+    derived.subquery.select_stmt.CopyFrom(common.statement)
+    derived.alias.aliasname = item.range_var.alias.aliasname or item.range_var.relname
+    names = strings(list(item.range_var.alias.colnames))
+    for name in (*names, *common.aliases[len(names) :]):
+        derived.alias.colnames.add().string.sval = name
+    return made
 
 
 def _is_row(part: Node, alias: str) -> bool:
@@ -163,6 +300,7 @@ class _Sorted:
     alias: str
     columns: tuple[str, ...]
     is_own: bool
+    ctes: Mapping[str, CommonTable]
 
     def name_of(self, key: Node) -> str | None:
         """The output that a sort key is, by the names outside; None if there is none, or its name may be another's."""
@@ -207,9 +345,8 @@ def _sorted(item: Node, context: Context) -> _Sorted | None:
     """A derived table, a query of WITH or a view, to be read by that name."""
     if kind(item) == "range_subselect":
         named = item.range_subselect
-        return _Sorted(
-            named.subquery.select_stmt, named.alias.aliasname, strings(list(named.alias.colnames)), is_own=True
-        )
+        columns = strings(list(named.alias.colnames))
+        return _Sorted(named.subquery.select_stmt, named.alias.aliasname, columns, is_own=True, ctes=context.ctes)
     if kind(item) != "range_var":
         return None
     table = item.range_var
@@ -218,13 +355,16 @@ def _sorted(item: Node, context: Context) -> _Sorted | None:
         common = context.ctes[table.relname]
         if common.is_recursive or common.found is not None:
             return None
-        return _Sorted(common.statement, alias, columns or common.aliases, is_own=False)
+        copy = SelectStmt()
+        copy.CopyFrom(common.statement)
+        names = (*columns, *common.aliases[len(columns) :])
+        return _Sorted(copy, alias, names, is_own=False, ctes=common.ctes)
     fact = context.relation(table.schemaname, table.relname)
     if fact.kind != "view" or fact.definition is None:
         return None
-    return _Sorted(
-        parse_select(fact.definition), alias, columns or tuple(one.name for one in fact.columns), is_own=False
-    )
+    shown = tuple(one.name for one in fact.columns)
+    names = (*columns, *shown[len(columns) :])
+    return _Sorted(parse_select(fact.definition), alias, names, is_own=False, ctes={})
 
 
 def _leftmost(statement: SelectStmt) -> SelectStmt:

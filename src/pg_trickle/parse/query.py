@@ -16,7 +16,7 @@ from pg_trickle.scalar import Column
 class Query:
     """A parsed SELECT: its plan, and its output columns by the names the query gives them.
 
-    ``borrowed``: of the whole query, the aggregates within groups that take their order from a subquery.
+    ``borrowed``: of the whole query, what takes its order from a subquery that may lose it.
     """
 
     plan: Plan

@@ -137,7 +137,7 @@ class Context:
     """What a whole compilation shares, and what may be referred to; ``parsed`` are queries that may be read again.
 
     ``spelt``: something tells equal keys apart, so groups within show theirs as a row reads that is there.
-    ``borrowed``: the aggregates, as SQL, whose order within groups is that of a subquery (``presorted.py``).
+    ``borrowed``: what takes its order from a subquery that may lose it: aggregates as SQL, LIMIT (``presorted.py``).
     """
 
     request: CompileRequest

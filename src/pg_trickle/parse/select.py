@@ -21,7 +21,7 @@ from pg_trickle.parse.grouped import grouped
 from pg_trickle.parse.implied import with_implied
 from pg_trickle.parse.laterals import sets, values
 from pg_trickle.parse.limits import chooses_rows, chosen
-from pg_trickle.parse.presorted import with_presorted
+from pg_trickle.parse.presorted import with_choice, with_presorted
 from pg_trickle.parse.query import Query
 from pg_trickle.parse.rows import with_rows
 from pg_trickle.parse.scope import CommonTable, Context, Expected, Namer
@@ -75,7 +75,7 @@ def _query(statement: SelectStmt, context: Context, expected: Expected = None) -
 
 def _located_query(statement: SelectStmt, context: Context, expected: Expected) -> Query:
     context = replace(context, ctes=_common_tables(statement, context))
-    statement = with_presorted(statement, context)
+    statement = with_choice(with_presorted(statement, context), context)
     if chooses_rows(statement):
         return chosen(statement, context, expected, _query)
     if statement.locking_clause:

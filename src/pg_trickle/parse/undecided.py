@@ -6,7 +6,7 @@ from google.protobuf.message import Message
 from postgast.pg_query_pb2 import Node, SelectStmt
 
 from pg_trickle.errors import Undetermined
-from pg_trickle.parse.tree import kind, location
+from pg_trickle.parse.tree import kind, location, nodes
 
 
 def leaves_rows_out(statement: SelectStmt) -> bool:
@@ -56,9 +56,11 @@ def locked(statement: SelectStmt) -> Undetermined:
 def unordered(statement: SelectStmt) -> Undetermined:
     """LIMIT or OFFSET of rows in no order."""
     clause = "limit_count" if statement.HasField("limit_count") else "limit_offset"
+    sorts = any(kind(node) == "select_stmt" and node.select_stmt.sort_clause for node in nodes(statement))
+    beside = ", beside it: that of a subquery need not reach it" if sorts else ""
     return Undetermined(
         "LIMIT without ORDER BY" if clause == "limit_count" else "OFFSET without ORDER BY",
         "which rows come first is up to PostgreSQL, and another choice whenever it likes.",
-        hint="Add an ORDER BY that says which rows are meant.",
+        hint=f"Add an ORDER BY that says which rows are meant{beside}.",
         position=location(getattr(statement, clause)) or location(statement),
     )
