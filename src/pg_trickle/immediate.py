@@ -44,11 +44,13 @@ from pg_trickle.render.single import (
     add_one,
     bring_new,
     hide_one,
+    is_one_row,
     is_shown_alone,
     reread_one,
     show_one,
 )
 from pg_trickle.render.stage import grouped_delta
+from pg_trickle.render.store import Store
 from pg_trickle.rewrite.specialise import specialised
 from pg_trickle.sides import pairing
 from pg_trickle.stages import Stage
@@ -196,15 +198,7 @@ def _by_rows(
     change = specialised(stage.below.delta(), lambda _: True)
     if isinstance(change, Empty) or _reads_tables(change) or not is_additive(final, store, target):
         return None
-    one = {event: _printed(add_one(final, store, target, change, event)) for event in EVENTS}
-    moving = (CHANGED,) if is_shown_alone(final, store, target) else ()
-    shown = () if store.target else (BROUGHT, TAKEN, *moving)
-    gone = () if store.target else (TAKEN, *moving)
-    alone = Alone(
-        one,
-        {event: _printed(show_one(final, stage, target, change, event)) for event in shown},
-        {event: _printed(hide_one(final, stage, target, change, event)) for event in gone},
-    )
+    alone = _alone_by_rows(definition, store, change) if is_one_row(change) else Alone()
     first, second, third = (_common(change) for _ in range(3))
     show = () if store.target else (programs.counting(show_up(final, store, target, change, second), second),)
     return (
@@ -214,6 +208,19 @@ def _by_rows(
             programs.counting(clear_up(final, store, target, change, third), third),
         ),
         alone,
+    )
+
+
+def _alone_by_rows(definition: programs.Definition, store: Store, change: Plan) -> Alone:
+    """What is tried before the program of counters for a single row."""
+    final, target, stage = definition.final, definition.target, store.stage
+    moving = (CHANGED,) if is_shown_alone(final, store, target) else ()
+    shown = () if store.target else (BROUGHT, TAKEN, *moving)
+    gone = () if store.target else (TAKEN, *moving)
+    return Alone(
+        {event: _printed(add_one(final, store, target, change, event)) for event in EVENTS},
+        {event: _printed(show_one(final, stage, target, change, event)) for event in shown},
+        {event: _printed(hide_one(final, stage, target, change, event)) for event in gone},
     )
 
 

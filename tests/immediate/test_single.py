@@ -82,6 +82,44 @@ def test_statements_of_one_row_inside_others(more: Shop) -> None:
             )
 
 
+# Queries to which a row of the table is several rows.
+SEVERAL: dict[str, LiteralString] = {
+    "both_counted": """SELECT k, count(*) AS n, sum(amount) AS total
+                         FROM (SELECT id AS k, amount FROM orders UNION ALL SELECT customer_id, amount FROM orders) AS u
+                        GROUP BY k""",
+    "both_distinct": """SELECT DISTINCT k FROM (SELECT id AS k FROM orders UNION ALL SELECT customer_id FROM orders)
+                                              AS u""",
+    "both_most": """SELECT k, max(amount) AS most
+                      FROM (SELECT id AS k, amount FROM orders UNION ALL SELECT customer_id, amount FROM orders) AS u
+                     GROUP BY k""",
+    "valued": """SELECT v.k, sum(o.amount) AS total, count(*) AS n
+                   FROM orders AS o CROSS JOIN LATERAL (VALUES (o.id), (o.customer_id)) AS v(k) GROUP BY v.k""",
+    "sets": """SELECT customer_id, note, count(*) AS n, sum(amount) AS total FROM orders
+                GROUP BY GROUPING SETS ((customer_id), (note), (customer_id, note))""",
+    "twice": "SELECT v.k, count(*) AS n FROM orders CROSS JOIN (VALUES (1), (2)) AS v(k) GROUP BY v.k",
+}
+
+
+@pytest.mark.versions
+@pytest.mark.parametrize("level", ["READ COMMITTED", "REPEATABLE READ"])
+def test_a_row_of_the_table_that_is_several_rows_of_the_query(db: Connection, level: str) -> None:
+    shop = made(db, SEVERAL)
+    shop.conn.execute(f"BEGIN ISOLATION LEVEL {level}".encode())
+    shop.run(
+        # Both of its rows are of one group; of two; one of them moves, the other only changes.
+        "UPDATE orders SET customer_id = 3 WHERE id = 3",
+        "UPDATE orders SET amount = 50 WHERE id = 3",
+        "UPDATE orders SET customer_id = 5, amount = 51 WHERE id = 3",
+        "UPDATE orders SET customer_id = 6 WHERE id = 3",
+        "UPDATE orders SET amount = 52 WHERE id = 3",
+        "INSERT INTO orders VALUES (100, 1, 7, 'a')",
+        "DELETE FROM orders WHERE id = 3",
+        "DELETE FROM orders WHERE id = 100",
+        *STATEMENTS,
+        "COMMIT",
+    )
+
+
 UNDONE: LiteralString = """
     CREATE FUNCTION undo() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
         IF TG_OP = 'INSERT' THEN DELETE FROM orders WHERE id = NEW.id;

@@ -6,6 +6,8 @@ view of what changed; 1 if what the program's later statements do is left to do,
 It yields none, and has done nothing, if an update changed more rows, or if the row takes another way (an update of a
 group's key, where more is counted than rows; a row that comes into view): then the program does it all.
 
+Nothing of this holds where a row of the source is several rows of the query (UNION ALL, VALUES, GROUPING SETS).
+
 What makes the programs right makes these right as well: additions to the newest version of a row, and keys looked up as
 they are now.  The look-ups are for READ COMMITTED alone; with an older snapshot two rows of a key may be seen.
 """
@@ -14,8 +16,10 @@ from __future__ import annotations
 
 from psycopg import sql
 
-from pg_trickle.algebra.linear import Filter
+from pg_trickle.algebra.linear import Consolidate, Filter, Project
+from pg_trickle.algebra.operators import operator
 from pg_trickle.algebra.plan import Plan, distinct
+from pg_trickle.algebra.source import Changes
 from pg_trickle.render.additive import adding, adds_anything, of_state, row_counter
 from pg_trickle.render.apply import Target, located, renamed
 from pg_trickle.render.counters import added_by
@@ -31,6 +35,17 @@ from pg_trickle.stages import Stage
 from pg_trickle.state_columns import Role
 
 BROUGHT, TAKEN, CHANGED = "ins", "del", "upd"
+
+
+def is_one_row(change: Plan) -> bool:
+    """Whether a row of the source is at most one row of this delta of it."""
+    match operator(change):
+        case Changes():
+            return True
+        case Filter(below) | Project(below) | Consolidate(below):
+            return is_one_row(below)
+        case _:
+            return False
 
 
 def add_one(final: Plan, store: Store, target: Target, change: Plan, event: str) -> sql.Composable:

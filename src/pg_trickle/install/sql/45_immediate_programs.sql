@@ -222,14 +222,15 @@ CREATE FUNCTION pgtrickle_changes.immediate_by_rows(p_table pgtrickle.pgt_stream
     LANGUAGE plpgsql IMMUTABLE
     SET search_path = pg_catalog, pg_temp
 AS $$
--- First what may do all the work for a single row.  If it did nothing, the program's statements, as many as it takes; where the row changed its group,
+-- First what may do all the work for a single row, if there is such a statement.  If it did nothing, the program's statements, as many as it takes; where the row changed its group,
 -- statements for just that group are tried before the second; below 0 says that of three only the third is left to do.  Nothing is
 -- tried where nothing changed: statement triggers of the stream table would fire.
 DECLARE
     v_again  text := E'        IF __pgt_wrote IS NULL THEN\n            ' || pgtrickle_changes.immediate_again(p_table) || E'\n        END IF;\n';
     v_done   text := E'        IF __pgt_wrote OPERATOR(pg_catalog.=) 0 THEN\n            RETURN NULL;\n        END IF;\n';
-    v_result text := format(E'%s    IF __pgt_rows OPERATOR(pg_catalog.<=) %s THEN\n        %s INTO __pgt_wrote;\n%s    END IF;\n    IF __pgt_wrote IS NULL THEN\n',
-                            p_plain, p_most, p_one, CASE WHEN p_group <> '' THEN E'        __pgt_todo := __pgt_wrote;\n' ELSE '' END) || pgtrickle_changes.immediate_large(p_name);
+    v_one    text := format(E'    IF __pgt_rows OPERATOR(pg_catalog.<=) %s THEN\n        ', p_most) || p_one || E' INTO __pgt_wrote;\n'
+                     || CASE WHEN p_group <> '' THEN E'        __pgt_todo := __pgt_wrote;\n' ELSE '' END || E'    END IF;\n';
+    v_result text := p_plain || coalesce(v_one, '') || E'    IF __pgt_wrote IS NULL THEN\n' || pgtrickle_changes.immediate_large(p_name);
 BEGIN
     FOR v_place IN 1..cardinality(p_texts) LOOP
         v_result := v_result || CASE WHEN v_place = 2 AND v_place < cardinality(p_texts) THEN E'        IF __pgt_wrote OPERATOR(pg_catalog.>) 0 THEN\n' ELSE '' END
