@@ -131,15 +131,26 @@ BY_RULES = {
     " FROM (SELECT '[]'::jsonb AS l) e) AS v FROM t",
     "built of what has no equality if asked": "SELECT u.id, row_to_json((SELECT e FROM (SELECT u.a,"
     " (SELECT json_agg(t.s ORDER BY t.s) FROM t WHERE t.a = u.a) AS l) e WHERE u.id > 0)) AS j FROM u",
-}
-RECOMPUTED = {
-    "built but chosen": "SELECT t.id, to_json((SELECT e FROM (SELECT t.s) e WHERE t.a = 1)) AS j,"
-    " to_json((SELECT e FROM (SELECT t.s) e OFFSET 1)) AS k, to_json((SELECT e FROM (SELECT t.s WHERE t.a = 1) e)) AS l"
-    " FROM t",
-    "built and counted in a subquery": "SELECT r.n, count(*) AS m FROM"
-    " (SELECT (SELECT (SELECT count(e)) FROM (SELECT t.s) e) AS n FROM t) r GROUP BY r.n",
+    "built if asked": "SELECT t.id, to_json((SELECT e FROM (SELECT t.s) e WHERE t.a = 1)) AS j,"
+    " to_json((SELECT e FROM (SELECT t.s WHERE t.a = 1 OR t.s = 'z') e)) AS k,"
+    " (SELECT e FROM (SELECT t.b WHERE t.a > 0) e WHERE t.id > 0) IS NULL AS n FROM t",
+    "built if there is any": "SELECT u.id, row_to_json((SELECT e FROM (SELECT u.a, (SELECT json_agg(t.s ORDER BY t.s)"
+    " FROM t WHERE t.a = u.a) AS l WHERE EXISTS (SELECT FROM t WHERE t.a = u.a)) e)) AS j FROM u",
     "built of aggregates": "SELECT t.a, row_to_json((SELECT e FROM (SELECT t.a, count(t.id) AS n) e)) AS j"
     " FROM t GROUP BY t.a",
+    "built of aggregates if asked": "SELECT t.a, row_to_json((SELECT e FROM"
+    " (SELECT sum(t.id) FILTER (WHERE t.s > 'a') AS n, t.a WHERE count(t.id) > 1) e)) AS j FROM t GROUP BY t.a",
+    "built of an aggregate of all": "SELECT row_to_json((SELECT e FROM"
+    " (SELECT max(t.s) AS m, count(t) AS n) e)) AS j FROM t",
+    "built and asked for a field": "SELECT t.id, to_json((SELECT e FROM (SELECT t.s, t.a) e"
+    " WHERE e.a = 1)) AS j FROM t",
+}
+RECOMPUTED = {
+    "built of an aggregate of a query around": "SELECT t.a, (SELECT (SELECT to_json(e)::text FROM"
+    " (SELECT count(t.id) AS n) e) FROM u WHERE u.id = 1) AS j FROM t GROUP BY t.a",
+    "built but left out": "SELECT t.id, to_json((SELECT e FROM (SELECT t.s) e OFFSET 1)) AS k FROM t",
+    "built and counted in a subquery": "SELECT r.n, count(*) AS m FROM"
+    " (SELECT (SELECT (SELECT count(e)) FROM (SELECT t.s) e) AS n FROM t) r GROUP BY r.n",
     "derived and put into an array": "SELECT q.a, array_to_json(array_agg(q ORDER BY q.id)) AS j"
     " FROM (SELECT id, a FROM t WHERE id > 1) q GROUP BY q.a",
     "field of a column that is a row": "SELECT to_jsonb(r) AS j, (r.q).id AS i"

@@ -22,6 +22,7 @@ from postgast.pg_query_pb2 import (
 )
 
 from pg_trickle.parse.canonical import parse_select
+from pg_trickle.parse.common_tables import common_tables
 from pg_trickle.parse.expressions import returns_set
 from pg_trickle.parse.fallback import reads
 from pg_trickle.parse.scope import CommonTable, Context
@@ -105,7 +106,7 @@ def _first_of_each(statement: SelectStmt, on: list[Node], context: Context) -> _
 
 def sorted_as_below(statement: SelectStmt, context: Context) -> SelectStmt:
     """A SELECT that says in which order its rows come, where what it reads is sorted: for ARRAY(SELECT …)."""
-    found = _with_order(statement, context) if _knows_no_more(statement) else None
+    found = _with_order(statement, context)
     if found is None:
         return statement
     if found.may_be_lost:
@@ -114,7 +115,8 @@ def sorted_as_below(statement: SelectStmt, context: Context) -> SelectStmt:
 
 
 def _with_order(statement: SelectStmt, context: Context) -> _Below | None:
-    """The same, its LIMIT counting in that order."""
+    """The same, with the queries of its own WITH, and its LIMIT counting in that order."""
+    context = replace(context, ctes=common_tables(statement, context))
     counted = with_choice(statement, context)
     if counted.sort_clause:
         return _Below(counted, [], may_be_lost=False)
@@ -146,11 +148,6 @@ def _leaves_open(statement: SelectStmt, context: Context) -> bool:
     targets = _targets(_leftmost(statement))
     made = {place for place, one in enumerate(targets) if returns_set(one.val, context)}
     return not made <= {_place(node.sort_by.node, targets) for node in statement.sort_clause}
-
-
-def _knows_no_more(statement: SelectStmt) -> bool:
-    """Whether it has no names of its own for what it reads."""
-    return not statement.HasField("with_clause")
 
 
 def _is_window(part: Node) -> bool:
@@ -236,12 +233,11 @@ def _as_item(statement: SelectStmt, context: Context) -> _Below | None:
     if found is None:
         return None
     may_be_lost = _joins(statement)
-    if _knows_no_more(found.statement):
-        below = _with_order(found.statement, replace(context, ctes=found.ctes))
-        if below is not None:
-            # Where it is part of the copy it says there in which order its rows come.
-            found.statement.CopyFrom(below.statement)
-            may_be_lost |= below.may_be_lost
+    below = _with_order(found.statement, replace(context, ctes=found.ctes))
+    if below is not None:
+        # Where it is part of the copy it says there in which order its rows come.
+        found.statement.CopyFrom(below.statement)
+        may_be_lost |= below.may_be_lost
     if not found.statement.sort_clause or _leaves_open(found.statement, context):
         return None
     may_add = found.is_own and not any(_is_row(part, found.alias) for part in nodes(statement))

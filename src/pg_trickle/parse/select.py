@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 
 from postgast.pg_query_pb2 import SETOP_NONE, Node, SelectStmt
@@ -14,8 +13,8 @@ from pg_trickle.errors import QueryTooComplex, UnsupportedQuery
 from pg_trickle.parse import fallback
 from pg_trickle.parse.built_rows import with_built_rows
 from pg_trickle.parse.canonical import parse_select
+from pg_trickle.parse.common_tables import common_tables
 from pg_trickle.parse.expressions import SpellingTold, returns_set
-from pg_trickle.parse.fallback import reads
 from pg_trickle.parse.from_clause import from_clause
 from pg_trickle.parse.grouped import grouped
 from pg_trickle.parse.implied import with_implied
@@ -24,7 +23,7 @@ from pg_trickle.parse.limits import chooses_rows, chosen
 from pg_trickle.parse.presorted import with_choice, with_presorted
 from pg_trickle.parse.query import Query
 from pg_trickle.parse.rows import with_rows
-from pg_trickle.parse.scope import CommonTable, Context, Expected, Namer
+from pg_trickle.parse.scope import Context, Expected, Namer
 from pg_trickle.parse.set_operations import distinct, set_operation
 from pg_trickle.parse.subqueries import Lowering
 from pg_trickle.parse.told_moments import with_moments
@@ -37,7 +36,6 @@ from pg_trickle.parse.tree import (
     only,
     outside_subqueries,
     printed,
-    strings,
 )
 from pg_trickle.parse.undecided import locked
 from pg_trickle.parse.windows import is_windowed, windowed
@@ -74,7 +72,7 @@ def _query(statement: SelectStmt, context: Context, expected: Expected = None) -
 
 
 def _located_query(statement: SelectStmt, context: Context, expected: Expected) -> Query:
-    context = replace(context, ctes=_common_tables(statement, context))
+    context = replace(context, ctes=common_tables(statement, context))
     statement = with_choice(with_presorted(statement, context), context)
     if chooses_rows(statement):
         return chosen(statement, context, expected, _query)
@@ -98,26 +96,6 @@ def _nested(statement: SelectStmt, context: Context) -> Query:
             # It may refer to the query around it, whose rows its text by itself doesn't know.
             raise
         return fallback.part(statement, context, refusal)
-
-
-def _common_tables(statement: SelectStmt, context: Context) -> Mapping[str, CommonTable]:
-    if not statement.HasField("with_clause"):
-        return context.ctes
-    known = dict(context.ctes)
-    for node in statement.with_clause.ctes:
-        common = node.common_table_expr
-        if kind(common.ctequery) != "select_stmt":
-            raise UnsupportedQuery("data-modifying WITH", "a stream table only reads.", position=location(node))
-        recursive = statement.with_clause.recursive and reads(common.ctequery.select_stmt, common.ctename)
-        known[common.ctename] = CommonTable(
-            common.ctequery.select_stmt,
-            strings(list(common.aliascolnames)),
-            dict(known),
-            context.outer,
-            expression=common,
-            is_recursive=recursive,
-        )
-    return known
 
 
 def _plain(statement: SelectStmt, context: Context, expected: Expected = None) -> Query:

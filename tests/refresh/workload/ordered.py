@@ -107,11 +107,15 @@ def gathered(draw: st.DrawFn, shown: list[Value], values: list[Value], source: s
             order, more = ", ".join(f"y{place}" for place, _ in enumerate(shown)), known
         case "counted":
             order, more = ", ".join(str(len(listed) + place) for place, _ in enumerate(known, 1)), known
-    below = f"(SELECT {', '.join([*listed, *more])} FROM {source} ORDER BY {order}{direction}) AS gathered"
+    below = f"SELECT {', '.join([*listed, *more])} FROM {source} ORDER BY {order}{direction}"
+    below = f"({draw(_layers(below, [one.rpartition(' AS ')[2] for one in listed]))}) AS gathered"
+    if key is None and draw(st.integers(0, 3)) == 0:
+        return below, *draw(_as_they_come(shown))
     some = []
     for place, one in enumerate(shown):
         text = one.type.text(f"gathered.x{place}")
         made = [f"string_agg(coalesce({text}, '-'), ',')", f"array_agg({text})::text", f"jsonb_agg({text})::text"]
+        made.append(f"jsonb_agg({_built([('x', text), (f'y{place}', text)])})::text")
         some.append(Value(draw(st.sampled_from(made)), TEXT))
     if draw(st.booleans()):
         some.append(Value("length(string_agg('n', '') FILTER (WHERE gathered.x0 IS NOT NULL))", INT))
@@ -119,3 +123,32 @@ def gathered(draw: st.DrawFn, shown: list[Value], values: list[Value], source: s
         # Rows as values: of what is sorted no type has a name.
         some.append(Value("(count(*) FILTER (WHERE to_jsonb(gathered) ->> 'x0' IS NULL))::int", INT))
     return below, [*([Value("gathered.g", key.type)] if key else []), *some], " GROUP BY gathered.g" if key else ""
+
+
+@st.composite
+def _layers(draw: st.DrawFn, below: str, names: list[str]) -> str:
+    """The sorted subquery with others over it that only select, as Prisma nests them."""
+    for _ in range(draw(st.sampled_from([0, 0, 1, 2]))):
+        listed = [f"layer.{name}" for name in names]
+        where = draw(st.sampled_from(["", "", f" WHERE {listed[0]} IS NOT NULL"]))
+        common = (
+            f"WITH layer AS {draw(st.sampled_from(['', 'MATERIALIZED ']))}({below}) " if draw(st.booleans()) else ""
+        )
+        items = "layer" if common else f"({below}) AS layer"
+        below = f"{common}SELECT {', '.join(listed)} FROM {items}{where}"
+    return below
+
+
+@st.composite
+def _as_they_come(draw: st.DrawFn, shown: list[Value]) -> tuple[list[Value], str]:
+    """Rows of a sorted subquery chosen, or numbered, by the order in which they come."""
+    listed = [replace(one, sql=f"gathered.x{place}") for place, one in enumerate(shown)]
+    counted = draw(st.sampled_from([[], [Value("row_number() OVER ()", COUNT)]]))
+    limits = ["" if counted else " LIMIT 2", " LIMIT 3", " OFFSET 1", " LIMIT 2 OFFSET 1"]
+    return [*listed, *counted], draw(st.sampled_from(limits))
+
+
+def _built(fields: list[tuple[str, str]]) -> str:
+    """A row of what is around it, as Hasura builds its documents."""
+    listed = ", ".join(f"{value} AS {name}" for name, value in fields)
+    return f"to_jsonb((SELECT built FROM (SELECT {listed}) AS built))"
