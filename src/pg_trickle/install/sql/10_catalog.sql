@@ -60,7 +60,7 @@ CREATE TABLE pgtrickle.pgt_stream_tables (
     watched_relations      oid[]       NOT NULL DEFAULT '{}',
     column_numbers         smallint[]  NOT NULL DEFAULT '{}',
     watched_functions      oid[]       NOT NULL DEFAULT '{}',
-    captures_seen          text,
+    basis_seen             text,
     data_timestamp         timestamptz,
     last_refresh_at        timestamptz,
     last_error_at          timestamptz,
@@ -91,7 +91,7 @@ COMMENT ON COLUMN pgtrickle.pgt_stream_tables.scc_id IS 'The circle of stream ta
 COMMENT ON COLUMN pgtrickle.pgt_stream_tables.fixpoint_iterations IS 'How many rounds its circle took when it last had something to do';
 COMMENT ON COLUMN pgtrickle.pgt_stream_tables.settings IS 'Session settings of the creator that a query''s result may depend on (TimeZone, DateStyle ...), applied at every refresh';
 COMMENT ON COLUMN pgtrickle.pgt_stream_tables.column_numbers IS 'Which columns of the table (attnum) hold those of the query, in the query''s order: what was renamed is known by it';
-COMMENT ON COLUMN pgtrickle.pgt_stream_tables.captures_seen IS 'Versions of what captures its sources when each of these was last looked at, and found to be right or mended';
+COMMENT ON COLUMN pgtrickle.pgt_stream_tables.basis_seen IS 'Versions of what its plan and its captures rest on when these were last looked at, and found to be right';
 COMMENT ON COLUMN pgtrickle.pgt_stream_tables.fingerprint IS 'Versions of the catalog rows the plan was compiled from; a difference means: check, and compile again';
 
 -- An extension's tables are made anew where a dump is restored; those of a plain installation come with it, but not under their numbers.

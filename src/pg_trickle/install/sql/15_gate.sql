@@ -227,7 +227,7 @@ BEGIN
     END IF;
     EXECUTE statement INTO v_row USING frontier, own_xid, own_seqs,
         (settings OPERATOR(pg_catalog.->>) 'frontier_time'::pg_catalog.text)::pg_catalog.timestamptz;
-    RETURN (SELECT f.value FROM pg_catalog.jsonb_each(pg_catalog.to_jsonb(v_row)) AS f LIMIT 1);
+    RETURN pg_catalog.jsonb_path_query_first(pg_catalog.to_jsonb(v_row), '$.*');
 END
 $body$, p_owner));
     EXECUTE format('ALTER FUNCTION pgtrickle_changes.%I(text, pg_snapshot, xid8, jsonb, jsonb) OWNER TO %I', v_name, v_owner);

@@ -32,6 +32,52 @@ END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.type_versions IS 'The versions of the catalog rows that make a type what it is';
 
+CREATE FUNCTION pgtrickle_changes.function_versions(p_functions oid[]) RETURNS text[]
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, pg_temp
+    SET plan_cache_mode = force_generic_plan
+AS $$
+-- Of what they are made of, too, as far as PostgreSQL knows it: bodies that are texts tell nothing.
+BEGIN
+    IF p_functions = '{}' THEN
+        RETURN '{}'::text[];
+    END IF;
+    RETURN ARRAY(
+        WITH RECURSIVE called AS (
+            SELECT w.oid FROM unnest(p_functions) AS w(oid)
+            UNION
+            SELECT n.oid
+              FROM called AS c JOIN pg_depend AS d ON d.classid = 'pg_proc'::regclass AND d.objid = c.oid
+             CROSS JOIN LATERAL (SELECT d.refobjid WHERE d.refclassid = 'pg_proc'::regclass
+                                 UNION ALL
+                                 SELECT o.oprcode FROM pg_operator AS o WHERE d.refclassid = 'pg_operator'::regclass AND o.oid = d.refobjid) AS n(oid))
+        SELECT 'f' || p.oid || ':' || p.xmin FROM called AS c JOIN pg_proc AS p ON p.oid = c.oid);
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.function_versions IS 'The versions of functions and aggregates, and of those that they are made of';
+
+CREATE FUNCTION pgtrickle_changes.role_versions(p_role oid) RETURNS text[]
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, pg_temp
+    SET plan_cache_mode = force_generic_plan
+AS $$
+-- Policies are for a role's members too, whatever is between them.
+DECLARE
+    v_version text := (SELECT 'o' || o.oid || ':' || o.xmin FROM pg_authid AS o WHERE o.oid = p_role);
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_auth_members AS m WHERE m.member = p_role) THEN
+        RETURN ARRAY[v_version];
+    END IF;
+    RETURN v_version || ARRAY(
+        WITH RECURSIVE held AS (
+            SELECT m.roleid, m.xmin AS version FROM pg_auth_members AS m WHERE m.member = p_role
+            UNION
+            SELECT m.roleid, m.xmin FROM held AS h JOIN pg_auth_members AS m ON m.member = h.roleid)
+        SELECT 'o' || h.roleid || ':' || h.version || ':' || o.rolinherit FROM held AS h JOIN pg_authid AS o ON o.oid = h.roleid);
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.role_versions IS 'The versions of a role and of its memberships, direct or not';
+
 CREATE FUNCTION pgtrickle_changes.fingerprint(p_id bigint) RETURNS text
     LANGUAGE plpgsql STABLE STRICT
     SET search_path = pg_catalog, pg_temp
@@ -82,31 +128,14 @@ BEGIN
             UNION ALL
             SELECT 'i' || i.indexrelid || ':' || i.xmin FROM pg_index AS i WHERE i.indrelid = ANY (s.watched_relations) AND i.indisunique
             UNION ALL
-            -- What aggregates and functions are made of, too, as far as PostgreSQL knows it: bodies that are texts tell nothing.
-            (WITH RECURSIVE called AS (
-                SELECT w.oid FROM unnest(s.watched_functions) AS w(oid)
-                UNION
-                SELECT n.oid
-                  FROM called AS c JOIN pg_depend AS d ON d.classid = 'pg_proc'::regclass AND d.objid = c.oid
-                 CROSS JOIN LATERAL (SELECT d.refobjid WHERE d.refclassid = 'pg_proc'::regclass
-                                     UNION ALL
-                                     SELECT o.oprcode FROM pg_operator AS o WHERE d.refclassid = 'pg_operator'::regclass AND o.oid = d.refobjid) AS n(oid))
-             SELECT 'f' || p.oid || ':' || p.xmin FROM called AS c JOIN pg_proc AS p ON p.oid = c.oid)
+            SELECT unnest(pgtrickle_changes.function_versions(s.watched_functions))
             UNION ALL
             -- A new expression for a generated column changes its values, and no trigger sees that.  (A join would read all of pg_attribute.)
             SELECT 'f' || d.oid || ':' || d.xmin FROM pg_attrdef AS d
              WHERE d.adrelid = ANY (s.watched_relations)
                AND (SELECT a.attgenerated FROM pg_attribute AS a WHERE a.attrelid = d.adrelid AND a.attnum = d.adnum) <> ''
             UNION ALL
-            SELECT 'o' || o.oid || ':' || o.xmin FROM pg_authid AS o WHERE o.oid = s.owner_oid
-            UNION ALL
-            -- Policies are for a role's members too, whatever is between them.
-            (WITH RECURSIVE held AS (
-                SELECT s.owner_oid AS roleid, NULL::xid AS version
-                UNION
-                SELECT m.roleid, m.xmin FROM held AS h JOIN pg_auth_members AS m ON m.member = h.roleid)
-             SELECT 'o' || h.roleid || ':' || h.version || ':' || o.rolinherit FROM held AS h JOIN pg_authid AS o ON o.oid = h.roleid
-              WHERE h.version IS NOT NULL)
+            SELECT unnest(pgtrickle_changes.role_versions(s.owner_oid))
          ) AS f
          WHERE s.pgt_id = p_id);
 END

@@ -25,11 +25,10 @@ AS $$
 -- The last sequence number of the buffer of each source, by source.
 BEGIN
     RETURN (SELECT coalesce(jsonb_object_agg(k.source_relid, coalesce(pg_sequence_last_value(k.sequence_relid), 0)), '{}')
-              FROM pgtrickle.pgt_stream_tables AS st
-              JOIN pgtrickle.pgt_dependencies AS s ON s.pgt_id = st.pgt_id AND s.captured
-              JOIN pgtrickle.pgt_captures AS k ON k.source_relid = s.source_relid AND k.owner_oid = st.owner_oid
-              JOIN pg_class AS c ON c.oid = k.sequence_relid
-             WHERE st.pgt_id = p_id);
+              FROM pgtrickle.pgt_captures AS k
+             WHERE k.source_relid = ANY (ARRAY(SELECT s.source_relid FROM pgtrickle.pgt_dependencies AS s WHERE s.pgt_id = p_id AND s.captured))
+               AND k.owner_oid = (SELECT st.owner_oid FROM pgtrickle.pgt_stream_tables AS st WHERE st.pgt_id = p_id)
+               AND (SELECT true FROM pg_class AS c WHERE c.oid = k.sequence_relid));
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.high_water IS 'The last sequence number of the buffer of each source';

@@ -24,8 +24,10 @@ DECLARE
     v_own      xid8;
 BEGIN
     -- Whoever decodes for an owner holds that until he commits: before any of his tables, or two could wait for each other.
-    PERFORM FROM pgtrickle_changes.wal_readers AS r JOIN pgtrickle.pgt_stream_tables AS st ON st.owner_oid = r.owner_oid
-      WHERE st.pgt_id = p_id AND pgtrickle_changes.reads_wal(p_id, st.owner_oid) FOR UPDATE OF r;
+    IF EXISTS (SELECT FROM pgtrickle_changes.wal_readers AS r) THEN
+        PERFORM FROM pgtrickle_changes.wal_readers AS r JOIN pgtrickle.pgt_stream_tables AS st ON st.owner_oid = r.owner_oid
+          WHERE st.pgt_id = p_id AND pgtrickle_changes.reads_wal(p_id, st.owner_oid) FOR UPDATE OF r;
+    END IF;
     v_own := pg_current_xact_id_if_assigned();
     -- Anybody may take an advisory lock and keep it; a row of the plans only the engine can lock.  Whoever waits for it gets his number
     -- afterwards.
@@ -61,6 +63,14 @@ DECLARE
     v_denied record;
     v_owner  name := pg_get_userbyid(p_table.owner_oid);
 BEGIN
+    -- Mostly he may read all of each; which columns he may read is asked where it isn't so.
+    IF NOT EXISTS (SELECT FROM pgtrickle.pgt_dependencies AS s
+                    WHERE s.pgt_id = p_table.pgt_id AND s.captured
+                      AND NOT coalesce(has_table_privilege(p_table.owner_oid, s.source_relid, 'SELECT')
+                                       AND has_schema_privilege(p_table.owner_oid, (SELECT c.relnamespace FROM pg_class AS c WHERE c.oid = s.source_relid), 'USAGE'),
+                                       true)) THEN
+        RETURN;
+    END IF;
     SELECT n.nspname, c.relname, has_schema_privilege(p_table.owner_oid, n.oid, 'USAGE') AS schema_ok, s.decides_rows
       INTO v_denied
       FROM pgtrickle.pgt_dependencies AS s

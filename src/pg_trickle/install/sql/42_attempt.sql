@@ -17,9 +17,10 @@ BEGIN
         RETURN '';
     ELSIF EXISTS (SELECT FROM pgtrickle.pgt_dependencies AS d WHERE d.pgt_id = p_table.pgt_id AND d.decides_rows AND p_pending ? d.source_relid::text) THEN
         RETURN 'what policies of its sources read was changed';
-    ELSIF EXISTS (SELECT FROM jsonb_each(p_pending) AS s WHERE (s.value ->> 1)::boolean) THEN
+    ELSIF p_pending @? '$.*[1] ? (@ == true)' THEN
         RETURN 'a source was truncated or its columns were renamed';
-    ELSIF EXISTS (SELECT FROM jsonb_each(p_pending) AS s
+    ELSIF p_pending @? '$.*[3] ? (@ == true)' AND EXISTS (
+              SELECT FROM jsonb_each(p_pending) AS s
                    WHERE (s.value ->> 3)::boolean
                      AND NOT EXISTS (SELECT FROM pgtrickle.pgt_stream_tables AS u WHERE u.pgt_relid = s.key::oid)) THEN
         -- A trigger or a function that a statement calls may have refreshed when the statement had written, but was not captured yet.
@@ -94,7 +95,7 @@ BEGIN
                             ELSE ARRAY(SELECT x.id FROM unnest(st.unsettled) AS x(id) WHERE NOT pg_visible_in_snapshot(x.id, p_snapshot)) END,
            frontier = p_snapshot, frontier_xid = pg_current_xact_id(), frontier_seqs = p_seqs, frontier_time = transaction_timestamp(),
            quiet_at = NULL,
-           system_identifier = (SELECT c.system_identifier FROM pg_control_system() AS c),
+           system_identifier = (pg_control_system()).system_identifier,
            data_timestamp = p_taken_at, last_refresh_at = clock_timestamp(),
            is_populated = true, status = CASE WHEN st.status IN ('INITIALIZING', 'ERROR') THEN 'ACTIVE' ELSE st.status END,
            needs_reinit = p_again IS NOT NULL, reinit_reason = p_again,
@@ -124,11 +125,11 @@ DECLARE
     v_snapshot pg_snapshot;
     v_seqs     jsonb;
     v_pending  jsonb;
+    v_changed  jsonb;
     v_rows_in  bigint := 0;
     v_rows_out bigint;
-    v_mode     text;
     v_reason   text := p_reason;
-    v_program  jsonb;
+    v_choice   record;
     v_began_at timestamptz := clock_timestamp();
     v_ms       float8;
     v_fuse     text;
@@ -154,19 +155,17 @@ BEGIN
         RETURN pgtrickle_changes.find_nothing(p_table, v_snapshot, v_seqs, v_taken_at);
     END IF;
 
-    SELECT coalesce(sum((s.value ->> 0)::bigint), 0) INTO v_rows_in FROM jsonb_each(v_pending) AS s;
+    SELECT coalesce(sum((s.value ->> 0)::bigint), 0), jsonb_agg(s.key) INTO v_rows_in, v_changed FROM jsonb_each(v_pending) AS s;
     IF v_reason IS NULL AND v_rows_in > 0 THEN
         v_fuse := pgtrickle_changes.fuse_verdict(p_table, v_rows_in);
         IF v_fuse IS NOT NULL THEN
             RETURN jsonb_build_object('mode', p_table.effective_refresh_mode, 'rows_in', 0, 'rows_out', 0, 'changed', false, 'fuse', v_fuse);
         END IF;
     END IF;
-    SELECT c.mode, c.reason, c.program INTO v_mode, v_reason, v_program
-      FROM pgtrickle_changes.choose_program(p_table, v_pending,
-               coalesce(v_reason, pgtrickle_changes.recompute_reason(p_table, v_pending, v_rows_in),
-                        CASE WHEN v_settled THEN 'a transaction had written a source before what its policies read was changed' END)) AS c;
-    v_rows_out := pgtrickle_changes.run_program(p_table, v_program,
-        CASE WHEN v_mode = 'DIFFERENTIAL' THEN (SELECT jsonb_agg(k) FROM jsonb_object_keys(v_pending) AS k) END);
+    v_choice := pgtrickle_changes.choose_program(p_table, v_pending,
+        coalesce(v_reason, pgtrickle_changes.recompute_reason(p_table, v_pending, v_rows_in),
+                 CASE WHEN v_settled THEN 'a transaction had written a source before what its policies read was changed' END));
+    v_rows_out := pgtrickle_changes.run_program(p_table, v_choice.program, CASE WHEN v_choice.mode = 'DIFFERENTIAL' THEN v_changed END);
     v_ms := 1000 * extract(epoch FROM clock_timestamp() - v_began_at);
 
     IF v_wal AND NOT p_one_snapshot THEN
@@ -179,35 +178,39 @@ BEGIN
        AND nullif(pgtrickle_changes.pending(p_table.pgt_id, v_snapshot, pg_current_xact_id(), v_seqs) - p_table.pgt_relid::oid::text, '{}') IS NOT NULL THEN
         RAISE EXCEPTION 'a source changed while "%" was refreshed', p_table.pgt_name USING ERRCODE = 'TK001';
     END IF;
-    PERFORM pgtrickle_changes.move_frontier(p_table, v_snapshot, v_seqs, v_taken_at, v_mode, v_rows_in, v_ms,
-        coalesce(v_doubt, CASE WHEN p_one_snapshot THEN pgtrickle_changes.doubt(p_table, v_snapshot, v_mode,
+    PERFORM pgtrickle_changes.move_frontier(p_table, v_snapshot, v_seqs, v_taken_at, v_choice.mode, v_rows_in, v_ms,
+        coalesce(v_doubt, CASE WHEN p_one_snapshot THEN pgtrickle_changes.doubt(p_table, v_snapshot, v_choice.mode,
             CASE WHEN p_table.frontier IS NULL THEN pgtrickle_changes.pending(p_table.pgt_id, v_snapshot, NULL, v_seqs) ELSE v_pending END) END));
-    RETURN jsonb_build_object('mode', v_mode, 'rows_in', v_rows_in, 'rows_out', v_rows_out, 'changed', v_rows_out > 0,
-                              'reason', v_reason, 'data_timestamp', v_taken_at);
+    RETURN jsonb_build_object('mode', v_choice.mode, 'rows_in', v_rows_in, 'rows_out', v_rows_out, 'changed', v_rows_out > 0,
+                              'reason', v_choice.reason, 'data_timestamp', v_taken_at);
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.attempt IS 'Runs the program that is due and moves the frontier; what that came to';
 
 CREATE FUNCTION pgtrickle_changes.doubt(p_table pgtrickle.pgt_stream_tables, p_snapshot pg_snapshot, p_mode text, p_pending jsonb) RETURNS text
-    LANGUAGE sql STABLE
+    LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, pg_temp
+    SET plan_cache_mode = force_generic_plan
 AS $$
-    -- Why what was computed in the one snapshot of a REPEATABLE READ transaction has to be computed once more, later.
-    SELECT CASE
-        -- What was written between the snapshot and the capture's beginning is in neither.
-        WHEN p_mode = 'FULL' AND EXISTS (
-            SELECT FROM pgtrickle.pgt_dependencies AS s
-              LEFT JOIN pgtrickle.pgt_captures AS k ON k.source_relid = s.source_relid AND k.owner_oid = p_table.owner_oid
-             WHERE s.pgt_id = p_table.pgt_id AND s.captured
-               AND (k.since IS NULL OR k.since = pg_current_xact_id() OR NOT pg_visible_in_snapshot(k.since, p_snapshot)))
-        THEN 'its changes are captured since a later moment than the one it was computed for'
-        -- A transaction that inserts a key which another has deleted since the snapshot sees two rows of that key.
-        WHEN EXISTS (
-            SELECT FROM jsonb_each(p_pending) AS c
-             WHERE (c.value ->> 2)::boolean
-               AND NOT EXISTS (SELECT FROM pgtrickle.pgt_stream_tables AS u WHERE u.pgt_relid = c.key::oid))
-        THEN 'it was refreshed in a REPEATABLE READ transaction that had written to its sources'
-        END
+-- Why what was computed in the one snapshot of a REPEATABLE READ transaction has to be computed once more, later.
+BEGIN
+    -- What was written between the snapshot and the capture's beginning is in neither.
+    IF p_mode = 'FULL' AND EXISTS (
+           SELECT FROM pgtrickle.pgt_dependencies AS s
+             LEFT JOIN pgtrickle.pgt_captures AS k ON k.source_relid = s.source_relid AND k.owner_oid = p_table.owner_oid
+            WHERE s.pgt_id = p_table.pgt_id AND s.captured
+              AND (k.since IS NULL OR k.since = pg_current_xact_id() OR NOT pg_visible_in_snapshot(k.since, p_snapshot))) THEN
+        RETURN 'its changes are captured since a later moment than the one it was computed for';
+    END IF;
+    -- A transaction that inserts a key which another has deleted since the snapshot sees two rows of that key.
+    IF p_pending @? '$.*[2] ? (@ == true)' AND EXISTS (
+           SELECT FROM jsonb_each(p_pending) AS c
+            WHERE (c.value ->> 2)::boolean
+              AND NOT EXISTS (SELECT FROM pgtrickle.pgt_stream_tables AS u WHERE u.pgt_relid = c.key::oid)) THEN
+        RETURN 'it was refreshed in a REPEATABLE READ transaction that had written to its sources';
+    END IF;
+    RETURN NULL;
+END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.doubt IS 'Why what a snapshot showed has to be computed once more; NULL when it hasn''t';
 

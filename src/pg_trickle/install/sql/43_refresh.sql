@@ -65,6 +65,68 @@ CREATE TYPE pgtrickle_changes.prepared_refresh AS (
 COMMENT ON TYPE pgtrickle_changes.prepared_refresh IS
     'A stream table, locked and ready to be refreshed: why it has to be recomputed (NULL: it needn''t), why once more later, whether policies were lifted, whether its plan has gone stale';
 
+CREATE FUNCTION pgtrickle_changes.check_basis(INOUT p_run pgtrickle_changes.prepared_refresh, p_initiated_by text)
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+    SET plan_cache_mode = force_generic_plan
+AS $$
+-- What a refresh rests on: the plan, and what captures the changes.  Mostly all is as it was when it was last looked at, which is asked at once.
+DECLARE
+    v_table       pgtrickle.pgt_stream_tables := p_run.st;
+    v_basis       text := CASE WHEN v_table.refresh_mode <> 'IMMEDIATE' THEN pgtrickle_changes.basis_version(v_table) END;
+    v_fingerprint text;
+    v_drift       text;
+BEGIN
+    IF p_initiated_by <> 'INITIAL' AND v_basis || '/' || v_table.fingerprint = v_table.basis_seen THEN
+        RETURN;
+    END IF;
+    v_fingerprint := pgtrickle_changes.fingerprint(v_table.pgt_id);
+    IF p_initiated_by = 'INITIAL' THEN
+        -- The plan was made in this very transaction; making the captures has changed the sources' catalog rows since.
+        UPDATE pgtrickle.pgt_stream_tables AS st SET fingerprint = v_fingerprint WHERE st.pgt_id = v_table.pgt_id;
+    ELSIF v_fingerprint IS DISTINCT FROM v_table.fingerprint THEN
+        v_table := pgtrickle_changes.follow_name(v_table);
+        p_run.st := v_table;
+        PERFORM pgtrickle_changes.check_columns(v_table);
+        -- PostgreSQL's own check of everything the query reads, views included.
+        PERFORM pgtrickle_changes.check_readable(v_table.owner_oid, v_table.definition_view);
+        IF pgtrickle_changes.request_hash(pgtrickle_changes.compile_request(v_table.owner_oid, v_table.definition_view, v_table.pgt_id,
+               v_table.pgt_schema, v_table.pgt_name)) IS DISTINCT FROM (
+               SELECT p.request_hash FROM pgtrickle.pgt_plans AS p WHERE p.pgt_id = v_table.pgt_id) THEN
+            p_run.is_stale := true;
+            RETURN;
+        END IF;
+        -- A policy or a function may have changed what the query returns although no source did.
+        UPDATE pgtrickle.pgt_stream_tables AS st SET fingerprint = v_fingerprint WHERE st.pgt_id = v_table.pgt_id;
+        -- What decides which rows the captures take may have changed with them.
+        PERFORM pgtrickle_changes.sync_capture(d.source_relid, v_table.owner_oid)
+           FROM (SELECT s.source_relid FROM pgtrickle.pgt_dependencies AS s WHERE s.pgt_id = v_table.pgt_id AND s.captured ORDER BY s.source_relid) AS d;
+        SELECT st.needs_reinit, st.reinit_reason INTO v_table.needs_reinit, v_table.reinit_reason
+          FROM pgtrickle.pgt_stream_tables AS st WHERE st.pgt_id = v_table.pgt_id;
+        IF split_part(v_fingerprint, '/', 2) IS DISTINCT FROM split_part(v_table.fingerprint, '/', 2) THEN
+            p_run.reason := coalesce(p_run.reason, 'definitions that the query rests on were changed');
+        END IF;
+    END IF;
+    IF v_table.refresh_mode = 'IMMEDIATE' THEN
+        p_run.doubt := pgtrickle_changes.begin_immediate(v_table);
+        p_run.reason := coalesce(p_run.reason, v_table.reinit_reason, '');
+    END IF;
+    v_drift := pgtrickle_changes.repair_captures(v_table);
+    IF v_drift IS NOT NULL THEN
+        p_run.reason := v_drift;
+        v_table.needs_reinit := true;
+        v_table.reinit_reason := v_drift;
+    END IF;
+    -- As it was before all this was looked at: what has changed since will be another version.
+    v_basis := CASE WHEN v_drift IS NULL THEN v_basis || '/' || v_fingerprint END;
+    IF v_basis IS DISTINCT FROM v_table.basis_seen THEN
+        UPDATE pgtrickle.pgt_stream_tables AS st SET basis_seen = v_basis WHERE st.pgt_id = v_table.pgt_id;
+    END IF;
+    p_run.st := v_table;
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.check_basis IS 'Checks what a refresh rests on, and mends what can be mended; says if the plan is stale';
+
 CREATE FUNCTION pgtrickle_changes.prepare_refresh(p_id bigint, p_initiated_by text, p_force_full boolean) RETURNS pgtrickle_changes.prepared_refresh
     LANGUAGE plpgsql VOLATILE
     SET search_path = pg_catalog, pg_temp
@@ -72,66 +134,32 @@ CREATE FUNCTION pgtrickle_changes.prepare_refresh(p_id bigint, p_initiated_by te
 AS $$
 -- Lock a stream table, check what its refresh rests on, and mend what can be mended.
 DECLARE
-    v_table       pgtrickle.pgt_stream_tables := pgtrickle_changes.lock_stream_table(p_id);
-    v_fingerprint text;
-    v_reason      text := CASE WHEN p_initiated_by = 'INITIAL' THEN '' WHEN p_force_full THEN 'asked to recompute' END;
-    v_drift       text;
-    v_forced      boolean;
-    v_doubt       text;
+    v_table pgtrickle.pgt_stream_tables := pgtrickle_changes.follow_owner(pgtrickle_changes.lock_stream_table(p_id));
+    v_run   pgtrickle_changes.prepared_refresh;
 BEGIN
-    v_table := pgtrickle_changes.follow_owner(v_table);
     PERFORM pgtrickle_changes.check_privileges(v_table);
-
-    v_fingerprint := pgtrickle_changes.fingerprint(p_id);
-    IF p_initiated_by = 'INITIAL' THEN
-        -- The plan was made in this very transaction; making the captures has changed the sources' catalog rows since.
-        UPDATE pgtrickle.pgt_stream_tables AS st SET fingerprint = v_fingerprint WHERE st.pgt_id = p_id;
-    ELSIF v_fingerprint IS DISTINCT FROM v_table.fingerprint THEN
-        v_table := pgtrickle_changes.follow_name(v_table);
-        PERFORM pgtrickle_changes.check_columns(v_table);
-        -- PostgreSQL's own check of everything the query reads, views included.
-        PERFORM pgtrickle_changes.check_readable(v_table.owner_oid, v_table.definition_view);
-        IF pgtrickle_changes.request_hash(pgtrickle_changes.compile_request(v_table.owner_oid, v_table.definition_view, p_id,
-               v_table.pgt_schema, v_table.pgt_name)) IS DISTINCT FROM (
-               SELECT p.request_hash FROM pgtrickle.pgt_plans AS p WHERE p.pgt_id = p_id) THEN
-            RETURN ROW(v_table, v_reason, v_doubt, false, true);
-        END IF;
-        -- A policy or a function may have changed what the query returns although no source did.
-        UPDATE pgtrickle.pgt_stream_tables AS st SET fingerprint = v_fingerprint WHERE st.pgt_id = p_id;
-        -- What decides which rows the captures take may have changed with them.
-        PERFORM pgtrickle_changes.sync_capture(d.source_relid, v_table.owner_oid)
-           FROM (SELECT s.source_relid FROM pgtrickle.pgt_dependencies AS s WHERE s.pgt_id = p_id AND s.captured ORDER BY s.source_relid) AS d;
-        SELECT st.needs_reinit, st.reinit_reason INTO v_table.needs_reinit, v_table.reinit_reason FROM pgtrickle.pgt_stream_tables AS st WHERE st.pgt_id = p_id;
-        IF split_part(v_fingerprint, '/', 2) IS DISTINCT FROM split_part(v_table.fingerprint, '/', 2) THEN
-            v_reason := coalesce(v_reason, 'definitions that the query rests on were changed');
-        END IF;
+    v_run := ROW(v_table, CASE WHEN p_initiated_by = 'INITIAL' THEN '' WHEN p_force_full THEN 'asked to recompute' END, NULL, false, false);
+    v_run := pgtrickle_changes.check_basis(v_run, p_initiated_by);
+    IF v_run.is_stale THEN
+        RETURN v_run;
     END IF;
-
-    IF v_table.refresh_mode = 'IMMEDIATE' THEN
-        v_doubt := pgtrickle_changes.begin_immediate(v_table);
-        v_reason := coalesce(v_reason, v_table.reinit_reason, '');
-    END IF;
-    v_drift := pgtrickle_changes.repair_captures(v_table);
-    IF v_drift IS NOT NULL THEN
-        v_reason := v_drift;
-        v_table.needs_reinit := true;
-        v_table.reinit_reason := v_drift;
-    END IF;
-    IF v_table.frontier IS NOT NULL AND v_table.system_identifier IS DISTINCT FROM (SELECT c.system_identifier FROM pg_control_system() AS c) THEN
+    v_table := v_run.st;
+    IF v_table.frontier IS NOT NULL AND v_table.system_identifier IS DISTINCT FROM (pg_control_system()).system_identifier THEN
         PERFORM pgtrickle_changes.discard_foreign_changes(v_table);
         v_table.frontier := NULL;
         v_table.unsettled := '{}'::xid8[];
-        v_reason := 'this is another database cluster than the one it was computed in';
+        v_run.reason := 'this is another database cluster than the one it was computed in';
     END IF;
     IF v_table.frontier IS NULL THEN
         PERFORM pgtrickle_changes.keep_changes(v_table);
     END IF;
-    v_forced := pgtrickle_changes.lift_row_security(v_table);
+    v_run.forced := pgtrickle_changes.lift_row_security(v_table);
     IF NOT v_table.is_populated THEN
         v_table.is_populated := pgtrickle_changes.has_rows(v_table);
-        v_reason := coalesce(v_reason, '');
+        v_run.reason := coalesce(v_run.reason, '');
     END IF;
-    RETURN ROW(v_table, v_reason, v_doubt, v_forced, false);
+    v_run.st := v_table;
+    RETURN v_run;
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.prepare_refresh IS 'Locks a stream table, checks what its refresh rests on, and mends what can be mended';

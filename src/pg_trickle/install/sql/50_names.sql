@@ -36,17 +36,16 @@ CREATE FUNCTION pgtrickle_changes.find_stream_table(p_args jsonb) RETURNS pgtric
 AS $$
 DECLARE
     v_parts   text[] := pgtrickle_changes.split_name(p_args ->> 'name', '');
-    v_schemas text[] := ARRAY(SELECT jsonb_array_elements_text(p_args -> 'schemas'));
+    v_schemas text[] := CASE WHEN v_parts[1] <> '' THEN ARRAY[v_parts[1]] ELSE ARRAY(SELECT jsonb_array_elements_text(p_args -> 'schemas')) END;
+    v_schema  text;
     v_table   pgtrickle.pgt_stream_tables;
 BEGIN
-    SELECT st.* INTO v_table
-      FROM pgtrickle.pgt_stream_tables AS st
-      JOIN pg_class AS c ON c.oid = st.pgt_relid
-      JOIN pg_namespace AS n ON n.oid = c.relnamespace
-     WHERE c.relname = v_parts[2]
-       AND CASE WHEN v_parts[1] <> '' THEN n.nspname = v_parts[1] ELSE n.nspname = ANY (v_schemas) END
-     ORDER BY array_position(v_schemas, n.nspname::text)
-     LIMIT 1;
+    FOREACH v_schema IN ARRAY v_schemas LOOP
+        SELECT st.* INTO v_table FROM pgtrickle.pgt_stream_tables AS st
+         WHERE st.pgt_relid = (SELECT c.oid FROM pg_class AS c
+                                WHERE c.relname = v_parts[2] AND c.relnamespace = (SELECT n.oid FROM pg_namespace AS n WHERE n.nspname = v_schema));
+        EXIT WHEN FOUND;
+    END LOOP;
     RETURN v_table;
 END
 $$;
