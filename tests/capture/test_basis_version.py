@@ -138,6 +138,12 @@ def test_it_changes_with_the_fingerprint(defined, alteration):
     assert (one(defined, FINGERPRINT), one(defined, VERSION)) == (fingerprint, version)
 
 
+def test_it_changes_with_the_circle_that_decides_what_is_counted(joined):
+    version = one(joined, VERSION)
+    joined.execute("UPDATE pgtrickle.pgt_stream_tables SET scc_id = pgt_id")
+    assert one(joined, VERSION) != version
+
+
 def test_what_a_fingerprint_rests_on_is_looked_at_again_when_it_is_forgotten_or_the_plan_made_anew(joined):
     version = one(joined, VERSION)
     joined.execute("UPDATE pgtrickle.pgt_stream_tables SET fingerprint = NULL")
@@ -150,17 +156,22 @@ def test_what_a_fingerprint_rests_on_is_looked_at_again_when_it_is_forgotten_or_
 
 @pytest.mark.versions
 def test_it_stays_while_rows_change_and_spares_the_others(joined):
-    joined.execute("SET track_functions = 'all'")
-    looks = (
-        "SELECT coalesce(sum(calls), 0) FROM pg_stat_user_functions WHERE funcname IN ('capture_stamp', 'fingerprint')"
-    )
+    def refresh(places: range) -> None:
+        for place in places:
+            joined.execute("INSERT INTO t VALUES (%s, 'n')", (place,))
+            joined.execute("SELECT pgtrickle.refresh_stream_table('st')")
+
+    assert one(joined, BASIS) == one(joined, VERSION)
+    # What counts the changes stands from the second on, and belongs to it.
+    refresh(range(3))
     version = one(joined, VERSION)
     assert one(joined, BASIS) == version
-    for place in range(3):
-        joined.execute("INSERT INTO t VALUES (%s, 'n')", (place,))
-        joined.execute("SELECT pgtrickle.refresh_stream_table('st')")
+    joined.execute("SET track_functions = 'all'")
+    refresh(range(3, 6))
     joined.execute("SELECT pg_stat_force_next_flush()")
-    assert one(joined, looks) == 0
+    calls = "SELECT coalesce(sum(calls), 0) FROM pg_stat_user_functions WHERE funcname "
+    assert one(joined, calls + "IN ('capture_stamp', 'fingerprint')") == 0
+    assert one(joined, calls + "= 'basis_version'") == 3
     assert one(joined, VERSION) == version
 
 

@@ -227,6 +227,31 @@ def test_counting_the_changes_stands_with_a_program(orders):
     assert counting(orders) == []
 
 
+@pytest.mark.versions
+def test_what_counts_is_looked_at_again_when_it_has_been_altered(orders):
+    for _ in range(3):
+        change(orders, 5)
+    orders.execute("SET track_functions = 'all'")
+
+    def refreshed() -> tuple[int, int]:
+        """How often what counts was looked at, and called, in two more refreshes."""
+        before = calls(orders, "is_counting"), calls(orders, "pending_1")
+        for _ in range(2):
+            orders.execute("UPDATE orders SET amount = (amount + 17) % 50 WHERE id <= 5")
+            orders.execute("SELECT pgtrickle.refresh_stream_table('st')")
+        assert_fresh(orders, "st")
+        return calls(orders, "is_counting") - before[0], calls(orders, "pending_1") - before[1]
+
+    alter = "ALTER FUNCTION pgtrickle_changes.pending_1(pg_snapshot, xid8, jsonb) "
+    assert refreshed() == (0, 2)
+    orders.execute((alter + "STABLE").encode())
+    looked, called = refreshed()
+    assert looked > 0
+    assert called == 0
+    orders.execute((alter + "VOLATILE").encode())
+    assert refreshed() == (1, 2)
+
+
 def test_it_counts_what_the_query_in_its_place_counts(orders):
     for _ in range(2):
         change(orders, 5)

@@ -74,7 +74,12 @@ BEGIN
         RAISE EXCEPTION 'malformed arguments of %', p_action
             USING ERRCODE = 'invalid_parameter_value', DETAIL = 'They are no JSON object.', HINT = 'Call the functions of schema pgtrickle; the gate is theirs.';
     END IF;
-    EXECUTE format('SELECT pgtrickle_changes.%I($1, $2)', 'do_' || p_action) INTO v_result USING p_caller, p_args || p_names;
+    IF p_action = 'refresh_stream_table' THEN
+        -- What is called most is not planned each time.
+        v_result := pgtrickle_changes.do_refresh_stream_table(p_caller, p_args || p_names);
+    ELSE
+        EXECUTE format('SELECT pgtrickle_changes.%I($1, $2)', 'do_' || p_action) INTO v_result USING p_caller, p_args || p_names;
+    END IF;
     PERFORM pgtrickle_changes.check_session(v_session);
     RETURN v_result;
 END
@@ -89,10 +94,11 @@ CREATE FUNCTION pgtrickle_changes.session_state() RETURNS text
     SET search_path = pg_catalog, pg_temp
     SET plan_cache_mode = force_generic_plan
 AS $$
+-- As long as none comes and none goes they are told in the same order.
 BEGIN
     RETURN concat_ws('|',
-        (SELECT string_agg(c.name || c.creation_time, ',' ORDER BY c.name) FROM pg_cursors AS c WHERE c.is_holdable),
-        (SELECT string_agg(p.name || p.prepare_time, ',' ORDER BY p.name) FROM pg_prepared_statements AS p),
+        (SELECT string_agg(c.name || c.creation_time, ',') FROM pg_cursors AS c WHERE c.is_holdable),
+        (SELECT string_agg(p.name || p.prepare_time, ',') FROM pg_prepared_statements AS p),
         CASE WHEN pg_my_temp_schema() <> 0 THEN
             (SELECT string_agg(d.classid || ' ' || d.objid, ',' ORDER BY d.classid, d.objid) FROM pg_depend AS d
               WHERE d.refclassid = 'pg_namespace'::regclass AND d.refobjid = pg_my_temp_schema()) END,
@@ -211,10 +217,12 @@ BEGIN
         RAISE EXCEPTION 'function as_%1$s has been altered and runs nothing'
             USING ERRCODE = '55000', HINT = 'Drop the function; the next refresh makes it anew.';
     END IF;
-    FOR v_setting IN SELECT s.key, s.value FROM pg_catalog.jsonb_each_text(settings) AS s(key, value)
-                      WHERE s.key OPERATOR(pg_catalog.<>) ALL ('{command,query,frontier_time}'::pg_catalog.text[]) LOOP
-        PERFORM pg_catalog.set_config(v_setting.key, v_setting.value, true);
-    END LOOP;
+    IF settings OPERATOR(pg_catalog.<>) '{}'::pg_catalog.jsonb THEN
+        FOR v_setting IN SELECT s.key, s.value FROM pg_catalog.jsonb_each_text(settings) AS s(key, value)
+                          WHERE s.key OPERATOR(pg_catalog.<>) ALL ('{command,query,frontier_time}'::pg_catalog.text[]) LOOP
+            PERFORM pg_catalog.set_config(v_setting.key, v_setting.value, true);
+        END LOOP;
+    END IF;
     IF settings OPERATOR(pg_catalog.?) 'command'::pg_catalog.text THEN
         EXECUTE statement;
         RETURN NULL;

@@ -49,7 +49,7 @@ CREATE FUNCTION pgtrickle_changes.basis_version(p_table pgtrickle.pgt_stream_tab
 AS $$
 -- Each refresh asks this, and what it asks for is told by fingerprint, and by capture_stamp of each source, only when that has changed.  It looks at
 -- each catalog once, where these look at some five times, and takes rather too much than too little: a difference costs no more than asking them.
--- Rows come in the order of an index or as they lie, where nothing but DDL moves them.  NULL where it can't vouch for all of it: what is decoded from the WAL may stop
+-- What counts the changes, which follows from the captures and from being in a circle, belongs to it as well.  Rows come in the order of an index or as they lie, where nothing but DDL moves them.  NULL where it can't vouch for all of it: what is decoded from the WAL may stop
 -- being for reasons of its own.
 DECLARE
     v_relations oid[];
@@ -66,6 +66,7 @@ DECLARE
     v_columns   text;
     v_parents   text;
     v_made      text;
+    v_others    text;
 BEGIN
     SELECT array_agg(k.buffer_relid), array_agg(k.buffer), bool_or(k.trigger_mode = 'wal'),
            string_agg(concat_ws(' ', k.source_relid, k.buffer, k.stamp, k.attnums), ',' ORDER BY k.source_relid)
@@ -100,20 +101,20 @@ BEGIN
         FOREACH v_buffer IN ARRAY v_names LOOP
             v_names := v_names || pgtrickle_changes.capture_functions(v_buffer);
         END LOOP;
+        v_names := v_names || pgtrickle_changes.counting_name(p_table.pgt_id);
     END IF;
-    RETURN md5(ARRAY[v_captures, v_classes, v_columns, v_parents, v_below::text, v_made,
-        pgtrickle_changes.function_versions(p_table.watched_functions)::text, pgtrickle_changes.role_versions(p_table.owner_oid)::text,
-        (SELECT concat(array_agg(p.oid), array_agg(p.xmin), array_agg(p.proowner))
-           FROM pg_proc AS p WHERE p.proname = ANY (v_names) AND p.pronamespace = 'pgtrickle_changes'::regnamespace),
-        (SELECT concat(array_agg(t.oid), array_agg(t.xmin)) FROM pg_trigger AS t WHERE t.tgrelid = ANY (v_relations || v_below)),
-        (SELECT concat(array_agg(n.oid), array_agg(n.xmin)) FROM pg_namespace AS n WHERE n.oid = ANY (v_schemas)),
-        (SELECT concat(array_agg(r.oid), array_agg(r.xmin)) FROM pg_rewrite AS r WHERE r.ev_class = ANY (v_relations)),
-        (SELECT concat(array_agg(i.indexrelid), array_agg(i.xmin)) FROM pg_index AS i WHERE i.indrelid = ANY (v_relations) AND i.indisunique),
-        (SELECT concat(array_agg(p.oid), array_agg(p.xmin)) FROM pg_policy AS p WHERE p.polrelid = ANY (v_relations)),
-        (SELECT concat(array_agg(d.oid), array_agg(d.xmin)) FROM pg_attrdef AS d WHERE d.adrelid = ANY (v_relations)),
-        (SELECT concat(array_agg(m.source_relid), array_agg(m.owner_oid), array_agg(m.xid)) FROM pgtrickle_changes.missed_changes AS m
-          WHERE m.source_relid = ANY (v_relations)),
-        (SELECT concat(array_agg(s.srrelid), array_agg(s.srsubid)) FROM pg_subscription_rel AS s WHERE s.srrelid = ANY (v_relations))]::text);
+    SELECT concat(array_agg(v.kind), array_agg(v.oid), array_agg(v.version)) INTO v_others
+      FROM (SELECT 'n' AS kind, n.oid, n.xmin AS version FROM pg_namespace AS n WHERE n.oid = ANY (v_schemas)
+            UNION ALL SELECT 'r', r.oid, r.xmin FROM pg_rewrite AS r WHERE r.ev_class = ANY (v_relations)
+            UNION ALL SELECT 'i', i.indexrelid, i.xmin FROM pg_index AS i WHERE i.indrelid = ANY (v_relations) AND i.indisunique
+            UNION ALL SELECT 'p', p.oid, p.xmin FROM pg_policy AS p WHERE p.polrelid = ANY (v_relations)
+            UNION ALL SELECT 'd', d.oid, d.xmin FROM pg_attrdef AS d WHERE d.adrelid = ANY (v_relations)
+            UNION ALL SELECT 't', t.oid, t.xmin FROM pg_trigger AS t WHERE t.tgrelid = ANY (v_relations || v_below)
+            UNION ALL SELECT 'f', p.oid, p.xmin FROM pg_proc AS p WHERE p.proname = ANY (v_names) AND p.pronamespace = 'pgtrickle_changes'::regnamespace
+            UNION ALL SELECT 's', s.srsubid, s.xmin FROM pg_subscription_rel AS s WHERE s.srrelid = ANY (v_relations)
+            UNION ALL SELECT 'm', m.source_relid, m.xmin FROM pgtrickle_changes.missed_changes AS m WHERE m.source_relid = ANY (v_relations)) AS v;
+    RETURN md5(ARRAY[p_table.scc_id::text, v_captures, v_classes, v_columns, v_parents, v_below::text, v_made, v_others,
+        pgtrickle_changes.function_versions(p_table.watched_functions)::text, pgtrickle_changes.role_versions(p_table.owner_oid)::text]::text);
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.basis_version IS

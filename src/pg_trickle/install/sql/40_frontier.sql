@@ -62,17 +62,22 @@ END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.counting_query IS 'What counts the change rows of each source that are new to a frontier, as SQL, and who has to ask it';
 
-CREATE FUNCTION pgtrickle_changes.pending(p_id bigint, p_frontier pg_snapshot, p_xid xid8, p_seqs jsonb) RETURNS jsonb
+CREATE FUNCTION pgtrickle_changes.pending(p_id bigint, p_frontier pg_snapshot, p_xid xid8, p_seqs jsonb, p_counter oid DEFAULT NULL::oid) RETURNS jsonb
     LANGUAGE plpgsql VOLATILE
     SET search_path = pg_catalog, pg_temp
     SET plan_cache_mode = force_generic_plan
 AS $$
 -- The change rows that are new to a frontier: {source: [rows, truncated, some of them by this transaction, some of them by
--- the transaction of the frontier, some of them rows that went (for a stream table in a circle; else null)]}.
+-- the transaction of the frontier, some of them rows that went (for a stream table in a circle; else null)]}.  p_counter is the
+-- owner, where his function that counts them is known to be right.
 DECLARE
     v_owner oid;
     v_query text;
 BEGIN
+    IF p_counter IS NOT NULL THEN
+        v_query := format('SELECT pgtrickle_changes.%I($1, $2, $3)', pgtrickle_changes.counting_name(p_id));
+        RETURN nullif(pgtrickle_changes.run_as(p_counter, v_query, p_frontier, p_xid, p_seqs), 'null');
+    END IF;
     SELECT q.owner, q.query INTO v_owner, v_query FROM pgtrickle_changes.counting_query(p_id) AS q;
     IF v_query IS NULL THEN
         RETURN NULL;

@@ -134,6 +134,7 @@ DECLARE
     v_ms       float8;
     v_fuse     text;
     v_settled  boolean;
+    v_counter  oid := CASE WHEN p_table.counting_stands THEN p_table.owner_oid END;
     v_doubt    text;
 BEGIN
     v_snapshot := pg_current_snapshot();
@@ -148,7 +149,7 @@ BEGIN
     v_settled := p_table.unsettled <> '{}' AND pgtrickle_changes.any_committed(p_table.unsettled, v_snapshot);
     v_seqs := pgtrickle_changes.high_water(p_table.pgt_id);
     IF p_table.frontier IS NOT NULL AND p_table.quiet_at IS DISTINCT FROM v_seqs THEN
-        v_pending := pgtrickle_changes.pending(p_table.pgt_id, p_table.frontier, p_table.frontier_xid, p_table.frontier_seqs);
+        v_pending := pgtrickle_changes.pending(p_table.pgt_id, p_table.frontier, p_table.frontier_xid, p_table.frontier_seqs, v_counter);
     END IF;
     IF v_pending IS NULL AND v_reason IS NULL AND p_table.frontier IS NOT NULL AND NOT p_table.needs_reinit AND NOT v_settled
        AND pgtrickle_changes.is_watched(p_table.pgt_id) THEN
@@ -175,7 +176,7 @@ BEGIN
     -- Not as long as nobody has drawn a number, or ended: all statements had the same snapshot then.
     IF (v_seqs <> pgtrickle_changes.high_water(p_table.pgt_id) OR NOT p_one_snapshot AND pg_current_snapshot()::text <> v_snapshot::text)
        -- What a stream table that reads itself has written is for its next round.
-       AND nullif(pgtrickle_changes.pending(p_table.pgt_id, v_snapshot, pg_current_xact_id(), v_seqs) - p_table.pgt_relid::oid::text, '{}') IS NOT NULL THEN
+       AND nullif(pgtrickle_changes.pending(p_table.pgt_id, v_snapshot, pg_current_xact_id(), v_seqs, v_counter) - p_table.pgt_relid::oid::text, '{}') IS NOT NULL THEN
         RAISE EXCEPTION 'a source changed while "%" was refreshed', p_table.pgt_name USING ERRCODE = 'TK001';
     END IF;
     PERFORM pgtrickle_changes.move_frontier(p_table, v_snapshot, v_seqs, v_taken_at, v_choice.mode, v_rows_in, v_ms,

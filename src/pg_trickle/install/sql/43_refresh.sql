@@ -120,7 +120,10 @@ BEGIN
     -- As it was before all this was looked at: what has changed since will be another version.
     v_basis := CASE WHEN v_drift IS NULL THEN v_basis || '/' || v_fingerprint END;
     IF v_basis IS DISTINCT FROM v_table.basis_seen THEN
-        UPDATE pgtrickle.pgt_stream_tables AS st SET basis_seen = v_basis WHERE st.pgt_id = v_table.pgt_id;
+        v_table.basis_seen := v_basis;
+        v_table.counting_stands := coalesce(v_basis IS NOT NULL AND pgtrickle_changes.is_counting(v_table.pgt_id, v_table.owner_oid,
+                                                (pgtrickle_changes.counting_query(v_table.pgt_id)).query), false);
+        UPDATE pgtrickle.pgt_stream_tables AS st SET basis_seen = v_basis, counting_stands = v_table.counting_stands WHERE st.pgt_id = v_table.pgt_id;
     END IF;
     p_run.st := v_table;
 END

@@ -178,15 +178,17 @@ BEGIN
         SELECT st.* INTO v_table FROM pgtrickle.pgt_stream_tables AS st
          WHERE st.pgt_id = ANY (v_members) ORDER BY st.status <> 'SUSPENDED', st.pgt_id <> v_id LIMIT 1;
         v_rests := pgtrickle_changes.check_rests(v_table, p_id = ANY (v_members));
-        v_why := CASE WHEN p_id = ANY (v_members) THEN NULL
-                      WHEN v_table.status = 'SUSPENDED' THEN 'It is suspended.'
-                      WHEN NOT v_rests AND EXISTS (SELECT FROM pgtrickle.pgt_stream_tables AS st
-                                                    WHERE st.pgt_id = ANY (v_members) AND pgtrickle_changes.is_left_alone(st, p_id))
-                      THEN 'It is somebody else''s, and what is set in this session might decide what it shows; the worker refreshes it.' END;
-        IF v_why IS NOT NULL THEN
-            RAISE NOTICE 'stream table "%" is read as it is', v_table.pgt_name USING DETAIL = v_why;
+        IF p_id <> ALL (v_members) THEN
+            v_why := CASE WHEN v_table.status = 'SUSPENDED' THEN 'It is suspended.'
+                          WHEN NOT v_rests AND EXISTS (SELECT FROM pgtrickle.pgt_stream_tables AS st
+                                                        WHERE st.pgt_id = ANY (v_members) AND pgtrickle_changes.is_left_alone(st, p_id))
+                          THEN 'It is somebody else''s, and what is set in this session might decide what it shows; the worker refreshes it.' END;
+            IF v_why IS NOT NULL THEN
+                RAISE NOTICE 'stream table "%" is read as it is', v_table.pgt_name USING DETAIL = v_why;
+            END IF;
+            CONTINUE WHEN v_why IS NOT NULL;
         END IF;
-        CONTINUE WHEN v_rests OR v_why IS NOT NULL;
+        CONTINUE WHEN v_rests;
         PERFORM pgtrickle_changes.refresh_or_tell(v_id, v_members, p_id);
     END LOOP;
 END
@@ -243,15 +245,15 @@ AS $$
 -- Refresh by hand, with its circle if it is in one; when a plan has gone stale, with a new one.
 DECLARE
     v_members bigint[] := pgtrickle_changes.members(p_id);
-    v_stale   bigint[];
+    v_results jsonb;
 BEGIN
     FOR v_try IN 1 .. 2 + cardinality(v_members) LOOP
-        v_stale := ARRAY(SELECT r.key::bigint FROM jsonb_each(pgtrickle_changes.refresh_members(v_members, 'MANUAL')) AS r
-                          WHERE (r.value ->> 'stale_plan')::boolean ORDER BY 1);
-        IF cardinality(v_stale) = 0 THEN
+        v_results := pgtrickle_changes.refresh_members(v_members, 'MANUAL');
+        IF NOT v_results @? '$.*.stale_plan ? (@ == true)' THEN
             RETURN;
         END IF;
-        PERFORM pgtrickle_changes.recompile(s.id) FROM unnest(v_stale) AS s(id);
+        PERFORM pgtrickle_changes.recompile(s.id)
+           FROM (SELECT r.key::bigint AS id FROM jsonb_each(v_results) AS r WHERE (r.value ->> 'stale_plan')::boolean ORDER BY 1 OFFSET 0) AS s;
     END LOOP;
     RAISE EXCEPTION 'the definitions under stream table % change all the time', p_id
         USING ERRCODE = 'serialization_failure', DETAIL = 'Its plan was stale again right after it had been made.',
