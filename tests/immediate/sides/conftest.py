@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import pg_trickle
-from tests.immediate.sides.shop import QUERIES, Connection
+from tests.immediate.sides.shop import QUERIES, Connection, own_slot
 from tests.immediate.test_isolation import Session
 
 
@@ -34,8 +34,17 @@ def with_slots_of_their_own(database: Any, number: int) -> list[Connection]:
     found: dict[int, Connection] = {}
     while len(found) < number:
         conn = database.connect()
-        found.setdefault(conn.info.backend_pid % 32, conn)
+        found.setdefault(own_slot(conn), conn)
     return list(found.values())
+
+
+def with_one_slot(database: Any, other: Connection) -> Connection:
+    """A connection whose own slot is that of another."""
+    conn: Connection = database.connect()
+    while own_slot(conn) != own_slot(other):
+        conn.close()
+        conn = database.connect()
+    return conn
 
 
 @pytest.fixture

@@ -6,11 +6,10 @@ from typing import Any
 
 import psycopg
 import pytest
-from psycopg import sql
 
 import pg_trickle
 from pg_trickle.testing.oracle import differences
-from tests.immediate.sides.shop import Connection, check, oid, side, warm
+from tests.immediate.sides.shop import SLOTS, Connection, check, lock_slots, oid, own_slot, side, warm
 from tests.immediate.test_isolation import Session
 
 
@@ -76,20 +75,18 @@ def test_who_has_to_try_again_has_ended_sharing(shop: Connection, sessions: tupl
     check(shop)
 
 
-def test_who_gets_his_slot_while_sharing_ends_still_shares(shop: Connection, sessions: tuple[Session, ...]) -> None:
-    """Of two sessions with one slot the second waits; by then another has come to another source, and waits for it."""
+def test_who_gets_a_slot_while_sharing_ends_still_shares(shop: Connection, sessions: tuple[Session, ...]) -> None:
+    """None was free, so he has waited; by then another has come to another source, and waits for him."""
     warm(shop)
     one, two, other = sessions
-    (number,) = shop.execute("SELECT max(pgt_id) FROM pgtrickle.pgt_stream_tables").fetchone() or (0,)
-    other.begin()
-    other.conn.execute(
-        sql.SQL("SELECT FROM {} WHERE slot = {} % 32 FOR UPDATE").format(
-            sql.Identifier("pgtrickle_changes", f"slots_{number}"), sql.Literal(two.conn.info.backend_pid)
-        )
-    )
-    waiting = two.waits("INSERT INTO orders VALUES (101, 2, 1, 71, 'a')")
     one.begin()
     one.run("INSERT INTO orders VALUES (100, 1, 1, 70, 'a')")
+    other.begin()
+    lock_slots(other, "regions", *(number for number in range(SLOTS) if number != own_slot(two.conn)))
+    other.run("SAVEPOINT before")
+    lock_slots(other, "regions", own_slot(one.conn))
+    waiting = two.waits("INSERT INTO orders VALUES (101, 2, 1, 71, 'a')")
+    other.run("ROLLBACK TO before")
     coming = one.waits("UPDATE customers SET region = 'x' WHERE id = 1")
     other.run("COMMIT")
     waiting.result()
@@ -98,25 +95,29 @@ def test_who_gets_his_slot_while_sharing_ends_still_shares(shop: Connection, ses
     check(shop)
 
 
-def test_who_gets_his_slot_when_nobody_looks_at_slots_any_more(
+def test_who_gets_a_slot_when_nobody_looks_at_slots_any_more(
     database: Any, shop: Connection, sessions: tuple[Session, ...]
 ) -> None:
     """He had read that turns are shared; now he has to take it whole, or he would be missed."""
     pg_trickle.drop_stream_table(shop, "regions")
     warm(shop)
-    # Who locks all slots has the second's by the time he waits for the first's.
-    two, one, other = sorted(sessions, key=lambda session: session.conn.info.backend_pid % 32)
-    of_order, of_customer = (database.connect() for _ in range(2))
-    of_order.execute("BEGIN; SELECT FROM orders WHERE id = 5 FOR UPDATE")
-    of_customer.execute("BEGIN; SELECT FROM customers WHERE id = 1 FOR UPDATE")
+    one, two, other = sessions
+    of_order, of_customer, of_slots = (Session(database.connect(), one.watcher, one.pool) for _ in range(3))
+    for session, rows in ((of_order, "orders WHERE id = 5"), (of_customer, "customers WHERE id = 1")):
+        session.begin()
+        session.conn.execute(f"SELECT FROM {rows} FOR UPDATE".encode())
     coming = other.waits("UPDATE customers SET region = 'x' WHERE id = 1")
     two.begin()
     waiting = two.waits("UPDATE orders SET amount = 50, customer = 2 WHERE id = 5")
+    # Who locks all slots has all others by the time he waits for the last.
+    of_slots.begin()
+    lock_slots(of_slots, "joined", SLOTS - 1)
     one.begin()
     one.run("INSERT INTO orders VALUES (100, 3, 1, 70, 'a')")
-    of_customer.execute("COMMIT")
+    of_slots.run("COMMIT")
+    of_customer.run("COMMIT")
     other.is_held_up_by(one)
-    of_order.execute("COMMIT")
+    of_order.run("COMMIT")
     two.is_held_up_by(other)
     with pytest.raises(psycopg.errors.SerializationFailure):
         one.run("UPDATE customers SET region = 'y' WHERE id = 3")

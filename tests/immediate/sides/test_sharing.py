@@ -9,12 +9,24 @@ import pytest
 from psycopg import sql
 
 import pg_trickle
-from tests.immediate.sides.shop import QUERIES, RUN, Connection, check, oid, side, warm
+from tests.immediate.sides.shop import QUERIES, RUN, Connection, check, oid, own_slot, side, warm
 from tests.immediate.test_isolation import Session
 
 
 def test_sharing_is_earned_by_writing_one_source(shop: Connection) -> None:
     warm(shop)
+    assert {side(shop, name) for name in QUERIES} == {oid(shop, "orders")}
+    check(shop)
+
+
+@pytest.mark.parametrize("level", ["REPEATABLE READ", "SERIALIZABLE"])
+def test_older_snapshots_do_not_earn_it(shop: Connection, level: str) -> None:
+    """They never share, and would have to look for who does."""
+    shop.execute(f"SET default_transaction_isolation = '{level}'".encode())
+    warm(shop)
+    assert {side(shop, name) for name in QUERIES} == {None}
+    shop.execute("SET default_transaction_isolation = 'read committed'")
+    shop.execute("UPDATE orders SET amount = 50 WHERE id = 1")
     assert {side(shop, name) for name in QUERIES} == {oid(shop, "orders")}
     check(shop)
 
@@ -203,7 +215,7 @@ def test_an_older_snapshot_finds_who_has_shared_since(
 def test_who_waits_before_his_statement_is_in_nobodys_way(shop: Connection, sessions: tuple[Session, ...]) -> None:
     """He has no slot while he waits for another, and not the turn that who shares may come to need."""
     warm(shop)
-    one, two, other = sorted(sessions, key=lambda session: session.conn.info.backend_pid % 32, reverse=True)
+    one, two, other = sorted(sessions, key=lambda session: own_slot(session.conn), reverse=True)
     one.begin()
     one.run("INSERT INTO orders VALUES (100, 1, 1, 70, 'a')")
     waiting = two.waits("UPDATE customers SET region = 'y' WHERE id = 1")

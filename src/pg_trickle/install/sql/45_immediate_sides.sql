@@ -1,6 +1,6 @@
 -- Writers of one source of a join who have its turn together (decision 0010, "Writers of one side").
 --
--- slots_<id>: who shares updates one row of it, his own, and is found there by whoever wants the turn whole: he locks them all, after the turn's row.  side_<id> says who may
+-- slots_<id>: who shares updates one row of it, any that is free, and is found there by whoever wants the turn whole: he locks them all, after the turn's row.  side_<id> says who may
 -- share: nothing, until enough transactions one after the other have written one source only; then the number of that source; -1, since one of them came to another source,
 -- until all who shared have ended: -2 from then on.  Sharing begins and ends only where the turn is held whole.
 
@@ -25,23 +25,31 @@ END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.immediate_side IS 'Whose writers may have a stream table''s turn together by now, as an expression';
 
-CREATE FUNCTION pgtrickle_changes.immediate_slot(p_id bigint) RETURNS text
+CREATE FUNCTION pgtrickle_changes.immediate_slots() RETURNS integer
+    LANGUAGE sql IMMUTABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- Who takes the turn whole locks every one of them; who finds none that is free waits with his rows locked.
+SELECT 128
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.immediate_slots IS 'How many transactions may share a stream table''s turn at once';
+
+CREATE FUNCTION pgtrickle_changes.immediate_own_slot() RETURNS text
     LANGUAGE plpgsql IMMUTABLE
     SET search_path = pg_catalog, pg_temp
 AS $$
--- Two sessions with one slot wait for each other, as without sharing.
 BEGIN
-    RETURN format('pgtrickle_changes.slots_%s AS s WHERE s.slot OPERATOR(pg_catalog.=) (pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.%%) 32)', p_id);
+    RETURN format('(pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.%%) %s)', pgtrickle_changes.immediate_slots());
 END
 $$;
-COMMENT ON FUNCTION pgtrickle_changes.immediate_slot IS 'The slot of this session, as a part of a FROM clause';
+COMMENT ON FUNCTION pgtrickle_changes.immediate_own_slot IS 'The slot that a session tries first, as an expression; others may have the same';
 
 CREATE FUNCTION pgtrickle_changes.immediate_sharing(p_id bigint) RETURNS text
     LANGUAGE plpgsql IMMUTABLE
     SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    RETURN format('EXISTS (SELECT FROM %s AND s.holder OPERATOR(pg_catalog.=) pg_catalog.pg_current_xact_id_if_assigned())', pgtrickle_changes.immediate_slot(p_id));
+    RETURN format('EXISTS (SELECT FROM pgtrickle_changes.slots_%s AS s WHERE s.holder OPERATOR(pg_catalog.=) pg_catalog.pg_current_xact_id_if_assigned())', p_id);
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.immediate_sharing IS 'Whether this transaction has a slot, as an expression';
@@ -50,7 +58,8 @@ CREATE FUNCTION pgtrickle_changes.immediate_share(p_id bigint, p_source oid, p_w
     LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, pg_temp
 AS $$
--- Who has his slot looks again whether slots are still looked at: whoever ended it has had all slots before he says that nobody shares any more.  Who shares already may go on: he is waited for.
+-- His own slot, if it is free: it isn't waited for, or who has it couldn't go on to rows that this one has locked.
+-- Who has his slot looks again whether slots are still looked at: whoever ended it has had all slots before he says that nobody shares any more.  Who shares already finds that they are: he is waited for.
 -- An older snapshot learns of others by what they updated, so it takes the turn whole, and finds there all who have shared since.
 BEGIN
     RETURN format($q$
@@ -58,19 +67,37 @@ BEGIN
         __pgt_side := %1$s;
         IF __pgt_side OPERATOR(pg_catalog.>=) -1 AND pg_catalog.current_setting('transaction_isolation') OPERATOR(pg_catalog.=) 'read committed' THEN
             IF __pgt_side OPERATOR(pg_catalog.=) %2$s THEN
-                UPDATE pgtrickle_changes.slots_%3$s AS s SET holder = pg_catalog.pg_current_xact_id(), side = %2$s WHERE s.slot OPERATOR(pg_catalog.=) (pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.%%) 32) AND (s.holder OPERATOR(pg_catalog.<>) pg_catalog.pg_current_xact_id() OR s.side OPERATOR(pg_catalog.<>) %2$s) AND %4$s;
-                __pgt_shared := NOT FOUND OR %1$s OPERATOR(pg_catalog.>=) -1;
+                UPDATE pgtrickle_changes.slots_%3$s AS s SET holder = pg_catalog.pg_current_xact_id(), side = %2$s WHERE s.slot OPERATOR(pg_catalog.=) (
+                    SELECT o.slot FROM pgtrickle_changes.slots_%3$s AS o WHERE o.slot OPERATOR(pg_catalog.=) %5$s AND o.holder OPERATOR(pg_catalog.<>) pg_catalog.pg_current_xact_id() FOR NO KEY UPDATE SKIP LOCKED) AND %4$s;
+                IF NOT FOUND AND NOT EXISTS (SELECT FROM pgtrickle_changes.slots_%3$s AS s WHERE s.slot OPERATOR(pg_catalog.=) %5$s AND s.holder OPERATOR(pg_catalog.=) pg_catalog.pg_current_xact_id_if_assigned()) THEN
+                    PERFORM pgtrickle_changes.maintain_%3$s_slot(%2$s);
+                END IF;
+                __pgt_shared := %1$s OPERATOR(pg_catalog.>=) -1;
             ELSE
-                __pgt_shared := EXISTS (SELECT FROM %5$s AND s.holder OPERATOR(pg_catalog.=) pg_catalog.pg_current_xact_id_if_assigned() AND s.side OPERATOR(pg_catalog.=) %2$s);
+                __pgt_shared := EXISTS (SELECT FROM pgtrickle_changes.slots_%3$s AS s WHERE s.holder OPERATOR(pg_catalog.=) pg_catalog.pg_current_xact_id_if_assigned() AND s.side OPERATOR(pg_catalog.=) %2$s);
             END IF;
         END IF;
         IF NOT __pgt_shared THEN
             %6$s
         END IF;
-$q$, pgtrickle_changes.immediate_side(p_id), p_source::bigint, p_id, pgtrickle_changes.immediate_mention(p_id), pgtrickle_changes.immediate_slot(p_id), p_whole);
+$q$, pgtrickle_changes.immediate_side(p_id), p_source::bigint, p_id, pgtrickle_changes.immediate_mention(p_id), pgtrickle_changes.immediate_own_slot(), p_whole);
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.immediate_share IS 'What shares a stream table''s turn with other writers of a source, or takes it whole, as PL/pgSQL';
+
+CREATE FUNCTION pgtrickle_changes.immediate_other_slot(p_id bigint) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- The slot that the transaction has already, or one that is free; if none is, it waits for its own.
+BEGIN
+    RETURN format($q$UPDATE pgtrickle_changes.slots_%1$s AS s SET holder = pg_catalog.pg_current_xact_id(), side = p_side WHERE s.slot OPERATOR(pg_catalog.=) (SELECT coalesce(
+        (SELECT o.slot FROM pgtrickle_changes.slots_%1$s AS o WHERE o.holder OPERATOR(pg_catalog.=) pg_catalog.pg_current_xact_id() LIMIT 1),
+        (SELECT o.slot FROM pgtrickle_changes.slots_%1$s AS o ORDER BY o.slot LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED), %2$s)) AND s.holder OPERATOR(pg_catalog.<>) pg_catalog.pg_current_xact_id();$q$,
+        p_id, pgtrickle_changes.immediate_own_slot());
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.immediate_other_slot IS 'What takes a slot where a session''s own is taken, as PL/pgSQL';
 
 CREATE FUNCTION pgtrickle_changes.immediate_alone(p_id bigint) RETURNS text
     LANGUAGE plpgsql STABLE
@@ -142,12 +169,13 @@ BEGIN
         RETURN;
     END IF;
     EXECUTE format('CREATE TABLE pgtrickle_changes.slots_%s (slot integer PRIMARY KEY, side oid NOT NULL, holder xid8 NOT NULL) WITH (fillfactor = 10)', v_id);
-    EXECUTE format('INSERT INTO pgtrickle_changes.slots_%s SELECT s, 0, ''0'' FROM generate_series(0, 31) AS s', v_id);
+    EXECUTE format('INSERT INTO pgtrickle_changes.slots_%s SELECT s, 0, ''0'' FROM generate_series(0, %s - 1) AS s', v_id, pgtrickle_changes.immediate_slots());
     EXECUTE format('CREATE SEQUENCE pgtrickle_changes.side_%s MINVALUE -2 OWNED BY pgtrickle_changes.slots_%1$s.side', v_id);
     EXECUTE format('COMMENT ON TABLE pgtrickle_changes.slots_%s IS %L', v_id, 'Who maintains stream table ' || v_id || ' together with others');
     EXECUTE format('COMMENT ON SEQUENCE pgtrickle_changes.side_%s IS %L', v_id, 'The source whose writers maintain stream table ' || v_id || ' together');
     PERFORM pgtrickle_changes.lend(p_table, format('pgtrickle_changes.slots_%s', v_id), 'SELECT, UPDATE');
     PERFORM pgtrickle_changes.lend(p_table, format('pgtrickle_changes.side_%s', v_id), 'SELECT');
+    PERFORM pgtrickle_changes.make_lent_function(p_table, format('maintain_%s_slot', v_id), pgtrickle_changes.immediate_other_slot(v_id), 'p_side oid');
     PERFORM pgtrickle_changes.make_lent_function(p_table, format('maintain_%s_alone', v_id), pgtrickle_changes.immediate_alone(v_id));
     PERFORM pgtrickle_changes.make_lent_function(p_table, format('maintain_%s_sides', v_id), pgtrickle_changes.immediate_sides(v_id));
 END

@@ -13,7 +13,7 @@ AS $$
 -- updated a thousand times it would read a thousand versions.
 -- The sources are named in the owner's own functions so that PostgreSQL locks them, as the program will, before it updates the row: who has
 -- truncated one waits for the turn, and who has the turn must not wait for him then.
--- Where writers of a source may share it, the row also says which source was written, 0 for several, and by how many transactions in a row.
+-- Where writers of a source may share it, the row also says which source was written, 0 for several, and by how many transactions in a row.  An older snapshot begins nothing that it has no part in.
 DECLARE
     v_shared boolean := pgtrickle_changes.immediate_shared(p_id) <> '{}';
 BEGIN
@@ -35,7 +35,7 @@ $q$, p_id, pgtrickle_changes.immediate_taken(p_id), CASE WHEN p_named THEN ' AND
              ELSE ' WHERE t.holder OPERATOR(pg_catalog.<>) pg_catalog.pg_current_xact_id()' END,
         CASE WHEN v_shared THEN ' RETURNING t.run INTO __pgt_side' END,
         CASE WHEN v_shared THEN format(E'\n            IF coalesce(%s OPERATOR(pg_catalog.>=) -1 OR pg_catalog.current_setting(''transaction_isolation'') OPERATOR(pg_catalog.<>) ''read committed'' AND %1$s IS NOT NULL,'
-                                       ' __pgt_side OPERATOR(pg_catalog.>=) 200) THEN\n                PERFORM pgtrickle_changes.maintain_%s_sides();\n            END IF;',
+                                       ' __pgt_side OPERATOR(pg_catalog.>=) 200 AND pg_catalog.current_setting(''transaction_isolation'') OPERATOR(pg_catalog.=) ''read committed'') THEN\n                PERFORM pgtrickle_changes.maintain_%s_sides();\n            END IF;',
                                        pgtrickle_changes.immediate_side(p_id), p_id) END);
 END
 $$;

@@ -34,9 +34,9 @@ BEGIN
                    (5, 'TimeZone', 'UTC'), (6, 'DateStyle', 'ISO, MDY'), (7, 'IntervalStyle', 'postgres'), (8, 'extra_float_digits', '1'),
                    (9, 'bytea_output', 'hex'), (10, 'lc_monetary', 'C'), (11, 'lc_numeric', 'C'), (12, 'lc_time', 'C'),
                    (13, 'default_text_search_config', 'pg_catalog.simple')) AS s(place, name, pinned)
-     WHERE CASE s.place WHEN 1 THEN v_role !~ '_(begin|back|gate|first|below|applied|alone|sides)$'
+     WHERE CASE s.place WHEN 1 THEN v_role !~ '_(begin|back|gate|first|below|applied|slot|alone|sides)$'
                         WHEN 2 THEN position('\' IN p_body) > 0 END
-        OR s.place > 2 AND (v_role LIKE '%\_rest' OR v_role !~ '_(begin|back|gate|first|below|applied|alone|sides|texts|unrewritten)$' AND (
+        OR s.place > 2 AND (v_role LIKE '%\_rest' OR v_role !~ '_(begin|back|gate|first|below|applied|slot|alone|sides|texts|unrewritten)$' AND (
            SELECT p.plan #>> '{programs,immediate,settings}' IS DISTINCT FROM 'false' FROM pgtrickle.pgt_plans AS p WHERE p.pgt_id = p_table.pgt_id));
     EXECUTE format('CREATE FUNCTION pgtrickle_changes.%I(%s) RETURNS %s LANGUAGE plpgsql VOLATILE SECURITY DEFINER'
                    ' SET search_path = pg_catalog, pg_temp%s AS %L', p_name, p_arguments, p_returns, v_settings, p_body);
@@ -80,12 +80,12 @@ END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.make_engine_trigger_function IS 'Makes a trigger function that stays the engine''s, so that its triggers need no guard';
 
-CREATE FUNCTION pgtrickle_changes.make_lent_function(p_table pgtrickle.pgt_stream_tables, p_name text, p_body text) RETURNS void
+CREATE FUNCTION pgtrickle_changes.make_lent_function(p_table pgtrickle.pgt_stream_tables, p_name text, p_body text, p_arguments text DEFAULT '') RETURNS void
     LANGUAGE plpgsql VOLATILE
     SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO %I', pgtrickle_changes.make_generated_function(p_table, p_name, '', 'void', format(E'\nBEGIN\n    %s\nEND\n', p_body)),
+    EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO %I', pgtrickle_changes.make_generated_function(p_table, p_name, p_arguments, 'void', format(E'\nBEGIN\n    %s\nEND\n', p_body)),
                    pg_get_userbyid(p_table.owner_oid));
 END
 $$;
