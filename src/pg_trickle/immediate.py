@@ -28,11 +28,13 @@ from pg_trickle.render.onesided import (
     can_renew,
     change_rows,
     comes,
+    count,
     grow,
     insert,
     remove,
     renew,
     take,
+    uncount,
 )
 from pg_trickle.render.reread import is_lookup, reread
 from pg_trickle.render.select import CommonTables
@@ -245,8 +247,10 @@ def _one_sided(definition: programs.Definition, changed: int, *, commutes: bool)
         if can_change(target, change):
             made[CHANGED] = (_changed_rows(target, change),)
         return made
-    if not isinstance(stage, Stage) or definition.store(stage).target is not None:
+    if not isinstance(stage, Stage):
         return {}
+    if definition.store(stage).target is not None:
+        return _counted(definition, stage, change) if commutes else {}
     grown: dict[str, programs.Program] = {}
     grows, renews = can_grow(final, stage, target), can_renew(final, stage, target)
     adds = commutes and grows and renews
@@ -259,6 +263,22 @@ def _one_sided(definition: programs.Definition, changed: int, *, commutes: bool)
             removed = remove(final, stage, target, change, second)
             grown[event] = (programs.counting(renewed, first), programs.counting(removed, second))
     return grown
+
+
+def _counted(definition: programs.Definition, stage: Stage, change: Plan) -> dict[str, programs.Program]:
+    """The programs for statements of one kind where the stream table shows all that is counted, and others may be at
+    work on the same source.
+    """
+    final, store = definition.final, definition.store(stage)
+    if not is_additive(final, store, definition.target):
+        return {}
+    made: dict[str, programs.Program] = {}
+    for event, side in ((BROUGHT, 1), (CHANGED, 0), (TAKEN, -1)):
+        first, second = (CommonTables((change,), feed=Statement(is_net=True)) for _ in range(2))
+        added = programs.counting(count(final, store, change, first, side=side), first)
+        cleared = programs.counting(uncount(store, change, second), second)
+        made[event] = (added,) if event == BROUGHT else (added, cleared)
+    return made
 
 
 def _plain(definition: programs.Definition, changed: int) -> str | None:

@@ -72,6 +72,11 @@ SHARED: dict[str, tuple[tuple[str, ...], LiteralString]] = {
         """SELECT s.shelf, count(g.name) AS n, avg(g.id) AS mean
              FROM stock AS s JOIN goods AS g ON g.id = s.good GROUP BY s.shelf""",
     ),
+    "kinds": (
+        ("stock", "goods"),
+        """SELECT g.name, count(*) AS n, sum(s.id) AS total FROM stock AS s JOIN goods AS g ON g.id = s.good
+            GROUP BY g.name""",
+    ),
     "below": ((), "SELECT name, count(*) AS n, max(amount) AS most FROM named GROUP BY name"),
     "totals": ((), QUERIES["totals"]),
     "most": ((), QUERIES["most"]),
@@ -322,7 +327,7 @@ def test_single_statements_that_share_turns_do_not_deadlock(sharing: Soak) -> No
     assert outcomes["one: 40P01"] == 0, outcomes
     assert outcomes["shared"] > outcomes["one: done"] // 4, outcomes
     sides = sharing.conn.execute("SELECT last_value FROM pg_sequences WHERE sequencename LIKE 'side\\_%'").fetchall()
-    assert sides == sharing.conn.execute("SELECT 'stock'::regclass::oid::bigint FROM generate_series(1, 3)").fetchall()
+    assert sides == sharing.conn.execute("SELECT 'stock'::regclass::oid::bigint FROM generate_series(1, 4)").fetchall()
 
 
 def test_transactions_that_share_turns_and_need_them_whole(sharing: Soak) -> None:

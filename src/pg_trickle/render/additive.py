@@ -93,13 +93,18 @@ def adding(final: Plan, store: Store, rows: sql.Composable, returned: sql.Compos
     )
 
 
-def add_up(final: Plan, store: Store, change: Plan, common: CommonTables) -> sql.Composable:
-    """Add the delta to the stored counters; the SELECT is 0 when there is nothing more to do."""
-    _touched(store.stage, change, common)
+def adding_in_order(final: Plan, store: Store) -> sql.Composable:
+    """The statement that adds the touched groups ``g``, in the order of their keys; how many rows each has then."""
     places = places_of(final, store)
     keys = [places[name] for name in _keys(final, store)]
     rows = sql.SQL("g{any} ORDER BY {keys}").format(any=_any(store.stage), keys=names(keys))
-    common.add_writing("y", adding(final, store, rows, sql.SQL("{rows} AS n").format(rows=row_counter(final, store))))
+    return adding(final, store, rows, sql.SQL("{rows} AS n").format(rows=row_counter(final, store)))
+
+
+def add_up(final: Plan, store: Store, change: Plan, common: CommonTables) -> sql.Composable:
+    """Add the delta to the stored counters; the SELECT is 0 when there is nothing more to do."""
+    _touched(store.stage, change, common)
+    common.add_writing("y", adding_in_order(final, store))
     what = sql.SQL("count(*)") if store.target is None else sql.SQL("count(*) FILTER (WHERE n = 0)")
     return sql.SQL("SELECT {what} FROM y").format(what=what)
 

@@ -29,11 +29,11 @@ from pg_trickle.algebra.recursion import Found, Recursion
 from pg_trickle.algebra.source import Changes, Empty, Opaque, Scan, Source, Unit, Unwatched
 from pg_trickle.algebra.timed import Elapsed, TimedColumn, TimedFilter
 from pg_trickle.algebra.window import Window
-from pg_trickle.render.additive import adds_anything, of_state
+from pg_trickle.render.additive import adding_in_order, adds_anything, of_state
 from pg_trickle.render.apply import Target, located, upsert_action
 from pg_trickle.render.direct import shows_all
 from pg_trickle.render.leaves import relation
-from pg_trickle.render.parts import assignments, differ, listed, names
+from pg_trickle.render.parts import assignments, differ, every, listed, names
 from pg_trickle.render.select import CommonTables
 from pg_trickle.render.stage import grouped_delta, groups
 from pg_trickle.render.store import Store, is_direct, passed
@@ -180,9 +180,7 @@ def renew(
     common.add_writing("u", _added(stage, adds=True) if adds else _summed(Store(stage)))
     common.add_writing("y", _shown(final, stage, target, common))
     if adds:
-        return sql.SQL(
-            "SELECT CASE WHEN count(*) FILTER (WHERE n < 0) = 0 THEN count(*) FILTER (WHERE n = 0) END FROM u"
-        )
+        return _left_empty()
     return sql.SQL("SELECT count(*) FILTER (WHERE n = 0) FROM u")
 
 
@@ -207,6 +205,37 @@ def remove(final: Plan, stage: Stage, target: Target, change: Plan, common: Comm
         ),
     )
     return sql.SQL("SELECT CASE WHEN (SELECT count(*) FROM x) = (SELECT count(*) FROM d) THEN count(*) END FROM x")
+
+
+def count(final: Plan, store: Store, change: Plan, common: CommonTables, *, side: int) -> sql.Composable:
+    """Add a delta to groups that show all that is counted; the SELECT that counts those left without rows, or is NULL
+    if one had fewer than go.  Others may add to them meanwhile.  ``side``: 1 or -1 where rows only come, or go; else 0.
+    """
+    narrow = grouped_delta(store.stage, change)
+    common.add("g", groups(store.stage, narrow, common, side if weighs(narrow, side) else 0))
+    common.add_writing("u", adding_in_order(final, store))
+    return _left_empty()
+
+
+def uncount(store: Store, change: Plan, common: CommonTables) -> sql.Composable:
+    """Remove the touched groups that ``count`` left without rows; the SELECT that counts, or is NULL if one had
+    anything else: it wasn't there before.
+    """
+    stage = store.stage
+    common.add("g", groups(stage, grouped_delta(stage, change), common))
+    rows = next(one for one in stage.rest if one.role is Role.ROWS)
+    nothing = every(sql.SQL("coalesce({c}, 0) = 0").format(c=store.stored(one)) for one in stage.rest)
+    common.add_writing(
+        "d",
+        sql.SQL("DELETE FROM {table} AS s USING g WHERE {match} AND {rows} = 0 RETURNING {nothing} AS nothing").format(
+            table=store.table, match=store.match("g"), rows=store.stored(rows), nothing=nothing
+        ),
+    )
+    return sql.SQL("SELECT CASE WHEN count(*) FILTER (WHERE NOT nothing) = 0 THEN count(*) END FROM d")
+
+
+def _left_empty() -> sql.Composable:
+    return sql.SQL("SELECT CASE WHEN count(*) FILTER (WHERE n < 0) = 0 THEN count(*) FILTER (WHERE n = 0) END FROM u")
 
 
 def _shown(final: Plan, stage: Stage, target: Target, common: CommonTables) -> sql.Composable:

@@ -22,6 +22,8 @@ QUERIES: dict[str, LiteralString] = {
     "regions": """SELECT c.region, count(*) AS n, sum(o.amount) AS total, avg(o.amount) AS mean
                     FROM orders AS o JOIN customers AS c ON c.id = o.customer GROUP BY c.region""",
 }
+COUNTS: LiteralString = """SELECT c.region, count(*) AS n, count(o.amount) AS m, sum(o.amount) AS total
+                             FROM orders AS o JOIN customers AS c ON c.id = o.customer GROUP BY c.region"""
 
 
 def number_of(conn: Connection, name: str) -> int:

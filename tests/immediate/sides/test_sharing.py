@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import LiteralString
 
 import psycopg
@@ -9,7 +10,8 @@ import pytest
 from psycopg import sql
 
 import pg_trickle
-from tests.immediate.sides.shop import QUERIES, RUN, Connection, check, oid, own_slot, side, warm
+from pg_trickle.testing.oracle import differences
+from tests.immediate.sides.shop import COUNTS, QUERIES, RUN, Connection, check, oid, own_slot, side, warm
 from tests.immediate.test_isolation import Session
 
 
@@ -58,18 +60,19 @@ def test_writers_of_one_source_do_not_wait(shop: Connection, sessions: tuple[Ses
     check(shop)
 
 
-def test_groups_that_two_write_are_added_up(shop: Connection, sessions: tuple[Session, ...]) -> None:
-    """The second waits for the group's row alone, and adds to what the first has left there, or gives up."""
-    warm(shop)
-    one, two, _ = sessions
-    for first, second, end in (
-        ("INSERT INTO orders VALUES (100, 1, 1, 70, 'a')", "INSERT INTO orders VALUES (101, 1, 1, 71, 'a')", "COMMIT"),
-        ("DELETE FROM orders WHERE id = 100", "UPDATE orders SET amount = 5 WHERE id = 101", "ROLLBACK"),
-        ("DELETE FROM orders WHERE id = 100", "DELETE FROM orders WHERE id = 101", "COMMIT"),
-        ("DELETE FROM orders WHERE product = 1 AND id < 20", "DELETE FROM orders WHERE product = 1", "COMMIT"),
-        ("INSERT INTO orders VALUES (100, 1, 1, 70, 'a')", "INSERT INTO orders VALUES (101, 1, 1, 71, 'a')", "COMMIT"),
-        ("DELETE FROM orders WHERE customer = 1", "INSERT INTO orders VALUES (102, 1, 1, 71, 'a')", "COMMIT"),
-    ):  # fmt: skip
+CROSSING: tuple[tuple[LiteralString, LiteralString, LiteralString], ...] = (
+    ("INSERT INTO orders VALUES (100, 1, 1, 70, 'a')", "INSERT INTO orders VALUES (101, 1, 1, 71, 'a')", "COMMIT"),
+    ("DELETE FROM orders WHERE id = 100", "UPDATE orders SET amount = 5 WHERE id = 101", "ROLLBACK"),
+    ("DELETE FROM orders WHERE id = 100", "DELETE FROM orders WHERE id = 101", "COMMIT"),
+    ("DELETE FROM orders WHERE product = 1 AND id < 20", "DELETE FROM orders WHERE product = 1", "COMMIT"),
+    ("INSERT INTO orders VALUES (100, 1, 1, 70, 'a')", "INSERT INTO orders VALUES (101, 1, 1, 71, 'a')", "COMMIT"),
+    ("DELETE FROM orders WHERE customer = 1", "INSERT INTO orders VALUES (102, 1, 1, 71, 'a')", "COMMIT"),
+)
+
+
+def cross(one: Session, two: Session) -> Iterator[None]:
+    """Each of two writes one group; the second waits for the first."""
+    for first, second, end in CROSSING:
         for session in (one, two):
             session.begin()
         one.run(first)
@@ -78,7 +81,65 @@ def test_groups_that_two_write_are_added_up(shop: Connection, sessions: tuple[Se
         one.run(end)
         waiting.result()
         two.run("COMMIT")
+        yield
+
+
+def test_groups_that_two_write_are_added_up(shop: Connection, sessions: tuple[Session, ...]) -> None:
+    """The second waits for the group's row alone, and adds to what the first has left there, or gives up."""
+    warm(shop)
+    one, two, _ = sessions
+    for _ in cross(one, two):
         check(shop)
+
+
+@pytest.fixture
+def counts(shop: Connection) -> str:
+    """Instead of the others, a stream table that shows all that is counted for it."""
+    for name in QUERIES:
+        pg_trickle.drop_stream_table(shop, name)
+    pg_trickle.create_stream_table(shop, "counts", COUNTS, refresh_mode="IMMEDIATE")
+    warm(shop)
+    return "counts"
+
+
+def test_groups_that_show_all_that_is_counted_are_added_up_as_well(
+    shop: Connection, sessions: tuple[Session, ...], counts: str
+) -> None:
+    one, two, other = sessions
+    for _ in cross(one, two):
+        assert differences(shop, counts) == []
+    for session in (one, two):
+        session.begin()
+    one.run("INSERT INTO orders VALUES (110, 1, 1, 70, 'a')")
+    two.run("UPDATE orders SET amount = NULL WHERE customer = 2")
+    two.run("UPDATE orders SET customer = 3 WHERE customer = 5")
+    waiting = other.waits("UPDATE customers SET region = 'x' WHERE region = 'r1'")
+    two.run("DELETE FROM orders WHERE customer IN (2, 8)")
+    two.run("COMMIT")
+    one.run("COMMIT")
+    waiting.result()
+    assert differences(shop, counts) == []
+
+
+@pytest.mark.parametrize(
+    ("tampering", "statement"),
+    [
+        ("DELETE FROM counts", "UPDATE orders SET amount = 90 WHERE id = 9"),
+        ("DELETE FROM counts", "DELETE FROM orders WHERE id = 9"),
+        ("UPDATE counts SET n = 1", "DELETE FROM orders WHERE customer = 1"),
+        ("UPDATE counts SET n = 4 WHERE region = 'r1'", "DELETE FROM orders WHERE customer = 1"),
+    ],
+)
+def test_what_somebody_has_written_to_such_groups_is_noticed(
+    shop: Connection, counts: str, tampering: LiteralString, statement: LiteralString
+) -> None:
+    """Where a group has fewer rows than go, or none and something else."""
+    notices: list[str | None] = []
+    shop.add_notice_handler(lambda notice: notices.append(notice.message_primary))
+    shop.execute(tampering)
+    shop.execute(statement)
+    assert notices == ['stream table "counts" is recomputed']
+    assert differences(shop, counts) == []
 
 
 @pytest.mark.parametrize(("lower", "higher"), [(3, 1), (3, 2), (1, 2)])
@@ -265,6 +326,7 @@ def test_who_has_waited_with_others_does_not_go_on_one_by_one(shop: Connection, 
     [
         (QUERIES["joined"], {"orders"}),
         (QUERIES["regions"], {"customers", "orders"}),
+        (COUNTS, {"customers", "orders"}),
         ("SELECT o.id, c.id AS customer FROM orders AS o JOIN customers AS c ON c.id = o.customer", {"orders"}),
         ("SELECT o.id, p.id AS product FROM orders AS o JOIN products AS p ON p.id < o.amount", {"orders", "products"}),
         ("SELECT o.amount, c.region FROM orders AS o JOIN customers AS c ON c.id = o.customer", set()),

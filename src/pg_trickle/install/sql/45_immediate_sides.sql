@@ -69,8 +69,10 @@ BEGIN
             IF __pgt_side OPERATOR(pg_catalog.=) %2$s THEN
                 UPDATE pgtrickle_changes.slots_%3$s AS s SET holder = pg_catalog.pg_current_xact_id(), side = %2$s WHERE s.slot OPERATOR(pg_catalog.=) (
                     SELECT o.slot FROM pgtrickle_changes.slots_%3$s AS o WHERE o.slot OPERATOR(pg_catalog.=) %5$s AND o.holder OPERATOR(pg_catalog.<>) pg_catalog.pg_current_xact_id() FOR NO KEY UPDATE SKIP LOCKED) AND %4$s;
-                IF NOT FOUND AND NOT EXISTS (SELECT FROM pgtrickle_changes.slots_%3$s AS s WHERE s.slot OPERATOR(pg_catalog.=) %5$s AND s.holder OPERATOR(pg_catalog.=) pg_catalog.pg_current_xact_id_if_assigned()) THEN
-                    PERFORM pgtrickle_changes.maintain_%3$s_slot(%2$s);
+                IF NOT FOUND THEN
+                    IF NOT EXISTS (SELECT FROM pgtrickle_changes.slots_%3$s AS s WHERE s.slot OPERATOR(pg_catalog.=) %5$s AND s.holder OPERATOR(pg_catalog.=) pg_catalog.pg_current_xact_id_if_assigned()) THEN
+                        PERFORM pgtrickle_changes.maintain_%3$s_slot(%2$s);
+                    END IF;
                 END IF;
                 __pgt_shared := %1$s OPERATOR(pg_catalog.>=) -1;
             ELSE
