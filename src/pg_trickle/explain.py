@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from pg_trickle import explain_cost, explain_recomputed
+from pg_trickle import explain_again, explain_cost, explain_recomputed
 from pg_trickle.algebra.aggregate import Aggregate, Call, Touched
 from pg_trickle.algebra.join import Join, Partners
 from pg_trickle.algebra.lateral import ITEM, ROW, Lateral
@@ -136,7 +136,7 @@ def _stage(stage: AnyStage, depth: int, stages: dict[str, AnyStage], lines: list
             "depth": depth + 1,
             "operator": "Call",
             "detail": shown(_call(call, keys)),
-            "rule": call.rule.value,
+            "rule": explain_again.rule_of_call(call, aggregate.input),
             "cost": explain_cost.of_call(call),
         }
         for call in aggregate.calls
@@ -177,8 +177,8 @@ def _described(plan: Plan) -> tuple[str, str, str]:
             return "Column by time", value.now.text, f"Δτ(R) = τ°(ΔR) + what time gave another value, {_found(value)}"
         case Project(_, items):
             return "Project", ", ".join(item.value.text for item in items), "Δπ(R) = π(ΔR)"
-        case UnionAll():
-            return "Union all", "", "Δ(L + R) = ΔL + ΔR"
+        case UnionAll() as both:
+            return "Union all", "", explain_again.rule_of_sum(both)
         case Join(_, _, on):
             return "Join", _conditions(on), "Δ(L ⋈ R) = ΔL ⋈ R′ + L′ ⋈ ΔR − ΔL ⋈ ΔR"
         case LeftJoin(_, _, on):
