@@ -110,6 +110,56 @@ SITUATIONS = {
             "ALTER SYSTEM SET wal_level = logical; then restart the server.",
         ),
     ),
+    "a source that the same session reads": Situation(
+        ("BEGIN; DECLARE reads CURSOR FOR SELECT id FROM w; FETCH reads",),
+        create("SELECT id FROM w"),
+        (
+            "55006",
+            'cannot ALTER TABLE "w" because it is being used by active queries in this session',
+            "SET CONSTRAINTS ALL IMMEDIATE first, close what reads the table, or do it in a transaction of its own.",
+        ),
+        ("ROLLBACK; BEGIN; DECLARE reads CURSOR FOR SELECT id FROM w; FETCH reads; CLOSE reads",),
+    ),
+    "a plan for other facts": Situation(
+        (),
+        """SELECT pgtrickle.create_stream_table_with_plan('x', 'SELECT id FROM t', plan => p.plan)
+             FROM pgtrickle.pgt_plans AS p""",
+        ("40001", "the plan was made for other facts than hold now", "Try again."),
+    ),
+    "a stream table that came with a dump": Situation(
+        ("UPDATE pgtrickle.pgt_stream_tables SET home = 'elsewhere'",),
+        # That compiles, which in SQL takes a worker: the plan is of another database.
+        lambda conn: pg_trickle.refresh_stream_table(conn, "s"),
+        (
+            "55000",
+            'stream table "s" came with a dump and isn\'t maintained yet',
+            "A superuser revives all stream tables of this database with SELECT pgtrickle.restore_stream_tables();",
+        ),
+        ("SELECT pgtrickle.restore_stream_tables();",),
+    ),
+    "a dump restored beside what there was": Situation(
+        (create("SELECT id FROM w"), "UPDATE pgtrickle.pgt_stream_tables SET home = 'elsewhere' WHERE pgt_name = 's'"),
+        "SELECT pgtrickle.restore_stream_tables()",
+        (
+            "55000",
+            "this database had stream tables before the dump was restored into it",
+            "Restore the dump into a new database.",
+        ),
+    ),
+    "a stream table that a dump gave to a superuser": Situation(
+        (
+            "GRANT SELECT ON t TO somebody; ALTER TABLE s OWNER TO somebody",
+            REFRESH,
+            "UPDATE pgtrickle.pgt_stream_tables SET home = 'elsewhere'; ALTER TABLE s OWNER TO postgres",
+        ),
+        "SELECT pgtrickle.restore_stream_tables()",
+        (
+            "55000",
+            'stream table "s" came with the dump to a superuser',
+            "ALTER TABLE public.s OWNER TO a role without such rights; then call it again.",
+        ),
+        ("ALTER TABLE s OWNER TO somebody",),
+    ),
     "capture from the WAL where it isn't enabled": Situation(
         (),
         create("SELECT id FROM t", cdc_mode="wal"),
