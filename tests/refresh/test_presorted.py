@@ -111,6 +111,10 @@ CHOICES = {
     "first_of_each": "SELECT DISTINCT ON (q.g) q.g, q.x FROM (SELECT g, x FROM t ORDER BY g, y DESC) AS q",
     "numbers": "SELECT q.x, row_number() OVER () AS n, lag(q.x) OVER () AS l, ntile(4) OVER () AS f,"
     " sum(q.x) OVER (ROWS 1 PRECEDING) AS s, max(q.x) OVER () AS m FROM (SELECT x FROM t ORDER BY y) AS q",
+    # Before an order is said, all rows tie.
+    "peers": "SELECT q.x, sum(q.x) OVER (ROWS 1 PRECEDING EXCLUDE TIES) AS s, rank() OVER (ROWS 1 PRECEDING) AS r,"
+    " count(*) OVER (ROWS UNBOUNDED PRECEDING EXCLUDE GROUP) AS c, row_number() OVER () AS n"
+    " FROM (SELECT x FROM t ORDER BY y) AS q",
     "first_numbers": "SELECT p.n, p.x FROM"
     " (SELECT q.x, row_number() OVER () AS n FROM (SELECT g, x FROM t ORDER BY y) AS q) AS p WHERE p.n <= 7",
 }

@@ -44,6 +44,9 @@ _COLLECTS = frozenset({
 })  # fmt: skip
 _COUNTS = frozenset({"row_number", "ntile", "lag", "lead"})
 _ROWS = 0x00004  # FRAMEOPTION_ROWS
+# Which rows tie matters to them: FRAMEOPTION_EXCLUDE_GROUP and _TIES, and functions that any frame leaves as they are.
+_WITHOUT_PEERS = 0x10000 | 0x20000
+_OF_PEERS = frozenset({"rank", "dense_rank", "percent_rank", "cume_dist"})
 _VALUES = "*VALUES*"
 _ADDED = "__pgt_order_{place}"
 
@@ -162,7 +165,8 @@ def _is_bare(window: Node) -> bool:
 
 def _counts(window: Node) -> bool:
     """Whether it matters to it in which order rows come, but not which of them tie."""
-    return strings(list(window.func_call.funcname))[-1] in _COUNTS or bool(window.func_call.over.frame_options & _ROWS)
+    name, frame = strings(list(window.func_call.funcname))[-1], window.func_call.over.frame_options
+    return name in _COUNTS or bool(frame & _ROWS and not frame & _WITHOUT_PEERS and name not in _OF_PEERS)
 
 
 def _counting(window: Node, order: list[SortBy]) -> Node:
