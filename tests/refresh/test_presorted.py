@@ -165,6 +165,16 @@ def test_where_the_order_may_be_lost_a_limit_asks_for_one_of_its_own(db: Connect
     assert hint == "Add an ORDER BY that says which rows are meant, beside it: that of a subquery need not reach it."
 
 
+def test_numbers_of_groups_are_not_those_of_rows(db: Connection) -> None:
+    db.execute(SETUP.encode())
+    queries = (
+        "SELECT row_number() OVER () AS n, sum(q.x) AS s FROM (SELECT x FROM t ORDER BY y) AS q",
+        "SELECT row_number() OVER () AS n FROM (SELECT x FROM t ORDER BY y) AS q HAVING count(*) > 3",
+        "SELECT row_number() OVER () AS n FROM (SELECT x FROM t ORDER BY y) AS q HAVING true",
+    )
+    check_kept(db, queries, STEPS)
+
+
 def test_numbers_beside_a_window_that_sorts_are_left_open(db: Connection) -> None:
     db.execute(SETUP.encode())
     query = "SELECT row_number() OVER () AS n, rank() OVER (ORDER BY q.x) AS r FROM (SELECT x FROM t ORDER BY y) AS q"

@@ -55,7 +55,9 @@ def with_presorted(statement: SelectStmt, context: Context) -> SelectStmt:
     """The SELECT whose aggregates and windows say in which order they go, where what they read is sorted."""
     listed = [part for node in _listed(statement) for part in outside_subqueries(node)]
     windows = [part for part in listed if _is_window(part)]
-    counts = not statement.group_clause and all(map(_is_bare, windows)) and any(map(_counts, windows))
+    is_grouped = bool(statement.group_clause) or statement.HasField("having_clause")
+    is_grouped |= any(map(context.aggregates, listed))
+    counts = not is_grouped and all(map(_is_bare, windows)) and any(map(_counts, windows))
     if not counts and not any(_gathers(part, context) for part in listed):
         return statement
     found = _as_below(statement, context)
