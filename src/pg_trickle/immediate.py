@@ -30,15 +30,16 @@ from pg_trickle.render.onesided import (
     comes,
     count,
     grow,
+    if_moved,
     insert,
     remove,
     renew,
     take,
     uncount,
 )
-from pg_trickle.render.reread import is_lookup, reread
+from pg_trickle.render.reread import is_lookup, overwritten, reread
 from pg_trickle.render.select import CommonTables
-from pg_trickle.render.settled import add_first, is_settled, leave, settle
+from pg_trickle.render.settled import add_first, is_settled, is_told_by_extremes, leave, settle
 from pg_trickle.render.single import (
     BROUGHT,
     CHANGED,
@@ -51,6 +52,7 @@ from pg_trickle.render.single import (
     reread_one,
     show_one,
 )
+from pg_trickle.render.single_extreme import grow_one, search_one
 from pg_trickle.render.stage import grouped_delta
 from pg_trickle.render.store import Store
 from pg_trickle.rewrite.specialise import specialised
@@ -73,7 +75,7 @@ _PLAIN_CAST = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Alone:
-    """What is tried before a program where row locks are enough, by event.
+    """What is tried before a program where there is no turn, by event.
 
     ``one``: it may do all the work where a single row changed.
     ``shown``, ``gone``: those which show and remove the group of a single row after it, in place of the program's
@@ -153,6 +155,7 @@ def immediate(
     is_free = len(sources) == 1 and never_recomputes
     by_rows, alone = (_by_rows(definition, sources) if is_free else None) or (None, Alone())
     by_groups = _by_groups(definition, Statement()) if is_free and by_rows is None else None
+    alone = _alone_in_group(definition) if by_groups is not None else alone
     held: programs.Program = ()
     deltas: frozenset[State] = frozenset()
     if by_rows is not None:
@@ -221,7 +224,7 @@ def _alone_by_rows(definition: programs.Definition, store: Store, change: Plan) 
     gone = () if store.target else (TAKEN, *moving)
     return Alone(
         {event: _printed(add_one(final, store, target, change, event)) for event in EVENTS},
-        {event: _printed(show_one(final, stage, target, change, event)) for event in shown},
+        {event: _printed(show_one(final, stage, target, change, event, overwritten(target))) for event in shown},
         {event: _printed(hide_one(final, stage, target, change, event)) for event in gone},
     )
 
@@ -332,6 +335,24 @@ def _is_plain(request: CompileRequest, sources: Iterable[int]) -> bool:
     """Whether all sources are ordinary tables that show their owner every row."""
     found = {one.oid: one for one in request.relations}
     return all(found[oid].kind == "table" for oid in sources) and not any(one.policy for one in request.relations)
+
+
+def _alone_in_group(definition: programs.Definition) -> Alone:
+    """What is tried before that program for a single row."""
+    final, target, stage = definition.final, definition.target, definition.stages[0]
+    if not isinstance(stage, Stage) or definition.store(stage).target is not None or not can_grow(final, stage, target):
+        return Alone()
+    change = specialised(stage.below.delta(), lambda _: True)
+    if not is_one_row(change):
+        return Alone()
+    action = if_moved(target)
+    # Where nothing is shown but extremes, a row that goes leaves what is shown, or has it looked for.
+    showing = (BROUGHT, CHANGED) if is_told_by_extremes(final, Store(stage)) else EVENTS
+    return Alone(
+        {event: _printed(grow_one(final, stage, change, event)) for event in EVENTS},
+        {event: _printed(show_one(final, stage, target, change, event, action)) for event in showing},
+        {event: _printed(search_one(final, stage, target, change, event, action)) for event in (TAKEN, CHANGED)},
+    )
 
 
 def _is_parted(request: CompileRequest) -> bool:

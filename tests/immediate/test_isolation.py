@@ -369,6 +369,50 @@ def test_rows_that_change_places_wait_for_their_groups_in_one_order(database: An
     shop.check()
 
 
+@pytest.mark.parametrize("ending", ["COMMIT", "ROLLBACK"])
+def test_an_extreme_comes_to_a_group_to_which_another_brings_one(
+    database: Any, db: Connection, ending: LiteralString
+) -> None:
+    """Whether a row is an extreme is told by what the group holds when the other one has ended."""
+    shop = made(db, {"extremes": QUERIES["extremes"]})
+    with several(database, 2) as (one, two):
+        for first, second in ((900, 800), (901, 902), (-900, -800), (-901, -902)):
+            one.begin()
+            one.conn.execute("INSERT INTO orders VALUES (%s, 3, %s)", (1000 + first, first))
+            waiting = two.waits(f"INSERT INTO orders VALUES ({1000 + second}, 3, {second})")
+            one.run(ending)
+            waiting.result()
+            shop.check()
+            shop.run("DELETE FROM orders WHERE id > 40")
+
+
+# Customer 3 has orders 2, 11, 20, 29 and 38, as dear as their numbers.
+NEXT_EXTREMES: list[tuple[LiteralString, LiteralString]] = [
+    ("DELETE FROM orders WHERE id = 38", "DELETE FROM orders WHERE id = 29"),
+    ("DELETE FROM orders WHERE id = 2", "UPDATE orders SET amount = 30 WHERE id = 11"),
+    ("UPDATE orders SET amount = 15 WHERE id = 2", "DELETE FROM orders WHERE id = 11"),
+    ("UPDATE orders SET amount = 1 WHERE id = 11", "UPDATE orders SET amount = 10 WHERE id = 2"),
+    ("UPDATE orders SET amount = 21 WHERE id = 20", "DELETE FROM orders WHERE id = 2"),
+    ("DELETE FROM orders WHERE id = 11", "UPDATE orders SET amount = 12 WHERE id = 2"),
+]
+
+
+@pytest.mark.parametrize("ending", ["COMMIT", "ROLLBACK"])
+@pytest.mark.parametrize(("first", "second"), NEXT_EXTREMES)
+def test_an_extreme_goes_from_a_group_in_which_another_changes_the_next(
+    database: Any, db: Connection, first: LiteralString, second: LiteralString, ending: LiteralString
+) -> None:
+    """What is an extreme when one of them has ended is told by the group's row, or by rows read after that."""
+    shop = made(db, {"extremes": QUERIES["extremes"]})
+    with several(database, 2) as (one, two):
+        one.begin()
+        one.conn.execute(first)
+        waiting = two.waits(second)
+        one.run(ending)
+        waiting.result()
+    shop.check()
+
+
 def test_no_deadlocks_over_shared_groups(shop: Shop, database: Any) -> None:
     """Each statement locks the groups in one order, whatever the order of its rows."""
     only(shop, "totals", "counted")

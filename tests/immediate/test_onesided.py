@@ -6,7 +6,7 @@ from typing import LiteralString
 
 import pytest
 
-from tests.immediate.conftest import SHOP, Connection, Shop
+from tests.immediate.conftest import QUERIES, SHOP, Connection, Shop, made
 
 MORE: dict[str, LiteralString] = {
     "outer": """SELECT o.id, o.amount, c.region FROM orders AS o LEFT JOIN customers AS c ON c.id = o.customer_id""",
@@ -185,3 +185,74 @@ def test_what_comes_and_what_goes_is_counted_and_summed_up_unweighed(db: Connect
         event: 'sum("__pgt_w")' in str(text).replace("\\", "").partition('"u" AS')[0] for event, text in texts.items()
     }
     assert weighed == {"ins": False, "upd": True, "del": False}
+
+
+TELLTALE: LiteralString = """
+    CREATE TABLE told (what text);
+    CREATE FUNCTION tell() RETURNS trigger LANGUAGE plpgsql AS
+        $$BEGIN INSERT INTO public.told VALUES (TG_TABLE_NAME); RETURN NULL; END$$;
+    CREATE TRIGGER tell BEFORE INSERT OR UPDATE OR DELETE ON extremes FOR EACH STATEMENT EXECUTE FUNCTION tell();
+    CREATE TRIGGER tell BEFORE INSERT OR UPDATE OR DELETE ON most FOR EACH STATEMENT EXECUTE FUNCTION tell();
+    CREATE TRIGGER tell BEFORE INSERT OR UPDATE OR DELETE ON above FOR EACH STATEMENT EXECUTE FUNCTION tell();
+"""
+ABOVE: LiteralString = "SELECT customer_id, max(amount) AS most FROM orders WHERE id > 0 GROUP BY customer_id"
+# Customer 2 has orders 1, 10, 19, 28 and 37, as dear as their numbers.
+CAME: list[tuple[LiteralString, set[str]]] = [
+    ("INSERT INTO orders VALUES (9, 2, 9, 'between')", set()),
+    ("INSERT INTO orders VALUES (18, 2, NULL, 'none')", set()),
+    ("INSERT INTO orders VALUES (27, 2, 1, 'as little as the least')", {"extremes"}),
+    ("INSERT INTO orders VALUES (36, 2, 37, 'as much as the most')", {"most"}),
+    ("INSERT INTO orders VALUES (45, 2, 20, 'the last')", {"extremes"}),
+    ("INSERT INTO orders VALUES (44, 2, 0, 'less')", {"extremes"}),
+    ("INSERT INTO orders VALUES (43, 2, 'NaN', 'more than any number')", {"most"}),
+    ("INSERT INTO orders VALUES (100, NULL, NULL, 'of a new group')", {"extremes", "most"}),
+    ("INSERT INTO orders VALUES (99, NULL, 5, 'the first of these that is not NULL')", {"extremes", "most"}),
+]
+
+# Customer 2's orders 1, 9, 10, 19, 28, 37 cost their numbers now; 18: NULL, 27: 1, 36: 37, 43: NaN, 44: 0, 45: 20.
+CHANGED: list[tuple[LiteralString, set[str]]] = [
+    ("UPDATE orders SET amount = 18 WHERE id = 19", set()),
+    ("UPDATE orders SET amount = NULL WHERE id = 28", set()),
+    ("UPDATE orders SET amount = 28.5 WHERE id = 28", set()),
+    ("UPDATE orders SET amount = -1 WHERE id = 10", {"extremes"}),
+    ("UPDATE orders SET amount = 10 WHERE id = 10", {"extremes"}),
+    ("UPDATE orders SET amount = 'NaN' WHERE id = 37", {"most"}),
+    ("UPDATE orders SET amount = 37 WHERE id = 43", {"most"}),
+    ("UPDATE orders SET id = 46 WHERE id = 9", {"extremes"}),
+    ("UPDATE orders SET id = 47 WHERE id = 37", {"extremes"}),
+    ("UPDATE orders SET id = 37 WHERE id = 47", {"extremes"}),
+    ("UPDATE orders SET note = 'other' WHERE id = 46", set()),
+    ("UPDATE orders SET customer_id = 3 WHERE id = 19", set()),
+    ("UPDATE orders SET amount = amount + 1 WHERE id IN (28, 43)", set()),
+    ("UPDATE orders SET amount = CASE id WHEN 28 THEN 27 ELSE amount END WHERE id IN (28, 43)", set()),
+    ("UPDATE orders SET amount = 6 WHERE id = 100", {"extremes", "most"}),
+    ("UPDATE orders SET amount = NULL WHERE id = 100", {"extremes", "most"}),
+]
+WENT: list[tuple[LiteralString, set[str]]] = [
+    ("DELETE FROM orders WHERE id = 27", set()),
+    ("DELETE FROM orders WHERE id = 18", set()),
+    ("DELETE FROM orders WHERE id = 44", {"extremes"}),
+    ("DELETE FROM orders WHERE id = 46", {"extremes"}),
+    ("DELETE FROM orders WHERE id = 37", {"most"}),
+    ("DELETE FROM orders WHERE id = 99", {"extremes", "most"}),
+    ("DELETE FROM orders WHERE id = 100", {"extremes", "most"}),
+]
+
+
+@pytest.mark.versions
+def test_a_row_that_is_no_extreme_leaves_the_stream_table_alone(db: Connection) -> None:
+    shop = made(db, {"extremes": QUERIES["extremes"], "most": MORE["most"], "above": ABOVE})
+    # Each has gone once, so that its number is free.
+    shop.run("DELETE FROM orders WHERE id IN (9, 18, 27, 36)", TELLTALE)
+    for statement, expected in (*CAME, *CHANGED, *WENT):
+        shop.run(statement)
+        rows = shop.conn.execute("DELETE FROM told RETURNING what").fetchall()
+        assert {what for (what,) in rows} == expected | ({"above"} if "most" in expected else set()), statement
+
+
+@pytest.mark.parametrize("level", ["REPEATABLE READ", "SERIALIZABLE"])
+def test_single_rows_of_groups_with_extremes_in_an_older_snapshot(db: Connection, level: str) -> None:
+    shop = made(db, {"extremes": QUERIES["extremes"], "most": MORE["most"]})
+    shop.run("DELETE FROM orders WHERE id IN (9, 18, 27, 36)")
+    shop.conn.execute(f"BEGIN ISOLATION LEVEL {level}".encode())
+    shop.run(*(statement for statement, _ in (*CAME, *CHANGED, *WENT)), "COMMIT")

@@ -23,6 +23,9 @@ MORE: dict[str, LiteralString] = {
     "amounts": "SELECT DISTINCT amount FROM orders",
     "dear_groups": """SELECT customer_id, sum(amount) AS total FROM orders
                        WHERE amount > 3 GROUP BY 1 HAVING count(*) > 2""",
+    "late": """SELECT customer_id, count(*) * 2 AS twice, max(amount) FILTER (WHERE id > 20) AS late, min(note) AS note
+                FROM orders GROUP BY customer_id""",
+    "dearest": "SELECT note, customer_id, max(amount) AS most FROM orders WHERE amount > 5 GROUP BY note, customer_id",
 }
 
 STATEMENTS: list[LiteralString] = [

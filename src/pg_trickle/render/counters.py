@@ -63,6 +63,16 @@ def added_by(one: StateColumn, weight: sql.Composable) -> sql.Composable:
     return sql.SQL("coalesce({term}, 0)::{type}").format(term=term, type=_number(one))
 
 
+def extreme_of(one: StateColumn) -> sql.Composable:
+    """What a single row has that may be an extreme, NULL if nothing."""
+    assert one.argument is not None
+    if one.condition is None:
+        return sql.Identifier(one.argument)
+    return sql.SQL("CASE WHEN {condition} THEN {x} END").format(
+        condition=sql.Identifier(one.condition), x=sql.Identifier(one.argument)
+    )
+
+
 def _number(one: StateColumn) -> sql.SQL:
     return sql.SQL("numeric") if one.type.name == "numeric" else sql.SQL("bigint")
 

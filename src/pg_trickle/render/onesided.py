@@ -132,7 +132,7 @@ def change_rows(target: Target, before: sql.Composable, after: sql.Composable, c
             table=target.table, match=located(target, "t", "o", same)
         ),
     )
-    common.add_writing("y", _upsert(target, sql.SQL("f"), _if_moved(target)))
+    common.add_writing("y", _upsert(target, sql.SQL("f"), if_moved(target)))
     return sql.SQL(
         "SELECT CASE WHEN (SELECT count(*) FROM x) = (SELECT count(*) FROM o)"
         " THEN (SELECT count(*) FROM x) + (SELECT count(*) FROM y) END"
@@ -156,7 +156,7 @@ def grow(
     narrow = grouped_delta(stage, change)
     narrow = narrow.input if isinstance(narrow, Consolidate) else narrow
     common.add("g", groups(stage, narrow, common, 1 if weighs(narrow, 1) else 0))
-    common.add_writing("u", _added(stage, adds=adds))
+    common.add_writing("u", come(stage, adds=adds))
     common.add_writing("y", _shown(final, stage, target, common))
     return sql.SQL("SELECT count(*) FROM y")
 
@@ -177,7 +177,7 @@ def renew(
     """
     narrow = grouped_delta(stage, change)
     common.add("g", groups(stage, narrow, common, -1 if takes and weighs(narrow, -1) else 0))
-    common.add_writing("u", _added(stage, adds=True) if adds else _summed(Store(stage)))
+    common.add_writing("u", come(stage, adds=True) if adds else _summed(Store(stage)))
     common.add_writing("y", _shown(final, stage, target, common))
     if adds:
         return _left_empty()
@@ -247,10 +247,10 @@ def _shown(final: Plan, stage: Stage, target: Target, common: CommonTables) -> s
         ),
         row=common.select(of_state(final, stage)),
     )
-    return _upsert(target, shown, _if_moved(target))
+    return _upsert(target, shown, if_moved(target))
 
 
-def _if_moved(target: Target) -> sql.Composable:
+def if_moved(target: Target) -> sql.Composable:
     """Compared with the row as it is when it is locked: others may have changed it since this statement began."""
     if not target.written:
         return upsert_action(target)
@@ -272,8 +272,11 @@ def _upsert(target: Target, rows: sql.Composable, action: sql.Composable) -> sql
     )
 
 
-def _added(stage: Stage, *, adds: bool) -> sql.Composable:
-    """With others about (``adds``) in the order of the keys, in which everybody locks groups."""
+def come(stage: Stage, *, adds: bool) -> sql.Composable:
+    """The statement that adds what came (``g``) to the groups' rows; it returns them as they are then.
+
+    With others about (``adds``) in the order of the keys, in which everybody locks groups.
+    """
     only = sql.SQL(" WHERE {any} ORDER BY {keys}").format(any=adds_anything(stage), keys=names(stage.key_names))
     return sql.SQL(
         "INSERT INTO {state} AS t ({keys}, {rest}) SELECT {keys}, {came} FROM g{only}"
@@ -283,7 +286,7 @@ def _added(stage: Stage, *, adds: bool) -> sql.Composable:
         keys=names(stage.key_names),
         only=only if adds else sql.SQL(""),
         rest=names(one.name for one in stage.rest),
-        came=listed(sql.Identifier(_came(one)) for one in stage.rest),
+        came=listed(sql.Identifier(came_as(one)) for one in stage.rest),
         sums=listed(_sum(one) for one in stage.rest),
         returned=names(stage.column_names, "t"),
     )
@@ -313,7 +316,8 @@ def _summed(store: Store) -> sql.Composable:
     )
 
 
-def _came(one: StateColumn) -> str:
+def came_as(one: StateColumn) -> str:
+    """What came for a column, as it is called in ``g``."""
     return f"came_{one.name}" if one.role in _EXTREMES else f"d_{one.name}"
 
 

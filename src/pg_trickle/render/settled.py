@@ -60,7 +60,7 @@ def add_first(final: Plan, store: Store, change: Plan, common: CommonTables) -> 
     )
     rows = sql.SQL("g ORDER BY {keys}").format(keys=names(name for name in stage.key_names if name in places))
     common.add_writing("y", adding(final, store, rows, stored))
-    if not _is_told_by_extremes(final, store):
+    if not is_told_by_extremes(final, store):
         return sql.SQL("SELECT count(*) FROM y")
     return sql.SQL("SELECT count(*) FROM y JOIN g ON {match} WHERE y.n IN (0, g.d_n) OR {beyond}").format(
         match=touching(((one, one.name, one.name) for one in plain_keys(stage)), "y", "g"),
@@ -76,7 +76,7 @@ def add_first(final: Plan, store: Store, change: Plan, common: CommonTables) -> 
     )
 
 
-def _is_told_by_extremes(final: Plan, store: Store) -> bool:
+def is_told_by_extremes(final: Plan, store: Store) -> bool:
     """Whether all is counters and extremes, those shown elsewhere are extremes, and groups match quickly."""
     stage = store.stage
     if not all(one.is_added or one.role in _BEYOND for one in stage.rest):

@@ -35,6 +35,7 @@ from pg_trickle.stages import Stage
 from pg_trickle.state_columns import Role
 
 BROUGHT, TAKEN, CHANGED = "ins", "del", "upd"
+IS_READ_COMMITTED = sql.SQL("current_setting('transaction_isolation') = 'read committed'")
 
 
 def is_one_row(change: Plan) -> bool:
@@ -54,7 +55,7 @@ def add_one(final: Plan, store: Store, target: Target, change: Plan, event: str)
         return _move_one(final, store, change)
     row = _moved(store.stage, change) if event == CHANGED else _added(store.stage, change, event)
     rows = sql.SQL("({row}) AS g WHERE {single} AND ({any})").format(
-        row=row, single=_is_single(event), any=adds_anything(store.stage)
+        row=row, single=is_single(event), any=adds_anything(store.stage)
     )
     return _or_nothing(adding(final, store, rows, _left_to_do(final, store, target, event)), change, event)
 
@@ -77,7 +78,7 @@ def _move_one(final: Plan, store: Store, change: Plan) -> sql.Composable:
         both=_left_and_joined(store.stage, change),
         before=_added(store.stage, change, TAKEN),
         after=_added(store.stage, change, BROUGHT),
-        single=_is_single(CHANGED),
+        single=is_single(CHANGED),
         same=same,
         keys=names(store.stage.key_names),
     )
@@ -87,7 +88,7 @@ def _move_one(final: Plan, store: Store, change: Plan) -> sql.Composable:
         " FROM (SELECT bool_or(n = 0) AS empty, bool_or(n = 1) AS one FROM y) AS l"
     ).format(
         added=adding(final, store, rows, sql.SQL("{n} AS n").format(n=row_counter(final, store))),
-        single=_is_single(CHANGED),
+        single=is_single(CHANGED),
     )
 
 
@@ -112,14 +113,16 @@ def _left_to_do(final: Plan, store: Store, target: Target, event: str) -> sql.Co
 _WEIGHT = {BROUGHT: 1, TAKEN: -1, CHANGED: 0}
 
 
-def show_one(final: Plan, stage: Stage, target: Target, change: Plan, event: str) -> sql.Composable:
+def show_one(
+    final: Plan, stage: Stage, target: Target, change: Plan, event: str, action: sql.Composable
+) -> sql.Composable:
     """Show the group of a row that came or went, or that it came to, by what is stored of it now; 0, or none if it
-    shows nothing.
+    shows nothing.  ``action`` is what to do with what is shown already.
 
     Its own statement, after that which has locked the group's row (``render/additive.py``).
     """
     return sql.SQL(
-        "INSERT INTO {table} ({columns}) SELECT {values} FROM ({row}) AS g JOIN {state} AS s ON {match}"
+        "INSERT INTO {table} AS t ({columns}) SELECT {values} FROM ({row}) AS g JOIN {state} AS s ON {match}"
         " CROSS JOIN LATERAL ({shown}) AS a WHERE {single} ON CONFLICT ({key}) {action} RETURNING 0::bigint"
     ).format(
         table=target.table,
@@ -129,9 +132,9 @@ def show_one(final: Plan, stage: Stage, target: Target, change: Plan, event: str
         state=relation(stage.state),
         match=Store(stage).match("g"),
         shown=CommonTables(()).select(of_state(final, stage)),
-        single=every([_is_single(event), _IS_READ_COMMITTED]),
+        single=every([is_single(event), IS_READ_COMMITTED]),
         key=names(target.key or ()),
-        action=overwritten(target),
+        action=action,
     )
 
 
@@ -150,7 +153,7 @@ def hide_one(final: Plan, stage: Stage, target: Target, change: Plan, event: str
     ).format(
         state=store.table,
         row=_left_and_joined(stage, change) if event == CHANGED else _added(stage, change, TAKEN),
-        single=every([_is_single(event), _IS_READ_COMMITTED]),
+        single=every([is_single(event), IS_READ_COMMITTED]),
         match=store.match("g"),
         empty=every(sql.SQL("coalesce({c}, 0) = 0").format(c=store.stored(one)) for one in stage.rest),
         keys=names(stage.key_names, "s"),
@@ -166,11 +169,13 @@ def _added(stage: Stage, change: Plan, event: str) -> sql.Composable:
         for one in stage.rest
     ]
     return sql.SQL("SELECT {values} FROM ({row}) AS x").format(
-        values=listed([*group_keys(stage), *values]), row=_image(grouped_delta(stage, change), _SIDE[event])
+        values=listed([*group_keys(stage), *values]), row=image(grouped_delta(stage, change), event)
     )
 
 
-_SIDE = {BROUGHT: AFTER, TAKEN: BEFORE}
+def image(change: Plan, event: str) -> sql.Composable:
+    """The row that came, or that went."""
+    return _image(change, {BROUGHT: AFTER, TAKEN: BEFORE}[event])
 
 
 def _moved(stage: Stage, change: Plan) -> sql.Composable:
@@ -223,7 +228,7 @@ def reread_one(final: Plan, target: Target, change: Plan, event: str) -> sql.Com
         still=located(target, "w", "o", same),
         stays=matches([pair for pair in compared if pair[1] in target.key], "o", "n"),
         differs=differ(compared, "o", "n"),
-        single=every([_is_single(event), _IS_READ_COMMITTED]),
+        single=every([is_single(event), IS_READ_COMMITTED]),
     )
     return _or_nothing(statement, change, event)
 
@@ -238,13 +243,12 @@ def _or_nothing(statement: sql.Composable, change: Plan, event: str) -> sql.Comp
         " CASE WHEN {single} AND {unseen} THEN 0::bigint END)"
     ).format(
         statement=statement,
-        single=_is_single(event),
+        single=is_single(event),
         unseen=every(sql.SQL("NOT EXISTS ({row})").format(row=_image(change, side)) for side in shown),
     )
 
 
 _SIDES = {BEFORE: (TAKEN, CHANGED), AFTER: (BROUGHT, CHANGED)}
-_IS_READ_COMMITTED = sql.SQL("current_setting('transaction_isolation') = 'read committed'")
 _BRING = sql.SQL(
     "INSERT INTO {table} ({columns}) SELECT {values} FROM ({after}) AS n JOIN ({now}) AS w ON {found_now}"
     " WHERE {single} ON CONFLICT ({key}) {action} RETURNING 0::bigint AS __pgt_left"
@@ -264,7 +268,7 @@ def _image(change: Plan, side: str) -> sql.Composable:
     return CommonTables((), feed=Statement(side, is_net=True)).select(change)
 
 
-def _is_single(event: str) -> sql.Composable:
+def is_single(event: str) -> sql.Composable:
     """Whether an update changed one row; more than two aren't counted.  Of rows that came or went the engine knows."""
     if event != CHANGED:
         return sql.SQL("TRUE")

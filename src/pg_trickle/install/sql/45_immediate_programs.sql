@@ -184,16 +184,18 @@ END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.immediate_large IS 'What fetches a program''s texts for many rows, as PL/pgSQL';
 
-CREATE FUNCTION pgtrickle_changes.immediate_program(p_texts text[], p_name text, p_rest text, p_short boolean) RETURNS text
+CREATE FUNCTION pgtrickle_changes.immediate_program(p_texts text[], p_name text, p_rest text, p_short boolean, p_begun boolean) RETURNS text
     LANGUAGE plpgsql IMMUTABLE
     SET search_path = pg_catalog, pg_temp
 AS $$
--- p_short: a statement that yields 0 is the last.
+-- p_short: a statement that yields 0 is the last.  Its first statement may have been done (__pgt_wrote) for a single row (p_begun).
 DECLARE
     v_result text := pgtrickle_changes.immediate_large(p_name);
+    v_step   text;
 BEGIN
     FOR v_place IN 1..cardinality(p_texts) LOOP
-        v_result := v_result || pgtrickle_changes.immediate_step(p_texts[v_place], v_place)
+        v_step := pgtrickle_changes.immediate_step(p_texts[v_place], v_place);
+        v_result := v_result || CASE WHEN p_begun AND v_place = 1 THEN E'        IF __pgt_wrote IS NULL THEN\n' || v_step || E'        END IF;\n' ELSE v_step END
             || E'        IF __pgt_wrote IS NULL THEN\n            ' || p_rest || E'\n        END IF;\n'
             || CASE WHEN p_short AND v_place < cardinality(p_texts) THEN E'        IF __pgt_wrote OPERATOR(pg_catalog.=) 0 THEN\n            RETURN NULL;\n        END IF;\n' ELSE '' END;
     END LOOP;
@@ -245,6 +247,21 @@ END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.immediate_by_rows IS 'A program that row locks are enough for, as PL/pgSQL';
 
+CREATE FUNCTION pgtrickle_changes.immediate_in_group(p_one text, p_shown text, p_gone text, p_most integer) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- A single row of a group with extremes: most often the group shows what it did (0).  Else it is shown (above 0), or its extremes are looked for (below); if it has no
+-- rows any more, the program's later statements remove it.
+BEGIN
+    RETURN coalesce(format(E'        IF __pgt_rows OPERATOR(pg_catalog.=) %s THEN\n            ', p_most) || p_one || E' INTO __pgt_wrote;\n'
+                    || coalesce(E'            IF __pgt_wrote OPERATOR(pg_catalog.>) 0 THEN\n                ' || p_shown || E' INTO __pgt_wrote;\n                RETURN NULL;\n            END IF;\n', '')
+                    || coalesce(E'            IF __pgt_wrote OPERATOR(pg_catalog.<) 0 THEN\n                ' || p_gone || E' INTO __pgt_wrote;\n                __pgt_wrote := coalesce(__pgt_wrote, 1);\n            END IF;\n', '')
+                    || E'            IF __pgt_wrote OPERATOR(pg_catalog.=) 0 THEN\n                RETURN NULL;\n            END IF;\n        END IF;\n', '');
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.immediate_in_group IS 'What is tried for a single row of a group before the program, as PL/pgSQL; nothing, where there is no such statement';
+
 CREATE FUNCTION pgtrickle_changes.immediate_after(p_table pgtrickle.pgt_stream_tables, p_source oid, p_columns text[], p_event text, p_plan jsonb) RETURNS text
     LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, pg_temp
@@ -263,13 +280,18 @@ DECLARE
     v_sound   text := pgtrickle_changes.immediate_sound(p_table);
     v_closed  text := pgtrickle_changes.keep_strangers_out(p_table, pgtrickle_changes.immediate_written(p_table));
     v_name    text := format('maintain_%s_%s_%s', v_id, p_source, p_event);
+    -- An update of one row counts twice, as an old and a new one.
+    v_most    integer := CASE p_event WHEN 'upd' THEN 2 ELSE 1 END;
     v_texts   text[] := pgtrickle_changes.immediate_texts(pgtrickle_changes.immediate_statements(p_plan, p_source, p_event), v_delta);
     v_plain   text := pgtrickle_changes.immediate_plain(p_table, p_source, p_columns, p_event, p_plan);
     v_work    text := CASE WHEN p_event = 'trunc' THEN '        ' || format(v_rest, 'true') || E'\n'
         ELSE CASE WHEN v_turn THEN '        ' || pgtrickle_changes.immediate_turn_after(v_id, p_source, false) || v_plain ELSE '' END
+             || pgtrickle_changes.immediate_in_group(pgtrickle_changes.immediate_one(p_table, p_source, p_columns, p_event, p_plan, 'one'),
+                                                     pgtrickle_changes.immediate_one(p_table, p_source, p_columns, p_event, p_plan, 'shown'),
+                                                     pgtrickle_changes.immediate_one(p_table, p_source, p_columns, p_event, p_plan, 'gone'), v_most)
              || pgtrickle_changes.immediate_program(v_texts, v_name,
                     CASE WHEN v_turn THEN format(v_rest, 'NULL') || E'\n            RETURN NULL;' ELSE pgtrickle_changes.immediate_again(p_table) END,
-                    NOT v_turn OR p_plan #> ARRAY['programs', 'immediate', 'sided', p_source::text, p_event] IS NOT NULL) END;
+                    NOT v_turn OR p_plan #> ARRAY['programs', 'immediate', 'sided', p_source::text, p_event] IS NOT NULL, NOT v_turn) END;
     -- It will be needed, and comes before the rows that others lock meanwhile.
     v_early   text := CASE WHEN v_turn AND NOT v_by_rows THEN E'IF ' || pgtrickle_changes.immediate_ready(p_table) || E' THEN\n            '
                            || pgtrickle_changes.immediate_turn_after(v_id, p_source, true) || E'        END IF;\n        ' ELSE '' END;
@@ -281,13 +303,12 @@ DECLARE
     v_coming  text := CASE WHEN v_early <> '' THEN pgtrickle_changes.immediate_coming(p_source, p_event) END;
 BEGIN
     IF v_by_rows THEN
-        -- An update of one row counts twice, as an old and a new one.
         RETURN v_sound || v_closed || '    __pgt_rows := ' || coalesce(v_single, v_count) || E';\n' || v_else || E'    IF __pgt_rows OPERATOR(pg_catalog.=) 0 THEN\n        RETURN NULL;\n    END IF;' || v_checks
             || CASE WHEN p_event = 'trunc' THEN v_work ELSE pgtrickle_changes.immediate_by_rows(p_table,
                    pgtrickle_changes.immediate_one(p_table, p_source, p_columns, p_event, p_plan, 'one'),
                    pgtrickle_changes.immediate_of_group(pgtrickle_changes.immediate_one(p_table, p_source, p_columns, p_event, p_plan, 'shown'),
                                                         pgtrickle_changes.immediate_one(p_table, p_source, p_columns, p_event, p_plan, 'gone')),
-                   CASE p_event WHEN 'upd' THEN 2 ELSE 1 END, v_plain, v_texts, v_name) END;
+                   v_most, v_plain, v_texts, v_name) END;
     END IF;
     IF v_coming IS NOT NULL THEN
         v_hold := format(E'IF %s THEN\n            %s\n        END IF;', v_some, v_hold);
