@@ -142,6 +142,46 @@ def test_a_snapshot_that_lacks_what_the_maintenance_reads(
     assert differences(tables, "named") == []
 
 
+@pytest.mark.parametrize("since", ["made", "switched", "resumed"])
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DELETE FROM t WHERE id = 5",
+        "DELETE FROM t WHERE id > 4",
+        "UPDATE t SET v = 0 WHERE id = 5",
+        "UPDATE t SET id = 50 WHERE id = 5",
+    ],
+)
+def test_a_snapshot_that_lacks_the_rows_that_have_to_go(
+    tables: Connection, sessions: tuple[Session, Session], statement: LiteralString, since: str
+) -> None:
+    """They are in the stream table, but it doesn't see them there."""
+
+    def create(mode: str) -> None:
+        pg_trickle.create_stream_table(tables, "shown", "SELECT id, v FROM t WHERE v > 2", refresh_mode=mode)
+
+    if since != "made":
+        create("IMMEDIATE" if since == "resumed" else "AUTO")
+    if since == "resumed":
+        tables.execute("DELETE FROM t WHERE id = 5")
+        pg_trickle.suspend_stream_table(tables, "shown")
+        tables.execute("INSERT INTO t VALUES (5, 1, 5)")
+    writer, _ = sessions
+    writer.begin("REPEATABLE READ")
+    writer.run("SELECT FROM t")
+    if since == "made":
+        create("IMMEDIATE")
+    elif since == "switched":
+        pg_trickle.alter_stream_table(tables, "shown", refresh_mode="IMMEDIATE")
+    else:
+        pg_trickle.resume_stream_table(tables, "shown")
+    with pytest.raises(psycopg.errors.SerializationFailure):
+        writer.run(statement)
+    writer.run("ROLLBACK")
+    writer.run(statement)
+    assert differences(tables, "shown") == []
+
+
 # What is done to a table that a transaction has still to read, and whether its snapshot shows all that is in it.
 REWRITTEN: dict[str, tuple[tuple[LiteralString, ...], bool]] = {
     "packed": (("VACUUM FULL u",), True),

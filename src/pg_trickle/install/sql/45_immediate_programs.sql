@@ -262,6 +262,18 @@ END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.immediate_in_group IS 'What is tried for a single row of a group before the program, as PL/pgSQL; nothing, where there is no such statement';
 
+CREATE FUNCTION pgtrickle_changes.immediate_since(p_table pgtrickle.pgt_stream_tables) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- A snapshot from before the stream table was filled, or filled again, doesn't show what is in it: nothing would be found to be taken away.  The turn's row, which nobody takes where row locks are enough, was made with it.
+BEGIN
+    RETURN format(E'\n    IF pg_catalog.current_setting(''transaction_isolation'') OPERATOR(pg_catalog.<>) ''read committed'' AND NOT EXISTS (SELECT FROM pgtrickle_changes.turn_%s) THEN\n        %s\n    END IF;\n',
+                  p_table.pgt_id, pgtrickle_changes.immediate_again(p_table, 'The maintenance of a stream table has begun since the snapshot of this one.'));
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.immediate_since IS 'What refuses to maintain a stream table in a snapshot from before it was filled, as PL/pgSQL';
+
 CREATE FUNCTION pgtrickle_changes.immediate_after(p_table pgtrickle.pgt_stream_tables, p_source oid, p_columns text[], p_event text, p_plan jsonb) RETURNS text
     LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, pg_temp
@@ -303,7 +315,7 @@ DECLARE
     v_coming  text := CASE WHEN v_early <> '' THEN pgtrickle_changes.immediate_coming(p_source, p_event) END;
 BEGIN
     IF v_by_rows THEN
-        RETURN v_sound || v_closed || '    __pgt_rows := ' || coalesce(v_single, v_count) || E';\n' || v_else || E'    IF __pgt_rows OPERATOR(pg_catalog.=) 0 THEN\n        RETURN NULL;\n    END IF;' || v_checks
+        RETURN v_sound || v_closed || '    __pgt_rows := ' || coalesce(v_single, v_count) || E';\n' || v_else || E'    IF __pgt_rows OPERATOR(pg_catalog.=) 0 THEN\n        RETURN NULL;\n    END IF;' || v_checks || pgtrickle_changes.immediate_since(p_table)
             || CASE WHEN p_event = 'trunc' THEN v_work ELSE pgtrickle_changes.immediate_by_rows(p_table,
                    pgtrickle_changes.immediate_one(p_table, p_source, p_columns, p_event, p_plan, 'one'),
                    pgtrickle_changes.immediate_of_group(pgtrickle_changes.immediate_one(p_table, p_source, p_columns, p_event, p_plan, 'shown'),
