@@ -7,6 +7,7 @@ it says so (``UNKNOWN``) and every user of a type takes the careful way.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
@@ -33,6 +34,7 @@ class Type:
     ``scale`` is the number of decimals that every value has, None when they vary; ``scales`` are then all that
     occur, empty when that isn't known.  ``respelled``: what is shown is one of several equal values that may read
     differently, and perhaps one that no row has any more; whose keys a group's are, so that an expression may not tell.
+    ``spelled``: how SQL names a type that isn't built in, where that is known; it tells nothing that decides a rule.
     ``unsorted``: rows are grouped by it, though nothing but a hash knows which values are equal.
     """
 
@@ -43,6 +45,7 @@ class Type:
     scales: frozenset[int] = frozenset()
     respelled: bool = field(default=False, compare=False)
     unsorted: bool = field(default=False, compare=False)
+    spelled: str | None = field(default=None, compare=False)
 
     @property
     def is_row(self) -> bool:
@@ -209,9 +212,9 @@ def numeric_of(decimals: frozenset[int]) -> Type:
 
 
 def null(of: Type) -> Scalar:
-    """A NULL of a type, as far as its name is known; elsewhere the other side of a sum says of which type it is."""
+    """A NULL of a type, as far as that is known; elsewhere the other side of a sum says of which type it is."""
     if of.name is None:
-        return composed(sql.SQL("NULL"), frozenset(), of)
+        return Scalar("NULL" if of.spelled is None else f"NULL::{of.spelled}", frozenset(), of)
     return composed(sql.SQL("NULL::{type}").format(type=sql.Identifier("pg_catalog", of.name)), frozenset(), of)
 
 
@@ -228,3 +231,9 @@ def spelling(of: Column) -> Scalar | None:
 def composed(text: sql.Composable, columns: frozenset[str], of: Type, *, not_null: bool = False) -> Scalar:
     """An expression that the compiler itself makes."""
     return Scalar(text.as_string(None), columns, of, not_null)
+
+
+def are_compared_as_row(columns: Iterable[Column]) -> bool:
+    """Whether columns, some of which may be NULL or are of types that only records compare, can be hashed as a row."""
+    of = list(columns)
+    return not all(one.not_null and one.type.name for one in of) and all(one.type.hashable for one in of)

@@ -179,6 +179,35 @@ def test_without_an_index_and_far_apart(db: Connection, assert_fresh: Oracle) ->
     assert db.execute("SELECT count(*) FROM s").fetchone() == (49,)
 
 
+@pytest.mark.parametrize("mood", ["mood", "moods", "nullif(mood, 'sad')", "coalesce(mood, mine)", "public.best(kind)"])
+def test_time_alone_passes_beside_values_of_a_type_of_the_users(
+    db: Connection, assert_fresh: Oracle, mood: str
+) -> None:
+    """Only the distinct values move, and nothing else says of which type the others are."""
+    db.execute(
+        "CREATE TYPE public.mood AS ENUM ('sad', 'ok', 'happy'); CREATE DOMAIN public.mine AS public.mood NOT NULL;"
+        "CREATE TABLE t (g int, id int, ts timestamptz, mood public.mood, mine public.mine, moods public.mood[],"
+        " kind text);"
+        "CREATE FUNCTION public.best(text) RETURNS public.mood IMMUTABLE LANGUAGE sql AS 'SELECT $1::public.mood';"
+        "INSERT INTO t SELECT n % 3, n % 7, now() - n * interval '1 h', (ARRAY['sad', 'ok', 'happy'])[1 + n % 3]::mood,"
+        " 'ok', ARRAY['sad']::mood[], 'ok' FROM generate_series(1, 40) AS n"
+    )
+    pg_trickle.create_stream_table(
+        db,
+        "s",
+        "SELECT g, count(DISTINCT id) FILTER (WHERE ts > now() - interval '10 hours') AS young,"
+        f" max({mood}) AS best FROM t GROUP BY g",
+        schedule=None,
+        refresh_mode="DIFFERENTIAL",
+    )
+    with db.transaction():
+        # As if it had been refreshed 20 hours ago, when nothing was young.
+        db.execute("UPDATE pgtrickle.pgt_stream_tables SET frontier_time = frontier_time - interval '20 h'")
+        db.execute("SELECT pgtrickle.refresh_stream_table('s')")
+    pg_trickle.refresh_stream_table(db, "s")
+    assert last_refresh(db, "s")[0] == "DIFFERENTIAL"
+
+
 @pytest.mark.parametrize("query", ["SELECT id FROM t WHERE statement_timestamp() > ts", "SELECT age(xmin) FROM t"])
 @pytest.mark.parametrize("mode", ["AUTO", "DIFFERENTIAL"])
 def test_time_that_no_refresh_shares_is_recomputed(db: Connection, query: str, mode: str) -> None:

@@ -21,6 +21,7 @@ class ColumnFact:
     name: str
     type: str
     base: str | None
+    spelled: str | None
     not_null: bool
     identity: str
     orderable: bool
@@ -34,6 +35,7 @@ class ColumnFact:
             name=data["name"],
             type=data["type"],
             base=data["base"],
+            spelled=data["spelled"],
             not_null=data["not_null"],
             identity=data["identity"],
             orderable=data["orderable"],

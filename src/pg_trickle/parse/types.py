@@ -27,6 +27,7 @@ from pg_trickle.scalar import (
     Column,
     Identity,
     Type,
+    identifier,
     numeric_of,
 )
 
@@ -86,13 +87,14 @@ def named(name: str) -> Type:
         return Type(base, Identity.TEXT)
     if base in _HASHED:
         return Type(base, Identity.NONE)
-    return UNKNOWN
+    # Only what somebody has made is qualified; anyelement and the like are no types to cast to.
+    return replace(UNKNOWN, spelled=name if "." in name else None)
 
 
 def fact_type(fact: ColumnFact) -> Type:
     """The type of a column as the catalog knows it."""
     scale = 0 if fact.base in _INTEGERS else fact.scale
-    return Type(fact.base, Identity(fact.identity), scale, fact.hashable)
+    return Type(fact.base, Identity(fact.identity), scale, fact.hashable, spelled=fact.spelled)
 
 
 class Types:
@@ -184,7 +186,8 @@ class Types:
         if {of.name for of in kinds} == {"numeric"}:
             known = all(of.decimals for of in kinds)
             return numeric_of(frozenset[int]().union(*(of.decimals for of in kinds))) if known else NUMERIC
-        return UNKNOWN
+        spelled = {of.spelled for of in kinds}
+        return replace(UNKNOWN, spelled=spelled.pop() if len(spelled) == 1 else None)
 
     def _operation(self, expression: A_Expr) -> Type:
         qualified = strings(list(expression.name))
@@ -269,7 +272,7 @@ def declared(to: TypeName) -> Type:
     if parts[-1] in {NAMED_ROW, "record"}:
         return RECORD
     if len(parts) > 1 and parts[0] != "pg_catalog":
-        return UNKNOWN
+        return replace(UNKNOWN, spelled=".".join(map(identifier, parts)) + ("[]" if to.array_bounds else ""))
     of = named(parts[-1])
     if to.array_bounds:
         return _array(of)

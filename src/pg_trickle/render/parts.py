@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from psycopg import sql
 
-from pg_trickle.scalar import Column, Identity, Scalar
+from pg_trickle.scalar import Column, Identity, Scalar, are_compared_as_row
 
 WEIGHT = sql.Identifier("__pgt_w")
 CHANGES_SCHEMA = "pgtrickle_changes"
@@ -72,7 +72,7 @@ def touching(columns: Iterable[tuple[Column, str, str]], left: str, right: str) 
     """The same for a join with a table that may have an index on the columns or not: it can always be hashed."""
     pairs = list(columns)
     match = matches(pairs, left, right)
-    if all(of.not_null and of.type.name for of, _, _ in pairs) or not all(of.type.hashable for of, _, _ in pairs):
+    if not are_compared_as_row(of for of, _, _ in pairs):
         return match
     hashed = sql.SQL("{left} = {right}").format(
         left=row_hash((one for _, one, _ in pairs), left), right=row_hash((other for _, _, other in pairs), right)

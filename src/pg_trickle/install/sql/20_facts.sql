@@ -116,6 +116,7 @@ BEGIN
                    'type', format_type(a.atttypid, a.atttypmod),
                    'type_oid', a.atttypid::bigint,
                    'base', t.base,
+                   'spelled', CASE WHEN t.base IS NULL THEN format_type(pgtrickle_changes.base_type(a.atttypid), NULL) END,
                    'not_null', a.attnotnull AND NOT pgtrickle_changes.may_hold_null(a.attrelid, a.attnum),
                    'identity', t.identity,
                    'orderable', t.orderable,
