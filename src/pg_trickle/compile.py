@@ -25,6 +25,7 @@ from pg_trickle.catalog.model import CompileRequest
 from pg_trickle.circular import restarting
 from pg_trickle.errors import Undetermined, UnsupportedQuery
 from pg_trickle.immediate import Immediate, immediate
+from pg_trickle.lookups import StateIndex, lookups, state_indexes
 from pg_trickle.parse import fallback
 from pg_trickle.parse.canonical import parse_select
 from pg_trickle.parse.hidden_names import check_names
@@ -68,6 +69,7 @@ class Plan:
     deltas: tuple[State, ...]
     passed_on: tuple[PassedOn, ...]
     ranged: dict[State, tuple[Ranged, ...]]
+    indexed: dict[State, tuple[StateIndex, ...]]
     fill: programs.Program
     full: programs.Program
     verify: str
@@ -95,7 +97,7 @@ class Plan:
             "key": self.key and list(self.key),
             "content_index": self.content_index and list(self.content_index),
             "lookup": self.lookup and list(self.lookup),
-            "states": [_state_json(stage, self.ranged) for stage in self.states],
+            "states": [_state_json(stage, self.ranged, self.indexed[stage.state]) for stage in self.states],
             "deltas": [_delta_json(state, self.passed_on) for state in self.deltas],
             "programs": {
                 "fill": list(self.fill),
@@ -164,6 +166,7 @@ def _incremental(request: CompileRequest, query: Query) -> Plan:
     key = _key(final, columns)
     target = Target(sql.Identifier(request.schema, request.name), columns, key)
     definition = programs.Definition(stages, final, target, _opaque(request, columns))
+    looked_up = lookups(stages, final)
     sources = {**_unread(request), **programs.sources(definition)}
     singles = {str(oid): frozenset((oid,)) for oid in sources}
     timed = any(map(_changes_by_itself, (final, *(stage.below for stage in stages))))
@@ -188,6 +191,7 @@ def _incremental(request: CompileRequest, query: Query) -> Plan:
         deltas=tuple(sorted(used, key=lambda state: state.delta_name)),
         passed_on=definition.passed_on,
         ranged=_ranged(stages, final),
+        indexed={stage.state: state_indexes(stage, looked_up) for stage in definition.stored},
         fill=programs.fill(definition),
         full=programs.full(definition),
         verify=programs.verify(definition),
@@ -195,7 +199,7 @@ def _incremental(request: CompileRequest, query: Query) -> Plan:
         timed=timed,
         explain=explain.incremental(request, stages, final, definition.stored, open_orders),
         ties=open_orders,
-        indexes=explain.wanted_indexes(request, stages, final),
+        indexes=explain.wanted_indexes(request, looked_up),
         immediate=at_once,
         immediate_refusal=refused,
         circular=circular,
@@ -247,6 +251,7 @@ def _recomputing(request: CompileRequest, refusal: UnsupportedQuery) -> Plan:
         deltas=(),
         passed_on=(),
         ranged={},
+        indexed={},
         fill=programs.fill(definition),
         full=programs.full(definition),
         verify=programs.verify(definition),
@@ -321,11 +326,14 @@ def _ranged(stages: tuple[AnyStage, ...], final: Algebra) -> dict[State, tuple[R
     return {stage.state: ranged(stage, plans) for stage in stages if isinstance(stage, Stage)}
 
 
-def _state_json(stage: AnyStage, found_by_range: dict[State, tuple[Ranged, ...]]) -> dict[str, Any]:
+def _state_json(
+    stage: AnyStage, found_by_range: dict[State, tuple[Ranged, ...]], indexes: tuple[StateIndex, ...]
+) -> dict[str, Any]:
     made = {
         "name": stage.state.name,
         "columns": list(stage.column_names),
         "query": programs.fresh_state(stage, CommonTables(())).as_string(None),
+        "sought": [one.to_json() for one in indexes],
     }
     if isinstance(stage, Recomputed):
         content, lookup = state_rows(stage).target.content_index, stage.lookup
@@ -333,7 +341,6 @@ def _state_json(stage: AnyStage, found_by_range: dict[State, tuple[Ranged, ...]]
             "key": stage.unique and list(stage.unique),
             "content_index": content and list(content),
             "lookup": lookup and list(lookup),
-            "sought": list(stage.sought),
             "ranged": [],
             "not_null": [],
             "nonnegative": [],
@@ -343,7 +350,6 @@ def _state_json(stage: AnyStage, found_by_range: dict[State, tuple[Ranged, ...]]
         "key": list(stage.key_names),
         "content_index": None,
         "lookup": None,
-        "sought": [],
         "ranged": [one.to_json() for one in found_by_range[stage.state]],
         "not_null": counted,
         "nonnegative": ["n"],

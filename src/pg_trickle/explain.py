@@ -22,6 +22,7 @@ from pg_trickle.algebra.timed import Elapsed, Timed, TimedColumn, TimedFilter
 from pg_trickle.algebra.window import Window
 from pg_trickle.catalog.model import CompileRequest
 from pg_trickle.errors import UnsupportedQuery
+from pg_trickle.lookups import Lookup
 from pg_trickle.recomputed import Recomputed
 from pg_trickle.rewrite.restrict import ASKED
 from pg_trickle.scalar import Scalar, identifier
@@ -225,50 +226,11 @@ def _conditions(on: tuple[Scalar, ...]) -> str:
     return " AND ".join(one.text for one in on)
 
 
-def wanted_indexes(request: CompileRequest, stages: tuple[AnyStage, ...], final: Plan) -> tuple[Line, ...]:
-    """Indexes that let a join's delta look up its partners instead of scanning them."""
-    found: dict[tuple[int, str], Line] = {}
-    for plan in (final, *(stage.below for stage in stages)):
-        _want(plan, found)
-    for stage in stages:
-        if isinstance(stage, Recomputed):
-            for line in explain_recomputed.wanted_indexes(stage, _scans(stage.below)):
-                found.setdefault((line["relation"], line["columns"][0]), line)
+def wanted_indexes(request: CompileRequest, wanted: tuple[Lookup, ...]) -> tuple[Line, ...]:
+    """Indexes that let a change look up what it meets in a source instead of scanning it, where no key of it serves."""
     keyed = {(one.oid, key[0]) for one in request.relations for key in one.keys if key}
-    return tuple(line for place, line in found.items() if place not in keyed)
-
-
-def _want(plan: Plan, found: dict[tuple[int, str], Line]) -> None:
-    if isinstance(plan, Join | LeftJoin | FullJoin | Mark):
-        scans = {field.column.name: (scan.table, field) for scan in _scans(plan) for field in scan.fields}
-        for predicate in plan.on:
-            for name in predicate.equates or _moved(plan, predicate):
-                table, field = scans.get(name, (None, None))
-                if isinstance(table, Source) and field is not None:
-                    why = f"{'join condition' if predicate.equates else 'comparison'} {shown(predicate.text)}"
-                    line = {"relation": table.oid, "columns": [field.attribute], "why": why}
-                    found.setdefault((table.oid, field.attribute), line)
-    if isinstance(plan, TimedFilter | TimedColumn):
-        timed = plan.condition if isinstance(plan, TimedFilter) else plan.value
-        near = timed.near.columns if timed.near else frozenset()
-        for table, field in ((scan.table, field) for scan in _scans(plan) for field in scan.fields):
-            if isinstance(table, Source) and field.column.name in near:
-                why = f"condition on time {shown(timed.now.text)}"
-                line = {"relation": table.oid, "columns": [field.attribute], "why": why}
-                found.setdefault((table.oid, field.attribute), line)
-    for below in inputs(plan):
-        _want(below, found)
-
-
-def _moved(plan: Plan, predicate: Scalar) -> tuple[str, ...]:
-    """What rows are found by when the value moves that all are compared with."""
-    if not isinstance(plan, Mark) or any(one.equates for one in plan.on):
-        return ()
-    mine = {one.name for one in plan.left.columns}
-    return tuple(name for name in predicate.compares or () if name in mine)
-
-
-def _scans(plan: Plan) -> list[Scan]:
-    if isinstance(plan, Scan):
-        return [plan]
-    return [scan for below in inputs(plan) for scan in _scans(below)]
+    return tuple(
+        {"relation": one.table.oid, "columns": list(one.columns), "why": shown(one.why)}
+        for one in wanted
+        if isinstance(one.table, Source) and not any((one.table.oid, name) in keyed for name in one.columns)
+    )

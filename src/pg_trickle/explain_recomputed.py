@@ -8,7 +8,7 @@ from typing import Any
 from pg_trickle.algebra.order import DistinctOn, Order, TopK
 from pg_trickle.algebra.recompute import Recompute
 from pg_trickle.algebra.recursion import Recursion
-from pg_trickle.algebra.source import Scan, Source, Unwatched
+from pg_trickle.algebra.source import Unwatched
 from pg_trickle.algebra.window import Window
 from pg_trickle.recomputed import Recomputed
 
@@ -77,12 +77,3 @@ def notes(stage: Recomputed) -> Iterator[str]:
             yield f"{told} {way_out}" if way_out else told
         case _:
             return
-
-
-def wanted_indexes(stage: Recomputed, scans: list[Scan]) -> Iterator[dict[str, Any]]:
-    """Indexes by which touched partitions are found instead of scanned for."""
-    for scan in scans:
-        for field in scan.fields:
-            if isinstance(scan.table, Source) and field.column.name in stage.touched:
-                why = f"partition key {field.attribute}"
-                yield {"relation": scan.table.oid, "columns": [field.attribute], "why": why}

@@ -15,6 +15,8 @@ Connection = psycopg.Connection[Any]
 ROWS = 30_000
 TABLES = tuple(f"t{number}" for number in range(10))
 CHAIN = "SELECT t0.id, t9.v FROM t9" + "".join(f" JOIN t{n} ON t{n}.next = t{n + 1}.id" for n in reversed(range(9)))
+# Groups of which either column may be what another table or a further group asks for.
+PAIRS = "(SELECT next, maybe, sum(v) AS s FROM t0 GROUP BY next, maybe)"
 
 QUERIES = {
     "ten tables in a chain": CHAIN,
@@ -59,6 +61,26 @@ QUERIES = {
          GROUP BY n
         """,
     "distinct": "SELECT DISTINCT next, v FROM t0",
+    "an extreme of each group": "SELECT maybe, max(v) AS most, min(id) AS first FROM t0 GROUP BY maybe",
+    "groups joined by a part of their key": f"SELECT t2.v, g.s FROM {PAIRS} AS g JOIN t2 ON t2.id = g.maybe",
+    "groups that may be missing": f"SELECT t2.id, g.s FROM t2 LEFT JOIN {PAIRS} AS g ON g.maybe = t2.id",
+    "whether there is a group": f"""
+        SELECT id FROM t2 WHERE EXISTS (SELECT FROM {PAIRS} AS g WHERE g.maybe = t2.id AND s > 9)
+        """,
+    "an extreme of groups": f"SELECT maybe, max(s) AS most FROM {PAIRS} AS g GROUP BY maybe",
+    "ranks of groups": f"SELECT maybe, next, rank() OVER (PARTITION BY maybe ORDER BY s) AS r FROM {PAIRS} AS g",
+    "groups joined by what they show": """
+        SELECT t0.v, g.next FROM t0 JOIN (SELECT next, max(id) AS last FROM t0 GROUP BY next) AS g ON g.last = t0.id
+        """,
+    "first rows joined by what they show": """
+        SELECT t2.v, f.next FROM t2
+          JOIN (SELECT DISTINCT ON (next) next, maybe FROM t0 ORDER BY next, v, id) AS f ON f.maybe = t2.id
+        """,
+    "numbered rows joined by what they show": """
+        SELECT t2.v, f.next FROM t2
+          JOIN (SELECT next, maybe, row_number() OVER (PARTITION BY next ORDER BY v, id) AS n FROM t0) AS f
+            ON f.maybe = t2.id AND f.n = 1
+        """,
 }
 
 

@@ -11,8 +11,8 @@ DECLARE
     v_name      text;
     v_columns   text;
     v_checks    text;
+    v_index     jsonb;
     v_column    name;
-    v_is_narrow boolean;
 BEGIN
     FOR v_state IN SELECT s FROM jsonb_array_elements(p_plan -> 'states') AS s LOOP
         v_name := pgtrickle_changes.generated_name(v_state ->> 'name', 'state', p_table.pgt_id);
@@ -30,17 +30,10 @@ BEGIN
         FOR v_hashed IN SELECT h FROM unnest(ARRAY[v_state -> 'content_index', v_state -> 'lookup']) AS h WHERE jsonb_array_length(nullif(h, 'null')) > 0 LOOP
             EXECUTE format('CREATE INDEX ON %s (pg_catalog.hash_record_extended(ROW(%s), 0))', v_name, pgtrickle_changes.quoted_list(v_hashed));
         END LOOP;
-        -- A btree holds equal values together, but none that is wider than a third of its page.
-        FOR v_column, v_is_narrow IN
-            SELECT a.attname, a.attlen > 0
-              FROM jsonb_array_elements_text(coalesce(v_state -> 'sought', '[]')) AS c(name)
-              JOIN pg_attribute AS a ON a.attrelid = v_name::regclass AND a.attname = c.name
-        LOOP
-            IF v_is_narrow THEN
-                EXECUTE format('CREATE INDEX ON %s (%I)', v_name, v_column);
-            ELSE
-                EXECUTE format('CREATE INDEX ON %s USING hash (%I)', v_name, v_column);
-            END IF;
+        FOR v_index IN SELECT i FROM jsonb_array_elements(coalesce(v_state -> 'sought', '[]')) AS i LOOP
+            EXECUTE format(CASE v_index ->> 'method' WHEN 'row' THEN 'CREATE INDEX ON %s (pg_catalog.hash_record_extended(ROW(%s), 0))'
+                                                     WHEN 'hash' THEN 'CREATE INDEX ON %s USING hash (%s)' ELSE 'CREATE INDEX ON %s (%s)' END,
+                           v_name, pgtrickle_changes.quoted_list(v_index -> 'columns'));
         END LOOP;
         PERFORM pgtrickle_changes.make_ranges((v_state ->> 'name')::name, v_state -> 'ranged');
         PERFORM pgtrickle_changes.hand_over(p_table, v_name, 'A state of stream table');

@@ -387,7 +387,7 @@ BEGIN
         coalesce((SELECT string_agg(k, ', ') FROM jsonb_array_elements_text(nullif(v_plan -> 'key', 'null')) AS k),
                  'none: rows are told apart by their content'));
     RETURN v_checks || coalesce((SELECT jsonb_agg(jsonb_build_object('check_name', 'wanted_index', 'result', i ->> 'why', 'severity', 'WARN'))
-                                   FROM jsonb_array_elements(v_plan -> 'indexes') AS i), '[]');
+                                   FROM pgtrickle_changes.missing_indexes(v_plan) AS i), '[]');
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.do_validate_query IS 'The gate''s validate_query';
