@@ -83,6 +83,8 @@ OTHERS = {
     " round(regr_slope(f, i)::numeric, 9) AS r, round(covar_pop(i, s)::numeric, 9) AS v, regr_count(f, i) AS k,"
     " round(regr_r2(i, s)::numeric, 9) AS r2, sum(f::real) AS fr",
     "unscaled and distinct": "avg(DISTINCT u) AS a, stddev(DISTINCT u) AS d, sum(DISTINCT u)::text AS s",
+    "spelled and distinct beside what is read again": "sum(DISTINCT i)::text AS s, sum(DISTINCT n)::text AS t,"
+    " array_agg(i ORDER BY id) AS a, count(*) AS c, sum(i) AS u",
     "sums by value": "trim_scale(coalesce(sum(u), 0) + 1) AS c, round(sum(u), 1)::text AS r, sum(u)::float8 / 7 AS f,"
     " (sum(u) > 2)::text AS b, sum(u)::numeric(20, 4) / 7 AS n, trim_scale(abs(- sum(u)) * 2) AS a",
     "documents": "jsonb_agg(j ORDER BY id) AS a, jsonb_object_agg(id, x ORDER BY id) AS o,"

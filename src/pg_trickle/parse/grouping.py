@@ -383,7 +383,7 @@ class Grouping:
         rule = rule_of(call, self.context.functions(strings(list(call.funcname))), types)
         if rule is Rule.SUM and self._text(node) in self.told:
             known = argument_type(call, types).decimals or counts_decimals(call, types)
-            return rule if known else Rule.RECOMPUTE
+            rule = rule if known else Rule.RECOMPUTE
         if not call.agg_distinct or rule is Rule.RECOMPUTE or ignores_distinct(rule):
             return rule
         return rule if self.tells_distinct and can_be_distinct(call.args[0], types) else Rule.RECOMPUTE

@@ -1,20 +1,5 @@
 -- How much is waiting, and how stream tables are maintained; and who may look at all of it.
 
-CREATE FUNCTION pgtrickle_changes.missing_indexes(p_plan jsonb) RETURNS SETOF jsonb
-    LANGUAGE plpgsql STABLE
-    SET search_path = pg_catalog, pg_temp
-AS $$
--- An index that begins with any of the columns will do.
-BEGIN
-    RETURN QUERY
-        SELECT x.item FROM jsonb_array_elements(p_plan -> 'indexes') WITH ORDINALITY AS x(item, place)
-         WHERE NOT EXISTS (SELECT FROM pg_index AS i JOIN pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
-                            WHERE i.indrelid::text = x.item ->> 'relation' AND i.indisvalid AND i.indpred IS NULL AND x.item -> 'columns' ? a.attname)
-         ORDER BY x.place;
-END
-$$;
-COMMENT ON FUNCTION pgtrickle_changes.missing_indexes IS 'The indexes of sources that a plan asks for and that are not there';
-
 CREATE FUNCTION pgtrickle_changes.do_change_buffer_sizes(p_caller name, p_args jsonb) RETURNS jsonb
     LANGUAGE plpgsql VOLATILE
     SET search_path = pg_catalog, pg_temp
@@ -125,9 +110,13 @@ BEGIN
                               FROM jsonb_array_elements(v_plan -> 'states') WITH ORDINALITY AS s(item, place)), '[]'),
         'indexes', coalesce((SELECT jsonb_agg(jsonb_build_object('relation', s.source_table, 'columns', x.item -> 'columns', 'why', x.item ->> 'why',
                                                                 'rows', nullif(greatest(c.reltuples, 0), 0)::bigint) ORDER BY x.place)
-                               FROM pgtrickle_changes.missing_indexes(v_plan) WITH ORDINALITY AS x(item, place)
+                               FROM jsonb_array_elements(v_plan -> 'indexes') WITH ORDINALITY AS x(item, place)
                                JOIN pgtrickle.visible_sources AS s ON s.pgt_id = v_table.pgt_id AND s.source_relid::text = x.item ->> 'relation'
-                               JOIN pg_class AS c ON c.oid = s.source_relid), '[]'),
+                               JOIN pg_class AS c ON c.oid = s.source_relid
+                              -- An index that begins with any of the columns will do.
+                              WHERE NOT EXISTS (SELECT FROM pg_index AS i JOIN pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
+                                                 WHERE i.indrelid = s.source_relid AND i.indisvalid AND i.indpred IS NULL
+                                                   AND x.item -> 'columns' ? a.attname)), '[]'),
         -- As the planner has it; of what was never analyzed it knows nothing.
         'sources', coalesce((SELECT jsonb_agg(jsonb_build_object('relation', s.source_table, 'rows', nullif(greatest(c.reltuples, 0), 0)::bigint) ORDER BY s.source_table)
                                FROM pgtrickle.visible_sources AS s JOIN pg_class AS c ON c.oid = s.source_relid WHERE s.pgt_id = v_table.pgt_id), '[]'),
