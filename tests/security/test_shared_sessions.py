@@ -199,3 +199,23 @@ def test_a06_no_namesake_of_a_function_or_operator_is_called_by_our_programs(pla
     pg_trickle.refresh_stream_table(place.superuser, "public.st")
     assert place.value("SELECT array_agg(DISTINCT who) FROM ran") is None
     assert_fresh(place.superuser, "public.st")
+
+
+def test_statements_that_come_and_go_are_not_left_behind(place: Place) -> None:
+    """With many of them PostgreSQL tells of the others in another order."""
+    session = place.superuser
+    for number in range(40):
+        session.execute(f"PREPARE mine_{number} AS SELECT 1".encode())
+    session.execute(
+        """
+        DO $$
+        DECLARE
+            before text := pgtrickle_changes.session_state();
+        BEGIN
+            FOR i IN 1..600 LOOP EXECUTE format('PREPARE other_%s AS SELECT 1', i); END LOOP;
+            ASSERT pgtrickle_changes.session_state() <> before;
+            FOR i IN 1..600 LOOP EXECUTE format('DEALLOCATE other_%s', i); END LOOP;
+            ASSERT pgtrickle_changes.session_state() = before;
+        END $$
+        """
+    )

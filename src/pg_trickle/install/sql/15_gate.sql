@@ -94,11 +94,11 @@ CREATE FUNCTION pgtrickle_changes.session_state() RETURNS text
     SET search_path = pg_catalog, pg_temp
     SET plan_cache_mode = force_generic_plan
 AS $$
--- As long as none comes and none goes they are told in the same order.
+-- By name: what comes and goes meanwhile may change the order in which PostgreSQL tells of the others.
 BEGIN
     RETURN concat_ws('|',
-        (SELECT string_agg(c.name || c.creation_time, ',') FROM pg_cursors AS c WHERE c.is_holdable),
-        (SELECT string_agg(p.name || p.prepare_time, ',') FROM pg_prepared_statements AS p),
+        (SELECT string_agg(c.name || c.creation_time, ',' ORDER BY c.name) FROM pg_cursors AS c WHERE c.is_holdable),
+        (SELECT string_agg(p.name || p.prepare_time, ',' ORDER BY p.name) FROM pg_prepared_statements AS p),
         CASE WHEN pg_my_temp_schema() <> 0 THEN
             (SELECT string_agg(d.classid || ' ' || d.objid, ',' ORDER BY d.classid, d.objid) FROM pg_depend AS d
               WHERE d.refclassid = 'pg_namespace'::regclass AND d.refobjid = pg_my_temp_schema()) END,
