@@ -71,7 +71,8 @@ def passed_on(stages: tuple[AnyStage, ...], final: Plan) -> tuple[PassedOn, ...]
     """The joins that several stages, or a stage and the final plan, have in common: the largest ones."""
     times: Counter[Plan] = Counter()
     for plan in (*(stage.below for stage in stages), final):
-        times.update({node for node in distinct(plan) if isinstance(node, Join)})
+        # Of a join of which no column is read there is but a number of rows.
+        times.update({node for node in distinct(plan) if isinstance(node, Join) and node.columns})
     common = [join for join, found in times.items() if found > 1]
     inner = {node for join in common for below in inputs(join) for node in distinct(below)}
     family = stages[-1].state.name.rpartition("_")[0] if stages else ""
