@@ -19,6 +19,7 @@ from psycopg import sql
 from pg_trickle.algebra.aggregate import Aggregate
 from pg_trickle.algebra.linear import Filter, Item, Project, UnionAll
 from pg_trickle.algebra.plan import Plan, names
+from pg_trickle.errors import UnsupportedQuery
 from pg_trickle.parse.scope import Namer
 from pg_trickle.scalar import BOOL, Column, Scalar, column, composed, null
 
@@ -39,7 +40,16 @@ class Distinct:
 
 
 def with_distinct(plan: Plan, keys: tuple[str, ...], wanted: list[Distinct], namer: Namer) -> Plan:
-    """The rows of a plan, and for each of ``wanted`` the values of every group."""
+    """The rows of a plan, and for each of ``wanted`` the values of every group.
+
+    Raises UnsupportedQuery where a row that brings a value would have a NULL of nobody knows which type.
+    """
+    if any(one.type.name is None and one.type.spelled is None for one in plan.columns if one.name not in keys):
+        raise UnsupportedQuery(
+            "aggregate of an expression of a type of somebody's own, beside one with DISTINCT",
+            "which type it has isn't known.",
+            hint="Cast it to that type.",
+        )
     nothing = [Item(one.made, null(BOOL) if one.is_row else _no(one.arguments[0])) for one in wanted]
     rows = Project(plan, (*(Item(one, column(one)) for one in plan.columns), *nothing))
     arms: list[Plan] = [rows, *(_values(plan, keys, one, rows, namer) for one in wanted)]

@@ -210,7 +210,6 @@ class Grouping:
 
     def _aggregate(self, rows: Plan, keys: tuple[str, ...], named: dict[str, Column]) -> Aggregate:
         if self.distincts:
-            _check_spelled(rows, keys)
             rows = with_distinct(rows, keys, list(self.distincts.values()), self.context.namer)
         told = {text: as_shown(key, self.context.namer) for text, key in named.items() if text in self.told}
         calls = {text: call for text, call in told.items() if call is not None}
@@ -387,14 +386,3 @@ class Grouping:
         if not call.agg_distinct or rule is Rule.RECOMPUTE or ignores_distinct(rule):
             return rule
         return rule if self.tells_distinct and can_be_distinct(call.args[0], types) else Rule.RECOMPUTE
-
-
-def _check_spelled(rows: Plan, keys: tuple[str, ...]) -> None:
-    """Refuse what a row that brings a distinct value would have a NULL of, of nobody knows which type."""
-    for one in rows.columns:
-        if one.name not in keys and one.type.name is None and one.type.spelled is None:
-            raise UnsupportedQuery(
-                "aggregate of an expression of a type of somebody's own, beside one with DISTINCT",
-                "which type it has isn't known.",
-                hint="Cast it to that type.",
-            )
