@@ -90,6 +90,24 @@ def test_a_state_table_that_was_dropped_is_made_anew(db, mode):
     assert pg_trickle.verify_stream_table(db, "s").ok
 
 
+@pytest.mark.parametrize("dropped", ["an index", "a state table"])
+def test_they_are_made_anew_where_programs_stand_as_well(db, dropped):
+    """What counts the changes goes with the programs, and was known to be right."""
+    db.execute(SOURCES)
+    pg_trickle.create_stream_table(db, "s", GROUPS, schedule=None)
+    for number in range(4):
+        db.execute("UPDATE o SET a = %s WHERE id < 5", (number,))
+        pg_trickle.refresh_stream_table(db, "s")
+    assert db.execute("SELECT counting_stands FROM pgtrickle.pgt_stream_tables").fetchone() == (True,)
+    if dropped == "an index":
+        drop_indexes(db, "s")
+    else:
+        db.execute("DROP TABLE pgtrickle_changes.state_1_1")
+    db.execute("UPDATE o SET a = 9 WHERE id > 15")
+    pg_trickle.refresh_stream_table(db, "s")
+    assert pg_trickle.verify_stream_table(db, "s").ok
+
+
 @pytest.mark.parametrize("level", ["REPEATABLE READ", "SERIALIZABLE"])
 def test_in_one_snapshot_they_are_made_anew_as_well(db, level):
     db.execute(SOURCES)

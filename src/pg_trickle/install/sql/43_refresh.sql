@@ -225,6 +225,8 @@ BEGIN
                 v_table.needs_reinit := true;
                 v_table.reinit_reason := 'an index or a state table that its refreshes need had been dropped';
                 PERFORM pgtrickle_changes.reinstall_plan(v_table.pgt_id);
+                -- What counted the changes went with it.
+                v_table.counting_stands := false;
                 IF v_table.refresh_mode = 'IMMEDIATE' THEN
                     PERFORM pgtrickle_changes.begin_immediate(v_table);
                 END IF;

@@ -188,7 +188,7 @@ BEGIN
     UPDATE pgtrickle.pgt_stream_tables AS st
        SET effective_refresh_mode = pgtrickle_changes.effective_mode(st.refresh_mode, p_plan),
            downgrade_reason = pgtrickle_changes.downgrade_reason(st.refresh_mode, p_plan),
-           timed = coalesce((p_plan ->> 'timed')::boolean, false), basis_seen = NULL,
+           timed = coalesce((p_plan ->> 'timed')::boolean, false), basis_seen = NULL, counting_stands = false,
            watched_relations = ARRAY[st.definition_view, st.pgt_relid] || v_relations || ARRAY(
                SELECT DISTINCT t.relid FROM unnest(v_relations) AS r(relid)
                 CROSS JOIN LATERAL pgtrickle_changes.policy_tables(st.owner_oid, r.relid) AS t WHERE t.relid <> ALL (v_relations) ORDER BY 1),
