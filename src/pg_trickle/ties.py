@@ -29,7 +29,8 @@ _SPELLING = (
     " Cast it to a type whose equal values are the same to have it certain: integer, text, numeric(p,s)."
 )
 _ORDERED = re.compile(
-    r"^(pg_catalog\.)?(row_number|ntile|lag|lead|first_value|last_value|nth_value)\(|\bROWS (BETWEEN|UNBOUNDED|\d)",
+    r"^(pg_catalog\.)?(row_number|ntile|lag|lead|first_value|last_value|nth_value|array_agg|string_agg|jsonb?_agg"
+    r"|jsonb?_object_agg|xmlagg)\(|\bROWS (BETWEEN|UNBOUNDED|\d)",
     re.I,
 )
 _COLLECTS = re.compile(r"^(pg_catalog\.)?(array_agg|string_agg|jsonb?_agg|jsonb?_object_agg|xmlagg)\(", re.I)
@@ -45,8 +46,8 @@ def borrowed(what: str) -> str:
     """The sentence for what takes rows in the order of a sorted subquery, though something may lose it."""
     return (
         f"{what} has no ORDER BY: it takes rows in the order of the subquery that it reads, which PostgreSQL mostly"
-        " keeps, but may lose where it sorts rows into groups or joins them; verify_stream_table counts that as a"
-        " difference. Write the order there, too, to have it certain."
+        " keeps, but may lose where it sorts rows into groups, or for another aggregate, or joins them;"
+        " verify_stream_table counts that as a difference. Write the order there, too, to have it certain."
     )
 
 

@@ -9,7 +9,7 @@ from postgast.pg_query_pb2 import SelectStmt
 from pg_trickle.errors import UnsupportedQuery
 from pg_trickle.parse.fallback import reads
 from pg_trickle.parse.scope import CommonTable, Context
-from pg_trickle.parse.tree import kind, location, strings
+from pg_trickle.parse.tree import kind, location, nodes, strings
 
 
 def common_tables(statement: SelectStmt, context: Context) -> Mapping[str, CommonTable]:
@@ -17,6 +17,8 @@ def common_tables(statement: SelectStmt, context: Context) -> Mapping[str, Commo
     if not statement.HasField("with_clause"):
         return context.ctes
     known = dict(context.ctes)
+    tables = (part.range_var for part in nodes(statement) if kind(part) == "range_var")
+    named = [one.relname for one in tables if not one.schemaname]
     for node in statement.with_clause.ctes:
         common = node.common_table_expr
         if kind(common.ctequery) != "select_stmt":
@@ -29,5 +31,6 @@ def common_tables(statement: SelectStmt, context: Context) -> Mapping[str, Commo
             context.outer,
             expression=common,
             is_recursive=recursive,
+            readings=named.count(common.ctename),
         )
     return known

@@ -15,16 +15,19 @@ from postgast.pg_query_pb2 import (
     ANY_SUBLINK,
     EXISTS_SUBLINK,
     SETOP_NONE,
+    SORTBY_DESC,
+    SORTBY_USING,
     Node,
     ResTarget,
     SelectStmt,
     SortBy,
 )
 
+from pg_trickle.parse.bare_windows import COLLECTS, counting, counts, is_bare, is_window
 from pg_trickle.parse.canonical import parse_select
 from pg_trickle.parse.common_tables import common_tables
 from pg_trickle.parse.expressions import returns_set
-from pg_trickle.parse.fallback import reads
+from pg_trickle.parse.inlined import inlined
 from pg_trickle.parse.scope import CommonTable, Context
 from pg_trickle.parse.tree import (
     column_reference,
@@ -37,16 +40,6 @@ from pg_trickle.parse.tree import (
 )
 from pg_trickle.parse.undecided import leaves_rows_out
 
-# Those of PostgreSQL's own whose result depends on the order.
-_COLLECTS = frozenset({
-    "array_agg", "string_agg", "json_agg", "jsonb_agg", "json_agg_strict", "jsonb_agg_strict", "json_object_agg",
-    "jsonb_object_agg", "xmlagg",
-})  # fmt: skip
-_COUNTS = frozenset({"row_number", "ntile", "lag", "lead"})
-_ROWS = 0x00004  # FRAMEOPTION_ROWS
-# Which rows tie matters to them: FRAMEOPTION_EXCLUDE_GROUP and _TIES, and functions that any frame leaves as they are.
-_WITHOUT_PEERS = 0x10000 | 0x20000
-_OF_PEERS = frozenset({"rank", "dense_rank", "percent_rank", "cume_dist"})
 _VALUES = "*VALUES*"
 _ADDED = "__pgt_order_{place}"
 
@@ -54,25 +47,26 @@ _ADDED = "__pgt_order_{place}"
 def with_presorted(statement: SelectStmt, context: Context) -> SelectStmt:
     """The SELECT whose aggregates and windows say in which order they go, where what they read is sorted."""
     listed = [part for node in _listed(statement) for part in outside_subqueries(node)]
-    windows = [part for part in listed if _is_window(part)]
+    windows = [part for part in listed if is_window(part)]
     is_grouped = bool(statement.group_clause) or statement.HasField("having_clause")
     is_grouped |= any(map(context.aggregates, listed))
-    counts = not is_grouped and all(map(_is_bare, windows)) and any(map(_counts, windows))
-    if not counts and not any(_gathers(part, context) for part in listed):
+    is_counted = not is_grouped and all(map(is_bare, windows)) and any(map(counts, windows))
+    if not is_counted and not any(_gathers(part, context) for part in listed):
         return statement
     found = _as_below(statement, context)
     if found is None:
         return statement
+    may_be_lost = found.may_be_lost or bool(statement.group_clause) or any(_sorts(part, context) for part in listed)
 
     def ordered(part: Node) -> Node | None:
         if kind(part) == "sub_link":
             return part
-        if counts and _is_window(part) and _counts(part):
+        if is_counted and is_window(part) and counts(part):
             context.borrowed[printed(part)] = None
-            return _counting(part, found.order)
+            return counting(part, found.order)
         if not _gathers(part, context):
             return None
-        if statement.group_clause or found.may_be_lost:
+        if may_be_lost:
             context.borrowed[printed(part)] = None
         return _gathering(part, found.order)
 
@@ -95,13 +89,15 @@ def with_choice(statement: SelectStmt, context: Context) -> SelectStmt:
 
 
 def _first_of_each(statement: SelectStmt, on: list[Node], context: Context) -> _Below | None:
-    """The same of DISTINCT ON: rows that are sorted by its keys before all else aren't sorted again."""
+    """The same of DISTINCT ON: rows that are sorted by its keys, upwards, before all else aren't sorted again."""
     bare = SelectStmt()
     bare.CopyFrom(statement)
     bare.ClearField("distinct_clause")
     found = _sorted_below(bare, context)
     keys = [one.node for one in found.order] if found else []
     if found is None or len(keys) < len(on) or not all(map(_is_same, on, keys)):
+        return None
+    if any(one.sortby_dir in {SORTBY_DESC, SORTBY_USING} for one in found.order[: len(on)]):
         return None
     found.statement.distinct_clause.extend(statement.distinct_clause)
     for key, one in zip(found.statement.sort_clause, on, strict=False):
@@ -140,12 +136,13 @@ def _sorted_below(statement: SelectStmt, context: Context) -> _Below | None:
 
 def _changes_order(statement: SelectStmt, context: Context) -> bool:
     """Whether its rows needn't come as those do that it reads: it sorts them, and by windows too, or makes others."""
-    if statement.sort_clause or statement.distinct_clause or statement.group_clause:
+    clauses = (statement.sort_clause, statement.distinct_clause, statement.group_clause)
+    if any(clauses) or statement.HasField("having_clause"):
         return True
     if any(returns_set(one.val, context) for one in _targets(statement)):
         return True
     listed = [part for node in _listed(statement) for part in outside_subqueries(node)]
-    return any(context.aggregates(part) or _is_window(part) for part in listed)
+    return any(context.aggregates(part) or is_window(part) for part in listed)
 
 
 def _leaves_open(statement: SelectStmt, context: Context) -> bool:
@@ -155,30 +152,6 @@ def _leaves_open(statement: SelectStmt, context: Context) -> bool:
     return not made <= {_place(node.sort_by.node, targets) for node in statement.sort_clause}
 
 
-def _is_window(part: Node) -> bool:
-    return kind(part) == "func_call" and part.func_call.HasField("over")
-
-
-def _is_bare(window: Node) -> bool:
-    """Whether it is a call over all rows as they come, ``OVER ()``."""
-    over = window.func_call.over
-    return not (over.name or over.refname or over.partition_clause or over.order_clause)
-
-
-def _counts(window: Node) -> bool:
-    """Whether it matters to it in which order rows come, but not which of them tie."""
-    name, frame = strings(list(window.func_call.funcname))[-1], window.func_call.over.frame_options
-    return name in _COUNTS or bool(frame & _ROWS and not frame & _WITHOUT_PEERS and name not in _OF_PEERS)
-
-
-def _counting(window: Node, order: list[SortBy]) -> Node:
-    made = Node()
-    made.CopyFrom(window)
-    for one in order:
-        made.func_call.over.order_clause.add().sort_by.CopyFrom(one)
-    return made
-
-
 def _is_same(reference: Node, qualified: Node) -> bool:
     """Whether a reference is this column, by its name alone too: there are no others."""
     named = column_reference(_implied(qualified))
@@ -186,8 +159,10 @@ def _is_same(reference: Node, qualified: Node) -> bool:
 
 
 def _listed(statement: SelectStmt) -> list[Node]:
+    """What a SELECT computes of all the rows that it reads: its outputs, HAVING and ORDER BY."""
     having = [statement.having_clause] if statement.HasField("having_clause") else []
-    return [*(node.res_target.val for node in statement.target_list), *having]
+    keys = [node.sort_by.node for node in statement.sort_clause]
+    return [*(node.res_target.val for node in statement.target_list), *having, *keys]
 
 
 def _gathers(part: Node, context: Context) -> bool:
@@ -200,7 +175,13 @@ def _gathers(part: Node, context: Context) -> bool:
     if call.agg_order or call.agg_within_group or call.agg_distinct or call.agg_star:
         return False
     name = strings(list(call.funcname))
-    return name[-1] in _COLLECTS or not all(fact.builtin for fact in context.functions(name))
+    return name[-1] in COLLECTS or not all(fact.builtin for fact in context.functions(name))
+
+
+def _sorts(part: Node, context: Context) -> bool:
+    """Whether it is an aggregate for which PostgreSQL 16 and later sort what all the others see, too."""
+    is_call = kind(part) == "func_call" and context.aggregates(part)
+    return is_call and bool(part.func_call.agg_order or part.func_call.agg_distinct)
 
 
 def _gathering(part: Node, order: list[SortBy]) -> Node:
@@ -228,7 +209,7 @@ def _as_below(statement: SelectStmt, context: Context) -> _Below | None:
     """None where what it reads has no order, or one of columns that it can't see."""
     if statement.op != SETOP_NONE or len(statement.from_clause) != 1:
         return None
-    copy = _inlined(statement, context)
+    copy = inlined(statement, context)
     return _as_item(statement, context) or (_as_item(copy, context) if copy is not None else None)
 
 
@@ -263,28 +244,6 @@ def _joins(statement: SelectStmt) -> bool:
     """Whether PostgreSQL may join what a condition asks for: by a merge, or in batches, rows come in another order."""
     links = (part.sub_link for part in outside_subqueries(statement.where_clause) if kind(part) == "sub_link")
     return any(link.sub_link_type in {EXISTS_SUBLINK, ANY_SUBLINK} for link in links)
-
-
-def _inlined(statement: SelectStmt, context: Context) -> SelectStmt | None:
-    """The SELECT with a WITH query that it reads in its place, to which sort keys may be added."""
-    item = statement.from_clause[0]
-    common = context.ctes.get(item.range_var.relname) if kind(item) == "range_var" else None
-    if common is None or item.range_var.schemaname or common.is_recursive or common.found is not None:
-        return None
-    means_else = any(
-        reads(common.statement, name) and context.ctes[name] is not one for name, one in common.ctes.items()
-    )
-    if means_else or common.outer is not context.outer:
-        return None
-    made = SelectStmt()
-    made.CopyFrom(statement)
-    derived = made.from_clause[0].range_subselect
-    derived.subquery.select_stmt.CopyFrom(common.statement)
-    derived.alias.aliasname = item.range_var.alias.aliasname or item.range_var.relname
-    names = strings(list(item.range_var.alias.colnames))
-    for name in (*names, *common.aliases[len(names) :]):
-        derived.alias.colnames.add().string.sval = name
-    return made
 
 
 def _is_row(part: Node, alias: str) -> bool:

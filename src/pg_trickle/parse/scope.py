@@ -182,7 +182,7 @@ class Context:
 class CommonTable:
     """A WITH query: its statement, its column aliases, the WITH queries it may use, and the whole as it stands.
 
-    Inside a recursive term its own name means the rows ``found`` before.
+    Inside a recursive term its own name means the rows ``found`` before.  ``readings``: how often it is named, at most.
     """
 
     statement: SelectStmt
@@ -192,6 +192,7 @@ class CommonTable:
     expression: CommonTableExpr | None = None
     is_recursive: bool = False
     found: Found | None = None
+    readings: int = 1
 
 
 Expected = tuple[ColumnFact, ...] | None
