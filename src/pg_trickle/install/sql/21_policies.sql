@@ -138,7 +138,7 @@ CREATE FUNCTION pgtrickle_changes.policies_version(p_owner oid, p_relation oid, 
 AS $$
 -- What policies_same compares; with the texts where these name other tables, which may have other names by now.
 BEGIN
-    RETURN (SELECT coalesce(string_agg(concat_ws(' ', p.oid, p.xmin, CASE WHEN p_texts THEN pg_get_expr(p.polqual, p.polrelid) END), ',' ORDER BY p.oid), '')
+    RETURN (SELECT coalesce(string_agg(concat_ws(' ', p.oid, p.xmin, p.ctid, CASE WHEN p_texts THEN pg_get_expr(p.polqual, p.polrelid) END), ',' ORDER BY p.oid), '')
               FROM pg_policy AS p WHERE p.oid IN (SELECT a.oid FROM pgtrickle_changes.policies_for(p_owner, p_relation) AS a));
 END
 $$;

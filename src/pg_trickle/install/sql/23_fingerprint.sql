@@ -20,11 +20,11 @@ BEGIN
                                             WHERE a.attrelid = t.typrelid AND t.typtype = 'c' AND a.attnum > 0 AND NOT a.attisdropped) AS n(oid)
              WHERE n.oid >= 16384
         )
-        SELECT 't' || t.oid || ':' || t.xmin FROM within AS w JOIN pg_type AS t ON t.oid = w.oid
+        SELECT 't' || t.oid || ':' || t.xmin || t.ctid FROM within AS w JOIN pg_type AS t ON t.oid = w.oid
         UNION ALL
-        SELECT 'e' || e.oid || ':' || e.xmin FROM within AS w JOIN pg_enum AS e ON e.enumtypid = w.oid
+        SELECT 'e' || e.oid || ':' || e.xmin || e.ctid FROM within AS w JOIN pg_enum AS e ON e.enumtypid = w.oid
         UNION ALL
-        SELECT l.letter || 'a' || a.attrelid || ':' || count(*) || ':' || sum(a.xmin::text::bigint)
+        SELECT l.letter || 'a' || a.attrelid || ':' || string_agg(concat(a.xmin, a.ctid), ' ' ORDER BY a.attnum)
           FROM within AS w JOIN pg_type AS t ON t.oid = w.oid AND t.typtype = 'c' JOIN pg_attribute AS a ON a.attrelid = t.typrelid AND a.attnum > 0
          CROSS JOIN (VALUES ('t'), ('e')) AS l(letter)
          GROUP BY l.letter, a.attrelid);
@@ -51,7 +51,7 @@ BEGIN
              CROSS JOIN LATERAL (SELECT d.refobjid WHERE d.refclassid = 'pg_proc'::regclass
                                  UNION ALL
                                  SELECT o.oprcode FROM pg_operator AS o WHERE d.refclassid = 'pg_operator'::regclass AND o.oid = d.refobjid) AS n(oid))
-        SELECT 'f' || p.oid || ':' || p.xmin FROM called AS c JOIN pg_proc AS p ON p.oid = c.oid);
+        SELECT 'f' || p.oid || ':' || p.xmin || p.ctid FROM called AS c JOIN pg_proc AS p ON p.oid = c.oid);
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.function_versions IS 'The versions of functions and aggregates, and of those that they are made of';
@@ -63,16 +63,16 @@ CREATE FUNCTION pgtrickle_changes.role_versions(p_role oid) RETURNS text[]
 AS $$
 -- Policies are for a role's members too, whatever is between them.
 DECLARE
-    v_version text := (SELECT 'o' || o.oid || ':' || o.xmin FROM pg_authid AS o WHERE o.oid = p_role);
+    v_version text := (SELECT 'o' || o.oid || ':' || o.xmin || o.ctid FROM pg_authid AS o WHERE o.oid = p_role);
 BEGIN
     IF NOT EXISTS (SELECT FROM pg_auth_members AS m WHERE m.member = p_role) THEN
         RETURN ARRAY[v_version];
     END IF;
     RETURN v_version || ARRAY(
         WITH RECURSIVE held AS (
-            SELECT m.roleid, m.xmin AS version FROM pg_auth_members AS m WHERE m.member = p_role
+            SELECT m.roleid, concat(m.xmin, m.ctid) AS version FROM pg_auth_members AS m WHERE m.member = p_role
             UNION
-            SELECT m.roleid, m.xmin FROM held AS h JOIN pg_auth_members AS m ON m.member = h.roleid)
+            SELECT m.roleid, concat(m.xmin, m.ctid) FROM held AS h JOIN pg_auth_members AS m ON m.member = h.roleid)
         SELECT 'o' || h.roleid || ':' || h.version || ':' || o.rolinherit FROM held AS h JOIN pg_authid AS o ON o.oid = h.roleid);
 END
 $$;
@@ -95,17 +95,17 @@ BEGIN
                              c.relrowsecurity, c.relforcerowsecurity, c.reloptions, c.relacl) AS part
               FROM pg_class AS c WHERE c.oid = ANY (s.watched_relations)
             UNION ALL
-            SELECT 'a' || a.attrelid || ':' || count(*) || ':' || sum(a.xmin::text::bigint)
+            SELECT 'a' || a.attrelid || ':' || string_agg(concat(a.xmin, a.ctid), ' ' ORDER BY a.attnum)
               FROM pg_attribute AS a WHERE a.attrelid = ANY (s.watched_relations) AND a.attnum > 0 GROUP BY a.attrelid
             UNION ALL
             -- The columns that are read.  An expression that generates one may be new, which fires no trigger; so does the table
             -- become or cease to be a partition or a child, and was then perhaps written by way of its parent.
-            SELECT 'u' || a.attrelid || ':' || sum(a.xmin::text::bigint)
+            SELECT 'u' || a.attrelid || ':' || string_agg(concat(a.xmin, a.ctid), ' ' ORDER BY a.attnum)
               FROM pgtrickle.pgt_dependencies AS d JOIN pg_attribute AS a ON a.attrelid = d.source_relid
              WHERE d.pgt_id = p_id AND a.attnum > 0 AND (a.attname = ANY (d.columns_used) OR d.columns_used = '{}') GROUP BY a.attrelid
             UNION ALL
             -- A row of a view shows what its columns are called.
-            SELECT 'u' || a.attrelid || ':' || sum(a.xmin::text::bigint)
+            SELECT 'u' || a.attrelid || ':' || string_agg(concat(a.xmin, a.ctid), ' ' ORDER BY a.attnum)
               FROM pg_class AS c JOIN pg_attribute AS a ON a.attrelid = c.oid
              WHERE c.oid = ANY (s.watched_relations) AND c.relkind = 'v' AND a.attnum > 0 GROUP BY a.attrelid
             UNION ALL
@@ -114,24 +114,24 @@ BEGIN
               FROM (SELECT DISTINCT a.atttypid FROM pg_attribute AS a
                      WHERE a.attrelid = ANY (s.watched_relations) AND a.attnum > 0 AND a.atttypid >= 16384) AS u
             UNION ALL
-            SELECT 'n' || n.oid || ':' || n.xmin FROM pg_namespace AS n
+            SELECT 'n' || n.oid || ':' || n.xmin || n.ctid FROM pg_namespace AS n
              WHERE n.oid IN (SELECT c.relnamespace FROM pg_class AS c WHERE c.oid = ANY (s.watched_relations)
                              UNION ALL SELECT p.pronamespace FROM pg_proc AS p WHERE p.oid = ANY (s.watched_functions))
             UNION ALL
-            SELECT 'r' || r.oid || ':' || r.xmin FROM pg_rewrite AS r WHERE r.ev_class = ANY (s.watched_relations)
+            SELECT 'r' || r.oid || ':' || r.xmin || r.ctid FROM pg_rewrite AS r WHERE r.ev_class = ANY (s.watched_relations)
             UNION ALL
-            SELECT 'p' || p.oid || ':' || p.xmin FROM pg_policy AS p WHERE p.polrelid = ANY (s.watched_relations)
+            SELECT 'p' || p.oid || ':' || p.xmin || p.ctid FROM pg_policy AS p WHERE p.polrelid = ANY (s.watched_relations)
             UNION ALL
             -- To whom they apply.
             SELECT concat_ws(':', 'p', c.oid, c.relforcerowsecurity, c.relowner) FROM pg_class AS c
              WHERE c.oid = ANY (s.watched_relations) AND c.relrowsecurity
             UNION ALL
-            SELECT 'i' || i.indexrelid || ':' || i.xmin FROM pg_index AS i WHERE i.indrelid = ANY (s.watched_relations) AND i.indisunique
+            SELECT 'i' || i.indexrelid || ':' || i.xmin || i.ctid FROM pg_index AS i WHERE i.indrelid = ANY (s.watched_relations) AND i.indisunique
             UNION ALL
             SELECT unnest(pgtrickle_changes.function_versions(s.watched_functions))
             UNION ALL
             -- A new expression for a generated column changes its values, and no trigger sees that.  (A join would read all of pg_attribute.)
-            SELECT 'f' || d.oid || ':' || d.xmin FROM pg_attrdef AS d
+            SELECT 'f' || d.oid || ':' || d.xmin || d.ctid FROM pg_attrdef AS d
              WHERE d.adrelid = ANY (s.watched_relations)
                AND (SELECT a.attgenerated FROM pg_attribute AS a WHERE a.attrelid = d.adrelid AND a.attnum = d.adnum) <> ''
             UNION ALL

@@ -54,7 +54,7 @@ BEGIN
     END IF;
     RETURN format(
         '(pg_catalog.row_security_active(%1$s::pg_catalog.oid)%4$s)'
-        ' AND (SELECT coalesce(pg_catalog.string_agg(pg_catalog.concat_ws('' '', p.oid, p.xmin%3$s), '','' ORDER BY p.oid), '''')'
+        ' AND (SELECT coalesce(pg_catalog.string_agg(pg_catalog.concat_ws('' '', p.oid, p.xmin, p.ctid%3$s), '','' ORDER BY p.oid), '''')'
         ' FROM pg_catalog.pg_policy AS p WHERE p.polrelid OPERATOR(pg_catalog.=) %1$s::pg_catalog.oid'
         ' AND (p.polcmd OPERATOR(pg_catalog.=) ''r'' OR p.polcmd OPERATOR(pg_catalog.=) ''*'')'
         ' AND EXISTS (SELECT FROM pg_catalog.unnest(p.polroles) AS r(id)'

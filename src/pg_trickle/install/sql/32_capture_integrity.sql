@@ -13,15 +13,15 @@ DECLARE
     v_functions oid[];
     v_versions  text;
 BEGIN
-    SELECT array_agg(p.oid), string_agg(concat_ws(' ', p.oid, p.xmin, p.proowner), ',' ORDER BY p.oid) INTO v_functions, v_versions
+    SELECT array_agg(p.oid), string_agg(concat_ws(' ', p.oid, p.xmin, p.ctid), ',' ORDER BY p.oid) INTO v_functions, v_versions
       FROM pg_proc AS p WHERE p.proname = ANY (v_names) AND p.pronamespace = 'pgtrickle_changes'::regnamespace;
     RETURN md5(concat_ws('|', v_relations::text, v_versions,
-        (SELECT string_agg(concat_ws(' ', t.oid, t.xmin, t.tgenabled), ',' ORDER BY t.oid)
+        (SELECT string_agg(concat_ws(' ', t.oid, t.xmin, t.ctid), ',' ORDER BY t.oid)
            FROM pg_trigger AS t WHERE t.tgrelid = ANY (v_relations) AND t.tgfoid = ANY (v_functions)),
         (SELECT concat_ws(' ', b.oid, b.relowner, b.relkind, b.relchecks, b.relhastriggers, b.relhasrules, b.relrowsecurity, b.relpersistence, b.relispartition,
                           has_schema_privilege(b.relowner, b.relnamespace, 'USAGE'),
                           has_table_privilege(b.relowner, b.oid, 'INSERT'),
-                          (SELECT string_agg(a.xmin::text, ',' ORDER BY a.attnum)
+                          (SELECT string_agg(concat(a.xmin, a.ctid), ',' ORDER BY a.attnum)
                              FROM pg_attribute AS a WHERE a.attrelid = b.oid AND a.attnum > 0))
            FROM pg_class AS b
           WHERE b.relname = p_buffer AND b.relnamespace = 'pgtrickle_changes'::regnamespace),
@@ -29,13 +29,13 @@ BEGIN
         (SELECT string_agg(m.xid::text, ',') FROM pgtrickle_changes.missed_changes AS m
            JOIN pg_class AS b ON b.relname = p_buffer AND b.relnamespace = 'pgtrickle_changes'::regnamespace AND b.relowner = m.owner_oid
           WHERE m.source_relid = p_source),
-        (SELECT string_agg(concat_ws(' ', quote_ident(a.attname), g.xmin), ',' ORDER BY a.attnum)
+        (SELECT string_agg(concat_ws(' ', quote_ident(a.attname), g.xmin, g.ctid), ',' ORDER BY a.attnum)
            FROM pg_attribute AS a
            LEFT JOIN pg_attrdef AS g ON g.adrelid = a.attrelid AND g.adnum = a.attnum AND a.attgenerated = 'v'
           WHERE a.attrelid = p_source AND a.attnum = ANY (p_attnums)),
         -- Who is written by way of a parent, or by logical replication, is captured row by row, if at all.
-        (SELECT string_agg(concat_ws(' ', i.inhparent, i.xmin), ',' ORDER BY i.inhseqno) FROM pg_inherits AS i WHERE i.inhrelid = p_source),
-        (SELECT string_agg(concat_ws(' ', p.oid, p.xmin), ',' ORDER BY p.oid) FROM pg_policy AS p WHERE p.polrelid = p_source),
+        (SELECT string_agg(concat_ws(' ', i.inhparent, i.xmin, i.ctid), ',' ORDER BY i.inhseqno) FROM pg_inherits AS i WHERE i.inhrelid = p_source),
+        (SELECT string_agg(concat_ws(' ', p.oid, p.xmin, p.ctid), ',' ORDER BY p.oid) FROM pg_policy AS p WHERE p.polrelid = p_source),
         (SELECT string_agg(s.srsubid::text, ',' ORDER BY s.srsubid) FROM pg_subscription_rel AS s WHERE s.srrelid = p_source),
         CASE WHEN p_mode = 'wal' THEN concat('wal ', pgtrickle_changes.wal_stamp(p_source)) END));
 END
@@ -81,10 +81,10 @@ BEGIN
                                 c.relhastriggers, c.relhasrules, c.relrowsecurity, c.relforcerowsecurity, c.reloptions, c.relacl), ',' ORDER BY c.oid)
       INTO v_schemas, v_classes
       FROM pg_class AS c WHERE c.oid = ANY (v_relations);
-    SELECT array_agg(a.atttypid) FILTER (WHERE a.atttypid >= 16384), concat(array_agg(a.xmin), array_agg(a.attname))
+    SELECT array_agg(a.atttypid) FILTER (WHERE a.atttypid >= 16384), concat(array_agg(a.xmin), array_agg(a.ctid))
       INTO v_types, v_columns
       FROM pg_attribute AS a WHERE a.attrelid = ANY (v_relations) AND a.attnum > 0;
-    SELECT bool_or(i.inhparent = ANY (v_relations)), string_agg(concat_ws(' ', i.inhrelid, i.inhparent, i.xmin), ',')
+    SELECT bool_or(i.inhparent = ANY (v_relations)), string_agg(concat_ws(' ', i.inhrelid, i.inhparent, i.xmin, i.ctid), ',')
       INTO v_is_parent, v_parents
       FROM pg_inherits AS i WHERE i.inhrelid = ANY (v_relations) OR i.inhparent = ANY (v_relations);
     IF v_is_parent THEN
@@ -103,16 +103,16 @@ BEGIN
         END LOOP;
         v_names := v_names || pgtrickle_changes.counting_name(p_table.pgt_id);
     END IF;
-    SELECT concat(array_agg(v.kind), array_agg(v.oid), array_agg(v.version)) INTO v_others
-      FROM (SELECT 'n' AS kind, n.oid, n.xmin AS version FROM pg_namespace AS n WHERE n.oid = ANY (v_schemas)
-            UNION ALL SELECT 'r', r.oid, r.xmin FROM pg_rewrite AS r WHERE r.ev_class = ANY (v_relations)
-            UNION ALL SELECT 'i', i.indexrelid, i.xmin FROM pg_index AS i WHERE i.indrelid = ANY (v_relations) AND i.indisunique
-            UNION ALL SELECT 'p', p.oid, p.xmin FROM pg_policy AS p WHERE p.polrelid = ANY (v_relations)
-            UNION ALL SELECT 'd', d.oid, d.xmin FROM pg_attrdef AS d WHERE d.adrelid = ANY (v_relations)
-            UNION ALL SELECT 't', t.oid, t.xmin FROM pg_trigger AS t WHERE t.tgrelid = ANY (v_relations || v_below)
-            UNION ALL SELECT 'f', p.oid, p.xmin FROM pg_proc AS p WHERE p.proname = ANY (v_names) AND p.pronamespace = 'pgtrickle_changes'::regnamespace
-            UNION ALL SELECT 's', s.srsubid, s.xmin FROM pg_subscription_rel AS s WHERE s.srrelid = ANY (v_relations)
-            UNION ALL SELECT 'm', m.source_relid, m.xmin FROM pgtrickle_changes.missed_changes AS m WHERE m.source_relid = ANY (v_relations)) AS v;
+    SELECT concat(array_agg(v.kind), array_agg(v.oid), array_agg(v.version), array_agg(v.place)) INTO v_others
+      FROM (SELECT 'n' AS kind, n.oid, n.xmin AS version, n.ctid AS place FROM pg_namespace AS n WHERE n.oid = ANY (v_schemas)
+            UNION ALL SELECT 'r', r.oid, r.xmin, r.ctid FROM pg_rewrite AS r WHERE r.ev_class = ANY (v_relations)
+            UNION ALL SELECT 'i', i.indexrelid, i.xmin, i.ctid FROM pg_index AS i WHERE i.indrelid = ANY (v_relations) AND i.indisunique
+            UNION ALL SELECT 'p', p.oid, p.xmin, p.ctid FROM pg_policy AS p WHERE p.polrelid = ANY (v_relations)
+            UNION ALL SELECT 'd', d.oid, d.xmin, d.ctid FROM pg_attrdef AS d WHERE d.adrelid = ANY (v_relations)
+            UNION ALL SELECT 't', t.oid, t.xmin, t.ctid FROM pg_trigger AS t WHERE t.tgrelid = ANY (v_relations || v_below)
+            UNION ALL SELECT 'f', p.oid, p.xmin, p.ctid FROM pg_proc AS p WHERE p.proname = ANY (v_names) AND p.pronamespace = 'pgtrickle_changes'::regnamespace
+            UNION ALL SELECT 's', s.srsubid, s.xmin, s.ctid FROM pg_subscription_rel AS s WHERE s.srrelid = ANY (v_relations)
+            UNION ALL SELECT 'm', m.source_relid, m.xmin, m.ctid FROM pgtrickle_changes.missed_changes AS m WHERE m.source_relid = ANY (v_relations)) AS v;
     RETURN md5(ARRAY[p_table.scc_id::text, v_captures, v_classes, v_columns, v_parents, v_below::text, v_made, v_others,
         pgtrickle_changes.function_versions(p_table.watched_functions)::text, pgtrickle_changes.role_versions(p_table.owner_oid)::text]::text);
 END

@@ -312,7 +312,7 @@ CREATE FUNCTION pgtrickle_changes.wal_stamp(p_source oid) RETURNS text
 AS $$
 -- What wal_refusal rests on, and the slot's condition doesn't tell.
 BEGIN
-    RETURN (SELECT concat_ws(' ', p.oid, p.xmin, r.oid, r.xmin, c.relreplident, c.relrowsecurity, c.relhassubclass,
+    RETURN (SELECT concat_ws(' ', p.oid, p.xmin, p.ctid, r.oid, r.xmin, r.ctid, c.relreplident, c.relrowsecurity, c.relhassubclass,
                              (SELECT string_agg(concat_ws(' ', i.indexrelid, i.indisreplident, i.indisvalid), ',' ORDER BY i.indexrelid) FROM pg_index AS i
                                WHERE i.indrelid = c.oid AND (i.indisprimary OR i.indisreplident)),
                              (SELECT count(*) FROM pg_attribute AS a WHERE a.attrelid = c.oid AND a.attgenerated <> ''))

@@ -196,9 +196,9 @@ BEGIN
     RETURN md5(concat_ws('|',
         (SELECT string_agg(concat_ws(' ', c.oid, c.relowner), ',' ORDER BY c.oid) FROM pg_class AS c WHERE c.oid = ANY (pgtrickle_changes.immediate_sources(p_id))),
         (SELECT pgtrickle_changes.trusted_by_writers(st) FROM pgtrickle.pgt_stream_tables AS st WHERE st.pgt_id = p_id),
-        (SELECT string_agg(concat_ws(' ', p.oid, p.xmin, p.proowner), ',' ORDER BY p.oid) FROM pg_proc AS p
+        (SELECT string_agg(concat_ws(' ', p.oid, p.xmin, p.ctid), ',' ORDER BY p.oid) FROM pg_proc AS p
           WHERE p.pronamespace = 'pgtrickle_changes'::regnamespace AND p.proname ~ format('^maintain_%s_', p_id)),
-        (SELECT string_agg(concat_ws(' ', t.oid, t.xmin, t.tgenabled), ',' ORDER BY t.oid) FROM pg_trigger AS t
+        (SELECT string_agg(concat_ws(' ', t.oid, t.xmin, t.ctid), ',' ORDER BY t.oid) FROM pg_trigger AS t
           WHERE t.tgname = ANY (pgtrickle_changes.immediate_triggers(p_id)) AND t.tgrelid = ANY (pgtrickle_changes.immediate_relations(p_id))
             AND t.tgfoid <> 'pgtrickle_changes.retired()'::regprocedure),
         (SELECT string_agg(concat_ws(' ', c.oid, c.relowner, c.relchecks, c.relhastriggers, c.relhasrules, c.relrowsecurity), ',' ORDER BY c.oid)
