@@ -228,7 +228,9 @@ def test_what_functions_are_compared_with_is_out_of_reach_and_does_nothing(autho
     check(db)
 
 
-@pytest.mark.parametrize("sequence", ["closed_{id}", "opened_{id}", "under_way_{id}_number_seq", "taker_{id}"])
+@pytest.mark.parametrize(
+    "sequence", ["closed_{id}", "opened_{id}", "under_way_{id}_number_seq", "taker_{id}", "repaired_{id}"]
+)
 def test_nobody_else_hides_what_is_under_way(author: Connection, database: Any, db: Connection, sequence: str) -> None:
     del author
     number = one(db, "SELECT pgt_id FROM pgtrickle.pgt_stream_tables WHERE pgt_name = 'regions'")

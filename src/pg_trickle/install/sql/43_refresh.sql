@@ -285,6 +285,7 @@ CREATE FUNCTION pgtrickle_changes.finish_refresh(p_prepared pgtrickle_changes.pr
 AS $$
 DECLARE
     v_table pgtrickle.pgt_stream_tables := p_prepared.st;
+    v_doubt text := p_prepared.doubt;
 BEGIN
     PERFORM pgtrickle_changes.restore_row_security(v_table, p_prepared.forced);
     IF current_setting('transaction_isolation') IN ('repeatable read', 'serializable') AND NOT (p_result ? 'skipped' OR p_result ? 'fuse') THEN
@@ -294,8 +295,12 @@ BEGIN
         PERFORM pgtrickle_changes.blow_fuse(v_table, p_result ->> 'fuse', p_initiated_by, p_started_at);
         RETURN;
     END IF;
-    IF p_prepared.doubt IS NOT NULL THEN
-        UPDATE pgtrickle.pgt_stream_tables AS st SET needs_reinit = true, reinit_reason = p_prepared.doubt WHERE st.pgt_id = v_table.pgt_id;
+    -- An older snapshot locks no sources: what it put into the stream table, a writer that it doesn't show may have found nothing of to take away.
+    IF v_table.refresh_mode = 'IMMEDIATE' AND current_setting('transaction_isolation') IN ('repeatable read', 'serializable') AND (p_result ->> 'changed')::boolean THEN
+        v_doubt := coalesce(v_doubt, 'it was repaired as of a snapshot, beside its writers');
+    END IF;
+    IF v_doubt IS NOT NULL THEN
+        UPDATE pgtrickle.pgt_stream_tables AS st SET needs_reinit = true, reinit_reason = v_doubt WHERE st.pgt_id = v_table.pgt_id;
     END IF;
     PERFORM pgtrickle_changes.record_refresh(v_table, p_result ->> 'mode',
         CASE WHEN v_table.refresh_mode = 'IMMEDIATE' AND p_initiated_by = 'SCHEDULER' THEN 'IMMEDIATE-fallback' ELSE p_initiated_by END,

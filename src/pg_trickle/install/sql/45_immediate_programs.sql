@@ -262,14 +262,28 @@ END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.immediate_in_group IS 'What is tried for a single row of a group before the program, as PL/pgSQL; nothing, where there is no such statement';
 
+CREATE FUNCTION pgtrickle_changes.immediate_repaired(p_id bigint) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- What it repaired itself a transaction sees.
+BEGIN
+    RETURN format('EXISTS (SELECT FROM (SELECT pg_catalog.pg_sequence_last_value(''pgtrickle_changes.repaired_%s''::pg_catalog.regclass)::pg_catalog.text::pg_catalog.xid8 AS xid) AS r'
+                  ' WHERE NOT pg_catalog.pg_visible_in_snapshot(r.xid, pg_catalog.pg_current_snapshot()) AND r.xid IS DISTINCT FROM pg_catalog.pg_current_xact_id_if_assigned())', p_id);
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.immediate_repaired IS 'Whether another transaction has repaired a stream table since the snapshot of this one, as an expression';
+
 CREATE FUNCTION pgtrickle_changes.immediate_since(p_table pgtrickle.pgt_stream_tables) RETURNS text
     LANGUAGE plpgsql IMMUTABLE
     SET search_path = pg_catalog, pg_temp
 AS $$
--- A snapshot from before the stream table was filled, or filled again, doesn't show what is in it: nothing would be found to be taken away.  The turn's row, which nobody takes where row locks are enough, was made with it.
+-- A snapshot from before the stream table was filled, or repaired, doesn't show what is in it: nothing would be found to be taken away.  The turn's row, which nobody takes where row locks are enough, was made
+-- with it; the sequence has the number of the transaction that repaired it last, whether that was rolled back or not.
 BEGIN
-    RETURN format(E'\n    IF pg_catalog.current_setting(''transaction_isolation'') OPERATOR(pg_catalog.<>) ''read committed'' AND NOT EXISTS (SELECT FROM pgtrickle_changes.turn_%s) THEN\n        %s\n    END IF;\n',
-                  p_table.pgt_id, pgtrickle_changes.immediate_again(p_table, 'The maintenance of a stream table has begun since the snapshot of this one.'));
+    RETURN format(E'    IF pg_catalog.current_setting(''transaction_isolation'') OPERATOR(pg_catalog.<>) ''read committed'' AND (NOT EXISTS (SELECT FROM pgtrickle_changes.turn_%1$s) OR %2$s) THEN\n        %3$s\n    END IF;\n',
+                  p_table.pgt_id, pgtrickle_changes.immediate_repaired(p_table.pgt_id),
+                  pgtrickle_changes.immediate_again(p_table, 'Its maintenance has begun, or it was repaired, since the snapshot of this transaction.'));
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.immediate_since IS 'What refuses to maintain a stream table in a snapshot from before it was filled, as PL/pgSQL';
@@ -288,7 +302,7 @@ DECLARE
     v_count   text := CASE WHEN p_event = 'trunc' THEN '1' ELSE pgtrickle_changes.immediate_count(p_source, p_table.owner_oid, p_columns, p_event) END;
     v_single  text := CASE WHEN p_event = 'upd' THEN pgtrickle_changes.immediate_count_one(p_source, p_table.owner_oid, p_columns) END;
     v_else    text := CASE WHEN v_single IS NOT NULL THEN format(E'    IF __pgt_rows IS NULL THEN\n        __pgt_rows := %s;\n    END IF;\n', v_count) ELSE '' END;
-    v_checks  text := pgtrickle_changes.immediate_checks(p_table);
+    v_checks  text := pgtrickle_changes.immediate_checks(p_table) || pgtrickle_changes.immediate_since(p_table);
     v_sound   text := pgtrickle_changes.immediate_sound(p_table);
     v_closed  text := pgtrickle_changes.keep_strangers_out(p_table, pgtrickle_changes.immediate_written(p_table));
     v_name    text := format('maintain_%s_%s_%s', v_id, p_source, p_event);
@@ -315,7 +329,7 @@ DECLARE
     v_coming  text := CASE WHEN v_early <> '' THEN pgtrickle_changes.immediate_coming(p_source, p_event) END;
 BEGIN
     IF v_by_rows THEN
-        RETURN v_sound || v_closed || '    __pgt_rows := ' || coalesce(v_single, v_count) || E';\n' || v_else || E'    IF __pgt_rows OPERATOR(pg_catalog.=) 0 THEN\n        RETURN NULL;\n    END IF;' || v_checks || pgtrickle_changes.immediate_since(p_table)
+        RETURN v_sound || v_closed || '    __pgt_rows := ' || coalesce(v_single, v_count) || E';\n' || v_else || E'    IF __pgt_rows OPERATOR(pg_catalog.=) 0 THEN\n        RETURN NULL;\n    END IF;' || v_checks
             || CASE WHEN p_event = 'trunc' THEN v_work ELSE pgtrickle_changes.immediate_by_rows(p_table,
                    pgtrickle_changes.immediate_one(p_table, p_source, p_columns, p_event, p_plan, 'one'),
                    pgtrickle_changes.immediate_of_group(pgtrickle_changes.immediate_one(p_table, p_source, p_columns, p_event, p_plan, 'shown'),

@@ -4,7 +4,7 @@ CREATE FUNCTION pgtrickle_changes.make_immediate_tables(p_table pgtrickle.pgt_st
     LANGUAGE plpgsql VOLATILE
     SET search_path = pg_catalog, pg_temp
 AS $$
--- turn: whose row is updated by who maintains; what was written and how often (side, run); and the partitions that there were (tree).  taker: his transaction, for others to see.  under_way: a row for each statement under way
+-- turn: whose row is updated by who maintains; what was written and how often (side, run); and the partitions that there were (tree).  taker: his transaction, for others to see; repaired: whose repair was the last.  under_way: a row for each statement under way
 -- and each change held back, and held: those changes.  moved: rows under way to another partition, and rows of
 -- partitioned tables that a statement has updated.  All but turn are empty between
 -- statements, so a crash may empty them.  closed, opened: a number for each session.
@@ -22,9 +22,12 @@ BEGIN
                    CASE WHEN v_shared THEN ', 0, 0' END);
     EXECUTE format('CREATE UNLOGGED SEQUENCE pgtrickle_changes.taker_%s OWNED BY pgtrickle_changes.turn_%1$s.holder', v_id);
     EXECUTE format('COMMENT ON SEQUENCE pgtrickle_changes.taker_%s IS %L', v_id, 'The transaction that has, or last asked for, the turn of stream table ' || v_id);
+    EXECUTE format('CREATE UNLOGGED SEQUENCE pgtrickle_changes.repaired_%s OWNED BY pgtrickle_changes.turn_%1$s.holder', v_id);
+    EXECUTE format('COMMENT ON SEQUENCE pgtrickle_changes.repaired_%s IS %L', v_id, 'The transaction that has last repaired stream table ' || v_id);
     EXECUTE format('COMMENT ON TABLE pgtrickle_changes.turn_%s IS %L', v_id, 'Who maintains stream table ' || v_id);
     PERFORM pgtrickle_changes.lend(p_table, format('pgtrickle_changes.turn_%s', v_id), 'SELECT, UPDATE');
     PERFORM pgtrickle_changes.lend(p_table, format('pgtrickle_changes.taker_%s', v_id), 'SELECT, UPDATE');
+    PERFORM pgtrickle_changes.lend(p_table, format('pgtrickle_changes.repaired_%s', v_id), 'SELECT');
     PERFORM pgtrickle_changes.make_sides(p_table);
     EXECUTE format('CREATE UNLOGGED TABLE pgtrickle_changes.under_way_%s (xid xid8 NOT NULL, what "char" NOT NULL, number bigint GENERATED ALWAYS AS IDENTITY (CACHE 1000000))'
                    ' WITH (autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_scale_factor = 0)', v_id);
@@ -231,6 +234,21 @@ END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.immediate_drift IS 'NULL when statements have been followed without a gap since the triggers were made; else what is wrong';
 
+CREATE FUNCTION pgtrickle_changes.note_repair(p_table pgtrickle.pgt_stream_tables) RETURNS void
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- What a repair puts into the stream table an older snapshot doesn't show, but its transaction may have to take it away.  Nor can it repair then what it doesn't see.
+BEGIN
+    IF current_setting('transaction_isolation') <> 'read committed' THEN
+        EXECUTE format(E'DO %L', format(E'BEGIN\n    IF %s THEN\n        %s\n    END IF;\nEND', pgtrickle_changes.immediate_repaired(p_table.pgt_id),
+            pgtrickle_changes.immediate_again(p_table, 'It was repaired since the snapshot of this transaction.')));
+    END IF;
+    PERFORM setval(format('pgtrickle_changes.repaired_%s', p_table.pgt_id)::regclass, pg_current_xact_id()::text::bigint);
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.note_repair IS 'Tells transactions with older snapshots that an IMMEDIATE stream table was repaired since';
+
 CREATE FUNCTION pgtrickle_changes.begin_immediate(p_table pgtrickle.pgt_stream_tables) RETURNS text
     LANGUAGE plpgsql VOLATILE
     SET search_path = pg_catalog, pg_temp
@@ -243,9 +261,12 @@ DECLARE
 BEGIN
     IF v_drift IS NOT NULL THEN
         PERFORM pgtrickle_changes.drop_immediate(p_table.pgt_id);
-    ELSIF v_old THEN
-        -- Maintenance that this snapshot doesn't see is none of its business: where both write the same rows, one fails with 40001.
-        RETURN NULL;
+    ELSE
+        PERFORM pgtrickle_changes.note_repair(p_table);
+        IF v_old THEN
+            -- Maintenance that this snapshot doesn't see is none of its business: where both write the same rows, one fails with 40001.  What the other found nothing of to write is looked for once more (finish_refresh).
+            RETURN NULL;
+        END IF;
     END IF;
     -- Where triggers are made, those of its turn are also on what its sources are made from.
     PERFORM pgtrickle_changes.lock_together(pgtrickle_changes.immediate_sources(p_table.pgt_id)
