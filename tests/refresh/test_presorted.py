@@ -116,6 +116,18 @@ CHOICES = {
     " OVER (RANGE BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING) AS n, jsonb_agg(q.x) OVER"
     " (RANGE UNBOUNDED PRECEDING EXCLUDE CURRENT ROW) AS j, array_agg(q.x)"
     " OVER (RANGE UNBOUNDED PRECEDING EXCLUDE TIES) AS e FROM (SELECT x FROM t ORDER BY y DESC) AS q",
+    "limit_of_numbers": "SELECT q.x, row_number() OVER () AS n FROM (SELECT x FROM t ORDER BY y) AS q LIMIT 3",
+    "limit_and_count": "WITH q AS (SELECT x FROM t ORDER BY y)"
+    " SELECT q.x, count(*) OVER () AS n FROM q WHERE q.x > 9 LIMIT 4 OFFSET 1",
+    "gathered_with_numbers": "SELECT array_agg(p.x) AS a, array_agg(p.n) AS b FROM"
+    " (SELECT q.x, row_number() OVER () AS n FROM (SELECT x FROM t ORDER BY y DESC) AS q LIMIT 9) AS p WHERE p.x > 9",
+    # Of rows that tie, the first are those with the lowest numbers.
+    "tied_numbers": "SELECT count(*) AS n FROM"
+    " (SELECT row_number() OVER () AS n FROM (SELECT x FROM t ORDER BY g) AS q LIMIT 7) AS p WHERE p.n > 7",
+    "array_of_numbers": "SELECT id, ARRAY(SELECT row_number() OVER () * 1000 + q.x FROM"
+    " (SELECT s.x FROM t AS s WHERE s.g = t.g ORDER BY s.y) AS q LIMIT 3) AS a FROM t",
+    "first_with_numbers": "SELECT DISTINCT ON (q.g) q.g, q.x, row_number() OVER () AS n"
+    " FROM (SELECT g, x FROM t ORDER BY g, y) AS q",
     "by_number": "SELECT q.x, row_number() OVER () AS n FROM (SELECT x FROM t ORDER BY y) AS q"
     " ORDER BY row_number() OVER () LIMIT 4",
     "by_number_of_groups": "SELECT g, array_agg(x) AS a FROM (SELECT g, x FROM t ORDER BY g, y) AS q GROUP BY g"
@@ -199,6 +211,7 @@ def test_numbers_of_groups_are_not_those_of_rows(db: Connection) -> None:
         "SELECT row_number() OVER () AS n, sum(q.x) AS s FROM (SELECT x FROM t ORDER BY y) AS q",
         "SELECT row_number() OVER () AS n FROM (SELECT x FROM t ORDER BY y) AS q HAVING count(*) > 3",
         "SELECT row_number() OVER () AS n FROM (SELECT x FROM t ORDER BY y) AS q HAVING true",
+        "SELECT row_number() OVER () AS n, sum(q.x) AS s FROM (SELECT x FROM t ORDER BY y) AS q LIMIT 3",
         "SELECT 1 AS a FROM (SELECT x FROM t ORDER BY y) AS q HAVING true LIMIT 3",
         "SELECT ARRAY(SELECT 1 FROM (SELECT x FROM t ORDER BY y) AS q HAVING true) AS a",
         "SELECT array_agg(p.a) AS a FROM (SELECT 1 AS a FROM (SELECT x FROM t ORDER BY y) AS q HAVING true) AS p",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from postgast.pg_query_pb2 import Node, SortBy
+from postgast.pg_query_pb2 import SORTBY_DEFAULT, SORTBY_NULLS_DEFAULT, Node, SortBy
 
 from pg_trickle.parse.tree import kind, strings
 
@@ -16,6 +16,7 @@ _SHOWS = COLLECTS | {"first_value", "last_value", "nth_value"}
 _ROWS = 0x00004  # FRAMEOPTION_ROWS
 # ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING, but for what it excludes.
 _ALL_ROWS = 0x00001 | _ROWS | 0x00010 | 0x00020 | 0x00100
+_DEFAULT = 0x00002 | 0x00020 | 0x00400  # RANGE UNBOUNDED PRECEDING
 _EXCLUDES_ITSELF = 0x08000
 # Which rows tie matters to them: FRAMEOPTION_EXCLUDE_GROUP and _TIES, and functions that any frame leaves as they are.
 _WITHOUT_PEERS = 0x10000 | 0x20000
@@ -51,3 +52,11 @@ def counting(window: Node, order: list[SortBy]) -> Node:
     for one in order:
         over.order_clause.add().sort_by.CopyFrom(one)
     return made
+
+
+def numbered(order: list[SortBy]) -> SortBy:
+    """The sort key that is a row's number among all in an order."""
+    made = Node()
+    made.func_call.funcname.add().string.sval = "row_number"
+    made.func_call.over.frame_options = _DEFAULT
+    return SortBy(node=counting(made, order), sortby_dir=SORTBY_DEFAULT, sortby_nulls=SORTBY_NULLS_DEFAULT)

@@ -23,7 +23,7 @@ from postgast.pg_query_pb2 import (
     SortBy,
 )
 
-from pg_trickle.parse.bare_windows import COLLECTS, counting, counts, is_bare, is_window
+from pg_trickle.parse.bare_windows import COLLECTS, counting, counts, is_bare, is_window, numbered
 from pg_trickle.parse.canonical import parse_select
 from pg_trickle.parse.common_tables import common_tables
 from pg_trickle.parse.expressions import returns_set
@@ -58,12 +58,12 @@ def with_presorted(statement: SelectStmt, context: Context) -> SelectStmt:
         return statement
     may_be_lost = found.may_be_lost or bool(statement.group_clause) or any(_sorts(part, context) for part in listed)
 
+    if is_counted:
+        _count(found.statement, found.order, context)
+
     def ordered(part: Node) -> Node | None:
         if kind(part) == "sub_link":
             return part
-        if is_counted and is_window(part) and counts(part):
-            context.borrowed[printed(part)] = None
-            return counting(part, found.order)
         if not _gathers(part, context):
             return None
         if may_be_lost:
@@ -73,6 +73,21 @@ def with_presorted(statement: SelectStmt, context: Context) -> SelectStmt:
     for node in _listed(found.statement):
         node.CopyFrom(rebuilt(node, ordered))
     return found.statement
+
+
+def _count(statement: SelectStmt, order: list[SortBy], context: Context) -> None:
+    """Say in which order rows come to the windows of a SELECT, all of which are bare."""
+
+    def ordered(part: Node) -> Node | None:
+        if kind(part) == "sub_link":
+            return part
+        if not (is_window(part) and counts(part)):
+            return None
+        context.borrowed[printed(part)] = None
+        return counting(part, order)
+
+    for node in _listed(statement):
+        node.CopyFrom(rebuilt(node, ordered))
 
 
 def with_choice(statement: SelectStmt, context: Context) -> SelectStmt:
@@ -129,9 +144,14 @@ def _sorted_below(statement: SelectStmt, context: Context) -> _Below | None:
     found = None if _changes_order(statement, context) else _as_below(statement, context)
     if found is None:
         return None
-    for one in found.order:
+    order = found.order
+    if any(is_window(part) for node in _listed(statement) for part in outside_subqueries(node)):
+        _count(found.statement, found.order, context)
+        # Rows that tie come as they are counted.
+        order = [*order, numbered(order)]
+    for one in order:
         found.statement.sort_clause.add().sort_by.CopyFrom(one)
-    return found
+    return replace(found, order=order)
 
 
 def _changes_order(statement: SelectStmt, context: Context) -> bool:
@@ -142,7 +162,7 @@ def _changes_order(statement: SelectStmt, context: Context) -> bool:
     if any(returns_set(one.val, context) for one in _targets(statement)):
         return True
     listed = [part for node in _listed(statement) for part in outside_subqueries(node)]
-    return any(context.aggregates(part) or is_window(part) for part in listed)
+    return any(context.aggregates(part) or (is_window(part) and not is_bare(part)) for part in listed)
 
 
 def _leaves_open(statement: SelectStmt, context: Context) -> bool:

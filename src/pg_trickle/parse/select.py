@@ -73,7 +73,7 @@ def _query(statement: SelectStmt, context: Context, expected: Expected = None) -
 
 def _located_query(statement: SelectStmt, context: Context, expected: Expected) -> Query:
     context = replace(context, ctes=common_tables(statement, context))
-    statement = with_choice(with_presorted(statement, context), context)
+    statement = with_presorted(with_choice(statement, context), context)
     if chooses_rows(statement):
         return chosen(statement, context, expected, _query)
     if statement.locking_clause:
