@@ -60,6 +60,7 @@ CREATE TABLE pgtrickle.pgt_stream_tables (
     watched_relations      oid[]       NOT NULL DEFAULT '{}',
     column_numbers         smallint[]  NOT NULL DEFAULT '{}',
     watched_functions      oid[]       NOT NULL DEFAULT '{}',
+    watched_types          oid[]       NOT NULL DEFAULT '{}',
     basis_seen             text,
     counting_stands        boolean     NOT NULL DEFAULT false,
     data_timestamp         timestamptz,

@@ -109,10 +109,11 @@ BEGIN
               FROM pg_class AS c JOIN pg_attribute AS a ON a.attrelid = c.oid
              WHERE c.oid = ANY (s.watched_relations) AND c.relkind = 'v' AND a.attnum > 0 GROUP BY a.attrelid
             UNION ALL
-            -- The plan's text names their types, and a value's text may be a label.
-            SELECT unnest(pgtrickle_changes.type_versions(u.atttypid))
-              FROM (SELECT DISTINCT a.atttypid FROM pg_attribute AS a
-                     WHERE a.attrelid = ANY (s.watched_relations) AND a.attnum > 0 AND a.atttypid >= 16384) AS u
+            -- The plan's text names their types, and a value's text may be a label.  No column needs to have a type that the query names.
+            SELECT unnest(pgtrickle_changes.type_versions(u.oid))
+              FROM (SELECT a.atttypid FROM pg_attribute AS a
+                     WHERE a.attrelid = ANY (s.watched_relations) AND a.attnum > 0 AND a.atttypid >= 16384
+                    UNION SELECT unnest(s.watched_types)) AS u(oid)
             UNION ALL
             SELECT 'n' || n.oid || ':' || n.xmin || n.ctid FROM pg_namespace AS n
              WHERE n.oid IN (SELECT c.relnamespace FROM pg_class AS c WHERE c.oid = ANY (s.watched_relations)

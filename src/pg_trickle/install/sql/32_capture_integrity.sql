@@ -90,6 +90,9 @@ BEGIN
     IF v_is_parent THEN
         v_below := ARRAY(SELECT b.relid FROM unnest(v_relations) AS r(relid) CROSS JOIN LATERAL unnest(pgtrickle_changes.capture_relations(r.relid)) AS b(relid) ORDER BY b.relid);
     END IF;
+    IF p_table.watched_types <> '{}' THEN
+        v_types := v_types || p_table.watched_types;
+    END IF;
     IF v_types IS NOT NULL THEN
         v_made := (SELECT string_agg(v.part, ',' ORDER BY v.part) FROM (SELECT DISTINCT y.oid FROM unnest(v_types) AS y(oid)) AS u
                     CROSS JOIN LATERAL unnest(pgtrickle_changes.type_versions(u.oid)) AS v(part));

@@ -194,7 +194,10 @@ BEGIN
                 CROSS JOIN LATERAL pgtrickle_changes.policy_tables(st.owner_oid, r.relid) AS t WHERE t.relid <> ALL (v_relations) ORDER BY 1),
            column_numbers = pgtrickle_changes.column_numbers(st.pgt_relid, st.definition_view),
            watched_functions = ARRAY(SELECT (f ->> 'oid')::oid FROM jsonb_array_elements(p_request -> 'functions') AS f
-                                      WHERE NOT (f ->> 'builtin')::boolean ORDER BY 1)
+                                      WHERE NOT (f ->> 'builtin')::boolean ORDER BY 1),
+           watched_types = ARRAY(SELECT DISTINCT d.refobjid FROM pg_rewrite AS r JOIN pg_depend AS d ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid
+                                  WHERE r.ev_class = ANY (st.definition_view || v_relations) AND d.refclassid = 'pg_type'::regclass AND d.refobjid >= 16384
+                                  ORDER BY 1)
      WHERE st.pgt_id = p_table.pgt_id;
     INSERT INTO pgtrickle.pgt_plans AS p (pgt_id, request_hash, plan)
     VALUES (p_table.pgt_id, pgtrickle_changes.request_hash(p_request), p_plan)

@@ -154,7 +154,7 @@ BEGIN
        SET home = DEFAULT, owner_oid = v_owner, definition_view = v_view,
            frontier = NULL, frontier_xid = NULL, frontier_seqs = '{}', frontier_time = NULL, quiet_at = NULL, unsettled = '{}',
            system_identifier = (SELECT c.system_identifier FROM pg_control_system() AS c),
-           fingerprint = 'of another database', watched_relations = '{}', watched_functions = '{}',
+           fingerprint = 'of another database', watched_relations = '{}', watched_functions = '{}', watched_types = '{}',
            column_numbers = pgtrickle_changes.restored_columns(st, v_view), scc_id = NULL,
            needs_reinit = st.is_populated, reinit_reason = CASE WHEN st.is_populated THEN 'it came with a dump' END,
            status = CASE WHEN st.status = 'ERROR' THEN 'ACTIVE' ELSE st.status END,
