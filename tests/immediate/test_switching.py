@@ -119,6 +119,23 @@ def test_who_drops_or_suspends_waits_for_a_writer_and_he_for_nobody(
     changing.result()
 
 
+@pytest.mark.parametrize(("before", "after"), MODES)
+def test_who_switches_waits_for_a_writer_and_he_for_nobody(
+    tables: Connection, sessions: tuple[Session, Session], before: str, after: str
+) -> None:
+    """He may have begun with either source."""
+    make(tables, before)
+    writer, other = sessions
+    writer.begin()
+    writer.run("UPDATE t SET v = v + 1 WHERE id = 1")
+    changing = other.waits(f"SELECT pgtrickle.alter_stream_table('named', refresh_mode => '{after}')")
+    writer.run("UPDATE u SET name = name || 'x'")
+    writer.run("COMMIT")
+    changing.result()
+    pg_trickle.alter_stream_table(tables, "totals", refresh_mode=after)
+    check(tables, after)
+
+
 @pytest.mark.parametrize("level", ["REPEATABLE READ", "SERIALIZABLE"])
 @pytest.mark.parametrize("statement", ["INSERT INTO t VALUES (100, 9, 5)", "UPDATE t SET g = 9 WHERE id = 1"])
 @pytest.mark.parametrize("since", ["switched", "rewritten"])

@@ -302,6 +302,8 @@ BEGIN
     -- With their constraints.
     PERFORM pgtrickle_changes.drop_states(p_id);
     PERFORM pgtrickle_changes.make_states(v_table, v_plan);
+    -- All of them before the first capture is touched: who writes one source and then another is waited for, and would wait.
+    PERFORM pgtrickle_changes.lock_together(ARRAY(SELECT d.source_relid FROM pgtrickle.pgt_dependencies AS d WHERE d.pgt_id = p_id));
     FOR v_source IN SELECT d.source_relid FROM pgtrickle.pgt_dependencies AS d WHERE d.pgt_id = p_id ORDER BY d.source_relid LOOP
         PERFORM pgtrickle_changes.sync_capture(v_source, v_table.owner_oid);
     END LOOP;
