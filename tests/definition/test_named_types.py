@@ -22,7 +22,8 @@ def source(db: Connection) -> Connection:
         CREATE TYPE place AS (x int, y int);
         CREATE TABLE t (id int PRIMARY KEY);
         INSERT INTO t VALUES (1), (2);
-        CREATE VIEW v AS SELECT id, {FEELS} AS feels FROM t
+        CREATE VIEW v AS SELECT id, {FEELS} AS feels FROM t;
+        CREATE FUNCTION felt(int) RETURNS mood IMMUTABLE LANGUAGE sql AS 'SELECT (enum_range(NULL::public.mood))[$1]'
         """.encode()
     )
     return db
@@ -34,9 +35,10 @@ def source(db: Connection) -> Connection:
     [
         (f"SELECT id, {FEELS} AS feels FROM t", "ALTER TYPE mood RENAME VALUE 'ill' TO 'bad'"),
         ("SELECT id, feels FROM v", "ALTER TYPE mood RENAME VALUE 'ill' TO 'bad'"),
+        ("SELECT id, felt(id)::text AS feels FROM t", "ALTER TYPE mood RENAME VALUE 'ill' TO 'bad'"),
         ("SELECT id, to_jsonb(ROW(id, 0)::place) AS place FROM t", "ALTER TYPE place RENAME ATTRIBUTE y TO z"),
     ],
-    ids=["a label", "a label in a view", "a field"],
+    ids=["a label", "a label in a view", "a function's label", "a field"],
 )
 def test_they_are_noticed(source, query, alteration):
     pg_trickle.create_stream_table(source, "st", query, schedule=None)

@@ -195,8 +195,11 @@ BEGIN
            column_numbers = pgtrickle_changes.column_numbers(st.pgt_relid, st.definition_view),
            watched_functions = ARRAY(SELECT (f ->> 'oid')::oid FROM jsonb_array_elements(p_request -> 'functions') AS f
                                       WHERE NOT (f ->> 'builtin')::boolean ORDER BY 1),
-           watched_types = ARRAY(SELECT DISTINCT d.refobjid FROM pg_rewrite AS r JOIN pg_depend AS d ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid
+           watched_types = ARRAY(SELECT d.refobjid FROM pg_rewrite AS r JOIN pg_depend AS d ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid
                                   WHERE r.ev_class = ANY (st.definition_view || v_relations) AND d.refclassid = 'pg_type'::regclass AND d.refobjid >= 16384
+                                 -- What a function gives may be shown as text, and is named nowhere.
+                                 UNION SELECT p.prorettype FROM jsonb_array_elements(p_request -> 'functions') AS f JOIN pg_proc AS p ON p.oid = (f ->> 'oid')::oid
+                                  WHERE p.prorettype >= 16384
                                   ORDER BY 1)
      WHERE st.pgt_id = p_table.pgt_id;
     INSERT INTO pgtrickle.pgt_plans AS p (pgt_id, request_hash, plan)
