@@ -19,7 +19,8 @@ Oracle = Callable[[Connection, str], None]
 
 TABLES = """
 CREATE TABLE t (id int PRIMARY KEY, g int, n numeric, at timestamptz, d date, doc json);
-CREATE TABLE u (id int PRIMARY KEY, t_id int, v int);
+CREATE TYPE mood AS ENUM ('low', 'high');
+CREATE TABLE u (id int PRIMARY KEY, t_id int, v int, m mood DEFAULT 'high');
 CREATE TABLE edges (a int, b int, w numeric);
 CREATE TABLE above (id int); CREATE TABLE under () INHERITS (above);
 CREATE SEQUENCE numbers;
@@ -68,6 +69,11 @@ REMEDIES = {
     "LIMIT in a subquery": refused(
         "LIMIT without ORDER BY", "SELECT id FROM u WHERE t_id IN (SELECT id FROM t LIMIT 2)", "LIMIT 2",
         "SELECT id FROM u WHERE t_id IN (SELECT id FROM t ORDER BY id LIMIT 2)"),
+    "a value of a type that isn't known, beside distinct ones": Remedy(
+        "aggregate of an expression of a type of somebody's own, beside one with DISTINCT",
+        "SELECT t_id, count(DISTINCT v) AS n, max(nullif(m, 'low')) AS m FROM u GROUP BY t_id",
+        "SELECT t_id, n, m FROM (SELECT t_id, count(DISTINCT v) AS n FROM u GROUP BY t_id) AS a"
+        " JOIN (SELECT t_id, max(nullif(m, 'low')) AS m FROM u GROUP BY t_id) AS b USING (t_id)"),
     "TABLESAMPLE": refused(
         "TABLESAMPLE", "SELECT id FROM t TABLESAMPLE system (50)", "FROM public.t TABLESAMPLE",
         "SELECT id FROM t WHERE hashint4(id) % 2 = 0"),

@@ -14,6 +14,7 @@ COLUMN = {
     "name": "a",
     "type": "integer",
     "base": "int4",
+    "spelled": None,
     "not_null": False,
     "identity": "equal",
     "orderable": True,

@@ -48,7 +48,7 @@ def with_distinct(plan: Plan, keys: tuple[str, ...], wanted: list[Distinct], nam
         raise UnsupportedQuery(
             "aggregate of an expression of a type of somebody's own, beside one with DISTINCT",
             "which type it has isn't known.",
-            hint="Cast it to that type.",
+            hint="Put the aggregates with DISTINCT into a query of their own, and join the two.",
         )
     nothing = [Item(one.made, null(BOOL) if one.is_row else _no(one.arguments[0])) for one in wanted]
     rows = Project(plan, (*(Item(one, column(one)) for one in plan.columns), *nothing))
