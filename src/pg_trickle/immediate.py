@@ -7,7 +7,6 @@ a change can be applied under locks of single rows, it is (``by_rows``).
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +17,7 @@ from pg_trickle import programs
 from pg_trickle.algebra.plan import Plan, distinct
 from pg_trickle.algebra.source import Empty, Scan, Source, State
 from pg_trickle.catalog.model import CompileRequest
+from pg_trickle.immediate_risks import is_sensitive, may_fail
 from pg_trickle.render.additive import add_up, clear_up, is_additive, show_up
 from pg_trickle.render.apply import Target, renamed
 from pg_trickle.render.feed import Feed, Held, Statement
@@ -59,18 +59,7 @@ from pg_trickle.rewrite.specialise import specialised
 from pg_trickle.sides import pairing
 from pg_trickle.stages import Stage
 
-# Values of these types look the same as text under any settings.
-PLAIN_TYPES = frozenset(
-    {"int2", "int4", "int8", "numeric", "bool", "text", "varchar", "bpchar", "uuid", "oid", "name", "char"}
-)
 EVENTS = (BROUGHT, CHANGED, TAKEN)
-_LITERAL = re.compile(r"'(?:[^']|'')*'")
-_CAST = re.compile(r'::\s*"?([a-z][a-z0-9_ ]*)', re.IGNORECASE)
-_PLAIN_CAST = re.compile(
-    r"(?:text|character|bpchar|varchar|name|bigint|integer|int|int2|int4|int8|smallint|numeric|boolean|bool|record"
-    r"|uuid|oid)\b",
-    re.IGNORECASE,
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -360,46 +349,9 @@ def _is_parted(request: CompileRequest) -> bool:
     return any(one.kind == "partitioned" for one in request.relations)
 
 
-# Functions of PostgreSQL's that take any values of theirs: but for numbers too large for their type, which no rows
-# that come and go in one statement are likely to bring.
-_SAFE = re.compile(
-    r"(?!.*(?:range|merge|table|circle|line)$)"
-    r"(?:.*(?:eq|ne|lt|le|gt|ge|cmp|pl|mi|mul|um|_interval)|numeric_(?:add|sub|mul)|numeric|int8|float8|abs|date_trunc"
-    r"|(?:text|bpchar|name)(?:cat|like|nlike|iclike|icnlike)|(?:any|text)+cat|lower|upper|length|text|timestamp|date"
-    r"|date_part|extract|[blr]trim|replace|concat|concat_ws|md5"
-    r"|jsonb?_(?:object_field|array_element|extract_path)(?:_text)?|jsonb_exists)"
-)
-
-
-def may_fail(request: CompileRequest) -> bool:
-    """Whether the query calls anything that may raise an error for some values: a division, a conversion.
-
-    Rows that a nested statement changes again, and pairs of an old row and a new one, are evaluated too, unless the
-    query is simply run.
-    """
-    return any(
-        not one.builtin or (one.kind == "function" and _SAFE.fullmatch(one.name) is None) for one in request.functions
-    )
-
-
 def _common(*plans: Plan) -> CommonTables:
     return CommonTables(plans, feed=Statement())
 
 
 def _reads_tables(plan: Plan) -> bool:
     return any(isinstance(node, Scan) and isinstance(node.table, Source) for node in distinct(plan))
-
-
-def is_sensitive(request: CompileRequest, texts: Iterable[str]) -> bool:
-    """Whether the session's settings (DateStyle, TimeZone …) may matter to the programs.
-
-    They matter to functions that are not immutable, and where values are read from or turned into text.
-    A cautious guess: it is only about saving the time that pinning them takes.
-    """
-    if any(function.volatility != "immutable" for function in request.functions):
-        return True
-    used = [one for relation in request.relations for one in relation.columns if one.name in relation.used]
-    if any(one.base not in PLAIN_TYPES for one in (*request.columns, *used)):
-        return True
-    casts = (cast for text in texts for cast in _CAST.findall(_LITERAL.sub("''", text)))
-    return any(not _PLAIN_CAST.match(cast) for cast in casts)

@@ -47,3 +47,12 @@ def test_an_order_that_leaves_rows_undecided_is_told(query, told):
 @pytest.mark.parametrize("query", DECIDED, ids=range(len(DECIDED)))
 def test_an_order_that_contains_a_key_is_not(query):
     assert compile_query(request(query)).ties == ()
+
+
+def test_of_rows_that_tie_a_limit_takes_those_with_the_lowest_numbers():
+    """Both follow the order of the subquery, which says no more than that."""
+    query = "SELECT q.id, row_number() OVER () AS n FROM (SELECT o.id FROM public.orders o ORDER BY o.amount) q LIMIT 3"
+    plan = compile_query(request(query, outputs="id integer; n bigint"))
+    (top,) = [line["detail"] for line in plan.explain["tree"] if line["operator"] == "Top"]
+    assert "amount" in top.split(", ")[0]
+    assert top.split(", ")[1] == "row_number limit 3"

@@ -8,14 +8,14 @@ from typing import Any
 
 import psycopg
 import pytest
-from hypothesis import assume, event, given, settings
+from hypothesis import event, given, settings
 
 import pg_trickle
-from tests.refresh.workload.cases import Case, Refresh, cases, script
+from tests.refresh.workload.cases import Case, Refresh, cases
 from tests.refresh.workload.randomness import afresh
 from tests.refresh.workload.runner import HARMLESS, NoQuery, Runner
 from tests.refresh.workload.sessions import Sessions
-from tests.refresh.workload.shrink import shrunk
+from tests.refresh.workload.shrink import raise_small
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 pytestmark = [pytest.mark.property, pytest.mark.slow]
@@ -92,12 +92,8 @@ FEW = max(10, settings().max_examples // 4)
 @given(case=cases())
 def test_immediate_stream_tables_equal_their_queries(sessions, case: Case):
     trouble = carried_out(sessions, case)
-    if trouble is None:
-        return
-    assume(not isinstance(trouble, NoQuery))
-    small = shrunk(case, lambda other: type(carried_out(sessions, other)) is type(trouble))
-    final = carried_out(sessions, small)
-    raise AssertionError(f"{final}\n\n{script(small)}\n") from final
+    if trouble is not None:
+        raise_small(case, trouble, lambda other: carried_out(sessions, other))
 
 
 def carried_out(sessions: Sessions, case: Case) -> Exception | None:

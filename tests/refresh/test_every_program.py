@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import psycopg
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 
-from tests.refresh.workload.cases import Case, cases, script
+from tests.refresh.workload.cases import Case, cases
 from tests.refresh.workload.randomness import afresh
 from tests.refresh.workload.runner import NoQuery, Runner
 from tests.refresh.workload.sessions import Sessions
-from tests.refresh.workload.shrink import shrunk
+from tests.refresh.workload.shrink import raise_small
 
 pytestmark = [pytest.mark.property, pytest.mark.slow]
 FEW = max(10, settings().max_examples // 8)
@@ -27,12 +27,8 @@ def test_every_program_can_be_prepared(database, major):
     @given(case=cases(moving=True, major=major))
     def each(case: Case) -> None:
         trouble = _trouble(sessions, case)
-        if trouble is None:
-            return
-        assume(not isinstance(trouble, NoQuery))
-        small = shrunk(case, lambda other: type(_trouble(sessions, other)) is type(trouble))
-        final = _trouble(sessions, small)
-        raise AssertionError(f"{final}\n\n{script(small)}\n") from final
+        if trouble is not None:
+            raise_small(case, trouble, lambda other: _trouble(sessions, other))
 
     each()
 

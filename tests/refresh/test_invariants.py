@@ -7,14 +7,14 @@ from typing import Any
 
 import psycopg
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 
 import pg_trickle
-from tests.refresh.workload.cases import Case, Commit, cases, script
+from tests.refresh.workload.cases import Case, Commit, cases
 from tests.refresh.workload.randomness import afresh
 from tests.refresh.workload.runner import NoQuery, Runner
 from tests.refresh.workload.sessions import Sessions
-from tests.refresh.workload.shrink import shrunk
+from tests.refresh.workload.shrink import raise_small
 from tests.refresh.workload.tables import Table
 from tests.upkeep import last_refresh
 
@@ -116,12 +116,8 @@ HOW = {
 @given(case=cases())
 def test_what_holds_between_refreshes(sessions, how: Callable[[Batches], None], case: Case):
     trouble = _trouble(sessions, case, how)
-    if trouble is None:
-        return
-    assume(not isinstance(trouble, NoQuery))
-    small = shrunk(case, lambda other: type(_trouble(sessions, other, how)) is type(trouble))
-    final = _trouble(sessions, small, how)
-    raise AssertionError(f"{final}\n\n{script(small)}\n") from final
+    if trouble is not None:
+        raise_small(case, trouble, lambda other: _trouble(sessions, other, how))
 
 
 def _trouble(sessions: Sessions, case: Case, how: Callable[[Batches], None]) -> Exception | None:

@@ -7,14 +7,14 @@ from collections.abc import Callable
 
 import psycopg
 import pytest
-from hypothesis import assume, event, given, settings
+from hypothesis import event, given, settings
 
-from tests.refresh.workload.cases import Case, cases, pairs, script
+from tests.refresh.workload.cases import Case, cases, pairs
 from tests.refresh.workload.queries import OPERATORS
 from tests.refresh.workload.randomness import afresh
 from tests.refresh.workload.runner import NoQuery, Runner
 from tests.refresh.workload.sessions import Sessions
-from tests.refresh.workload.shrink import shrunk
+from tests.refresh.workload.shrink import raise_small
 from tests.refresh.workload.types import CITEXT, FOLDED, FOLDING, INT, PREPARATION, TEXT
 
 Chain = tuple[str, ...]
@@ -56,14 +56,11 @@ def test_stream_tables_equal_their_queries_where_a_collation_makes_texts_equal(d
 def judged(sessions: Sessions, case: Case, kind: type[Runner] = Runner) -> set[Chain]:
     """The operators that stood on one another in a case that went well; a small one that didn't, if it didn't."""
     trouble = carried_out(sessions, case, event, kind)
-    if trouble is None:
-        return pairs(case)
     if isinstance(trouble, NoQuery):
         event(f"left alone: {trouble}"[:60])
-    assume(not isinstance(trouble, NoQuery))
-    small = shrunk(case, lambda other: _kind(carried_out(sessions, other, kind=kind)) == _kind(trouble))
-    final = carried_out(sessions, small, kind=kind)
-    raise AssertionError(f"{final}\n\n{script(small)}\n") from final
+    if trouble is not None:
+        raise_small(case, trouble, lambda other: carried_out(sessions, other, kind=kind), _kind)
+    return pairs(case)
 
 
 def carried_out(

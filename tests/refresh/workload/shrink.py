@@ -5,14 +5,34 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
-from typing import Any
+from typing import Any, NoReturn
 
-from tests.refresh.workload.cases import Case, Commit, Refresh, Step
+from hypothesis import reject
+
+from tests.refresh.workload.cases import Case, Commit, Refresh, Step, script
+from tests.refresh.workload.runner import NoQuery
 
 SECONDS = 90
 
 
-def shrunk(case: Case, fails: Callable[[Case], bool]) -> Case:
+def raise_small(
+    case: Case,
+    trouble: Exception,
+    again: Callable[[Case], Exception | None],
+    alike: Callable[[Exception | None], object] = type,
+) -> NoReturn:
+    """Tell of a small case that has the same trouble; what is no query is left alone.
+
+    ``again`` carries a case out and says what went wrong; ``alike`` what two troubles have in common when they are one.
+    """
+    if isinstance(trouble, NoQuery):
+        reject()
+    small = _shrunk(case, lambda other: alike(again(other)) == alike(trouble))
+    final = again(small)
+    raise AssertionError(f"{final}\n\n{script(small)}\n") from final
+
+
+def _shrunk(case: Case, fails: Callable[[Case], bool]) -> Case:
     """A case that still fails, without anything that can be left out of it; the best found in a while."""
     deadline = time.monotonic() + SECONDS
     progress = True
