@@ -174,7 +174,7 @@ def _incremental(request: CompileRequest, query: Query) -> Plan:
     several = {} if len(singles) == 1 else {**_usual(request, sources), "*": None}
     wanted = {**singles, **several, **({"": frozenset[int]()} if timed else {})}
     refused = _policies_read(request) if sources else "It reads no table, so no statement changes what it shows."
-    open_orders = (*ties(stages, explain.shown), *map(borrowed, query.borrowed))
+    open_orders = (*ties(stages, explain.shown, request.functions), *map(borrowed, query.borrowed))
     made = {name: programs.differential(definition, changed) for name, changed in wanted.items()}
     at_once = None if timed or refused or circular is not None else immediate(definition, sources, request)
     used = (at_once.deltas if at_once else frozenset[State]()).union(*(deltas for _, deltas in made.values()))

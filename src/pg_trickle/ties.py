@@ -7,15 +7,16 @@ from both.  What is certain here is that an order tells rows apart: if it contai
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from pg_trickle.algebra.aggregate import Aggregate, Call, Rule
 from pg_trickle.algebra.linear import Item
 from pg_trickle.algebra.order import DistinctOn, TopK
 from pg_trickle.algebra.plan import Plan
 from pg_trickle.algebra.window import Window
+from pg_trickle.catalog.model import FunctionFact
 from pg_trickle.recomputed import Recomputed
-from pg_trickle.scalar import Identity
+from pg_trickle.scalar import Column, Identity, identifier
 from pg_trickle.stages import AnyStage
 from pg_trickle.uniqueness import keys
 
@@ -23,22 +24,39 @@ _CONSEQUENCE = (
     "rows that tie in it may come out otherwise than in the query itself, which is as right;"
     " verify_stream_table counts them as differences. Order by a key as well to have it certain."
 )
+_PERHAPS = (
+    "if it matters to it in which order rows come, it may give something else than in the query itself, which is as"
+    " right; verify_stream_table counts that as a difference. Order by a key as well to have it certain."
+)
+_FLOATS = (
+    "adds floats, and the last digits depend on the order in which they are added, in the query itself, too;"
+    " verify_stream_table counts that as a difference. Add numeric values to have it certain."
+)
 _SPELLING = (
     "equal values of it may read differently, and which of them is shown is as open in the query itself;"
     " verify_stream_table counts it as a difference where it shows."
     " Cast it to a type whose equal values are the same to have it certain: integer, text, numeric(p,s)."
 )
-_ORDERED = re.compile(
-    r"^(pg_catalog\.)?(row_number|ntile|lag|lead|first_value|last_value|nth_value|array_agg|string_agg|jsonb?_agg"
-    r"|jsonb?_object_agg|xmlagg)\(|\bROWS (BETWEEN|UNBOUNDED|\d)",
+_COLLECTS = re.compile(
+    r"^(pg_catalog\.)?(array_agg|string_agg|jsonb?_(object_)?agg(_strict|_unique|_unique_strict)?|xmlagg|any_value"
+    r"|json_(array|object)agg)\(",
     re.I,
 )
-_COLLECTS = re.compile(r"^(pg_catalog\.)?(array_agg|string_agg|jsonb?_agg|jsonb?_object_agg|xmlagg)\(", re.I)
+_ADDS = re.compile(r"^(pg_catalog\.)?(sum|avg|stddev(_\w+)?|variance|var_\w+|corr|covar_\w+|regr_\w+)\(", re.I)
+_ORDERED = re.compile(
+    _COLLECTS.pattern + r"|^(pg_catalog\.)?(row_number|ntile|lag|lead|first_value|last_value|nth_value)\("
+    r"|\bROWS (BETWEEN|UNBOUNDED|\d)",
+    re.I,
+)
 
 
-def ties(stages: tuple[AnyStage, ...], shown: Callable[[str], str]) -> tuple[str, ...]:
+def ties(
+    stages: tuple[AnyStage, ...], shown: Callable[[str], str], functions: Iterable[FunctionFact]
+) -> tuple[str, ...]:
     """A sentence for each order that leaves something open; ``shown`` makes plan columns readable."""
-    found = [note for stage in stages for note in _of(stage)]
+    own = [one for one in functions if one.kind == "aggregate" and not one.builtin]
+    is_own = re.compile("|".join(map(_beginning, own)) or r"(?!)")
+    found = [note for stage in stages for note in _of(stage, is_own)]
     return tuple(dict.fromkeys(map(shown, found)))
 
 
@@ -51,15 +69,16 @@ def borrowed(what: str) -> str:
     )
 
 
-def _of(stage: AnyStage) -> Iterator[str]:
+def _beginning(function: FunctionFact) -> str:
+    """How a call of it begins: the deparser quotes a name only where it must."""
+    schema, name = (f"(?:{re.escape(one)}|{re.escape(identifier(one))})" for one in (function.schema, function.name))
+    return rf"^{schema}\.{name}\("
+
+
+def _of(stage: AnyStage, is_own: re.Pattern[str]) -> Iterator[str]:
     if not isinstance(stage, Recomputed):
         for call in stage.aggregate.calls:
-            if _COLLECTS.match(call.value.text) and "ORDER BY" not in call.value.text.upper():
-                yield f"{call.value.text} has no ORDER BY: {_CONSEQUENCE}"
-            elif _COLLECTS.match(call.value.text) and _is_open(stage.aggregate, call):
-                yield f"{call.value.text} leaves rows undecided: {_CONSEQUENCE}"
-            if call.rule is Rule.RECOMPUTE and call.value.is_column:
-                yield f"Rows are grouped by {call.value.text}, of which more is read than the value: {_SPELLING}"
+            yield from _of_call(stage.aggregate, call, is_own)
         return
     match stage.operator:
         case DistinctOn(below, on, _, order):
@@ -69,9 +88,26 @@ def _of(stage: AnyStage) -> Iterator[str]:
             if (offset or not ties) and not tells_apart(below, {one.column for one in order}):
                 yield _sentence("LIMIT", [one.column for one in order])
         case Window(below, _, _, calls):
-            yield from (_sentence("A window", sorted(by)) for call in calls for by in _open_window(below, call))
+            yield from (note for call in calls for note in _of_window(below, call, is_own))
         case _:
             return
+
+
+def _of_call(aggregate: Aggregate, call: Call, is_own: re.Pattern[str]) -> Iterator[str]:
+    text = call.value.text
+    consequence = _CONSEQUENCE if _COLLECTS.match(text) else _PERHAPS if is_own.match(text) else None
+    if consequence and "ORDER BY" not in text.upper():
+        yield f"{text} has no ORDER BY: {consequence}"
+    elif consequence and _is_open(aggregate, call):
+        yield f"{text} leaves rows undecided: {consequence}"
+    elif _adds_floats(call.column, text):
+        yield f"{text} {_FLOATS}"
+    if call.rule is Rule.RECOMPUTE and call.value.is_column:
+        yield f"Rows are grouped by {text}, of which more is read than the value: {_SPELLING}"
+
+
+def _adds_floats(made: Column, text: str) -> bool:
+    return made.type.name in {"float4", "float8"} and _ADDS.match(text) is not None
 
 
 def _is_open(aggregate: Aggregate, call: Call) -> bool:
@@ -86,14 +122,20 @@ def _sentence(what: str, order: list[str]) -> str:
     return f"{what} {by} undecided: {_CONSEQUENCE}"
 
 
-def _open_window(below: Plan, call: Item) -> Iterator[set[str]]:
-    """The columns by which a call's window is ordered, if it matters to the call which of several peers comes first."""
+def _of_window(below: Plan, call: Item, is_own: re.Pattern[str]) -> Iterator[str]:
+    """What a window leaves open to a call to which it matters which of several peers comes first."""
     text = call.value.text
     tail = text.rpartition("ORDER BY")[2] if "ORDER BY" in text else ""
     order = _named(call.value.columns, tail)
     partition = text.partition("PARTITION BY")[2].partition("ORDER BY")[0]
-    if _ORDERED.search(text) and not tells_apart(below, order | _named(call.value.columns, partition)):
-        yield order
+    if tells_apart(below, order | _named(call.value.columns, partition)):
+        return
+    if _ORDERED.search(text):
+        yield _sentence("A window", sorted(order))
+    elif is_own.match(text):
+        yield f"{text} leaves rows undecided: {_PERHAPS}"
+    elif _adds_floats(call.column, text):
+        yield f"{text} {_FLOATS}"
 
 
 def _named(columns: frozenset[str], text: str) -> set[str]:

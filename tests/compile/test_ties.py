@@ -20,6 +20,7 @@ OPEN = {
     "SELECT o.paid, array_agg(o.id ORDER BY o.amount) AS a FROM public.orders o GROUP BY o.paid": "array_agg(id ORDER",
     "SELECT o.paid, array_agg(o.placed ORDER BY o.amount) FILTER (WHERE o.id > 1) AS a FROM public.orders o"
     " GROUP BY o.paid": "array_agg(placed ORDER",
+    "SELECT v.page, row_number() OVER w AS n FROM public.visits v WINDOW w AS (ORDER BY v.seconds)": "A window by sec",
 }
 DECIDED = (
     "SELECT o.id, o.amount FROM public.orders o ORDER BY o.amount, o.id LIMIT 3",
@@ -32,6 +33,8 @@ DECIDED = (
     "SELECT o.paid, array_agg(o.id ORDER BY o.id) AS a, max(o.id) AS m FROM public.orders o GROUP BY o.paid",
     "SELECT o.paid, array_agg(o.amount ORDER BY o.amount DESC) AS a FROM public.orders o GROUP BY o.paid",
     "SELECT o.paid, array_agg(o.amount ORDER BY o.id) AS a FROM public.orders o GROUP BY o.paid",
+    "SELECT i.product, max(i.weight) AS m, sum(i.line) AS s FROM public.items i GROUP BY i.product",
+    "SELECT o.id, sum(o.amount) OVER () AS s FROM public.orders o",
     "SELECT c.name, count(*) AS n FROM public.orders o JOIN public.customers c ON c.id = o.customer_id GROUP BY c.name",
 )
 

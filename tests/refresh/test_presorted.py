@@ -116,6 +116,14 @@ CHOICES = {
     " OVER (RANGE BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING) AS n, jsonb_agg(q.x) OVER"
     " (RANGE UNBOUNDED PRECEDING EXCLUDE CURRENT ROW) AS j, array_agg(q.x)"
     " OVER (RANGE UNBOUNDED PRECEDING EXCLUDE TIES) AS e FROM (SELECT x FROM t ORDER BY y DESC) AS q",
+    # A window may have a name, and an aggregate be one's own.
+    "named": "SELECT q.x, array_agg(q.x) OVER w AS a, row_number() OVER w AS n, jsonb_agg(q.x)"
+    " OVER (w ROWS 2 PRECEDING) AS j, first_value(q.x) OVER v AS f"
+    " FROM (SELECT x FROM t ORDER BY y) AS q WINDOW w AS (), v AS (w)",
+    "own": "SELECT q.x, path(q.x) OVER () AS a, path(q.x) OVER w AS b, path(q.x) OVER (ROWS 1 PRECEDING) AS c"
+    " FROM (SELECT x FROM t ORDER BY y DESC) AS q WINDOW w AS (RANGE UNBOUNDED PRECEDING)",
+    "limit_of_named": "SELECT q.x, row_number() OVER w AS n FROM (SELECT x FROM t ORDER BY y) AS q WINDOW w AS ()"
+    " LIMIT 3",
     "limit_of_numbers": "SELECT q.x, row_number() OVER () AS n FROM (SELECT x FROM t ORDER BY y) AS q LIMIT 3",
     "limit_and_count": "WITH q AS (SELECT x FROM t ORDER BY y)"
     " SELECT q.x, count(*) OVER () AS n FROM q WHERE q.x > 9 LIMIT 4 OFFSET 1",
@@ -267,6 +275,56 @@ def test_what_the_query_itself_leaves_open_is_told(db: Connection) -> None:
     plain |= {"named_again", "array_with"}
     assert {name for name, ties in told.items() if "has no ORDER BY" not in ties} == plain | {"said"}
     assert {name for name, ties in told.items() if "may lose" in ties} == QUERIES.keys() - plain - {"said"}
+
+
+PERHAPS = {
+    "path(x)": "SELECT g, path(x) AS a FROM t GROUP BY g",
+    "path(x ORDER BY g)": "SELECT path(x ORDER BY g) AS a FROM t",
+    "path(x) OVER (PARTITION BY g)": "SELECT x, path(x) OVER (PARTITION BY g) AS a FROM t",
+    "path(x) OVER (ORDER BY g)": "SELECT x, path(x) OVER w AS a FROM t WINDOW w AS (ORDER BY g)",
+    "odd.Path(x) OVER ()": 'SELECT x, odd."Path"(x) OVER () AS a FROM t',
+}
+CERTAIN = (
+    "SELECT g, path(x ORDER BY id) AS a FROM t GROUP BY g",
+    "SELECT x, path(x) OVER (ORDER BY id) AS a, sum(x) OVER () AS s FROM t",
+)
+
+
+@pytest.mark.parametrize(("call", "query"), PERHAPS.items(), ids=PERHAPS)
+def test_what_may_matter_to_ones_own_aggregate_is_told(db: Connection, call: str, query: str) -> None:
+    db.execute(SETUP.encode())
+    db.execute("""CREATE SCHEMA odd; CREATE AGGREGATE odd."Path"(int) (SFUNC = join_up, STYPE = text, INITCOND = '')""")
+    pg_trickle.create_stream_table(db, "st", query, schedule=None)
+    ((note,),) = db.execute("SELECT plan #>> '{ties,0}' FROM pgtrickle.pgt_plans").fetchall()
+    assert note.removeprefix("public.").startswith(call)
+    assert "if it matters to it in which order rows come" in note
+
+
+@pytest.mark.parametrize("call", ["sum(x)", "sum(x) OVER ()", "var_pop(x) OVER (PARTITION BY g)", "corr(x, y)"])
+def test_sums_of_floats_are_told_to_depend_on_the_order(db: Connection, call: str) -> None:
+    db.execute("CREATE TABLE t (id int PRIMARY KEY, g int, x float8, y float8)")
+    pg_trickle.create_stream_table(db, "st", f"SELECT {call} AS s FROM t", schedule=None)
+    ((notes,),) = db.execute("SELECT plan -> 'ties' FROM pgtrickle.pgt_plans").fetchall()
+    assert [note.partition(" adds floats, ")[0] for note in notes] == [call]
+
+
+@pytest.mark.parametrize("query", CERTAIN)
+def test_nor_is_anything_told_where_an_order_contains_a_key(db: Connection, query: str) -> None:
+    db.execute(SETUP.encode())
+    pg_trickle.create_stream_table(db, "st", query, schedule=None)
+    assert db.execute("SELECT plan -> 'ties' FROM pgtrickle.pgt_plans").fetchall() == [([],)]
+
+
+@pytest.mark.versions(since=16)
+def test_any_value_is_the_first_in_the_order_of_a_subquery(db: Connection) -> None:
+    db.execute(SETUP.encode())
+    check_kept(db, ["SELECT any_value(x) AS a FROM (SELECT x FROM t ORDER BY y) AS q"], STEPS)
+    pg_trickle.create_stream_table(db, "st", "SELECT g, any_value(x) AS a FROM t GROUP BY g", schedule=None)
+    ((note,),) = db.execute(
+        "SELECT plan #>> '{ties,0}' FROM pgtrickle.pgt_plans JOIN pgtrickle.pgt_stream_tables USING (pgt_id)"
+        " WHERE pgt_name = 'st'"
+    ).fetchall()
+    assert note.startswith("any_value(x) has no ORDER BY")
 
 
 @pytest.mark.property

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from postgast.pg_query_pb2 import SORTBY_DEFAULT, SORTBY_NULLS_DEFAULT, Node, SortBy
 
+from pg_trickle.parse.scope import Context
 from pg_trickle.parse.tree import kind, strings
 
 # Aggregates of PostgreSQL's own whose result depends on the order.
-COLLECTS = frozenset({
+_COLLECTS = frozenset({
     "array_agg", "string_agg", "json_agg", "jsonb_agg", "json_agg_strict", "jsonb_agg_strict", "json_object_agg",
-    "jsonb_object_agg", "xmlagg",
+    "json_object_agg_strict", "json_object_agg_unique", "json_object_agg_unique_strict", "jsonb_object_agg",
+    "jsonb_object_agg_strict", "jsonb_object_agg_unique", "jsonb_object_agg_unique_strict", "xmlagg", "any_value",
 })  # fmt: skip
 _COUNTS = frozenset({"row_number", "ntile", "lag", "lead"})
-_SHOWS = COLLECTS | {"first_value", "last_value", "nth_value"}
+_SHOWS = {"first_value", "last_value", "nth_value"}
 _ROWS = 0x00004  # FRAMEOPTION_ROWS
 # ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING, but for what it excludes.
 _ALL_ROWS = 0x00001 | _ROWS | 0x00010 | 0x00020 | 0x00100
@@ -31,32 +33,42 @@ def is_window(part: Node) -> bool:
 def is_bare(window: Node) -> bool:
     """Whether it is a call over all rows as they come, ``OVER ()``."""
     over = window.func_call.over
-    return not (over.name or over.refname or over.partition_clause or over.order_clause)
+    return not (over.partition_clause or over.order_clause)
 
 
-def counts(window: Node) -> bool:
+def collects(call: Node, context: Context) -> bool:
+    """Whether it is a call of an aggregate to which the order of its input may matter: any of somebody's own may."""
+    name = strings(list(call.func_call.funcname))
+    return name[-1] in _COLLECTS or any(
+        fact.kind == "aggregate" and not fact.builtin for fact in context.functions(name)
+    )
+
+
+def counts(window: Node, context: Context) -> bool:
     """Whether it matters to it in which order rows come, but not which of them tie."""
     name, frame = strings(list(window.func_call.funcname))[-1], window.func_call.over.frame_options
     if name in _COUNTS:
         return True
-    return bool((frame & _ROWS or name in _SHOWS) and not frame & _WITHOUT_PEERS and name not in _OF_PEERS)
+    shows = frame & _ROWS or name in _SHOWS or collects(window, context)
+    return bool(shows and not frame & _WITHOUT_PEERS and name not in _OF_PEERS)
 
 
-def counting(window: Node, order: list[SortBy]) -> Node:
+def counting(window: Node, order: list[SortBy], context: Context) -> Node:
     """The call over rows in an order.  In none all rows are peers, and all frames but those of ROWS are all of them."""
     made = Node()
     made.CopyFrom(window)
     over = made.func_call.over
-    if strings(list(made.func_call.funcname))[-1] in _SHOWS and not over.frame_options & _ROWS:
+    shows = strings(list(made.func_call.funcname))[-1] in _SHOWS or collects(made, context)
+    if shows and not over.frame_options & _ROWS:
         over.frame_options = _ALL_ROWS | over.frame_options & _EXCLUDES_ITSELF
     for one in order:
         over.order_clause.add().sort_by.CopyFrom(one)
     return made
 
 
-def numbered(order: list[SortBy]) -> SortBy:
+def numbered(order: list[SortBy], context: Context) -> SortBy:
     """The sort key that is a row's number among all in an order."""
     made = Node()
     made.func_call.funcname.add().string.sval = "row_number"
     made.func_call.over.frame_options = _DEFAULT
-    return SortBy(node=counting(made, order), sortby_dir=SORTBY_DEFAULT, sortby_nulls=SORTBY_NULLS_DEFAULT)
+    return SortBy(node=counting(made, order, context), sortby_dir=SORTBY_DEFAULT, sortby_nulls=SORTBY_NULLS_DEFAULT)

@@ -10,6 +10,7 @@ from postgast import pg_query_pb2 as kinds
 from postgast.pg_query_pb2 import SVFOP_CURRENT_DATE, FuncCall, Node, SelectStmt, WindowDef
 
 from pg_trickle.errors import InvalidDefinition, UnsupportedQuery
+from pg_trickle.parse.named_windows import write_windows_out
 from pg_trickle.parse.tree import fields, is_constant, kind, messages, nodes, strings
 from pg_trickle.parse.undecided import is_null
 
@@ -27,8 +28,10 @@ def parse_select(text: str) -> SelectStmt:
     if len(statements) != 1 or kind(statements[0].stmt) != "select_stmt":
         raise InvalidDefinition("a defining query must be a single SELECT", sqlstate="42601")
     statement = statements[0].stmt.select_stmt
-    for one in list(messages(statement)):
+    # A window is written where it is named before its own rows are spread.
+    for one in messages(statement):
         if isinstance(one, SelectStmt):
+            write_windows_out(one)
             _spread_rows(one.group_clause, one)
         elif isinstance(one, WindowDef):
             _spread_rows(one.partition_clause, one)

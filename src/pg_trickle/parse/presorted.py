@@ -23,7 +23,7 @@ from postgast.pg_query_pb2 import (
     SortBy,
 )
 
-from pg_trickle.parse.bare_windows import COLLECTS, counting, counts, is_bare, is_window, numbered
+from pg_trickle.parse.bare_windows import collects, counting, counts, is_bare, is_window, numbered
 from pg_trickle.parse.canonical import parse_select
 from pg_trickle.parse.common_tables import common_tables
 from pg_trickle.parse.expressions import returns_set
@@ -50,7 +50,7 @@ def with_presorted(statement: SelectStmt, context: Context) -> SelectStmt:
     windows = [part for part in listed if is_window(part)]
     is_grouped = bool(statement.group_clause) or statement.HasField("having_clause")
     is_grouped |= any(map(context.aggregates, listed))
-    is_counted = not is_grouped and all(map(is_bare, windows)) and any(map(counts, windows))
+    is_counted = not is_grouped and all(map(is_bare, windows)) and any(counts(part, context) for part in windows)
     if not is_counted and not any(_gathers(part, context) for part in listed):
         return statement
     found = _as_below(statement, context)
@@ -81,10 +81,10 @@ def _count(statement: SelectStmt, order: list[SortBy], context: Context) -> None
     def ordered(part: Node) -> Node | None:
         if kind(part) == "sub_link":
             return part
-        if not (is_window(part) and counts(part)):
+        if not (is_window(part) and counts(part, context)):
             return None
         context.borrowed[printed(part)] = None
-        return counting(part, order)
+        return counting(part, order, context)
 
     for node in _listed(statement):
         node.CopyFrom(rebuilt(node, ordered))
@@ -148,7 +148,7 @@ def _sorted_below(statement: SelectStmt, context: Context) -> _Below | None:
     if any(is_window(part) for node in _listed(statement) for part in outside_subqueries(node)):
         _count(found.statement, found.order, context)
         # Rows that tie come as they are counted.
-        order = [*order, numbered(order)]
+        order = [*order, numbered(order, context)]
     for one in order:
         found.statement.sort_clause.add().sort_by.CopyFrom(one)
     return replace(found, order=order)
@@ -194,8 +194,7 @@ def _gathers(part: Node, context: Context) -> bool:
     call = part.func_call
     if call.agg_order or call.agg_within_group or call.agg_distinct or call.agg_star:
         return False
-    name = strings(list(call.funcname))
-    return name[-1] in COLLECTS or not all(fact.builtin for fact in context.functions(name))
+    return collects(part, context)
 
 
 def _sorts(part: Node, context: Context) -> bool:

@@ -45,7 +45,7 @@ MAX_NODES = 20_000
 
 _SELECT = frozenset({
     "distinct_clause", "target_list", "from_clause", "where_clause", "group_clause", "group_distinct", "having_clause",
-    "sort_clause", "with_clause", "window_clause", "limit_option", "op",
+    "sort_clause", "with_clause", "limit_option", "op",
 })  # fmt: skip
 _VALUES = frozenset({"values_lists", "sort_clause", "limit_option", "op"})
 

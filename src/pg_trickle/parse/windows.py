@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from google.protobuf.message import Message
-from postgast.pg_query_pb2 import Node, SelectStmt, WindowDef
+from postgast.pg_query_pb2 import Node, SelectStmt
 
 from pg_trickle.algebra.linear import Item, Project
 from pg_trickle.algebra.plan import Plan, names
@@ -52,8 +52,7 @@ def windowed(
     statement: SelectStmt, context: Context, expected: Expected, parse: Callable[[SelectStmt, Context], Query]
 ) -> tuple[Plan, tuple[Scalar, ...]]:
     """The plan of a SELECT with windows before its outputs are computed, and the outputs over it."""
-    defined = {node.window_def.name: node.window_def for node in statement.window_clause}
-    targets = [rebuilt(node.res_target.val, lambda part: _written_out(part, defined)) for node in statement.target_list]
+    targets = [node.res_target.val for node in statement.target_list]
     _check_frames(targets)
     leaves = _Leaves(statement, context)
     for target in targets:
@@ -116,37 +115,6 @@ def _is_call(node: Node) -> bool:
     return kind(node) == "func_call" and node.func_call.HasField("over")
 
 
-def _written_out(node: Node, defined: dict[str, WindowDef]) -> Node | None:
-    """A window call without reference to the WINDOW clause."""
-    if not _is_call(node):
-        return None
-    copy = Node()
-    copy.CopyFrom(node)
-    copy.func_call.over.CopyFrom(_definition(node.func_call.over, defined))
-    return copy
-
-
-def _definition(window: WindowDef, defined: dict[str, WindowDef]) -> WindowDef:
-    """A window in full: OVER w takes all of w, OVER (w …) its PARTITION BY and, lacking one, its ORDER BY."""
-    if window.name in defined:
-        return _definition(_anonymous(defined[window.name]), defined)
-    made = _anonymous(window)
-    if window.refname:
-        base = _definition(_anonymous(defined[window.refname]), defined)
-        made.ClearField("refname")
-        made.partition_clause.extend(base.partition_clause)
-        if not made.order_clause:
-            made.order_clause.extend(base.order_clause)
-    return made
-
-
-def _anonymous(window: WindowDef) -> WindowDef:
-    made = WindowDef()
-    made.CopyFrom(window)
-    made.ClearField("name")
-    return made
-
-
 class _Leaves:
     """What the targets read of the inner SELECT, by its text: columns, aggregates, grouped expressions, subqueries."""
 
@@ -175,7 +143,7 @@ class _Leaves:
 def _inner(statement: SelectStmt, leaves: list[Node]) -> SelectStmt:
     inner = SelectStmt()
     inner.CopyFrom(statement)
-    for name in ("target_list", "distinct_clause", "sort_clause", "window_clause"):
+    for name in ("target_list", "distinct_clause", "sort_clause"):
         inner.ClearField(name)
     for place, leaf in enumerate(leaves, 1):
         target = inner.target_list.add().res_target
