@@ -110,3 +110,15 @@ def test_pairs_that_never_met_fail_only_by_themselves(db: Connection, assert_fre
     db.execute("UPDATE l SET v = 8")
     pg_trickle.refresh_stream_table(db, "st")
     assert_fresh(db, "st")
+
+
+@pytest.mark.parametrize("tail", ["HAVING 1 < 2", "HAVING 1 > 2", "GROUP BY ()", "GROUP BY GROUPING SETS ((), ())"])
+def test_one_group_of_which_nothing_is_asked_reads_no_rows(db: Connection, assert_fresh: Oracle, tail: str) -> None:
+    db.execute("CREATE TABLE t (a int); INSERT INTO t VALUES (0), (1)")
+    query = f"SELECT 1 AS one FROM t WHERE 1 / a = 1 {tail}"
+    expected = db.execute(query.encode()).fetchall()
+    pg_trickle.create_stream_table(db, "st", query, schedule=None)
+    assert_fresh(db, "st")
+    db.execute("INSERT INTO t VALUES (0)")
+    pg_trickle.refresh_stream_table(db, "st")
+    assert db.execute("TABLE st").fetchall() == expected

@@ -77,6 +77,10 @@ QUERIES = {
     " LIMIT 1) x ON x.v > 1",
     "subquery with windows": "SELECT t.id, x.* FROM t, LATERAL (SELECT v, sum(v) OVER (ORDER BY v) FROM"
     " unnest(t.arr) v) x",
+    "subquery of a subquery": "SELECT t.id, x.* FROM t, LATERAL (SELECT y.a, y.b AS c FROM (SELECT t.a, t.b OFFSET 0) y"
+    " OFFSET 0) x",
+    "subquery that reads WITH": "SELECT t.id, x.c FROM t LEFT JOIN LATERAL (WITH w AS (SELECT t.a UNION ALL SELECT t.b)"
+    " SELECT w.a AS c FROM w) x ON true",
     "subquery with WITH": "SELECT t.id, x.v FROM t, LATERAL (WITH RECURSIVE r(v) AS (SELECT t.a UNION ALL"
     " SELECT v - 1 FROM r WHERE v > 1) SELECT v FROM r) x",
     "subquery with set operation": "SELECT t.id, x.v FROM t, LATERAL (SELECT t.a UNION SELECT t.b) x(v)",

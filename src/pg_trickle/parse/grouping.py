@@ -12,6 +12,7 @@ from psycopg import sql
 from pg_trickle.algebra.aggregate import Aggregate, Call, Rule
 from pg_trickle.algebra.linear import Item, Project
 from pg_trickle.algebra.plan import Plan
+from pg_trickle.algebra.source import Unit
 from pg_trickle.errors import UnsupportedQuery
 from pg_trickle.parse.aggregate_rules import (
     argument_type,
@@ -196,9 +197,12 @@ class Grouping:
             source, made = sets(source, series, self.context)
             values = dict(zip((name for name, _ in series), made, strict=True))
             items = (replace(item, value=values.get(item.column.name, item.value)) for item in every)
-            prepared = Project(source, tuple(items))
+            prepared: Plan = Project(source, tuple(items))
         else:
             prepared = Project(source, every)
+        if not (self.keys or self.calls):
+            # One row whatever there is: PostgreSQL doesn't read the rows either, which could raise errors.
+            prepared = Unit()
         if not self._has_copies:
             aggregate = self._aggregate(prepared, tuple(key.name for key in self.keys.values()), self.keys)
             never = composed(sql.SQL("0"), frozenset(), INT4, not_null=True)

@@ -27,6 +27,7 @@ from pg_trickle.parse.tree import (
     is_risky,
     kind,
     location,
+    messages,
     nodes,
     placeless,
     rebuilt,
@@ -233,11 +234,11 @@ def _printed(node: Node) -> str:
 
 
 def _with_names(node: Node) -> Node:
-    """The item, the names of a subquery's outputs written out: what they refer to will be called otherwise."""
+    """The item, the names of all outputs in it written out: what they refer to will be called otherwise."""
     made = Node()
     made.CopyFrom(node)
-    if kind(made) == "range_subselect":
-        for target in _first_branch(made.range_subselect.subquery.select_stmt).target_list:
+    for statement in [part for part in messages(made) if isinstance(part, SelectStmt)]:
+        for target in statement.target_list:
             target.res_target.name = _name(target)
     return made
 
