@@ -138,6 +138,15 @@ def test_it_changes_with_the_fingerprint(defined, alteration):
     assert (one(defined, FINGERPRINT), one(defined, VERSION)) == (fingerprint, version)
 
 
+def test_it_changes_with_what_is_held_through_another_role(database, defined):
+    defined.execute("GRANT anybody TO owner")
+    database.make_role("beyond")
+    fingerprint, version = one(defined, FINGERPRINT), one(defined, VERSION)
+    defined.execute("GRANT beyond TO anybody")
+    assert one(defined, FINGERPRINT) != fingerprint
+    assert one(defined, VERSION) != version
+
+
 def test_it_changes_with_the_circle_that_decides_what_is_counted(joined):
     version = one(joined, VERSION)
     joined.execute("UPDATE pgtrickle.pgt_stream_tables SET scc_id = pgt_id")

@@ -57,6 +57,20 @@ def test_a_refresh_with_nothing_to_do_says_so(sums: Connection) -> None:
     assert sums.execute("SELECT data_timestamp FROM pgtrickle.pgt_stream_tables").fetchone() > before  # type: ignore[operator]
 
 
+def test_one_that_reads_no_other_is_refreshed_without_listing_others(sums: Connection, assert_fresh: Oracle) -> None:
+    pg_trickle.create_stream_table(sums, "above", "SELECT sum(s) AS s FROM s", schedule=None)
+    sums.execute("SET track_functions = 'all'")
+    listed = []
+    for name in ("s", "above"):
+        sums.execute("INSERT INTO t VALUES (1, 7)")
+        sums.execute("SELECT pgtrickle.refresh_stream_table(%s)", (name,))
+        assert_fresh(sums, name)
+        sums.execute("SELECT pg_stat_force_next_flush()")
+        calls = "SELECT funcname, calls FROM pg_stat_user_functions WHERE funcname IN ('with_upstream', 'members')"
+        listed.append(sorted(sums.execute(calls)))
+    assert listed == [[], [("members", 2), ("with_upstream", 1)]]
+
+
 def test_changes_that_cancel_out_write_nothing(sums: Connection, assert_fresh: Oracle) -> None:
     sums.execute("INSERT INTO t VALUES (1, 100); UPDATE t SET v = 200 WHERE v = 100; DELETE FROM t WHERE v = 200")
     sums.execute(REFRESH)

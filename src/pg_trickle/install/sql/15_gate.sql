@@ -95,14 +95,17 @@ CREATE FUNCTION pgtrickle_changes.session_state() RETURNS text
     SET plan_cache_mode = force_generic_plan
 AS $$
 -- By name: what comes and goes meanwhile may change the order in which PostgreSQL tells of the others.
+DECLARE
+    v_kept text := (SELECT array_agg(k.item ORDER BY k.item)::text
+                      FROM (SELECT concat_ws(' ', 'c', c.creation_time, c.name) AS item FROM pg_cursors AS c WHERE c.is_holdable
+                            UNION ALL SELECT concat_ws(' ', 'p', p.prepare_time, p.name) FROM pg_prepared_statements AS p) AS k);
+    v_temporary text;
 BEGIN
-    RETURN concat_ws('|',
-        (SELECT string_agg(c.name || c.creation_time, ',' ORDER BY c.name) FROM pg_cursors AS c WHERE c.is_holdable),
-        (SELECT string_agg(p.name || p.prepare_time, ',' ORDER BY p.name) FROM pg_prepared_statements AS p),
-        CASE WHEN pg_my_temp_schema() <> 0 THEN
-            (SELECT string_agg(d.classid || ' ' || d.objid, ',' ORDER BY d.classid, d.objid) FROM pg_depend AS d
-              WHERE d.refclassid = 'pg_namespace'::regclass AND d.refobjid = pg_my_temp_schema()) END,
-        pgtrickle_changes.settings_state());
+    IF pg_my_temp_schema() <> 0 THEN
+        v_temporary := (SELECT string_agg(d.classid || ' ' || d.objid, ',' ORDER BY d.classid, d.objid) FROM pg_depend AS d
+                         WHERE d.refclassid = 'pg_namespace'::regclass AND d.refobjid = pg_my_temp_schema());
+    END IF;
+    RETURN concat_ws('|', v_kept, v_temporary, pgtrickle_changes.settings_state());
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.session_state() IS 'The cursors that outlive a transaction, the prepared statements, the temporary objects and the settings of this session';

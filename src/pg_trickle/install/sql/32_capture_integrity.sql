@@ -61,12 +61,13 @@ DECLARE
     v_types     oid[];
     v_is_wal    boolean;
     v_is_parent boolean;
+    v_is_member boolean;
     v_captures  text;
     v_classes   text;
     v_columns   text;
-    v_parents   text;
     v_made      text;
     v_others    text;
+    v_roles     text[];
 BEGIN
     SELECT array_agg(k.buffer_relid), array_agg(k.buffer), bool_or(k.trigger_mode = 'wal'),
            string_agg(concat_ws(' ', k.source_relid, k.buffer, k.stamp, k.attnums), ',' ORDER BY k.source_relid)
@@ -76,17 +77,14 @@ BEGIN
         RETURN NULL;
     END IF;
     v_relations := p_table.watched_relations || v_buffers;
-    SELECT array_agg(c.relnamespace),
+    SELECT array_agg(c.relnamespace), bool_or(c.relhassubclass),
            string_agg(concat_ws(':', c.oid, c.relnamespace, quote_ident(c.relname), c.relowner, c.relkind, c.relpersistence, c.relispartition, c.relhassubclass, c.relchecks,
                                 c.relhastriggers, c.relhasrules, c.relrowsecurity, c.relforcerowsecurity, c.reloptions, c.relacl), ',' ORDER BY c.oid)
-      INTO v_schemas, v_classes
+      INTO v_schemas, v_is_parent, v_classes
       FROM pg_class AS c WHERE c.oid = ANY (v_relations);
     SELECT array_agg(a.atttypid) FILTER (WHERE a.atttypid >= 16384), concat(array_agg(a.xmin), array_agg(a.ctid))
       INTO v_types, v_columns
       FROM pg_attribute AS a WHERE a.attrelid = ANY (v_relations) AND a.attnum > 0;
-    SELECT bool_or(i.inhparent = ANY (v_relations)), string_agg(concat_ws(' ', i.inhrelid, i.inhparent, i.xmin, i.ctid), ',')
-      INTO v_is_parent, v_parents
-      FROM pg_inherits AS i WHERE i.inhrelid = ANY (v_relations) OR i.inhparent = ANY (v_relations);
     IF v_is_parent THEN
         v_below := ARRAY(SELECT b.relid FROM unnest(v_relations) AS r(relid) CROSS JOIN LATERAL unnest(pgtrickle_changes.capture_relations(r.relid)) AS b(relid) ORDER BY b.relid);
     END IF;
@@ -106,7 +104,7 @@ BEGIN
         END LOOP;
         v_names := v_names || pgtrickle_changes.counting_name(p_table.pgt_id);
     END IF;
-    SELECT concat(array_agg(v.kind), array_agg(v.oid), array_agg(v.version), array_agg(v.place)) INTO v_others
+    SELECT concat(array_agg(v.kind), array_agg(v.oid), array_agg(v.version), array_agg(v.place)), bool_or(v.kind = 'g') INTO v_others, v_is_member
       FROM (SELECT 'n' AS kind, n.oid, n.xmin AS version, n.ctid AS place FROM pg_namespace AS n WHERE n.oid = ANY (v_schemas)
             UNION ALL SELECT 'r', r.oid, r.xmin, r.ctid FROM pg_rewrite AS r WHERE r.ev_class = ANY (v_relations)
             UNION ALL SELECT 'i', i.indexrelid, i.xmin, i.ctid FROM pg_index AS i WHERE i.indrelid = ANY (v_relations) AND i.indisunique
@@ -114,10 +112,17 @@ BEGIN
             UNION ALL SELECT 'd', d.oid, d.xmin, d.ctid FROM pg_attrdef AS d WHERE d.adrelid = ANY (v_relations)
             UNION ALL SELECT 't', t.oid, t.xmin, t.ctid FROM pg_trigger AS t WHERE t.tgrelid = ANY (v_relations || v_below)
             UNION ALL SELECT 'f', p.oid, p.xmin, p.ctid FROM pg_proc AS p WHERE p.proname = ANY (v_names) AND p.pronamespace = 'pgtrickle_changes'::regnamespace
+            UNION ALL SELECT 'h', i.inhrelid, i.xmin, i.ctid FROM pg_inherits AS i WHERE i.inhrelid = ANY (v_relations) OR i.inhparent = ANY (v_relations)
+            UNION ALL SELECT 'o', o.oid, o.xmin, o.ctid FROM pg_authid AS o WHERE o.oid = p_table.owner_oid
+            UNION ALL SELECT 'g', g.roleid, g.xmin, g.ctid FROM pg_auth_members AS g WHERE g.member = p_table.owner_oid
             UNION ALL SELECT 's', s.srsubid, s.xmin, s.ctid FROM pg_subscription_rel AS s WHERE s.srrelid = ANY (v_relations)
             UNION ALL SELECT 'm', m.source_relid, m.xmin, m.ctid FROM pgtrickle_changes.missed_changes AS m WHERE m.source_relid = ANY (v_relations)) AS v;
-    RETURN md5(ARRAY[p_table.scc_id::text, v_captures, v_classes, v_columns, v_parents, v_below::text, v_made, v_others,
-        pgtrickle_changes.function_versions(p_table.watched_functions)::text, pgtrickle_changes.role_versions(p_table.owner_oid)::text]::text);
+    IF v_is_member THEN
+        -- What is held through others.
+        v_roles := pgtrickle_changes.role_versions(p_table.owner_oid);
+    END IF;
+    RETURN md5(ARRAY[p_table.scc_id::text, v_captures, v_classes, v_columns, v_below::text, v_made, v_others,
+        pgtrickle_changes.function_versions(p_table.watched_functions)::text, v_roles::text]::text);
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.basis_version IS

@@ -219,10 +219,12 @@ CREATE FUNCTION pgtrickle_changes.reads_wal(p_id bigint, p_owner oid) RETURNS bo
     SET plan_cache_mode = force_generic_plan
 AS $$
 BEGIN
-    RETURN EXISTS (SELECT FROM pgtrickle_changes.wal_readers AS r WHERE r.owner_oid = p_owner)
-           AND EXISTS (SELECT FROM pgtrickle.pgt_dependencies AS d
-                         JOIN pgtrickle.pgt_captures AS k ON k.source_relid = d.source_relid AND k.owner_oid = p_owner
-                        WHERE d.pgt_id = p_id AND d.captured AND k.trigger_mode = 'wal');
+    IF NOT EXISTS (SELECT FROM pgtrickle_changes.wal_readers AS r WHERE r.owner_oid = p_owner) THEN
+        RETURN false;
+    END IF;
+    RETURN EXISTS (SELECT FROM pgtrickle.pgt_dependencies AS d
+                     JOIN pgtrickle.pgt_captures AS k ON k.source_relid = d.source_relid AND k.owner_oid = p_owner
+                    WHERE d.pgt_id = p_id AND d.captured AND k.trigger_mode = 'wal');
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.reads_wal IS 'Whether a source of a stream table is captured from the WAL';

@@ -271,8 +271,10 @@ AS $$
 -- Policies that their owner forces on himself are for his sessions, not for refreshes, which have to see and write every row.
 -- Whether there are any; they are back when this transaction commits, and until then nobody else gets at the table.
 BEGIN
-    IF NOT EXISTS (SELECT FROM pg_class AS c JOIN pg_authid AS o ON o.oid = c.relowner
-                    WHERE c.oid = p_table.pgt_relid AND c.relrowsecurity AND c.relforcerowsecurity AND NOT o.rolsuper AND NOT o.rolbypassrls) THEN
+    IF (SELECT c.relrowsecurity AND c.relforcerowsecurity FROM pg_class AS c WHERE c.oid = p_table.pgt_relid) IS NOT TRUE THEN
+        RETURN false;
+    END IF;
+    IF EXISTS (SELECT FROM pg_class AS c JOIN pg_authid AS o ON o.oid = c.relowner WHERE c.oid = p_table.pgt_relid AND (o.rolsuper OR o.rolbypassrls)) THEN
         RETURN false;
     END IF;
     IF current_setting('transaction_read_only')::boolean THEN

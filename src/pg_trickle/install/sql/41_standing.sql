@@ -13,10 +13,12 @@ CREATE TABLE pgtrickle_changes.standing_programs (
 COMMENT ON TABLE pgtrickle_changes.standing_programs IS 'Changes that a refresh has met, by source and size (the logarithm of the rows); from the second time on the program for them stands';
 
 CREATE FUNCTION pgtrickle_changes.standing_name(p_id bigint, p_number integer) RETURNS name
-    LANGUAGE sql IMMUTABLE
+    LANGUAGE plpgsql IMMUTABLE
     SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT format('program_%s_%s', p_id, p_number)::name
+BEGIN
+    RETURN format('program_%s_%s', p_id, p_number)::name;
+END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.standing_name IS 'What the function of a standing program is called';
 

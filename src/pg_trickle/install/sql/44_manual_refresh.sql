@@ -136,7 +136,7 @@ DECLARE
     v_message    text;
     v_why        text;
 BEGIN
-    PERFORM pgtrickle_changes.refresh_current_plan(p_id);
+    PERFORM pgtrickle_changes.refresh_current_plan(p_members);
 EXCEPTION WHEN OTHERS THEN
     GET STACKED DIAGNOSTICS v_sqlstate = RETURNED_SQLSTATE, v_message = MESSAGE_TEXT;
     BEGIN
@@ -210,14 +210,26 @@ COMMENT ON FUNCTION pgtrickle_changes.have_moved IS 'Whether others have changed
 CREATE FUNCTION pgtrickle_changes.manual_refresh(p_id bigint) RETURNS void
     LANGUAGE plpgsql VOLATILE
     SET search_path = pg_catalog, pg_temp
+    SET plan_cache_mode = force_generic_plan
 AS $$
 -- Bring a stream table up to date now, and what it reads before it: all to one moment.  In READ COMMITTED each statement sees another;
 -- if a source has moved meanwhile, all is done again, the fourth time with the sources locked.
 DECLARE
-    v_ids      bigint[] := pgtrickle_changes.with_upstream(p_id);
-    v_is_one   boolean := cardinality(v_ids) = 1 OR current_setting('transaction_isolation') IN ('repeatable read', 'serializable');
+    v_table    pgtrickle.pgt_stream_tables;
+    v_ids      bigint[];
+    v_is_one   boolean := current_setting('transaction_isolation') IN ('repeatable read', 'serializable');
     v_snapshot pg_snapshot;
 BEGIN
+    -- Mostly it reads no other, which is asked once.
+    SELECT st.* INTO v_table FROM pgtrickle.pgt_stream_tables AS st
+     WHERE st.pgt_id = p_id AND st.scc_id IS NULL
+       AND NOT EXISTS (SELECT FROM pgtrickle.pgt_dependencies AS d JOIN pgtrickle.pgt_stream_tables AS u ON u.pgt_relid = d.source_relid WHERE d.pgt_id = p_id);
+    IF FOUND THEN
+        PERFORM pgtrickle_changes.check_rests(v_table, true);
+        PERFORM pgtrickle_changes.refresh_or_tell(p_id, ARRAY[p_id], p_id);
+        RETURN;
+    END IF;
+    v_ids := pgtrickle_changes.with_upstream(p_id);
     FOR v_try IN 1..4 LOOP
         IF v_try = 4 THEN
             PERFORM pgtrickle_changes.lock_sources(v_ids);
@@ -238,24 +250,23 @@ END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.manual_refresh IS 'Brings a stream table up to date now, and what it reads before it';
 
-CREATE FUNCTION pgtrickle_changes.refresh_current_plan(p_id bigint) RETURNS void
+CREATE FUNCTION pgtrickle_changes.refresh_current_plan(p_members bigint[]) RETURNS void
     LANGUAGE plpgsql VOLATILE
     SET search_path = pg_catalog, pg_temp
 AS $$
--- Refresh by hand, with its circle if it is in one; when a plan has gone stale, with a new one.
+-- Refresh a stream table, or its circle, by hand; when a plan has gone stale, with a new one.
 DECLARE
-    v_members bigint[] := pgtrickle_changes.members(p_id);
     v_results jsonb;
 BEGIN
-    FOR v_try IN 1 .. 2 + cardinality(v_members) LOOP
-        v_results := pgtrickle_changes.refresh_members(v_members, 'MANUAL');
+    FOR v_try IN 1 .. 2 + cardinality(p_members) LOOP
+        v_results := pgtrickle_changes.refresh_members(p_members, 'MANUAL');
         IF NOT v_results @? '$.*.stale_plan ? (@ == true)' THEN
             RETURN;
         END IF;
         PERFORM pgtrickle_changes.recompile(s.id)
            FROM (SELECT r.key::bigint AS id FROM jsonb_each(v_results) AS r WHERE (r.value ->> 'stale_plan')::boolean ORDER BY 1 OFFSET 0) AS s;
     END LOOP;
-    RAISE EXCEPTION 'the definitions under stream table % change all the time', p_id
+    RAISE EXCEPTION 'the definitions under stream table % change all the time', array_to_string(p_members, ', ')
         USING ERRCODE = 'serialization_failure', DETAIL = 'Its plan was stale again right after it had been made.',
               HINT = 'Try again when no more DDL is running.';
 END

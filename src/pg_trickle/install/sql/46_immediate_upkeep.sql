@@ -308,7 +308,7 @@ BEGIN
         PERFORM pgtrickle_changes.sync_capture(v_source, v_table.owner_oid);
     END LOOP;
     IF v_table.is_populated AND v_table.status <> 'SUSPENDED' THEN
-        PERFORM pgtrickle_changes.refresh_current_plan(p_id);
+        PERFORM pgtrickle_changes.refresh_current_plan(pgtrickle_changes.members(p_id));
     END IF;
 END
 $$;

@@ -37,15 +37,12 @@ AS $$
 DECLARE
     v_parts   text[] := pgtrickle_changes.split_name(p_args ->> 'name', '');
     v_schemas text[] := CASE WHEN v_parts[1] <> '' THEN ARRAY[v_parts[1]] ELSE ARRAY(SELECT jsonb_array_elements_text(p_args -> 'schemas')) END;
-    v_schema  text;
     v_table   pgtrickle.pgt_stream_tables;
 BEGIN
-    FOREACH v_schema IN ARRAY v_schemas LOOP
-        SELECT st.* INTO v_table FROM pgtrickle.pgt_stream_tables AS st
-         WHERE st.pgt_relid = (SELECT c.oid FROM pg_class AS c
-                                WHERE c.relname = v_parts[2] AND c.relnamespace = (SELECT n.oid FROM pg_namespace AS n WHERE n.nspname = v_schema));
-        EXIT WHEN FOUND;
-    END LOOP;
+    SELECT st.* INTO v_table
+      FROM pg_class AS c JOIN pgtrickle.pgt_stream_tables AS st ON st.pgt_relid = c.oid
+     WHERE c.relname = v_parts[2] AND c.relnamespace = ANY (ARRAY(SELECT n.oid FROM pg_namespace AS n WHERE n.nspname = ANY (v_schemas)))
+     ORDER BY array_position(v_schemas, (SELECT n.nspname::text FROM pg_namespace AS n WHERE n.oid = c.relnamespace)) LIMIT 1;
     RETURN v_table;
 END
 $$;

@@ -232,7 +232,7 @@ BEGIN
     IF EXISTS (SELECT FROM pgtrickle.pgt_stream_tables AS st
                 WHERE st.pgt_id = p_id AND st.refresh_mode = 'IMMEDIATE' AND st.is_populated)
        AND pgtrickle_changes.immediate_drift(p_id) IS NOT NULL THEN
-        PERFORM pgtrickle_changes.refresh_current_plan(p_id);
+        PERFORM pgtrickle_changes.refresh_current_plan(pgtrickle_changes.members(p_id));
     END IF;
 END
 $$;
