@@ -19,7 +19,7 @@ demo: .venv/.demo  ## stream tables on real data, live (ARGS="--seconds 20" ends
 	@$(BIN)/pgtrickle demo $(ARGS)
 
 test: lint types imports  ## lint, types, import contracts and tests
-	$(BIN)/pytest -n 2 --dist loadscope $(TESTS) $(ARGS)
+	$(BIN)/pytest -n 2 --dist loadscope --no-loadscope-reorder $(TESTS) $(ARGS)
 
 lint: .venv/.dev  ## ruff: rules and format
 	$(BIN)/ruff check .

@@ -47,6 +47,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--rewrite", action="store_true", help="write the corpus again, with what the compiler makes now")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the modules that take long: at the end one process would be alone with them."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run what is marked ``versions`` on every PostgreSQL that is here, and can do what the mark asks for."""
     mark = metafunc.definition.get_closest_marker("versions")
@@ -87,7 +93,8 @@ class Servers:
 
     def of(self, major: int) -> EmbeddedServer:
         if major not in self._running:
-            self._running[major] = _prepared(EmbeddedServer.temporary(major, settings=self._configuration))
+            made = EmbeddedServer.temporary(major, settings=self._configuration, in_memory=True)
+            self._running[major] = _prepared(made)
         server = self._running[major]
         return server if server.is_running else server.start()
 
@@ -150,9 +157,10 @@ class Database:
         if not self.server.is_running:
             self.server.start()
         self.server.drop_database(self.name)
-        with self.server.connect() as conn:
-            for role in reversed(self.roles):
-                conn.execute(sql.SQL("DROP ROLE IF EXISTS {role}").format(role=sql.Identifier(role)))
+        if self.roles:
+            with self.server.connect() as conn:
+                for role in reversed(self.roles):
+                    conn.execute(sql.SQL("DROP ROLE IF EXISTS {role}").format(role=sql.Identifier(role)))
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pg_trickle.testing import Binaries, EmbeddedServer, find_binaries
+from pg_trickle.testing import Binaries, EmbeddedServer, account, find_binaries
 from pg_trickle.testing.account import server_account
 from pg_trickle.testing.process import Process, wait_until
 
@@ -21,8 +21,8 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="a closed home is no obst
 STARTS_AND_DIES = """
 import os, signal, sys
 from pg_trickle.testing import EmbeddedServer
-server = EmbeddedServer.temporary().start()
-print(server.process.pid, server.directory, server.socket_directory, flush=True)
+server = EmbeddedServer.temporary(in_memory=True).start()
+print(server.process.pid, server.directory, server.data, server.socket_directory, flush=True)
 os.kill(os.getpid(), getattr(signal, sys.argv[1]))
 """
 
@@ -74,14 +74,23 @@ def test_a_restart_keeps_the_port(own_server: EmbeddedServer) -> None:
     assert own_server.is_running
 
 
-def test_nothing_is_left_of_a_temporary_server() -> None:
-    with EmbeddedServer.temporary() as server:
-        process, directory, sockets = server.process, server.directory, server.socket_directory
+@pytest.mark.parametrize("in_memory", [False, True])
+def test_nothing_is_left_of_a_temporary_server(in_memory: bool) -> None:
+    with EmbeddedServer.temporary(in_memory=in_memory) as server:
+        process, directory, data, sockets = server.process, server.directory, server.data, server.socket_directory
+        assert data.exists()
     assert process is not None
     assert sockets is not None
     assert not process.is_alive
     assert not directory.exists()
+    assert not data.parent.exists()
     assert not sockets.exists()
+
+
+def test_a_cluster_in_memory_is_on_the_disk_where_there_is_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(account, "MEMORY_FREE", 1 << 60)
+    with EmbeddedServer.temporary(in_memory=True) as server:
+        assert server.data.parent == server.directory
 
 
 @pytest.mark.parametrize("name", ["SIGKILL", "SIGTERM"])

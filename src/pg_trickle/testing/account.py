@@ -23,6 +23,9 @@ from pg_trickle.errors import NotInstalled
 ACCOUNTS = ("postgres", "nobody")
 SHARED_CACHE = Path("/var/cache/pgtrickle")
 SHARED_STATE = Path("/var/lib/pgtrickle")
+# A file system in memory, and what has to be free there: a few servers, each with some hundred megabytes of WAL.
+MEMORY = Path("/dev/shm")
+MEMORY_FREE = 4 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +83,7 @@ class Account:
     def temporary_directory(self, *, shared: bool = False) -> Path:
         """A new directory with a name short enough to hold a unix socket: the account's own, or ours for it to read."""
         for base in (Path("/tmp"), Path(tempfile.gettempdir())):
-            if base.is_dir() and os.access(base, os.W_OK) and self.can_read(base):
+            if self._may_use(base):
                 path = Path(tempfile.mkdtemp(prefix="pgtrickle-", dir=base))
                 if shared:
                     self.let_read(path)
@@ -91,6 +94,18 @@ class Account:
             f'no temporary directory that the user "{self.name}" can reach',
             hint="Set TMPDIR to a directory that everybody may enter.",
         )
+
+    def memory_directory(self) -> Path | None:
+        """A new directory of the account's own in memory, where the system has such a place and there is room."""
+        if not self._may_use(MEMORY) or shutil.disk_usage(MEMORY).free < MEMORY_FREE:
+            return None
+        path = Path(tempfile.mkdtemp(prefix="pgtrickle-", dir=MEMORY))
+        if not self.is_self:
+            os.chown(path, self.uid, self.gid)
+        return path
+
+    def _may_use(self, base: Path) -> bool:
+        return base.is_dir() and os.access(base, os.W_OK) and self.can_read(base)
 
 
 def server_account() -> Account:

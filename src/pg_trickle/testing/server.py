@@ -48,6 +48,8 @@ THROWAWAY_SETTINGS: Mapping[str, str] = {
     "max_prepared_transactions": "10",
     "shared_buffers": "64MB",
 }
+# The WAL alone would take a gigabyte of it.
+IN_MEMORY_SETTINGS: Mapping[str, str] = {"min_wal_size": "64MB", "max_wal_size": "256MB"}
 
 
 class EmbeddedServer:
@@ -80,19 +82,30 @@ class EmbeddedServer:
         self._attached = attached
         self._fixed_port = port is not None
         self._temporary = False
+        self._memory: Path | None = None
         self._words_from = 0
         self._settings = {**SETTINGS, **({} if durable else THROWAWAY_SETTINGS), **(settings or {})}
         self._popen: subprocess.Popen[bytes] | None = None
         self._watchdog: Watchdog | None = None
 
     @classmethod
-    def temporary(cls, major: int | None = None, *, settings: Mapping[str, str] | None = None) -> Self:
-        """A server on a cluster of its own that vanishes with it."""
+    def temporary(
+        cls, major: int | None = None, *, settings: Mapping[str, str] | None = None, in_memory: bool = False
+    ) -> Self:
+        """A server on a cluster of its own that vanishes with it.
+
+        ``in_memory`` keeps the cluster there, where there is room: a database is some four hundred files, and a disk's
+        file system takes ten times as long over making and removing them again and again.
+        """
         binaries = find_binaries(major)
-        server = cls(
-            server_account().temporary_directory(shared=True), binaries=binaries, durable=False, settings=settings
-        )
+        account = server_account()
+        directory = account.temporary_directory(shared=True)
+        memory = account.memory_directory() if in_memory else None
+        settings = {**({} if memory is None else IN_MEMORY_SETTINGS), **(settings or {})}
+        server = cls(directory, binaries=binaries, durable=False, settings=settings)
         server._temporary = True
+        if memory is not None:
+            server._memory, server.data = memory, memory / "cluster"
         return server
 
     def __enter__(self) -> Self:
@@ -140,8 +153,13 @@ class EmbeddedServer:
     def close(self) -> None:
         """Stop, and remove the cluster if it is a temporary one."""
         self.stop()
-        if self._temporary:
-            shutil.rmtree(self.directory, ignore_errors=True)
+        for each in self._vanishing:
+            shutil.rmtree(each, ignore_errors=True)
+
+    @property
+    def _vanishing(self) -> tuple[Path, ...]:
+        """The directories that go away with the server."""
+        return tuple(filter(None, (self.directory if self._temporary else None, self._memory)))
 
     def restart(self) -> None:
         """Stop and start again, on the same port if it is still free."""
@@ -262,8 +280,8 @@ class EmbeddedServer:
             )
         self.process = Process.of(self._popen.pid)
         if self._attached:
-            remove = [self.socket_directory, self.directory if self._temporary else None]
-            self._watchdog = Watchdog(self.data, self._popen.pid, filter(None, remove))
+            remove = filter(None, (self.socket_directory, *self._vanishing))
+            self._watchdog = Watchdog(self.data, self._popen.pid, remove)
 
     def _is_ready(self) -> bool:
         def settled() -> bool:
