@@ -166,13 +166,64 @@ def test_a_standing_program_is_its_owners_and_nobody_elses(orders, owner):
     found = orders.execute(
         "SELECT proowner::regrole::text, prosecdef, proacl::text FROM pg_proc WHERE proname = 'program_1_1'"
     )
-    assert found.fetchone() == (owner, False, f"{{{owner}=X/{owner}}}")
+    assert found.fetchone() == (owner, True, f"{{{owner}=X/{owner}}}")
+
+
+def test_its_settings_are_the_runners_and_those_of_the_stream_table(orders):
+    orders.execute("SET TimeZone = 'Asia/Tokyo'")
+    query = "SELECT id, (now() - id * interval '1 day')::date AS day FROM orders"
+    pg_trickle.create_stream_table(orders, "days", query, schedule=None)
+    orders.execute("RESET TimeZone; SET pg_trickle.keep_plans = 'always'")
+    orders.execute("DELETE FROM orders WHERE id <= 3")
+    pg_trickle.refresh_stream_table(orders, "days")
+    configured = "SELECT unnest(proconfig) FROM pg_proc WHERE proname ~ %s"
+
+    def settings(function: str) -> dict[str, str]:
+        return dict(one.split("=", 1) for (one,) in orders.execute(configured, (function,)))
+
+    ((own,),) = orders.execute("SELECT settings FROM pgtrickle.pgt_stream_tables WHERE pgt_name = 'days'")
+    assert own["TimeZone"] == "Asia/Tokyo"
+    assert settings("^program_") == settings("^as_[0-9]+$") | own | {"plan_cache_mode": "force_generic_plan"}
+
+
+@pytest.mark.parametrize("setting", ["search_path", "standard_conforming_strings"])
+def test_a_standing_program_may_not_change_what_names_and_strings_mean(orders, setting):
+    orders.execute(
+        sql.SQL(
+            """CREATE FUNCTION sets(int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS $$
+               BEGIN IF $1 = 1000 THEN PERFORM set_config({setting}, 'off', false); END IF; RETURN $1; END$$"""
+        ).format(setting=sql.Literal(setting))
+    )
+    pg_trickle.create_stream_table(orders, "setting", "SELECT id, sets(amount) AS n FROM orders", schedule=None)
+    orders.execute("SET pg_trickle.keep_plans = 'always'")
+    orders.execute("UPDATE orders SET amount = 7 WHERE id = 3")
+    pg_trickle.refresh_stream_table(orders, "setting")
+    before = orders.execute("SELECT current_setting(%s)", (setting,)).fetchone()
+    orders.execute("UPDATE orders SET amount = 1000 WHERE id = 3")
+    with pytest.raises(psycopg.errors.InvalidTransactionState, match="changes search_path or standard_conf") as caught:
+        orders.execute("SELECT pgtrickle.refresh_stream_table('setting')")
+    assert "call_standing" in (caught.value.diag.context or "")
+    assert orders.execute("SELECT current_setting(%s)", (setting,)).fetchone() == before
+
+
+@pytest.mark.parametrize(
+    "name", ["program_1_1(pg_snapshot, xid8, jsonb, timestamptz)", "pending_1(pg_snapshot, xid8, jsonb)"]
+)
+def test_none_runs_as_anybody_but_its_owner(orders, owner, name):
+    function = sql.SQL("pgtrickle_changes.{f}").format(f=sql.SQL(name))
+    arguments = ", ".join(f"NULL::{one}" for one in name.rstrip(")").split("(")[1].split(", "))
+    call = sql.SQL("SELECT pgtrickle_changes.{f}({a})").format(f=sql.SQL(name.split("(")[0]), a=sql.SQL(arguments))
+    orders.execute(call)
+    orders.execute(sql.SQL("ALTER FUNCTION {f} SECURITY INVOKER").format(f=function))
+    with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="has been altered and runs nothing"):
+        orders.execute(call)
+    change(orders, 5)
 
 
 def test_one_that_its_owner_has_altered_is_made_anew(database, orders, owner):
     session = database.connect(owner)
     known = "SELECT oid FROM pg_proc WHERE proname = 'program_1_1'"
-    for alteration in ("SECURITY DEFINER", "SET search_path = public", "STRICT", "STABLE", "RESET plan_cache_mode"):
+    for alteration in ("SECURITY INVOKER", "SET search_path = public", "STRICT", "STABLE", "RESET plan_cache_mode"):
         before = orders.execute(known).fetchone()
         name = "pgtrickle_changes.program_1_1(pg_snapshot, xid8, jsonb, timestamptz)"
         session.execute(sql.SQL("ALTER FUNCTION {f} {how}").format(f=sql.SQL(name), how=sql.SQL(alteration)))
@@ -284,12 +335,19 @@ def test_it_counts_what_the_query_in_its_place_counts(orders):
 
 
 def test_it_is_the_owners_and_not_called_once_he_has_altered_it(database, orders, owner):
-    settings = ["plan_cache_mode=force_generic_plan", "enable_seqscan=off"]
-    assert counting(orders) == [("pending_1", owner, False, f"{{{owner}=X/{owner}}}", settings)]
+    settings = [
+        "search_path=pg_catalog, pg_temp",
+        "standard_conforming_strings=on",
+        "row_security=on",
+        "jit=off",
+        "plan_cache_mode=force_generic_plan",
+        "enable_seqscan=off",
+    ]
+    assert counting(orders) == [("pending_1", owner, True, f"{{{owner}=X/{owner}}}", settings)]
     session = database.connect(owner)
     name = "pgtrickle_changes.pending_1(pg_snapshot, xid8, jsonb)"
     orders.execute("SET track_functions = 'all'")
-    for alteration in ("SECURITY DEFINER", "SET search_path = public", "STRICT", "STABLE"):
+    for alteration in ("SECURITY INVOKER", "SET search_path = public", "STRICT", "STABLE"):
         session.execute(sql.SQL("ALTER FUNCTION {f} {how}").format(f=sql.SQL(name), how=sql.SQL(alteration)))
         change(orders, 5)
     assert calls(orders, "pending_1") == 0

@@ -52,6 +52,11 @@ JUSTIFIED = {
         "format('CREATE FUNCTION",
     ): "constant arguments, and settings of %I and %L",
     (
+        "make_standing",
+        UNSANITIZED,
+        "format('CREATE FUNCTION",
+    ): "constant arguments and settings, and settings of %I and %L",
+    (
         "make_immediate",
         UNSANITIZED,
         "format('CREATE OR REPLACE TRIGGER",

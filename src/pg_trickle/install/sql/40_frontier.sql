@@ -62,31 +62,29 @@ END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.counting_query IS 'What counts the change rows of each source that are new to a frontier, as SQL, and who has to ask it';
 
-CREATE FUNCTION pgtrickle_changes.pending(p_id bigint, p_frontier pg_snapshot, p_xid xid8, p_seqs jsonb, p_counter oid DEFAULT NULL::oid) RETURNS jsonb
+CREATE FUNCTION pgtrickle_changes.pending(p_id bigint, p_frontier pg_snapshot, p_xid xid8, p_seqs jsonb, p_stands boolean DEFAULT false) RETURNS jsonb
     LANGUAGE plpgsql VOLATILE
     SET search_path = pg_catalog, pg_temp
     SET plan_cache_mode = force_generic_plan
 AS $$
 -- The change rows that are new to a frontier: {source: [rows, truncated, some of them by this transaction, some of them by
--- the transaction of the frontier, some of them rows that went (for a stream table in a circle; else null)]}.  p_counter is the
--- owner, where his function that counts them is known to be right.
+-- the transaction of the frontier, some of them rows that went (for a stream table in a circle; else null)]}.  p_stands tells that
+-- the owner's function that counts them is known to be right.
 DECLARE
     v_owner oid;
     v_query text;
 BEGIN
-    IF p_counter IS NOT NULL THEN
-        v_query := format('SELECT pgtrickle_changes.%I($1, $2, $3)', pgtrickle_changes.counting_name(p_id));
-        RETURN nullif(pgtrickle_changes.run_as(p_counter, v_query, p_frontier, p_xid, p_seqs), 'null');
+    IF p_stands THEN
+        RETURN pgtrickle_changes.call_standing(pgtrickle_changes.counting_name(p_id), true, p_frontier, p_xid, p_seqs);
     END IF;
     SELECT q.owner, q.query INTO v_owner, v_query FROM pgtrickle_changes.counting_query(p_id) AS q;
     IF v_query IS NULL THEN
         RETURN NULL;
     END IF;
     IF pgtrickle_changes.is_counting(p_id, v_owner, v_query) THEN
-        v_query := format('SELECT pgtrickle_changes.%I($1, $2, $3)', pgtrickle_changes.counting_name(p_id));
-    ELSE
-        v_query := format('SELECT (%s) FROM pg_catalog.pg_snapshot_xmin($1) AS l(__pgt_xmin), pg_catalog.pg_snapshot_xmax($1) AS u(__pgt_xmax)', v_query);
+        RETURN pgtrickle_changes.pending(p_id, p_frontier, p_xid, p_seqs, true);
     END IF;
+    v_query := format('SELECT (%s) FROM pg_catalog.pg_snapshot_xmin($1) AS l(__pgt_xmin), pg_catalog.pg_snapshot_xmax($1) AS u(__pgt_xmax)', v_query);
     RETURN nullif(pgtrickle_changes.run_as(v_owner, v_query, p_frontier, p_xid, p_seqs), 'null');
 END
 $$;

@@ -103,6 +103,18 @@ END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.check_privileges IS 'Raises unless the owner may still read all that the query reads';
 
+CREATE FUNCTION pgtrickle_changes.refuse_contradiction(p_table pgtrickle.pgt_stream_tables) RETURNS void
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RAISE EXCEPTION 'stream table "%" contradicts the changes', p_table.pgt_name
+        USING ERRCODE = 'TK002', DETAIL = 'It does not hold rows that the changes take away: somebody else has written to it.',
+              HINT = format('SELECT pgtrickle.reinitialize_stream_table(%L);', format('%I.%I', p_table.pgt_schema, p_table.pgt_name));
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.refuse_contradiction IS 'Raises that a stream table doesn''t hold what the changes take away';
+
 CREATE FUNCTION pgtrickle_changes.run_program(p_table pgtrickle.pgt_stream_tables, p_program jsonb, p_changed jsonb DEFAULT NULL::jsonb) RETURNS bigint
     LANGUAGE plpgsql VOLATILE
     SET search_path = pg_catalog, pg_temp
@@ -121,9 +133,7 @@ BEGIN
                                                  ELSE p_table.frontier_seqs || jsonb_build_object('changed', p_changed) END, v_settings);
         -- A statement says so when the table doesn't hold what the changes take away.
         IF v_count = 'null' THEN
-            RAISE EXCEPTION 'stream table "%" contradicts the changes', p_table.pgt_name
-                USING ERRCODE = 'TK002', DETAIL = 'It does not hold rows that the changes take away: somebody else has written to it.',
-                      HINT = format('SELECT pgtrickle.reinitialize_stream_table(%L);', format('%I.%I', p_table.pgt_schema, p_table.pgt_name));
+            PERFORM pgtrickle_changes.refuse_contradiction(p_table);
         END IF;
         v_rows := v_rows + coalesce((v_count #>> '{}')::bigint, 0);
     END LOOP;

@@ -8,9 +8,11 @@ CREATE TABLE pgtrickle_changes.standing_programs (
     number  integer NOT NULL,
     sources oid[]   NOT NULL,
     sizes   float8[] NOT NULL,
+    config  text[],
     PRIMARY KEY (pgt_id, number)
 );
 COMMENT ON TABLE pgtrickle_changes.standing_programs IS 'Changes that a refresh has met, by source and size (the logarithm of the rows); from the second time on the program for them stands';
+COMMENT ON COLUMN pgtrickle_changes.standing_programs.config IS 'The settings that the function of the program was made with; NULL: there is none';
 
 CREATE FUNCTION pgtrickle_changes.standing_name(p_id bigint, p_number integer) RETURNS name
     LANGUAGE plpgsql IMMUTABLE
@@ -22,29 +24,46 @@ END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.standing_name IS 'What the function of a standing program is called';
 
-CREATE FUNCTION pgtrickle_changes.is_standing(p_owner oid, p_name name, p_settings text[] DEFAULT '{plan_cache_mode=force_generic_plan}'::text[], p_body text DEFAULT NULL::text)
-    RETURNS boolean
+CREATE FUNCTION pgtrickle_changes.standing_for(p_table pgtrickle.pgt_stream_tables, p_sources oid[], p_sizes float8[]) RETURNS name
     LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, pg_temp
     SET plan_cache_mode = force_generic_plan
 AS $$
--- Whether the function is there as it was made, or, given what it would be made of today, is that.  Nobody but the engine can put another in its place,
--- but its owner may alter it.
+-- Nobody but the engine can put another in its place, but its owner may alter it.
 BEGIN
-    RETURN EXISTS (SELECT FROM pg_proc AS p
-                    WHERE p.pronamespace = 'pgtrickle_changes'::regnamespace AND p.proname = p_name AND p.proowner = p_owner
-                      AND NOT p.prosecdef AND p.provolatile = 'v' AND NOT p.proisstrict AND p.proconfig = p_settings AND (p_body IS NULL OR p.prosrc = p_body));
+    RETURN (SELECT p.proname
+              FROM pgtrickle_changes.standing_programs AS s
+              JOIN pg_proc AS p ON p.proname = format('program_%s_%s', s.pgt_id, s.number)::name
+             WHERE s.pgt_id = p_table.pgt_id AND s.sources = p_sources
+               AND NOT EXISTS (SELECT FROM unnest(s.sizes, p_sizes) AS z(known, met) WHERE abs(z.known - z.met) > ln(8))
+               AND p.pronamespace = 'pgtrickle_changes'::regnamespace AND p.proowner = p_table.owner_oid
+               AND p.prosecdef AND p.provolatile = 'v' AND NOT p.proisstrict AND p.proconfig = s.config
+             ORDER BY s.number LIMIT 1);
 END
 $$;
-COMMENT ON FUNCTION pgtrickle_changes.is_standing IS 'Whether a function that stands for a stream table is there as it was made';
+COMMENT ON FUNCTION pgtrickle_changes.standing_for IS 'The function that stands for a program, for changes of some size, if it is there as it was made';
 
-CREATE FUNCTION pgtrickle_changes.standing_body(p_program jsonb) RETURNS text
+CREATE FUNCTION pgtrickle_changes.only_as(p_owner oid) RETURNS text
     LANGUAGE plpgsql IMMUTABLE
     SET search_path = pg_catalog, pg_temp
 AS $$
--- What run_program does with the statements of a program; it runs inside the owner's runner, under its settings.
+-- Its owner may make it SECURITY INVOKER at any moment, and then it would run as whoever refreshes.
+BEGIN
+    RETURN format(E'    IF pg_catalog.pg_get_userbyid(%L::pg_catalog.oid) OPERATOR(pg_catalog.<>) CURRENT_USER THEN\n'
+                  '        RAISE EXCEPTION ''a function that stands for a stream table has been altered and runs nothing''\n'
+                  '            USING ERRCODE = ''55000'', HINT = ''Refresh once more: it is made anew.'';\n    END IF;\n', p_owner);
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.only_as IS 'What a function that stands begins with: it runs as nobody but its owner';
+
+CREATE FUNCTION pgtrickle_changes.standing_body(p_program jsonb, p_owner oid) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- What run_program does with the statements of a program.
 DECLARE
-    v_body text := E'\n#variable_conflict use_column\nDECLARE\n    __pgt_wrote pg_catalog.int8;\n    __pgt_rows pg_catalog.int8 := 0;\nBEGIN\n';
+    v_body text := E'\n#variable_conflict use_column\nDECLARE\n    __pgt_wrote pg_catalog.int8;\n    __pgt_rows pg_catalog.int8 := 0;\nBEGIN\n'
+                   || pgtrickle_changes.only_as(p_owner);
 BEGIN
     SELECT v_body || string_agg(format(E'    %s INTO __pgt_wrote;\n    IF __pgt_wrote IS NULL THEN\n        RETURN NULL;\n    END IF;\n'
                                        '    __pgt_rows := __pgt_rows OPERATOR(pg_catalog.+) __pgt_wrote;\n', s.value), '' ORDER BY s.place)
@@ -94,12 +113,17 @@ CREATE FUNCTION pgtrickle_changes.make_standing(p_table pgtrickle.pgt_stream_tab
     SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    v_name name := pgtrickle_changes.standing_name(p_table.pgt_id, p_number);
+    v_name     name := pgtrickle_changes.standing_name(p_table.pgt_id, p_number);
+    v_settings text := (SELECT string_agg(format(' SET %I = %L', s.key, s.value), '') FROM jsonb_each_text(p_table.settings) AS s);
 BEGIN
     PERFORM pgtrickle_changes.drop_standing(p_table.pgt_id, p_number);
-    EXECUTE format('CREATE FUNCTION pgtrickle_changes.%I(pg_snapshot, xid8, jsonb, timestamptz) RETURNS bigint LANGUAGE plpgsql VOLATILE'
-                   ' SET plan_cache_mode = force_generic_plan AS %L', v_name, pgtrickle_changes.standing_body(p_program));
+    EXECUTE format('CREATE FUNCTION pgtrickle_changes.%I(pg_snapshot, xid8, jsonb, timestamptz) RETURNS bigint LANGUAGE plpgsql VOLATILE SECURITY DEFINER'
+                   '%s%s SET plan_cache_mode = force_generic_plan AS %L',
+                   v_name, pgtrickle_changes.owner_settings(), v_settings, pgtrickle_changes.standing_body(p_program, p_table.owner_oid));
     PERFORM pgtrickle_changes.hand_over_function(format('pgtrickle_changes.%I(pg_snapshot, xid8, jsonb, timestamptz)', v_name)::regprocedure, p_table, 'refreshes');
+    UPDATE pgtrickle_changes.standing_programs AS s
+       SET config = (SELECT p.proconfig FROM pg_proc AS p WHERE p.proname = v_name AND p.pronamespace = 'pgtrickle_changes'::regnamespace)
+     WHERE s.pgt_id = p_table.pgt_id AND s.number = p_number;
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.make_standing IS 'Makes the function of a program, the owner''s, for nobody else';
@@ -116,12 +140,13 @@ END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.counting_name IS 'What the function is called that counts the changes for a stream table';
 
-CREATE FUNCTION pgtrickle_changes.counting_body(p_query text) RETURNS text
+CREATE FUNCTION pgtrickle_changes.counting_body(p_query text, p_owner oid) RETURNS text
     LANGUAGE plpgsql IMMUTABLE
     SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    RETURN format(E'\nDECLARE\n    __pgt_xmin pg_catalog.xid8 := pg_catalog.pg_snapshot_xmin($1);\n    __pgt_xmax pg_catalog.xid8 := pg_catalog.pg_snapshot_xmax($1);\nBEGIN\n    RETURN (%s);\nEND\n', p_query);
+    RETURN format(E'\nDECLARE\n    __pgt_xmin pg_catalog.xid8 := pg_catalog.pg_snapshot_xmin($1);\n    __pgt_xmax pg_catalog.xid8 := pg_catalog.pg_snapshot_xmax($1);\nBEGIN\n%s    RETURN (%s);\nEND\n',
+                  pgtrickle_changes.only_as(p_owner), p_query);
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.counting_body IS 'A query that counts changes, as PL/pgSQL';
@@ -132,8 +157,10 @@ CREATE FUNCTION pgtrickle_changes.is_counting(p_id bigint, p_owner oid, p_query 
 AS $$
 -- Whether the function is there as it would be made today, from the captures of today.
 BEGIN
-    RETURN pgtrickle_changes.is_standing(p_owner, pgtrickle_changes.counting_name(p_id), '{plan_cache_mode=force_generic_plan,enable_seqscan=off}',
-                                         pgtrickle_changes.counting_body(p_query));
+    RETURN EXISTS (SELECT FROM pg_proc AS p
+                    WHERE p.pronamespace = 'pgtrickle_changes'::regnamespace AND p.proname = pgtrickle_changes.counting_name(p_id) AND p.proowner = p_owner
+                      AND p.prosecdef AND p.provolatile = 'v' AND NOT p.proisstrict AND p.prosrc = pgtrickle_changes.counting_body(p_query, p_owner)
+                      AND p.proconfig = '{"search_path=pg_catalog, pg_temp",standard_conforming_strings=on,row_security=on,jit=off,plan_cache_mode=force_generic_plan,enable_seqscan=off}');
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.is_counting IS 'Whether the function that counts the changes for a stream table is there, as it was made and up to date';
@@ -153,8 +180,10 @@ BEGIN
     IF to_regprocedure(format('pgtrickle_changes.%I(pg_snapshot, xid8, jsonb)', v_name)) IS NOT NULL THEN
         EXECUTE format('DROP FUNCTION pgtrickle_changes.%I(pg_snapshot, xid8, jsonb) CASCADE', v_name);
     END IF;
-    EXECUTE format('CREATE FUNCTION pgtrickle_changes.%I(pg_snapshot, xid8, jsonb) RETURNS jsonb LANGUAGE plpgsql VOLATILE'
-                   ' SET plan_cache_mode = force_generic_plan SET enable_seqscan = off AS %L', v_name, pgtrickle_changes.counting_body(v_query));
+    EXECUTE format('CREATE FUNCTION pgtrickle_changes.%I(pg_snapshot, xid8, jsonb) RETURNS jsonb LANGUAGE plpgsql VOLATILE SECURITY DEFINER'
+                   ' SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on SET row_security = on SET jit = off'
+                   ' SET plan_cache_mode = force_generic_plan SET enable_seqscan = off AS %L',
+                   v_name, pgtrickle_changes.counting_body(v_query, p_table.owner_oid));
     PERFORM pgtrickle_changes.hand_over_function(format('pgtrickle_changes.%I(pg_snapshot, xid8, jsonb)', v_name)::regprocedure, p_table, 'counts the changes for');
 END
 $$;
@@ -235,12 +264,12 @@ END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.differential_program IS 'The program of a plan for the sources that have changed; NULL if it has none';
 
-CREATE FUNCTION pgtrickle_changes.standing_program(p_table pgtrickle.pgt_stream_tables, p_pending jsonb) RETURNS jsonb
+CREATE FUNCTION pgtrickle_changes.standing_program(p_table pgtrickle.pgt_stream_tables, p_pending jsonb) RETURNS name
     LANGUAGE plpgsql VOLATILE
     SET search_path = pg_catalog, pg_temp
     SET plan_cache_mode = force_generic_plan
 AS $$
--- The call of a function that does what the program for these changes does, as a program; NULL where planning it is worth while: for
+-- The function that does what the program for these changes does; NULL where planning it is worth while: for
 -- changes of a size that was never met before, and for many.  Few are taken for sixteen: their number hardly matters.
 DECLARE
     v_when    text := pgtrickle_changes.setting('keep_plans');
@@ -256,9 +285,9 @@ BEGIN
     IF v_when = 'off' OR v_rows IS NULL OR v_rows > 50000 THEN
         RETURN NULL;
     END IF;
-    v_name := pgtrickle_changes.standing_name(p_table.pgt_id, pgtrickle_changes.known_changes(p_table.pgt_id, v_sources, v_sizes));
-    IF pgtrickle_changes.is_standing(p_table.owner_oid, v_name) THEN
-        RETURN jsonb_build_array(format('SELECT pgtrickle_changes.%I($1, $2, $3, $4)', v_name));
+    v_name := pgtrickle_changes.standing_for(p_table, v_sources, v_sizes);
+    IF v_name IS NOT NULL THEN
+        RETURN v_name;
     END IF;
     BEGIN
         v_known := pgtrickle_changes.meet_changes(p_table.pgt_id, v_sources, v_sizes);
@@ -277,7 +306,51 @@ BEGIN
         RAISE LOG 'pg_trickle: no program stands for stream table % (SQLSTATE %)', p_table.pgt_id, SQLSTATE;
         RETURN NULL;
     END;
-    RETURN jsonb_build_array(format('SELECT pgtrickle_changes.%I($1, $2, $3, $4)', v_name));
+    RETURN v_name;
 END
 $$;
-COMMENT ON FUNCTION pgtrickle_changes.standing_program IS 'The call of the function that stands for the program for some changes; NULL where there is none';
+COMMENT ON FUNCTION pgtrickle_changes.standing_program IS 'The function that stands for the program for some changes; NULL where there is none';
+
+CREATE FUNCTION pgtrickle_changes.call_standing(p_name name, p_counts boolean, p_frontier pg_snapshot, p_own_xid xid8, p_own_seqs jsonb,
+                                                p_frontier_time timestamptz DEFAULT NULL::timestamptz) RETURNS jsonb
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+    SET standard_conforming_strings = on
+AS $$
+-- Such a function is its owner's and SECURITY DEFINER, under the settings of his runner (run_as), without which it does.
+DECLARE
+    v_result jsonb;
+BEGIN
+    IF p_counts THEN
+        EXECUTE format('SELECT pgtrickle_changes.%I($1, $2, $3)', p_name) INTO v_result USING p_frontier, p_own_xid, p_own_seqs;
+    ELSE
+        EXECUTE format('SELECT pg_catalog.to_jsonb(pgtrickle_changes.%I($1, $2, $3, $4))', p_name) INTO v_result
+          USING p_frontier, p_own_xid, p_own_seqs, p_frontier_time;
+    END IF;
+    -- As in run_as: until these are known to be as they were, nothing is looked up by a search path.
+    IF pg_catalog.current_setting('search_path') OPERATOR(pg_catalog.<>) 'pg_catalog, pg_temp'
+       OR pg_catalog.current_setting('standard_conforming_strings') OPERATOR(pg_catalog.<>) 'on' THEN
+        RAISE EXCEPTION 'the query changes search_path or standard_conforming_strings'
+            USING ERRCODE = 'invalid_transaction_state',
+                  DETAIL = 'A function that it calls, or a trigger, sets it for the whole session.',
+                  HINT = 'Use SET LOCAL, or better the function''s own SET clause.';
+    END IF;
+    RETURN v_result;
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.call_standing IS 'Calls a function that stands for a stream table: one that counts its changes, or a program';
+
+CREATE FUNCTION pgtrickle_changes.run_standing(p_table pgtrickle.pgt_stream_tables, p_name name) RETURNS bigint
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_rows jsonb := pgtrickle_changes.call_standing(p_name, false, p_table.frontier, p_table.frontier_xid, p_table.frontier_seqs, p_table.frontier_time);
+BEGIN
+    IF v_rows IS NULL THEN
+        PERFORM pgtrickle_changes.refuse_contradiction(p_table);
+    END IF;
+    RETURN v_rows::bigint;
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.run_standing IS 'Runs a program that stands; how many rows of the stream table it wrote';

@@ -62,18 +62,22 @@ $$;
 COMMENT ON FUNCTION pgtrickle_changes.find_nothing IS 'Notes that a refresh found nothing to do; what it says then';
 
 CREATE FUNCTION pgtrickle_changes.choose_program(p_table pgtrickle.pgt_stream_tables, p_pending jsonb, p_reason text,
-                                                 OUT mode text, OUT reason text, OUT program jsonb)
+                                                 OUT mode text, OUT reason text, OUT standing name, OUT program jsonb)
     LANGUAGE plpgsql VOLATILE
     SET search_path = pg_catalog, pg_temp
     SET plan_cache_mode = force_generic_plan
 AS $$
--- The program for the sources that have changed, or the call of the function that stands for it; the one that recomputes if there is a
+-- The program for the sources that have changed, or the function that stands for it; the one that recomputes if there is a
 -- reason, which may be empty: then it needs none.
 BEGIN
     mode := 'DIFFERENTIAL';
     reason := p_reason;
     IF reason IS NULL THEN
-        program := coalesce(pgtrickle_changes.standing_program(p_table, p_pending), pgtrickle_changes.differential_program(p_table.pgt_id, p_pending));
+        standing := pgtrickle_changes.standing_program(p_table, p_pending);
+        IF standing IS NOT NULL THEN
+            RETURN;
+        END IF;
+        program := pgtrickle_changes.differential_program(p_table.pgt_id, p_pending);
         reason := CASE WHEN program IS NULL THEN 'the plan has no program for what changed' END;
     END IF;
     IF reason IS NOT NULL THEN
@@ -139,7 +143,6 @@ DECLARE
     v_ms       float8;
     v_fuse     text;
     v_settled  boolean;
-    v_counter  oid := CASE WHEN p_table.counting_stands THEN p_table.owner_oid END;
     v_doubt    text;
 BEGIN
     v_snapshot := pg_current_snapshot();
@@ -154,7 +157,7 @@ BEGIN
     v_settled := p_table.unsettled <> '{}' AND pgtrickle_changes.any_committed(p_table.unsettled, v_snapshot);
     v_seqs := pgtrickle_changes.high_water(p_table.pgt_id);
     IF p_table.frontier IS NOT NULL AND p_table.quiet_at IS DISTINCT FROM v_seqs THEN
-        v_pending := pgtrickle_changes.pending(p_table.pgt_id, p_table.frontier, p_table.frontier_xid, p_table.frontier_seqs, v_counter);
+        v_pending := pgtrickle_changes.pending(p_table.pgt_id, p_table.frontier, p_table.frontier_xid, p_table.frontier_seqs, p_table.counting_stands);
     END IF;
     IF v_pending IS NULL AND v_reason IS NULL AND p_table.frontier IS NOT NULL AND NOT p_table.needs_reinit AND NOT v_settled
        AND pgtrickle_changes.is_watched(p_table.pgt_id) THEN
@@ -171,7 +174,8 @@ BEGIN
     v_choice := pgtrickle_changes.choose_program(p_table, v_pending,
         coalesce(v_reason, pgtrickle_changes.recompute_reason(p_table, v_pending, v_rows_in),
                  CASE WHEN v_settled THEN 'a transaction had written a source before what its policies read was changed' END));
-    v_rows_out := pgtrickle_changes.run_program(p_table, v_choice.program, CASE WHEN v_choice.mode = 'DIFFERENTIAL' THEN v_changed END);
+    v_rows_out := CASE WHEN v_choice.standing IS NOT NULL THEN pgtrickle_changes.run_standing(p_table, v_choice.standing)
+                       ELSE pgtrickle_changes.run_program(p_table, v_choice.program, CASE WHEN v_choice.mode = 'DIFFERENTIAL' THEN v_changed END) END;
     v_ms := 1000 * extract(epoch FROM clock_timestamp() - v_began_at);
 
     IF v_wal AND NOT p_one_snapshot THEN
@@ -181,7 +185,7 @@ BEGIN
     -- Not as long as nobody has drawn a number, or ended: all statements had the same snapshot then.
     IF (v_seqs <> pgtrickle_changes.high_water(p_table.pgt_id) OR NOT p_one_snapshot AND pg_current_snapshot()::text <> v_snapshot::text)
        -- What a stream table that reads itself has written is for its next round.
-       AND nullif(pgtrickle_changes.pending(p_table.pgt_id, v_snapshot, pg_current_xact_id(), v_seqs, v_counter) - p_table.pgt_relid::oid::text, '{}') IS NOT NULL THEN
+       AND nullif(pgtrickle_changes.pending(p_table.pgt_id, v_snapshot, pg_current_xact_id(), v_seqs, p_table.counting_stands) - p_table.pgt_relid::oid::text, '{}') IS NOT NULL THEN
         RAISE EXCEPTION 'a source changed while "%" was refreshed', p_table.pgt_name USING ERRCODE = 'TK001';
     END IF;
     PERFORM pgtrickle_changes.move_frontier(p_table, v_snapshot, v_seqs, v_taken_at, v_choice.mode, v_rows_in, v_ms,
