@@ -27,11 +27,21 @@ def check_states(conn: Connection, name: str) -> None:
         columns = _comparable(conn, table, state["columns"])
         have = sql.SQL("SELECT {c} FROM {t}").format(c=columns, t=table).as_string(conn)
         want = f"SELECT {columns.as_string(conn)} FROM ({state['query']}) AS fresh"
-        for one, two in ((have, want), (want, have)):
-            differing = conn.execute(f"{one} EXCEPT ALL {two}".encode()).fetchall()
-            assert differing == [], f"{state['name']} of {name} differs from a fresh one in {differing}"
+        wrong = unlike(conn, have, want)
+        assert wrong == [], f"{state['name']} of {name} differs from a fresh one: {wrong}"
     for delta in plan["deltas"]:
         assert conn.execute(f"SELECT * FROM pgtrickle_changes.{delta['name']}").fetchall() == []
+
+
+def unlike(conn: Connection, have: str, want: str) -> list[tuple[Any, ...]]:
+    """The rows that one query has too often or too seldom beside another; each is planned and carried out once."""
+    found = conn.execute(
+        f"""WITH have AS MATERIALIZED ({have}), want AS MATERIALIZED ({want})
+            SELECT 'too much', * FROM (TABLE have EXCEPT ALL TABLE want) AS more
+            UNION ALL
+            SELECT 'too little', * FROM (TABLE want EXCEPT ALL TABLE have) AS less""".encode()
+    )
+    return found.fetchall()
 
 
 def _comparable(conn: Connection, table: sql.Identifier, names: list[str]) -> sql.Composed:

@@ -66,17 +66,17 @@ def children(message: Message) -> Iterator[Message]:
 
 def messages(message: Message) -> Iterator[Message]:
     """Every message at or below one, outermost first."""
-    yield message
-    for child in children(message):
-        yield from messages(child)
+    # Without recursion: each message would pass through as many generators as it is deep.
+    pending = [message]
+    while pending:
+        part = pending.pop()
+        yield part
+        pending += reversed([*children(part)])
 
 
 def nodes(message: Message) -> Iterator[Node]:
     """Every node at or below a message, outermost first."""
-    if isinstance(message, Node):
-        yield message
-    for child in children(message):
-        yield from nodes(child)
+    return (part for part in messages(message) if isinstance(part, Node))
 
 
 def below(node: Node) -> list[Node]:
@@ -94,14 +94,15 @@ def below(node: Node) -> list[Node]:
 
 def outside_subqueries(message: Message) -> Iterator[Node]:
     """Every node at or below a message that belongs to this query, not to one inside it."""
-    if isinstance(message, Node):
-        yield message
-    if isinstance(message, SubLink):
-        below: Iterator[Message] = iter([message.testexpr] if message.HasField("testexpr") else [])
-    else:
-        below = children(message)
-    for child in below:
-        yield from outside_subqueries(child)
+    pending = [message]
+    while pending:
+        part = pending.pop()
+        if isinstance(part, Node):
+            yield part
+        if isinstance(part, SubLink):
+            pending += [part.testexpr] if part.HasField("testexpr") else []
+        else:
+            pending += reversed([*children(part)])
 
 
 def has_subquery(node: Node) -> bool:

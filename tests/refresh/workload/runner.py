@@ -12,7 +12,7 @@ import pg_trickle
 from tests.refresh.workload.cases import Case, Close, Commit, Open, Refresh
 from tests.refresh.workload.tables import quoted
 from tests.refresh.workload.values import Query
-from tests.upkeep import check_reason, check_states, last_refresh
+from tests.upkeep import check_reason, check_states, last_refresh, unlike
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 # A statement that breaks a constraint, or has to wait for the other session, is not carried out.
@@ -161,10 +161,8 @@ class Runner:
             "SELECT definition_view::regclass::text FROM pgtrickle.pgt_stream_tables WHERE pgt_name = %s", name
         )
         have, want = f"SELECT {listed} FROM {quoted(name)}", f"SELECT {listed} FROM {view}"
-        extra, missing = (self.conn.execute(f"{a} EXCEPT ALL {b}").fetchall() for a, b in ((have, want), (want, have)))
-        assert (extra, missing) == ([], []), (
-            f"{name} is not its query: too much {extra}, too little {missing}\n{query.sql}"
-        )
+        wrong = unlike(self.conn, have, want)
+        assert wrong == [], f"{name} is not its query: {wrong}\n{query.sql}"
         verdict = self._one("SELECT missing, extra, ok FROM pgtrickle.verify_stream_table(%s)", name)
         assert verdict == (0, 0, True), f"verify_stream_table({name}) says {verdict}"
         check_states(self.conn, name)
