@@ -45,6 +45,11 @@ STATEMENTS: list[LiteralString] = [
     "UPDATE orders SET id = 121, amount = 14, customer_id = NULL, note = NULL WHERE id = 120",
     "UPDATE orders SET amount = amount WHERE id = 121",
     "UPDATE orders SET note = 'x' WHERE id = 121",
+    # Several rows, of which one changes.
+    "UPDATE orders SET amount = CASE id WHEN 2 THEN 77 ELSE amount END, note = CASE id WHEN 2 THEN 'y' ELSE note END"
+    " WHERE id IN (1, 2, 3)",
+    "UPDATE orders SET amount = amount WHERE id IN (1, 2)",
+    "UPDATE orders SET amount = 3 WHERE false",
     "INSERT INTO orders VALUES (130, 3, 1, 'not shown')",
     "DELETE FROM orders WHERE id = 130",
     # Of several kinds at once, each of one row.
@@ -220,6 +225,55 @@ def test_what_stream_tables_on_them_write_back_is_followed(kinds: Shop) -> None:
         "UPDATE orders SET note = 'new' WHERE id = 1",
     )
     assert kinds.one("SELECT count(*) FROM kinds WHERE note = 'alone'") == 1
+
+
+TYPED: dict[str, LiteralString] = {
+    "shown": "SELECT id, mood, kind, price, size, tags, data, word, body, at FROM things WHERE price > 1",
+    "distinct_ones": "SELECT DISTINCT mood, kind, size, tags, word FROM things",
+    "extreme_ones": "SELECT mood, min(word) AS first, max(price) AS most, max(kind) AS last FROM things GROUP BY mood",
+    "summed": "SELECT word, sum(price) AS total, count(body) AS bodies FROM things GROUP BY word",
+}
+
+
+@pytest.mark.versions
+def test_a_row_of_all_kinds_of_types(db: Connection) -> None:
+    """It is kept as values: of a type that admits no NULL, one that is a row, long ones that are stored elsewhere."""
+    db.execute(
+        """CREATE TYPE mood AS ENUM ('sad', 'ok', 'happy');
+           CREATE DOMAIN kind AS text NOT NULL CHECK (value <> '');
+           CREATE TYPE size AS (width int, height numeric(6, 1));
+           CREATE TABLE things (id bigint PRIMARY KEY, mood mood, kind kind, price numeric(8, 2), size size,
+                                tags text[], data bytea, word text COLLATE "POSIX", body text, at timestamptz)"""
+    )
+    shop = Shop(db)
+    for name, query in TYPED.items():
+        shop.add(name, query)
+    shop.run(
+        """INSERT INTO things SELECT 1, 'ok', 'k', 2.50, '(3,4.5)'::size, '{a,b}', '\\x00ff', 'Word',
+                                     string_agg(md5(g::text), ''), '2026-01-01' FROM generate_series(1, 500) AS g""",
+        "INSERT INTO things VALUES (2, 'happy', 'j', 0.50, (3, 4.5), NULL, NULL, 'wORD', 'short', NULL)",
+        "INSERT INTO things SELECT * FROM things WHERE false",
+        "UPDATE things SET price = 2.5, mood = 'sad' WHERE id = 2",
+        "UPDATE things SET body = body || 'x', kind = 'l' WHERE id = 1",
+        "UPDATE things SET size = (9, 9.9), word = 'other' WHERE id = 1",
+        "UPDATE things SET size = (9, 9.90), tags = '{}' WHERE id = 1",
+        "UPDATE things SET price = 1 WHERE id = 1",
+        "UPDATE things SET price = 7 WHERE false",
+        "DELETE FROM things WHERE id = 2",
+        "DELETE FROM things WHERE id = 2",
+        "DELETE FROM things WHERE id = 1",
+    )
+
+
+def test_a_row_that_is_not_in_view_costs_no_planning(more: Shop) -> None:
+    """Planned for its values it would cost nothing, and PostgreSQL would plan anew for each row."""
+    settings = more.conn.execute(
+        """SELECT p.proconfig @> '{plan_cache_mode=force_generic_plan}' FROM pg_proc AS p
+            WHERE p.pronamespace = 'pgtrickle_changes'::regnamespace AND p.proname LIKE 'maintain%'
+              AND p.prosrc LIKE '%INTO __pgt_single%'"""
+    ).fetchall()
+    assert len(settings) > 9
+    assert {has for (has,) in settings} == {True}
 
 
 def test_what_is_not_read_changes_nothing_for_one_row_either(more: Shop) -> None:

@@ -17,7 +17,6 @@ from pg_trickle.render.parts import CHANGES_SCHEMA, WEIGHT, listed
 DELTA = "__pgt_delta"
 # What a statement that changed rows took away, and what it brought.
 BEFORE, AFTER = "__pgt_before", "__pgt_after"
-NEW_ROWS = "__pgt_new"
 # A program that stands knows what has changed, and has TRUE or FALSE in its place (install/sql/41_standing.sql).  It is
 # longer than any name, and has quotes in it, so that neither a name nor a string can contain it.
 _GATE = sql.SQL("coalesce(pg_catalog.jsonb_exists_any($3 -> 'changed', ARRAY[{oids}]), TRUE)")

@@ -3,8 +3,10 @@
 Nothing is summed up, sorted or counted then, and one plain statement does what a program of several parts does
 for any number of rows.  Each of these yields a number if it has done its work: 0 if that was all, or nothing is in
 view of what changed; 1 if what the program's later statements do is left to do, -1 if only what its third one does.
-It yields none, and has done nothing, if an update changed more rows, or if the row takes another way (an update of a
-group's key, where more is counted than rows; a row that comes into view): then the program does it all.
+It yields none, and has done nothing, if the row takes another way (an update of a group's key, where more is counted
+than rows; a row that comes into view): then the program does it all.  That there is one row the engine has found
+before, and that it changed; it gives what it was and is as ``__pgt_before`` and ``__pgt_after``, most often as values
+and not as tables.
 
 Nothing of this holds where a row of the source is several rows of the query (UNION ALL, VALUES, GROUPING SETS).
 
@@ -24,7 +26,7 @@ from pg_trickle.render.additive import adding, adds_anything, of_state, row_coun
 from pg_trickle.render.apply import Target, located, renamed
 from pg_trickle.render.counters import added_by
 from pg_trickle.render.direct import shows_all
-from pg_trickle.render.feed import AFTER, BEFORE, NEW_ROWS, Statement
+from pg_trickle.render.feed import AFTER, BEFORE, Statement
 from pg_trickle.render.leaves import relation
 from pg_trickle.render.parts import WEIGHT, differ, every, listed, matches, names
 from pg_trickle.render.reread import overwritten
@@ -54,9 +56,7 @@ def add_one(final: Plan, store: Store, target: Target, change: Plan, event: str)
     if event == CHANGED and is_shown_alone(final, store, target):
         return _move_one(final, store, change)
     row = _moved(store.stage, change) if event == CHANGED else _added(store.stage, change, event)
-    rows = sql.SQL("({row}) AS g WHERE {single} AND ({any})").format(
-        row=row, single=is_single(event), any=adds_anything(store.stage)
-    )
+    rows = sql.SQL("({row}) AS g WHERE {any}").format(row=row, any=adds_anything(store.stage))
     return _or_nothing(adding(final, store, rows, _left_to_do(final, store, target, event)), change, event)
 
 
@@ -72,24 +72,18 @@ def _move_one(final: Plan, store: Store, change: Plan) -> sql.Composable:
     """
     same = matches(((one, one.name, one.name) for one in plain_keys(store.stage)), "o", "n")
     rows = sql.SQL(
-        "({both}) AS g WHERE {single} AND NOT EXISTS (SELECT FROM ({before}) AS o, ({after}) AS n WHERE {same})"
-        " ORDER BY {keys}"
+        "({both}) AS g WHERE NOT EXISTS (SELECT FROM ({before}) AS o, ({after}) AS n WHERE {same}) ORDER BY {keys}"
     ).format(
         both=_left_and_joined(store.stage, change),
         before=_added(store.stage, change, TAKEN),
         after=_added(store.stage, change, BROUGHT),
-        single=is_single(CHANGED),
         same=same,
         keys=names(store.stage.key_names),
     )
     return sql.SQL(
-        ", y AS ({added}) SELECT CASE WHEN {single} THEN"
-        " (CASE WHEN empty AND one THEN 2 WHEN empty THEN -1 WHEN one THEN 1 ELSE 0 END)::bigint END"
+        ", y AS ({added}) SELECT (CASE WHEN empty AND one THEN 2 WHEN empty THEN -1 WHEN one THEN 1 ELSE 0 END)::bigint"
         " FROM (SELECT bool_or(n = 0) AS empty, bool_or(n = 1) AS one FROM y) AS l"
-    ).format(
-        added=adding(final, store, rows, sql.SQL("{n} AS n").format(n=row_counter(final, store))),
-        single=is_single(CHANGED),
-    )
+    ).format(added=adding(final, store, rows, sql.SQL("{n} AS n").format(n=row_counter(final, store))))
 
 
 def _left_and_joined(stage: Stage, change: Plan) -> sql.Composable:
@@ -123,7 +117,7 @@ def show_one(
     """
     return sql.SQL(
         "INSERT INTO {table} AS t ({columns}) SELECT {values} FROM ({row}) AS g JOIN {state} AS s ON {match}"
-        " CROSS JOIN LATERAL ({shown}) AS a WHERE {single} ON CONFLICT ({key}) {action} RETURNING 0::bigint"
+        " CROSS JOIN LATERAL ({shown}) AS a WHERE {fresh} ON CONFLICT ({key}) {action} RETURNING 0::bigint"
     ).format(
         table=target.table,
         columns=names(target.names),
@@ -132,7 +126,7 @@ def show_one(
         state=relation(stage.state),
         match=Store(stage).match("g"),
         shown=CommonTables(()).select(of_state(final, stage)),
-        single=every([is_single(event), IS_READ_COMMITTED]),
+        fresh=IS_READ_COMMITTED,
         key=names(target.key or ()),
         action=action,
     )
@@ -148,12 +142,12 @@ def hide_one(final: Plan, stage: Stage, target: Target, change: Plan, event: str
     origin = dict(passed(final, stage))
     keys = {name: origin[column.name] for name, column in target.columns if name in (target.key or ())}
     return sql.SQL(
-        ", z AS (DELETE FROM {state} AS s USING ({row}) AS g WHERE {single} AND {match} AND {empty} RETURNING {keys})"
+        ", z AS (DELETE FROM {state} AS s USING ({row}) AS g WHERE {fresh} AND {match} AND {empty} RETURNING {keys})"
         ", x AS (DELETE FROM {table} AS t USING z WHERE {located} RETURNING 1) SELECT 0::bigint FROM x LIMIT 1"
     ).format(
         state=store.table,
         row=_left_and_joined(stage, change) if event == CHANGED else _added(stage, change, TAKEN),
-        single=every([is_single(event), IS_READ_COMMITTED]),
+        fresh=IS_READ_COMMITTED,
         match=store.match("g"),
         empty=every(sql.SQL("coalesce({c}, 0) = 0").format(c=store.stored(one)) for one in stage.rest),
         keys=names(stage.key_names, "s"),
@@ -228,7 +222,7 @@ def reread_one(final: Plan, target: Target, change: Plan, event: str) -> sql.Com
         still=located(target, "w", "o", same),
         stays=matches([pair for pair in compared if pair[1] in target.key], "o", "n"),
         differs=differ(compared, "o", "n"),
-        single=every([is_single(event), IS_READ_COMMITTED]),
+        fresh=IS_READ_COMMITTED,
     )
     return _or_nothing(statement, change, event)
 
@@ -239,11 +233,9 @@ def _or_nothing(statement: sql.Composable, change: Plan, event: str) -> sql.Comp
         return statement
     shown = [side for side, events in _SIDES.items() if event in events]
     return sql.SQL(
-        ", y AS ({statement}) SELECT coalesce((SELECT __pgt_left FROM y),"
-        " CASE WHEN {single} AND {unseen} THEN 0::bigint END)"
+        ", y AS ({statement}) SELECT coalesce((SELECT __pgt_left FROM y), CASE WHEN {unseen} THEN 0::bigint END)"
     ).format(
         statement=statement,
-        single=is_single(event),
         unseen=every(sql.SQL("NOT EXISTS ({row})").format(row=_image(change, side)) for side in shown),
     )
 
@@ -251,25 +243,18 @@ def _or_nothing(statement: sql.Composable, change: Plan, event: str) -> sql.Comp
 _SIDES = {BEFORE: (TAKEN, CHANGED), AFTER: (BROUGHT, CHANGED)}
 _BRING = sql.SQL(
     "INSERT INTO {table} ({columns}) SELECT {values} FROM ({after}) AS n JOIN ({now}) AS w ON {found_now}"
-    " WHERE {single} ON CONFLICT ({key}) {action} RETURNING 0::bigint AS __pgt_left"
+    " WHERE {fresh} ON CONFLICT ({key}) {action} RETURNING 0::bigint AS __pgt_left"
 )
 _TAKE = sql.SQL(
-    "DELETE FROM {table} AS t USING ({before}) AS o WHERE {single} AND {found_before}"
+    "DELETE FROM {table} AS t USING ({before}) AS o WHERE {fresh} AND {found_before}"
     " AND NOT EXISTS (SELECT FROM ({now}) AS w WHERE {still}) RETURNING 0::bigint AS __pgt_left"
 )
 _CHANGE = sql.SQL(
     "UPDATE {table} AS t SET {assigned} FROM ({before}) AS o, ({after}) AS n, ({now}) AS w"
-    " WHERE {single} AND {stays} AND {differs} AND {found_now} AND {found} RETURNING 0::bigint AS __pgt_left"
+    " WHERE {fresh} AND {stays} AND {differs} AND {found_now} AND {found} RETURNING 0::bigint AS __pgt_left"
 )
 
 
 def _image(change: Plan, side: str) -> sql.Composable:
     """The row before or after the statement, with its weight."""
     return CommonTables((), feed=Statement(side, is_net=True)).select(change)
-
-
-def is_single(event: str) -> sql.Composable:
-    """Whether an update changed one row; more than two aren't counted.  Of rows that came or went the engine knows."""
-    if event != CHANGED:
-        return sql.SQL("TRUE")
-    return sql.SQL("(SELECT count(*) FROM (SELECT FROM {rows} LIMIT 2) AS l) = 1").format(rows=sql.Identifier(NEW_ROWS))

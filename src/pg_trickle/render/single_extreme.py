@@ -21,7 +21,7 @@ from pg_trickle.render.onesided import came_as, come
 from pg_trickle.render.parts import WEIGHT, differ, every, listed, matches, names, touching
 from pg_trickle.render.select import CommonTables, rows
 from pg_trickle.render.settled import is_told_by_extremes
-from pg_trickle.render.single import BROUGHT, CHANGED, IS_READ_COMMITTED, TAKEN, image, is_single
+from pg_trickle.render.single import BROUGHT, CHANGED, IS_READ_COMMITTED, TAKEN, image
 from pg_trickle.render.stage import group_keys, grouped_delta, plain_keys
 from pg_trickle.render.store import Store
 from pg_trickle.scalar import Column
@@ -51,7 +51,7 @@ def grow_one(final: Plan, stage: Stage, change: Plan, event: str) -> sql.Composa
         for one in extremes
     ]
     return sql.SQL(
-        ", g AS MATERIALIZED ({touched}), u AS ({added})"
+        ", g AS NOT MATERIALIZED ({touched}), u AS ({added})"
         " SELECT (CASE WHEN {gone} THEN -1 WHEN {came} THEN 1 ELSE 0 END)::bigint FROM u CROSS JOIN g"
     ).format(
         touched=_touched(stage, change, event),
@@ -82,7 +82,7 @@ def search_one(
     ]
     common = CommonTables((stage.below,))
     return sql.SQL(
-        ", g AS MATERIALIZED ({touched}), w AS (UPDATE {state} AS s SET {assigned} FROM g CROSS JOIN LATERAL"
+        ", g AS NOT MATERIALIZED ({touched}), w AS (UPDATE {state} AS s SET {assigned} FROM g CROSS JOIN LATERAL"
         " (SELECT {values} FROM ({rows}) AS x WHERE {of_group}) AS r WHERE {match} AND s.n > 0 RETURNING {returned}),"
         " y AS (INSERT INTO {table} AS t ({columns}) SELECT {shown} FROM w AS s CROSS JOIN LATERAL ({row}) AS a"
         " ON CONFLICT ({key}) {action}) SELECT 0::bigint FROM w"
@@ -112,8 +112,8 @@ def search_one(
 
 
 def _touched(stage: Stage, change: Plan, event: str) -> sql.Composable:
-    """The group of the row; none in an older snapshot, for an update of several rows, or of one that goes from a group
-    to another, or that changed in nothing that is summed up.
+    """The group of the row; none in an older snapshot, for an update that takes the row from a group to another, or
+    that changed it in nothing that is summed up.
     """
     if event != CHANGED:
         return sql.SQL("SELECT x.* FROM ({row}) AS x WHERE {single}").format(
@@ -138,7 +138,6 @@ def _touched(stage: Stage, change: Plan, event: str) -> sql.Composable:
         same=matches(((one, one.name, one.name) for one in plain_keys(stage)), "o", "n"),
         single=every(
             [
-                is_single(event),
                 IS_READ_COMMITTED,
                 sql.SQL("({changes})").format(changes=sql.SQL(" OR ").join(changes)),
             ]

@@ -32,6 +32,19 @@ END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.immediate_hidden IS 'Whether row-level security shows the owner other rows than when the stream table was made, as an expression';
 
+CREATE FUNCTION pgtrickle_changes.immediate_trappable(p_table pgtrickle.pgt_stream_tables) RETURNS oid[]
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN ARRAY(SELECT c.oid FROM pg_class AS c WHERE c.oid = p_table.pgt_relid
+                 UNION SELECT c.oid FROM pg_class AS c JOIN pgtrickle.pgt_plans AS p ON p.pgt_id = p_table.pgt_id
+                  CROSS JOIN LATERAL jsonb_array_elements((p.plan -> 'states') || (p.plan -> 'deltas')) AS t(item)
+                 WHERE c.relnamespace = 'pgtrickle_changes'::regnamespace AND c.relname = t.item ->> 'name');
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.immediate_trappable IS 'The tables that a maintenance writes and that may have triggers of the owner''s';
+
 CREATE FUNCTION pgtrickle_changes.immediate_trapped(p_table pgtrickle.pgt_stream_tables) RETURNS text
     LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, pg_temp
@@ -42,10 +55,7 @@ BEGIN
     END IF;
     -- There a deferred trigger runs as whoever commits.
     RETURN format('EXISTS (SELECT FROM pg_catalog.pg_trigger AS t WHERE t.tgrelid OPERATOR(pg_catalog.=) ANY (%L::pg_catalog.oid[]) AND t.tgdeferrable AND NOT t.tgisinternal)',
-        ARRAY(SELECT c.oid FROM pg_class AS c WHERE c.oid = p_table.pgt_relid
-              UNION SELECT c.oid FROM pg_class AS c JOIN pgtrickle.pgt_plans AS p ON p.pgt_id = p_table.pgt_id
-               CROSS JOIN LATERAL jsonb_array_elements((p.plan -> 'states') || (p.plan -> 'deltas')) AS t(item)
-              WHERE c.relnamespace = 'pgtrickle_changes'::regnamespace AND c.relname = t.item ->> 'name'));
+                  pgtrickle_changes.immediate_trappable(p_table));
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.immediate_trapped IS 'Whether a trigger of the owner''s could run as somebody else, as an expression';
@@ -75,15 +85,56 @@ CREATE FUNCTION pgtrickle_changes.immediate_checks(p_table pgtrickle.pgt_stream_
     LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, pg_temp
 AS $$
--- At the head of every maintenance, as short as it can be: each statement compares this text, and why not is told elsewhere.
+-- At the head of every maintenance, as short as it can be: each statement compares this text, and why not is told elsewhere.  Most often it is known since its plan was made
+-- that nothing can be wrong.
 DECLARE
     v_trapped text := nullif(pgtrickle_changes.immediate_trapped(p_table), 'false');
 BEGIN
-    RETURN E'\n' || pgtrickle_changes.immediate_unless(p_table, concat_ws(' OR ', pgtrickle_changes.immediate_lost(p_table),
-        format('NOT (%s)', pgtrickle_changes.immediate_may(p_table, false)), pgtrickle_changes.immediate_hidden(p_table), v_trapped));
+    RETURN format(E'\n    IF NOT pgtrickle_changes.maintain_%s_firm() OR %s THEN\n%s    END IF;\n', p_table.pgt_id, pgtrickle_changes.immediate_planned_with(p_table),
+        pgtrickle_changes.immediate_unless(p_table, concat_ws(' OR ', pgtrickle_changes.immediate_lost(p_table),
+            format('NOT (%s)', pgtrickle_changes.immediate_may(p_table, false)), pgtrickle_changes.immediate_hidden(p_table), v_trapped)));
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.immediate_checks IS 'What every maintenance has to check first, as PL/pgSQL';
+
+CREATE FUNCTION pgtrickle_changes.immediate_is_firm(p_owner oid, p_stream_table oid, p_name text, p_sources oid[], p_written oid[]) RETURNS boolean
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- What can change by nothing but an alteration of these relations, or of a schema, upon which PostgreSQL makes plans anew: nothing is hidden from anybody, what the owner may read is granted
+-- to himself or to everybody (a role is left, or loses an attribute, unnoticed), and no trigger is deferrable.  Volatile, for it must see what is so now; an older snapshot doesn't show that.
+BEGIN
+    RETURN current_setting('transaction_isolation') IN ('read committed', 'read uncommitted')
+       AND to_regclass(p_name) IS NOT DISTINCT FROM p_stream_table::regclass
+       AND cardinality(p_sources) = (
+           SELECT count(*) FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+            WHERE c.oid = ANY (p_sources) AND c.relkind = 'r' AND NOT c.relrowsecurity
+              AND EXISTS (SELECT FROM aclexplode(coalesce(c.relacl, acldefault('r', c.relowner))) AS a WHERE a.grantee IN (0, p_owner) AND a.privilege_type = 'SELECT')
+              AND EXISTS (SELECT FROM aclexplode(coalesce(n.nspacl, acldefault('n', n.nspowner))) AS a WHERE a.grantee IN (0, p_owner) AND a.privilege_type = 'USAGE'))
+       AND EXISTS (SELECT FROM pg_class AS c WHERE c.oid = p_stream_table AND NOT c.relrowsecurity)
+       AND NOT EXISTS (SELECT FROM pg_trigger AS t WHERE t.tgrelid = ANY (p_written) AND t.tgdeferrable AND NOT t.tgisinternal);
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.immediate_is_firm IS 'Whether what every maintenance has to check holds for as long as no relation and no schema is altered';
+
+CREATE FUNCTION pgtrickle_changes.make_firm_function(p_table pgtrickle.pgt_stream_tables) RETURNS void
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- The engine's own: it stands for what protects others from the owner.  Immutable, as "sound" is; where policies were considered it stays in doubt.
+DECLARE
+    v_sources  oid[] := pgtrickle_changes.immediate_sources(p_table.pgt_id);
+    v_function regprocedure;
+BEGIN
+    v_function := pgtrickle_changes.make_generated_function(p_table, format('maintain_%s_firm', p_table.pgt_id), '', 'boolean',
+        format(E'\nBEGIN\n    RETURN %s;\nEND\n', CASE WHEN EXISTS (SELECT FROM pg_class AS c WHERE c.oid = ANY (v_sources || p_table.pgt_relid::oid) AND c.relrowsecurity) THEN 'false'
+            ELSE format('pgtrickle_changes.immediate_is_firm(%s, %s, %L, %L, %L)', p_table.owner_oid, p_table.pgt_relid::oid, format('%I.%I', p_table.pgt_schema, p_table.pgt_name),
+                        v_sources, pgtrickle_changes.immediate_trappable(p_table)) END));
+    EXECUTE format('ALTER FUNCTION %s IMMUTABLE', v_function);
+    EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO %I', v_function, pg_get_userbyid(p_table.owner_oid));
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.make_firm_function IS 'Makes the function that says, when a plan is made, whether what every maintenance has to check holds from then on';
 
 CREATE FUNCTION pgtrickle_changes.immediate_check(p_table pgtrickle.pgt_stream_tables) RETURNS text
     LANGUAGE plpgsql STABLE

@@ -38,7 +38,8 @@ AS $$
 -- If a key is there all the same, somebody has written to the stream table: the program can do with that, and few rows overwrite it.
 DECLARE
     v_by_rows boolean := (p_plan #>> '{programs,immediate,by_rows}')::boolean;
-    v_few     text := pgtrickle_changes.immediate_one(p_table, p_source, p_columns, p_event, p_plan, 'brought');
+    v_one     text := pgtrickle_changes.immediate_one(p_table, p_source, p_columns, p_event, p_plan, 'brought');
+    v_few     text := pgtrickle_changes.immediate_one(p_table, p_source, p_columns, p_event, p_plan, 'brought', true);
     v_many    text := format($q$        BEGIN
             EXECUTE (pgtrickle_changes.maintain_%s_%s_ins_texts())[%s];
             RETURN NULL;
@@ -50,9 +51,10 @@ BEGIN
     IF p_event <> 'ins' OR p_plan #> ARRAY['programs', 'immediate', 'plain', p_source::text] IS NULL THEN
         RETURN '';
     END IF;
-    RETURN CASE WHEN v_by_rows THEN format(E'    IF __pgt_rows OPERATOR(pg_catalog.<=) 200 AND %1$s AND %2$s THEN\n        %3$s;\n        RETURN NULL;\n    END IF;\n'
+    RETURN CASE WHEN v_by_rows THEN format(E'    IF __pgt_rows OPERATOR(pg_catalog.<=) 200 AND %1$s AND %2$s THEN\n        %3$s\n        RETURN NULL;\n    END IF;\n'
                                            '    IF __pgt_rows OPERATOR(pg_catalog.>) 200 AND %2$s THEN\n',
-                                           'pg_catalog.current_setting(''transaction_isolation'') OPERATOR(pg_catalog.=) ''read committed''', pgtrickle_changes.immediate_untouched(p_source), v_few)
+                                           'pg_catalog.current_setting(''transaction_isolation'') OPERATOR(pg_catalog.=) ''read committed''', pgtrickle_changes.immediate_untouched(p_source),
+                                           CASE WHEN v_one = v_few THEN v_few || ';' ELSE format(E'IF __pgt_rows OPERATOR(pg_catalog.=) 1 THEN\n            %s;\n        ELSE\n            %s;\n        END IF;', v_one, v_few) END)
                 ELSE E'    IF __pgt_rows OPERATOR(pg_catalog.>) 200 THEN\n' END || v_many || E'    END IF;\n';
 END
 $$;

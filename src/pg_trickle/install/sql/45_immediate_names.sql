@@ -89,15 +89,24 @@ END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.make_sound_function IS 'Makes the function that says, when a plan is made, whether all is called what it was, and what it needs is there and may be written';
 
+CREATE FUNCTION pgtrickle_changes.immediate_planned_with(p_table pgtrickle.pgt_stream_tables) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- Each relation is a constant of its own, as PostgreSQL notes it; with the variable among them they aren't put together ahead.
+BEGIN
+    RETURN (SELECT format('ARRAY[%s, TG_RELID::pg_catalog.regclass] IS NULL', string_agg(format('%L::pg_catalog.regclass', n.relid), ', ' ORDER BY n.relid))
+              FROM (SELECT DISTINCT m.relid FROM pgtrickle_changes.immediate_named(p_table) AS m) AS n);
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.immediate_planned_with IS 'What has PostgreSQL plan an expression anew when a relation was altered that a maintenance names, as an expression that is never true';
+
 CREATE FUNCTION pgtrickle_changes.immediate_unsound(p_table pgtrickle.pgt_stream_tables) RETURNS text
     LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, pg_temp
 AS $$
--- What mentions the relations costs nothing, but isn't computed ahead.
 BEGIN
-    RETURN format('NOT pgtrickle_changes.maintain_%s_sound()', p_table.pgt_id) || (
-        SELECT string_agg(format(' OR pg_catalog.pg_column_size(%L::pg_catalog.regclass) IS NULL', n.relid), '' ORDER BY n.relid)
-          FROM (SELECT DISTINCT m.relid FROM pgtrickle_changes.immediate_named(p_table) AS m) AS n);
+    RETURN format('NOT pgtrickle_changes.maintain_%s_sound() OR %s', p_table.pgt_id, pgtrickle_changes.immediate_planned_with(p_table));
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.immediate_unsound IS 'Whether a maintenance names what isn''t called so any more, as an expression';

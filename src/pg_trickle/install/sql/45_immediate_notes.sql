@@ -62,7 +62,7 @@ BEGIN
     ELSE
         GET DIAGNOSTICS __pgt_stack = PG_CONTEXT;
         IF pg_catalog.strpos(__pgt_stack, pg_catalog.chr(10)) OPERATOR(pg_catalog.=) 0 THEN
-            PERFORM pg_catalog.setval('pgtrickle_changes.opened_%1$s'::pg_catalog.regclass, %2$s);
+            __pgt_opened := pg_catalog.setval('pgtrickle_changes.opened_%1$s'::pg_catalog.regclass, %2$s);
         ELSE
             %4$s
         END IF;
@@ -79,8 +79,7 @@ AS $$
 -- Most often the statement is the one that the client sent, and no other has come meanwhile.
 BEGIN
     RETURN pgtrickle_changes.immediate_opened(p_id, '0') || format($q$
-    __pgt_rows := %3$s;
-    __pgt_held := false;
+    %3$s    __pgt_held := false;
     IF __pgt_opened OPERATOR(pg_catalog.=) %2$s THEN
         __pgt_open := pg_catalog.setval('pgtrickle_changes.opened_%1$s'::pg_catalog.regclass, 1);
     ELSE

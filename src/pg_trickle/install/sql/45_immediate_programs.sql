@@ -1,76 +1,5 @@
 -- The generated functions: what a statement changed, and the compiler's programs on it, as PL/pgSQL.
 
-CREATE FUNCTION pgtrickle_changes.immediate_delta(p_source oid, p_owner oid, p_columns text[], p_event text) RETURNS text
-    LANGUAGE plpgsql STABLE
-    SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-    v_images text;
-    v_where  text := coalesce((SELECT ' WHERE ' || f.predicate FROM pgtrickle_changes.capture_filter(p_source, p_owner) AS f), '');
-BEGIN
-    SELECT coalesce(string_agg(format('%s::%s AS %I, ', coalesce(c.expression, format('r.%I', c.source_column)), c.type, c.buffer_column), ''
-                               ORDER BY c.attnum), '')
-      INTO v_images FROM pgtrickle_changes.read_columns(p_source, p_columns) AS c;
-    RETURN concat_ws(' UNION ALL ',
-        CASE WHEN p_event IN ('del', 'upd') THEN 'SELECT ' || v_images || '-1 AS w FROM __pgt_old AS r' || v_where END,
-        CASE WHEN p_event IN ('ins', 'upd') THEN 'SELECT ' || v_images || '1 AS w FROM __pgt_new AS r' || v_where END);
-END
-$$;
-COMMENT ON FUNCTION pgtrickle_changes.immediate_delta IS 'The rows that a statement changed and the owner may see, with their weight, in the columns and types of a change buffer';
-
-CREATE FUNCTION pgtrickle_changes.immediate_count(p_source oid, p_owner oid, p_columns text[], p_event text) RETURNS text
-    LANGUAGE plpgsql STABLE
-    SET search_path = pg_catalog, pg_temp
-AS $$
--- How many rows changed in what is read, as an expression; it may say more than there are, but 0 only when there is none.
-DECLARE
-    v_keys  text;
-    v_count text;
-BEGIN
-    IF p_event <> 'upd' THEN
-        RETURN format('(SELECT pg_catalog.count(*) FROM %I)', CASE p_event WHEN 'ins' THEN '__pgt_new' ELSE '__pgt_old' END);
-    END IF;
-    SELECT string_agg(concat_ws(', ', CASE WHEN c.groupable THEN format('x.%I', c.buffer_column) END,
-                                format(CASE c.identity WHEN 'scale' THEN 'pg_catalog.scale(x.%I)'
-                                                       WHEN 'bits' THEN 'pg_catalog.float8send(x.%I)'
-                                                       WHEN 'text' THEN 'x.%I::pg_catalog.text' END, c.buffer_column)), ', '
-                      ORDER BY c.attnum)
-      INTO v_keys FROM pgtrickle_changes.read_columns(p_source, p_columns) AS c;
-    IF v_keys IS NULL THEN
-        -- An update may bring a row into its owner's sight, or take it away.
-        RETURN CASE WHEN pgtrickle_changes.row_security_applies(p_owner, p_source) THEN '(SELECT pg_catalog.count(*) FROM __pgt_new)' ELSE '0' END;
-    END IF;
-    v_count := format('(SELECT pg_catalog.count(*) FROM (SELECT FROM (%s) AS x GROUP BY %s HAVING pg_catalog.sum(x.w) OPERATOR(pg_catalog.<>) 0) AS g)',
-                      pgtrickle_changes.immediate_delta(p_source, p_owner, p_columns, 'upd'), v_keys);
-    -- That nothing changed which the owner may see is certain only under the policies of now.
-    RETURN CASE WHEN pgtrickle_changes.row_security_applies(p_owner, p_source)
-                THEN format('coalesce(nullif(%s, 0), CASE WHEN %s THEN 0 ELSE 1 END)', v_count, pgtrickle_changes.policies_hold(p_source, p_owner))
-                ELSE v_count END;
-END
-$$;
-COMMENT ON FUNCTION pgtrickle_changes.immediate_count IS 'How many rows of a source a statement changed, as an SQL expression';
-
-CREATE FUNCTION pgtrickle_changes.immediate_count_one(p_source oid, p_owner oid, p_columns text[]) RETURNS text
-    LANGUAGE plpgsql STABLE
-    SET search_path = pg_catalog, pg_temp
-AS $$
--- The same for an update of a single row, by comparing it with what it was; NULL if more were updated.  Where rows may be hidden, or go
--- to another partition, there needn't be an old one to each new one.
-DECLARE
-    v_columns text[] := ARRAY(SELECT c.buffer_column FROM pgtrickle_changes.read_columns(p_source, p_columns) AS c ORDER BY c.attnum);
-BEGIN
-    IF v_columns = '{}' OR EXISTS (SELECT FROM pg_class AS c WHERE c.oid = p_source AND c.relkind = 'p')
-       OR EXISTS (SELECT FROM pgtrickle_changes.capture_filter(p_source, p_owner) AS f WHERE f.predicate IS NOT NULL) THEN
-        RETURN NULL;
-    END IF;
-    RETURN format('(SELECT CASE WHEN pg_catalog.record_image_ne(ROW(%s), ROW(%s)) THEN 2 ELSE 0 END::pg_catalog.int8 FROM (%s) AS o CROSS JOIN (%s) AS n'
-                  ' WHERE (SELECT pg_catalog.count(*) FROM (SELECT FROM __pgt_new LIMIT 2) AS l) OPERATOR(pg_catalog.=) 1)',
-                  (SELECT string_agg(format('o.%I', c), ', ') FROM unnest(v_columns) AS c), (SELECT string_agg(format('n.%I', c), ', ') FROM unnest(v_columns) AS c),
-                  pgtrickle_changes.immediate_delta(p_source, p_owner, p_columns, 'del'), pgtrickle_changes.immediate_delta(p_source, p_owner, p_columns, 'ins'));
-END
-$$;
-COMMENT ON FUNCTION pgtrickle_changes.immediate_count_one IS 'The same for an update of one row, NULL for more; or NULL itself, if that won''t do';
-
 CREATE FUNCTION pgtrickle_changes.immediate_warning(p_table pgtrickle.pgt_stream_tables) RETURNS text
     LANGUAGE plpgsql IMMUTABLE
     SET search_path = pg_catalog, pg_temp
@@ -97,7 +26,7 @@ BEGIN
         (SELECT string_agg(format(E'    %s pg_catalog.%s;\n', v.name, v.type), '' ORDER BY v.name)
            FROM (VALUES ('__pgt_rows', 'int8'), ('__pgt_open', 'int8'), ('__pgt_held', 'bool'), ('__pgt_wrote', 'int8'), ('__pgt_todo', 'int8'), ('__pgt_texts', 'text[]'),
                         ('__pgt_opened', 'int8'), ('__pgt_moved', 'bool'), ('__pgt_member', 'bool'), ('__pgt_noted', 'int8'),
-                        ('__pgt_former', 'text'), ('__pgt_name', 'text'), ('__pgt_stack', 'text'), ('__pgt_side', 'int8'), ('__pgt_shared', 'bool')) AS v(name, type)
+                        ('__pgt_former', 'text'), ('__pgt_name', 'text'), ('__pgt_stack', 'text'), ('__pgt_side', 'int8'), ('__pgt_shared', 'bool'), ('__pgt_single', 'record')) AS v(name, type)
           WHERE position(v.name IN p_checked) > 0),
         p_table.owner_oid) || p_checked || E'\n    RETURN NULL;\nEND\n';
 END
@@ -147,14 +76,22 @@ END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.immediate_statements IS 'The program for an event: one of its own, or that for whatever a statement changes';
 
-CREATE FUNCTION pgtrickle_changes.immediate_one(p_table pgtrickle.pgt_stream_tables, p_source oid, p_columns text[], p_event text, p_plan jsonb, p_part text) RETURNS text
+CREATE FUNCTION pgtrickle_changes.immediate_one(p_table pgtrickle.pgt_stream_tables, p_source oid, p_columns text[], p_event text, p_plan jsonb, p_part text,
+                                                p_many boolean DEFAULT false) RETURNS text
     LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, pg_temp
 AS $$
+-- From what was kept of the row, if it was; p_many: there may be several.
+DECLARE
+    v_kept boolean := NOT p_many AND pgtrickle_changes.immediate_single(p_source, p_table.owner_oid, p_columns, p_event) IS NOT NULL;
 BEGIN
-    RETURN 'WITH ' || concat_ws(', ',
-        CASE WHEN p_event IN ('del', 'upd') THEN format('__pgt_before AS (%s)', pgtrickle_changes.immediate_delta(p_source, p_table.owner_oid, p_columns, 'del')) END,
-        CASE WHEN p_event IN ('ins', 'upd') THEN format('__pgt_after AS (%s)', pgtrickle_changes.immediate_delta(p_source, p_table.owner_oid, p_columns, 'ins')) END)
+    RETURN 'WITH ' || (
+        SELECT string_agg(CASE WHEN v_kept THEN format('%s AS NOT MATERIALIZED (SELECT %s, %s AS w)', i.name, i.kept, i.weight)
+                               ELSE format('%s AS (%s)', i.name, pgtrickle_changes.immediate_delta(p_source, p_table.owner_oid, p_columns, i.event)) END, ', ' ORDER BY i.weight)
+          FROM (SELECT v.*, (SELECT string_agg(format('__pgt_single.%s%s AS %I', v.image, c.place, c.buffer_column), ', ' ORDER BY c.place)
+                               FROM (SELECT r.buffer_column, row_number() OVER (ORDER BY r.attnum) AS place FROM pgtrickle_changes.read_columns(p_source, p_columns) AS r) AS c) AS kept
+                  FROM (VALUES ('__pgt_before', 'o', -1, 'del'), ('__pgt_after', 'n', 1, 'ins')) AS v(name, image, weight, event)
+                 WHERE p_event IN (v.event, 'upd')) AS i)
         || ' ' || (p_plan #>> ARRAY['programs', 'immediate', p_part, p_event]);
 END
 $$;
@@ -220,7 +157,7 @@ END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.immediate_of_group IS 'What is tried after a single row changed its group and before the rest of the program, as PL/pgSQL';
 
-CREATE FUNCTION pgtrickle_changes.immediate_by_rows(p_table pgtrickle.pgt_stream_tables, p_one text, p_group text, p_most integer, p_plain text, p_texts text[], p_name text) RETURNS text
+CREATE FUNCTION pgtrickle_changes.immediate_by_rows(p_table pgtrickle.pgt_stream_tables, p_one text, p_group text, p_single text, p_plain text, p_texts text[], p_name text) RETURNS text
     LANGUAGE plpgsql IMMUTABLE
     SET search_path = pg_catalog, pg_temp
 AS $$
@@ -230,7 +167,7 @@ AS $$
 DECLARE
     v_again  text := E'        IF __pgt_wrote IS NULL THEN\n            ' || pgtrickle_changes.immediate_again(p_table) || E'\n        END IF;\n';
     v_done   text := E'        IF __pgt_wrote OPERATOR(pg_catalog.=) 0 THEN\n            RETURN NULL;\n        END IF;\n';
-    v_one    text := format(E'    IF __pgt_rows OPERATOR(pg_catalog.<=) %s THEN\n        ', p_most) || p_one || E' INTO __pgt_wrote;\n'
+    v_one    text := E'    IF ' || p_single || E' THEN\n        ' || p_one || E' INTO __pgt_wrote;\n'
                      || CASE WHEN p_group <> '' THEN E'        __pgt_todo := __pgt_wrote;\n' ELSE '' END || E'    END IF;\n';
     v_result text := p_plain || coalesce(v_one, '') || E'    IF __pgt_wrote IS NULL THEN\n' || pgtrickle_changes.immediate_large(p_name);
 BEGIN
@@ -247,14 +184,14 @@ END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.immediate_by_rows IS 'A program that row locks are enough for, as PL/pgSQL';
 
-CREATE FUNCTION pgtrickle_changes.immediate_in_group(p_one text, p_shown text, p_gone text, p_most integer) RETURNS text
+CREATE FUNCTION pgtrickle_changes.immediate_in_group(p_one text, p_shown text, p_gone text, p_single text) RETURNS text
     LANGUAGE plpgsql IMMUTABLE
     SET search_path = pg_catalog, pg_temp
 AS $$
 -- A single row of a group with extremes: most often the group shows what it did (0).  Else it is shown (above 0), or its extremes are looked for (below); if it has no
 -- rows any more, the program's later statements remove it.
 BEGIN
-    RETURN coalesce(format(E'        IF __pgt_rows OPERATOR(pg_catalog.=) %s THEN\n            ', p_most) || p_one || E' INTO __pgt_wrote;\n'
+    RETURN coalesce(E'        IF ' || p_single || E' THEN\n            ' || p_one || E' INTO __pgt_wrote;\n'
                     || coalesce(E'            IF __pgt_wrote OPERATOR(pg_catalog.>) 0 THEN\n                ' || p_shown || E' INTO __pgt_wrote;\n                RETURN NULL;\n            END IF;\n', '')
                     || coalesce(E'            IF __pgt_wrote OPERATOR(pg_catalog.<) 0 THEN\n                ' || p_gone || E' INTO __pgt_wrote;\n                __pgt_wrote := coalesce(__pgt_wrote, 1);\n            END IF;\n', '')
                     || E'            IF __pgt_wrote OPERATOR(pg_catalog.=) 0 THEN\n                RETURN NULL;\n            END IF;\n        END IF;\n', '');
@@ -279,9 +216,11 @@ CREATE FUNCTION pgtrickle_changes.immediate_since(p_table pgtrickle.pgt_stream_t
     SET search_path = pg_catalog, pg_temp
 AS $$
 -- A snapshot from before the stream table was filled, or repaired, doesn't show what is in it: nothing would be found to be taken away.  The turn's row, which nobody takes where row locks are enough, was made
--- with it; the sequence has the number of the transaction that repaired it last, whether that was rolled back or not.
+-- with it; the sequence has the number of the transaction that repaired it last, whether that was rolled back or not.  An expression that reads a table takes some microseconds
+-- to begin with, also where what comes before it has told the answer: so here, and wherever most statements come along, it stands in an IF of its own.
 BEGIN
-    RETURN format(E'    IF pg_catalog.current_setting(''transaction_isolation'') OPERATOR(pg_catalog.<>) ''read committed'' AND (NOT EXISTS (SELECT FROM pgtrickle_changes.turn_%1$s) OR %2$s) THEN\n        %3$s\n    END IF;\n',
+    RETURN format(E'    IF pg_catalog.current_setting(''transaction_isolation'') OPERATOR(pg_catalog.<>) ''read committed'' THEN\n'
+                  '        IF NOT EXISTS (SELECT FROM pgtrickle_changes.turn_%1$s) OR %2$s THEN\n            %3$s\n        END IF;\n    END IF;\n',
                   p_table.pgt_id, pgtrickle_changes.immediate_repaired(p_table.pgt_id),
                   pgtrickle_changes.immediate_again(p_table, 'Its maintenance has begun, or it was repaired, since the snapshot of this transaction.'));
 END
@@ -300,21 +239,22 @@ DECLARE
     v_turn    boolean := (p_plan #>> '{programs,immediate,turn}')::boolean;
     v_rest    text := format('PERFORM pgtrickle_changes.maintain_%s_rest(%%s);', v_id);
     v_count   text := CASE WHEN p_event = 'trunc' THEN '1' ELSE pgtrickle_changes.immediate_count(p_source, p_table.owner_oid, p_columns, p_event) END;
-    v_single  text := CASE WHEN p_event = 'upd' THEN pgtrickle_changes.immediate_count_one(p_source, p_table.owner_oid, p_columns) END;
-    v_else    text := CASE WHEN v_single IS NOT NULL THEN format(E'    IF __pgt_rows IS NULL THEN\n        __pgt_rows := %s;\n    END IF;\n', v_count) ELSE '' END;
+    v_single  text := CASE WHEN p_event = 'upd' OR p_plan #> ARRAY['programs', 'immediate', 'one', p_event] IS NOT NULL
+                           THEN pgtrickle_changes.immediate_single(p_source, p_table.owner_oid, p_columns, p_event) END;
+    v_counted text := coalesce(v_single, format('__pgt_rows := %s;', v_count)) || E'\n';
+    v_else    text := CASE WHEN p_event = 'upd' AND v_single IS NOT NULL THEN format(E'    IF __pgt_rows IS NULL THEN\n        __pgt_rows := %s;\n    END IF;\n', v_count) ELSE '' END;
     v_checks  text := pgtrickle_changes.immediate_checks(p_table) || pgtrickle_changes.immediate_since(p_table);
     v_sound   text := pgtrickle_changes.immediate_sound(p_table);
     v_closed  text := pgtrickle_changes.keep_strangers_out(p_table, pgtrickle_changes.immediate_written(p_table));
     v_name    text := format('maintain_%s_%s_%s', v_id, p_source, p_event);
-    -- An update of one row counts twice, as an old and a new one.
-    v_most    integer := CASE p_event WHEN 'upd' THEN 2 ELSE 1 END;
+    v_is_one  text := pgtrickle_changes.immediate_is_single(p_source, p_table.owner_oid, p_columns, p_event);
     v_texts   text[] := pgtrickle_changes.immediate_texts(pgtrickle_changes.immediate_statements(p_plan, p_source, p_event), v_delta);
     v_plain   text := pgtrickle_changes.immediate_plain(p_table, p_source, p_columns, p_event, p_plan);
     v_work    text := CASE WHEN p_event = 'trunc' THEN '        ' || format(v_rest, 'true') || E'\n'
         ELSE CASE WHEN v_turn THEN '        ' || pgtrickle_changes.immediate_turn_after(v_id, p_source, false) || v_plain ELSE '' END
              || pgtrickle_changes.immediate_in_group(pgtrickle_changes.immediate_one(p_table, p_source, p_columns, p_event, p_plan, 'one'),
                                                      pgtrickle_changes.immediate_one(p_table, p_source, p_columns, p_event, p_plan, 'shown'),
-                                                     pgtrickle_changes.immediate_one(p_table, p_source, p_columns, p_event, p_plan, 'gone'), v_most)
+                                                     pgtrickle_changes.immediate_one(p_table, p_source, p_columns, p_event, p_plan, 'gone'), v_is_one)
              || pgtrickle_changes.immediate_program(v_texts, v_name,
                     CASE WHEN v_turn THEN format(v_rest, 'NULL') || E'\n            RETURN NULL;' ELSE pgtrickle_changes.immediate_again(p_table) END,
                     NOT v_turn OR p_plan #> ARRAY['programs', 'immediate', 'sided', p_source::text, p_event] IS NOT NULL, NOT v_turn) END;
@@ -329,18 +269,18 @@ DECLARE
     v_coming  text := CASE WHEN v_early <> '' THEN pgtrickle_changes.immediate_coming(p_source, p_event) END;
 BEGIN
     IF v_by_rows THEN
-        RETURN v_sound || v_closed || '    __pgt_rows := ' || coalesce(v_single, v_count) || E';\n' || v_else || E'    IF __pgt_rows OPERATOR(pg_catalog.=) 0 THEN\n        RETURN NULL;\n    END IF;' || v_checks
+        RETURN v_sound || v_closed || '    ' || v_counted || v_else || E'    IF __pgt_rows OPERATOR(pg_catalog.=) 0 THEN\n        RETURN NULL;\n    END IF;' || v_checks
             || CASE WHEN p_event = 'trunc' THEN v_work ELSE pgtrickle_changes.immediate_by_rows(p_table,
                    pgtrickle_changes.immediate_one(p_table, p_source, p_columns, p_event, p_plan, 'one'),
                    pgtrickle_changes.immediate_of_group(pgtrickle_changes.immediate_one(p_table, p_source, p_columns, p_event, p_plan, 'shown'),
                                                         pgtrickle_changes.immediate_one(p_table, p_source, p_columns, p_event, p_plan, 'gone')),
-                   v_most, v_plain, v_texts, v_name) END;
+                   v_is_one, v_plain, v_texts, v_name) END;
     END IF;
     IF v_coming IS NOT NULL THEN
         v_hold := format(E'IF %s THEN\n            %s\n        END IF;', v_some, v_hold);
         v_some := format('(%s OR __pgt_open OPERATOR(pg_catalog.>) 1 AND %s)', v_some, v_coming);
     END IF;
-    RETURN v_sound || v_closed || pgtrickle_changes.immediate_take_back(v_id, coalesce(v_single, v_count)) || E'\n' || v_else || pgtrickle_changes.immediate_moves(v_id, p_source, p_event)
+    RETURN v_sound || v_closed || pgtrickle_changes.immediate_take_back(v_id, v_counted) || E'\n' || v_else || pgtrickle_changes.immediate_moves(v_id, p_source, p_event)
         || pgtrickle_changes.immediate_merged(v_id, p_source, p_event) || pgtrickle_changes.immediate_tree_kept(v_id, false) || $q$
     IF (__pgt_open OPERATOR(pg_catalog.>) 1 OR __pgt_held) AND $q$ || v_some || $q$ THEN
         $q$ || v_early || v_hold || $q$

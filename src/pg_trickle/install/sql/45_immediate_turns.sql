@@ -100,10 +100,10 @@ BEGIN
     IF __pgt_taker::pg_catalog.text::pg_catalog.xid8 IS DISTINCT FROM pg_catalog.pg_current_xact_id_if_assigned()
        AND %4$spg_catalog.pg_xact_status(__pgt_taker::pg_catalog.text::pg_catalog.xid8) OPERATOR(pg_catalog.=) 'in progress'%5$s THEN
         %2$s
-    END IF;
+    %6$sEND IF;
 $q$, p_id, p_then, CASE WHEN v_shared THEN format(E'\n    __pgt_side := %s;', pgtrickle_changes.immediate_side(p_id)) END, CASE WHEN v_shared THEN '(' END,
-        CASE WHEN v_shared THEN format(E' OR __pgt_side OPERATOR(pg_catalog.>=) -1 AND __pgt_side OPERATOR(pg_catalog.<>) TG_RELID::pg_catalog.int8)\n       AND NOT %s',
-                                       pgtrickle_changes.immediate_sharing(p_id)) END);
+        CASE WHEN v_shared THEN format(E' OR __pgt_side OPERATOR(pg_catalog.>=) -1 AND __pgt_side OPERATOR(pg_catalog.<>) TG_RELID::pg_catalog.int8) THEN\n    IF NOT %s',
+                                       pgtrickle_changes.immediate_sharing(p_id)) END, CASE WHEN v_shared THEN E'END IF;\n    ' END);
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.immediate_busy IS 'What is done where another transaction has a stream table''s turn, or waits for it, as PL/pgSQL';
@@ -118,16 +118,16 @@ END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.immediate_moment IS 'What tells the statement of a client, and the table that it writes, from others, as an expression';
 
-CREATE FUNCTION pgtrickle_changes.immediate_opening() RETURNS text
+CREATE FUNCTION pgtrickle_changes.immediate_opening(p_how text) RETURNS text
     LANGUAGE plpgsql IMMUTABLE
     SET search_path = pg_catalog, pg_temp
 AS $$
 -- Who has no number yet has locked no row; our own notes and locks would give him one.  Anybody may set this: what comes of it is who waits where.
 BEGIN
     RETURN format($q$IF pg_catalog.pg_current_xact_id_if_assigned() IS NULL THEN
-        PERFORM pg_catalog.set_config('pgtrickle.opening', %s, true);
+        %s pg_catalog.set_config('pgtrickle.opening', %s, true);
     END IF;
-$q$, pgtrickle_changes.immediate_moment());
+$q$, p_how, pgtrickle_changes.immediate_moment());
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.immediate_opening IS 'What remembers that a transaction begins with this statement, as PL/pgSQL';
@@ -179,7 +179,7 @@ BEGIN
         EXCEPTION WHEN SQLSTATE 'TK003' THEN
             NULL;
         END;%8$s$q$, CASE WHEN v_again <> '' THEN format(E'IF pg_catalog.pg_trigger_depth() OPERATOR(pg_catalog.>) 1 THEN\n%s        END IF;\n        ', v_again) END,
-        pgtrickle_changes.immediate_opening(), pgtrickle_changes.immediate_moment(), pgtrickle_changes.immediate_taken(p_id), p_id,
+        pgtrickle_changes.immediate_opening('PERFORM'), pgtrickle_changes.immediate_moment(), pgtrickle_changes.immediate_taken(p_id), p_id,
         CASE WHEN v_shared THEN ' AND __pgt_side IS DISTINCT FROM TG_RELID::pg_catalog.int8' END,
         CASE WHEN v_shared THEN format(E'\n            __pgt_free := ARRAY(SELECT s.slot FROM pgtrickle_changes.slots_%s AS s FOR SHARE SKIP LOCKED);', p_id) END,
         CASE WHEN v_shared THEN pgtrickle_changes.immediate_gate_of_slots(p_id) END)));
@@ -245,7 +245,7 @@ CREATE FUNCTION pgtrickle_changes.immediate_begin(p_id bigint, p_turn boolean) R
     SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    RETURN CASE WHEN p_turn THEN '    ' || pgtrickle_changes.immediate_opening() || E'    IF TG_OP OPERATOR(pg_catalog.<>) ''UPDATE'' THEN\n' || pgtrickle_changes.immediate_gate(p_id) || E'    END IF;\n' ELSE '' END
+    RETURN CASE WHEN p_turn THEN '    ' || pgtrickle_changes.immediate_opening('__pgt_stack :=') || E'    IF TG_OP OPERATOR(pg_catalog.<>) ''UPDATE'' THEN\n' || pgtrickle_changes.immediate_gate(p_id) || E'    END IF;\n' ELSE '' END
            || '    ' || pgtrickle_changes.immediate_noted(p_id);
 END
 $$;

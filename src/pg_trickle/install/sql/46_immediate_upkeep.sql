@@ -90,6 +90,7 @@ BEGIN
     PERFORM pgtrickle_changes.make_owned_function(p_table, format('maintain_%s_unrewritten', v_id), '', 'boolean',
         pgtrickle_changes.immediate_body(p_table, pgtrickle_changes.immediate_unrewritten(v_id)));
     PERFORM pgtrickle_changes.make_sound_function(p_table);
+    PERFORM pgtrickle_changes.make_firm_function(p_table);
     PERFORM pgtrickle_changes.make_engine_trigger_function(p_table, format('maintain_%s_begin', v_id), pgtrickle_changes.immediate_begin(v_id, v_turn));
     FOR v_source IN
         SELECT d.source_relid AS oid, d.columns_used FROM pgtrickle.pgt_dependencies AS d
