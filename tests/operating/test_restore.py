@@ -9,6 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 
+import pg_trickle
 from pg_trickle.install.install import install
 from pg_trickle.testing.oracle import assert_fresh
 from pg_trickle.worker.loop import Worker
@@ -179,7 +180,14 @@ def _revived_stream_tables_are_maintained_again(installed, restored):
     server = installed.server
     with server.connect(restored, autocommit=True) as conn:
         before = {name: conn.execute("SELECT %s::regclass::oid", (name,)).fetchone() for name in NAMES}
+        hints: list[str | None] = []
+        conn.add_notice_handler(lambda notice: hints.append(notice.message_hint))
         assert conn.execute("SELECT pgtrickle.restore_stream_tables()").fetchone() == (len(NAMES),)
+        assert hints[-1] == (
+            "No worker is running: start one with pgtrickle worker --dsn ..., which refreshes those with a schedule,"
+            " and compiles for refresh_stream_table(). The command line (pgtrickle refresh) and the Python API"
+            " refresh any without one."
+        )
         assert conn.execute(GENERATED).fetchall() == []
         assert conn.execute("SELECT pgtrickle.restore_stream_tables()").fetchone() == (0,)
         assert _status(conn) == {
@@ -190,6 +198,10 @@ def _revived_stream_tables_are_maintained_again(installed, restored):
             NAMES[4]: "ACTIVE",
             NAMES[5]: "ACTIVE",
         }
+        with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="no pg_trickle worker"):
+            conn.execute("SELECT pgtrickle.refresh_stream_table('public.totals')")
+        pg_trickle.refresh_stream_table(conn, "public.totals")
+        assert_fresh(conn, "public.totals")
         with _worker(server.dsn(restored, "pgtrickle_worker")) as worker:
             conn.execute("SELECT pgtrickle.resume_stream_table(%s)", (NAMES[1],))
             for name in NAMES:

@@ -61,6 +61,7 @@ CREATE TABLE pgtrickle.pgt_stream_tables (
     column_numbers         smallint[]  NOT NULL DEFAULT '{}',
     watched_functions      oid[]       NOT NULL DEFAULT '{}',
     watched_types          oid[]       NOT NULL DEFAULT '{}',
+    watched_others         oid[]       NOT NULL DEFAULT '{}',
     basis_seen             text,
     counting_stands        boolean     NOT NULL DEFAULT false,
     data_timestamp         timestamptz,
@@ -93,6 +94,7 @@ COMMENT ON COLUMN pgtrickle.pgt_stream_tables.scc_id IS 'The circle of stream ta
 COMMENT ON COLUMN pgtrickle.pgt_stream_tables.fixpoint_iterations IS 'How many rounds its circle took when it last had something to do';
 COMMENT ON COLUMN pgtrickle.pgt_stream_tables.settings IS 'Session settings of the creator that a query''s result may depend on (TimeZone, DateStyle ...), applied at every refresh';
 COMMENT ON COLUMN pgtrickle.pgt_stream_tables.column_numbers IS 'Which columns of the table (attnum) hold those of the query, in the query''s order: what was renamed is known by it';
+COMMENT ON COLUMN pgtrickle.pgt_stream_tables.watched_others IS 'Operators and collations that the query rests on, and the schemas in which it names something; and pg_ts_config itself: all of text search';
 COMMENT ON COLUMN pgtrickle.pgt_stream_tables.basis_seen IS 'Versions of what its plan and its captures rest on when these were last looked at, and found to be right';
 COMMENT ON COLUMN pgtrickle.pgt_stream_tables.counting_stands IS 'Whether, as long as basis_seen holds, its owner''s function that counts its changes is there as it was made';
 COMMENT ON COLUMN pgtrickle.pgt_stream_tables.fingerprint IS 'Versions of the catalog rows the plan was compiled from; a difference means: check, and compile again';

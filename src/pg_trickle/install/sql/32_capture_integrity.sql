@@ -122,7 +122,8 @@ BEGIN
         v_roles := pgtrickle_changes.role_versions(p_table.owner_oid);
     END IF;
     RETURN md5(ARRAY[p_table.scc_id::text, v_captures, v_classes, v_columns, v_below::text, v_made, v_others,
-        pgtrickle_changes.function_versions(p_table.watched_functions)::text, v_roles::text]::text);
+        pgtrickle_changes.function_versions(p_table.watched_functions)::text, v_roles::text,
+        CASE WHEN p_table.watched_others <> '{}' THEN pgtrickle_changes.other_versions(p_table.watched_others)::text END]::text);
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.basis_version IS

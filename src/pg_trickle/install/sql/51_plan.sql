@@ -182,9 +182,19 @@ CREATE FUNCTION pgtrickle_changes.store_plan(p_table pgtrickle.pgt_stream_tables
     SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    v_relations oid[];
+    v_relations oid[] := ARRAY(SELECT c.relid FROM pgtrickle_changes.relation_closure(p_table.definition_view) AS c WHERE c.relid >= 16384 ORDER BY c.relid);
+    v_functions oid[] := ARRAY(SELECT (f ->> 'oid')::oid FROM jsonb_array_elements(p_request -> 'functions') AS f ORDER BY 1);
+    v_own       oid[] := ARRAY(SELECT (f ->> 'oid')::oid FROM jsonb_array_elements(p_request -> 'functions') AS f WHERE NOT (f ->> 'builtin')::boolean ORDER BY 1);
+    v_called    oid[] := pgtrickle_changes.called_functions(v_own);
+    v_types     oid[] := ARRAY(SELECT d.refobjid FROM pg_rewrite AS r JOIN pg_depend AS d ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid
+                                WHERE r.ev_class = ANY (p_table.definition_view || v_relations) AND d.refclassid = 'pg_type'::regclass AND d.refobjid >= 16384
+                               -- What a function gives may be shown as text, and is named nowhere.
+                               UNION SELECT p.prorettype FROM pg_proc AS p WHERE p.oid = ANY (v_functions) AND p.prorettype >= 16384
+                               -- What it names, if PostgreSQL has read its body.
+                               UNION SELECT d.refobjid FROM pg_depend AS d
+                                      WHERE d.classid = 'pg_proc'::regclass AND d.objid = ANY (v_called) AND d.refclassid = 'pg_type'::regclass AND d.refobjid >= 16384
+                                ORDER BY 1);
 BEGIN
-    v_relations := ARRAY(SELECT c.relid FROM pgtrickle_changes.relation_closure(p_table.definition_view) AS c WHERE c.relid >= 16384 ORDER BY c.relid);
     UPDATE pgtrickle.pgt_stream_tables AS st
        SET effective_refresh_mode = pgtrickle_changes.effective_mode(st.refresh_mode, p_plan),
            downgrade_reason = pgtrickle_changes.downgrade_reason(st.refresh_mode, p_plan),
@@ -193,14 +203,8 @@ BEGIN
                SELECT DISTINCT t.relid FROM unnest(v_relations) AS r(relid)
                 CROSS JOIN LATERAL pgtrickle_changes.policy_tables(st.owner_oid, r.relid) AS t WHERE t.relid <> ALL (v_relations) ORDER BY 1),
            column_numbers = pgtrickle_changes.column_numbers(st.pgt_relid, st.definition_view),
-           watched_functions = ARRAY(SELECT (f ->> 'oid')::oid FROM jsonb_array_elements(p_request -> 'functions') AS f
-                                      WHERE NOT (f ->> 'builtin')::boolean ORDER BY 1),
-           watched_types = ARRAY(SELECT d.refobjid FROM pg_rewrite AS r JOIN pg_depend AS d ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid
-                                  WHERE r.ev_class = ANY (st.definition_view || v_relations) AND d.refclassid = 'pg_type'::regclass AND d.refobjid >= 16384
-                                 -- What a function gives may be shown as text, and is named nowhere.
-                                 UNION SELECT p.prorettype FROM jsonb_array_elements(p_request -> 'functions') AS f JOIN pg_proc AS p ON p.oid = (f ->> 'oid')::oid
-                                  WHERE p.prorettype >= 16384
-                                  ORDER BY 1)
+           watched_functions = v_own, watched_types = v_types,
+           watched_others = pgtrickle_changes.others_of(p_table.definition_view, v_relations, v_types, v_functions || v_called)
      WHERE st.pgt_id = p_table.pgt_id;
     INSERT INTO pgtrickle.pgt_plans AS p (pgt_id, request_hash, plan)
     VALUES (p_table.pgt_id, pgtrickle_changes.request_hash(p_request), p_plan)

@@ -154,7 +154,7 @@ BEGIN
        SET home = DEFAULT, owner_oid = v_owner, definition_view = v_view,
            frontier = NULL, frontier_xid = NULL, frontier_seqs = '{}', frontier_time = NULL, quiet_at = NULL, unsettled = '{}',
            system_identifier = (SELECT c.system_identifier FROM pg_control_system() AS c),
-           fingerprint = 'of another database', watched_relations = '{}', watched_functions = '{}', watched_types = '{}',
+           fingerprint = 'of another database', watched_relations = '{}', watched_functions = '{}', watched_types = '{}', watched_others = '{}',
            column_numbers = pgtrickle_changes.restored_columns(st, v_view), scc_id = NULL,
            needs_reinit = st.is_populated, reinit_reason = CASE WHEN st.is_populated THEN 'it came with a dump' END,
            status = CASE WHEN st.status = 'ERROR' THEN 'ACTIVE' ELSE st.status END,
@@ -195,7 +195,10 @@ BEGIN
     PERFORM setval(pg_get_serial_sequence('pgtrickle.pgt_stream_tables', 'pgt_id'), v_restored[cardinality(v_restored)]);
     RAISE NOTICE '% stream tables will be computed afresh', cardinality(v_adopted)
         USING DETAIL = 'Until its next refresh each holds what the dump held. Refreshes write only rows that differ.',
-              HINT = 'The worker refreshes those with a schedule; pgtrickle refresh, or refresh_stream_table(), refreshes any.';
+              HINT = CASE WHEN pgtrickle_changes.worker_is_running()
+                          THEN 'The worker refreshes those with a schedule; pgtrickle refresh, or refresh_stream_table(), refreshes any.'
+                          ELSE 'No worker is running: start one with pgtrickle worker --dsn ..., which refreshes those with a schedule, and compiles for'
+                               ' refresh_stream_table(). The command line (pgtrickle refresh) and the Python API refresh any without one.' END;
     RETURN to_jsonb(cardinality(v_adopted));
 END
 $$;
