@@ -117,6 +117,33 @@ def test_aggregates_are_kept(db: Connection, assert_fresh: Oracle) -> None:
     check_kept(db, QUERIES.values(), STEPS)
 
 
+AROUND = (
+    "SELECT (SELECT max(t.i)) AS m FROM t",
+    "SELECT (SELECT max((SELECT max(v.i) FROM t v WHERE v.id > t.id))) AS m FROM t",
+    "SELECT g, (SELECT max((SELECT max(v.i) FROM t v WHERE v.id > t.id))) AS m FROM t GROUP BY g",
+    "SELECT (SELECT sum(t.i) FILTER (WHERE EXISTS (SELECT FROM t v WHERE v.id = t.i)) FROM (VALUES (1)) AS one) AS s"
+    " FROM t",
+    "SELECT (SELECT count(*) FILTER (WHERE (SELECT t.i > 1))) AS n FROM t",
+    "SELECT g FROM t GROUP BY g HAVING (SELECT count((SELECT t.i))) > 1",
+    "SELECT (SELECT q.m FROM LATERAL (SELECT max((SELECT v.y FROM (VALUES (1, t.i)) v(x, y) WHERE v.x = t.s)) AS m) q)"
+    " AS m FROM t",
+)
+
+
+def test_an_aggregate_is_of_the_query_that_it_reads(db: Connection, assert_fresh: Oracle) -> None:
+    """Be it in a subquery of its own: then it makes one row of all rows of a query around."""
+    db.execute(LONGER.encode())
+    db.execute(SETUP.encode())
+    for place, query in enumerate(AROUND):
+        pg_trickle.create_stream_table(db, f"s{place}", query, schedule=None)
+        assert_fresh(db, f"s{place}")
+    for step in STEPS:
+        db.execute(step.encode())
+        for place, _ in enumerate(AROUND):
+            pg_trickle.refresh_stream_table(db, f"s{place}")
+            assert_fresh(db, f"s{place}")
+
+
 def test_counters_are_kept_inside_the_statement(db: Connection, assert_fresh: Oracle) -> None:
     """By adding up, where that is enough."""
     db.execute(LONGER.encode())

@@ -183,6 +183,20 @@ def test_inheritance(db: Connection, assert_fresh: Oracle) -> None:
         assert last_refresh(db, "rows")[0] == mode, step
 
 
+def test_a_row_alike_of_a_child_is_not_the_tables_own(db: Connection, assert_fresh: Oracle) -> None:
+    """Together they haven't changed where one comes and the other goes."""
+    db.execute(INHERITED)
+    pg_trickle.create_stream_table(db, "own", "SELECT count(*) AS n, sum(v) AS v FROM ONLY parent", schedule=None)
+    for step in (
+        "INSERT INTO child VALUES (77, 7, 'alike')",
+        "WITH gone AS (DELETE FROM child WHERE id = 77 RETURNING id, v) INSERT INTO parent SELECT * FROM gone",
+        "WITH gone AS (DELETE FROM ONLY parent WHERE id = 77 RETURNING id, v) INSERT INTO child SELECT * FROM gone",
+    ):
+        assert db.execute(step.encode()).rowcount > 0
+        pg_trickle.refresh_stream_table(db, "own")
+        assert_fresh(db, "own")
+
+
 @pytest.mark.usefixtures("worker")
 def test_children_change_what_is_known_of_a_table(db: Connection, assert_fresh: Oracle) -> None:
     """Its key doesn't hold for rows of a child, nor need its NOT NULL."""

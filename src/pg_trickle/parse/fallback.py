@@ -92,7 +92,7 @@ def _recomputed(
         raise refusal
     facts: dict[int, RelationFact] = {}
     try:
-        is_timed = _gather(statement, context, facts)
+        is_unseen = _gather(statement, context, facts)
     except UnsupportedQuery as deeper:
         raise refusal from deeper
     tables: Plan = Unit()
@@ -101,21 +101,22 @@ def _recomputed(
         read = tuple(field for field in table.fields if field.attribute in fact.used)
         rows = Project(replace(table, fields=read, keys=()), ())
         tables = rows if place == 0 else UnionAll(tables, rows)
-    if is_timed:
-        # The time has changed whenever somebody looks.
+    if is_unseen:
         tables = UnionAll(tables, Unwatched())
     return Recompute(tables, text, columns, f"{refusal.message}: {refusal.reason}", refusal.way_out)
 
 
 def _gather(statement: SelectStmt, context: Context, facts: dict[int, RelationFact]) -> bool:
-    """Every table that the statement reads, through views too, and whether the time plays a part.
+    """Every table that the statement reads, through views too, and whether what it gives changes unseen.
 
-    Refuses what isn't decided by both.
+    The time does, whenever somebody looks.  Of a table's own rows, without its children's, the changes of all
+    together don't tell: a row that comes and one alike that goes from a child are none.  Refuses what isn't decided
+    by rows and time.
     """
     if not reads_named_relations(statement):
         raise UnsupportedQuery("a system catalog, system column or session value", "no trigger can watch it.")
     _check_decided(statement)
-    is_timed = any(map(is_time, nodes(statement)))
+    is_unseen = any(map(is_time, nodes(statement)))
     for part in nodes(statement):
         if kind(part) != "range_var" or not part.range_var.schemaname:
             continue
@@ -123,11 +124,12 @@ def _gather(statement: SelectStmt, context: Context, facts: dict[int, RelationFa
         if fact.kind != "view":
             check_captured(fact)
             facts[fact.oid] = fact
+            is_unseen |= fact.kind == "inherited" and not part.range_var.inh
             continue
         check_visible(fact)
         assert fact.definition is not None
-        is_timed |= _gather(parse_select(fact.definition), context, facts)
-    return is_timed
+        is_unseen |= _gather(parse_select(fact.definition), context, facts)
+    return is_unseen
 
 
 def undetermined(request: CompileRequest) -> Undetermined | None:

@@ -9,9 +9,20 @@ from postgast.pg_query_pb2 import Node, SelectStmt
 from pg_trickle.algebra.correlation import free, tells
 from pg_trickle.errors import UnsupportedQuery
 from pg_trickle.parse.grouping import Grouping
+from pg_trickle.parse.scope import Scope
 from pg_trickle.parse.subqueries import Lowering
 from pg_trickle.parse.timed import is_moved
-from pg_trickle.parse.tree import conjuncts, has_subquery, kind, location, outside_subqueries, printed, rebuilt
+from pg_trickle.parse.tree import (
+    conjuncts,
+    has_subquery,
+    kind,
+    location,
+    nodes,
+    outside_subqueries,
+    printed,
+    rebuilt,
+    strings,
+)
 
 
 def grouped(statement: SelectStmt, below: Lowering, *, by_value: bool) -> tuple[Lowering, list[Node]]:
@@ -41,10 +52,31 @@ def _prepared(node: Node, below: Lowering) -> Node:
             return below.value(part)
         if below.context.aggregates(part):
             _check_direct(part)
+            _check_own(part, below.scope)
             return below.value(part)
         return part if kind(part) == "sub_link" else None
 
     return rebuilt(node, replace)
+
+
+def _check_own(call: Node, scope: Scope) -> None:
+    """Refuse an aggregate that reads nothing of its query, but of one around, be it in subqueries alone: it is of that.
+
+    PostgreSQL's printer qualifies names in subqueries, but for columns merged by USING, which may be of any query.
+    """
+    own = set(scope.columns)
+    near = [_name(part) for part in outside_subqueries(call) if kind(part) == "column_ref"]
+    within = [_name(part) for part in nodes(call) if kind(part) == "column_ref"]
+    if any(scope.resolve(name) in own for name in near) or any(scope.knows(name[0]) for name in within if name[1:]):
+        return
+    if near or any(not name[1:] or any(level.knows(name[0]) for level in scope.levels) for name in within):
+        raise UnsupportedQuery(
+            "aggregate of a query around", "all that it reads is of that query.", position=location(call)
+        )
+
+
+def _name(reference: Node) -> tuple[str, ...]:
+    return strings(list(reference.column_ref.fields))
 
 
 def _check_direct(call: Node) -> None:

@@ -39,7 +39,6 @@ from pg_trickle.parse.tree import (
     is_expression,
     kind,
     location,
-    nodes,
     outside_subqueries,
     printed,
     rebuilt,
@@ -300,11 +299,6 @@ class Grouping:
         return self.items[value.text]
 
     def _call(self, node: Node) -> Call:
-        read = [part for part in nodes(node) if kind(part) == "column_ref"]
-        if read and not any(map(self._is_own, read)):
-            raise UnsupportedQuery(
-                "aggregate of a query around", "all that it reads is of that query.", position=location(node)
-            )
         rule = self._rule(node)
         if rule is Rule.RECOMPUTE:
             return self._recomputed(node)

@@ -29,6 +29,7 @@ from pg_trickle.parse.tree import (
     location,
     messages,
     nodes,
+    outside_subqueries,
     placeless,
     rebuilt,
     shielded,
@@ -134,10 +135,17 @@ def _check(node: Node) -> None:
 
 
 def _check_aggregates(node: Node, scope: Scope, context: Context) -> None:
-    """Refuse aggregates that only read what is outside of the item: a query around computes them."""
+    """Refuse aggregates that only read what is outside of the item: a query around computes them.
+
+    What a subquery in one reads of the item may be of the subquery alone, and say nothing about whose the aggregate is.
+    """
     for part in nodes(node):
-        read = [one for one in nodes(part) if kind(one) == "column_ref"] if context.aggregates(part) else []
-        if read and all(_is_outer(one, node, scope) for one in read):
+        if not context.aggregates(part):
+            continue
+        near, read = (
+            [one for one in where(part) if kind(one) == "column_ref"] for where in (outside_subqueries, nodes)
+        )
+        if any(_is_outer(one, node, scope) for one in read) and all(_is_outer(one, node, scope) for one in near):
             raise UnsupportedQuery(
                 "aggregate of a query around", "all that it reads is of that query.", position=location(part)
             )
