@@ -28,6 +28,7 @@ from pg_trickle.immediate import Immediate, immediate
 from pg_trickle.lookups import StateIndex, lookups, state_indexes
 from pg_trickle.parse import fallback
 from pg_trickle.parse.canonical import parse_select
+from pg_trickle.parse.grouping_sets import check_keys
 from pg_trickle.parse.hidden_names import check_names
 from pg_trickle.parse.paths import readable
 from pg_trickle.parse.query import Query
@@ -123,6 +124,7 @@ def compile(request: CompileRequest) -> Plan:
     """
     request = readable(request)
     check_names(request)
+    check_keys(request)
     return replace(_compiled(request), is_ordered=_is_ordered(request))
 
 

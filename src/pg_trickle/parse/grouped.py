@@ -9,6 +9,7 @@ from postgast.pg_query_pb2 import Node, SelectStmt
 from pg_trickle.algebra.correlation import free, tells
 from pg_trickle.errors import UnsupportedQuery
 from pg_trickle.parse.grouping import Grouping
+from pg_trickle.parse.grouping_sets import as_outputs
 from pg_trickle.parse.scope import Scope
 from pg_trickle.parse.subqueries import Lowering
 from pg_trickle.parse.timed import is_moved
@@ -27,7 +28,7 @@ from pg_trickle.parse.tree import (
 
 def grouped(statement: SelectStmt, below: Lowering, *, by_value: bool) -> tuple[Lowering, list[Node]]:
     """The groups that satisfy HAVING, and the select list to be taken over them; ``by_value``: equal ones will do."""
-    keys = [below.value(node) for node in statement.group_clause]
+    keys = [as_outputs(below.value(node)) for node in statement.group_clause]
     targets = [_prepared(node.res_target.val, below) for node in statement.target_list]
     conditions = conjuncts(statement.having_clause) if statement.HasField("having_clause") else ()
     having = [_prepared(node, below) for node in conditions]

@@ -36,6 +36,7 @@ from pg_trickle.parse.tree import (
     column_reference,
     fields,
     inner,
+    is_constant,
     is_expression,
     kind,
     location,
@@ -163,7 +164,8 @@ class Grouping:
             if not is_expression(part):
                 return None
             text = printed(resolved(part, scope))
-            if text in self.keys:
+            # A constant that is a key is NULL in sets without it only as an output, not in expressions.
+            if text in self.keys and (is_constant(node) or not is_constant(part)):
                 return column_reference(self._read_as(text, is_whole=part is node).name)
             if self._is_aggregate(part):
                 return column_reference(self.calls[self._text(part)].column.name)

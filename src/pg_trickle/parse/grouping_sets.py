@@ -11,6 +11,7 @@ row even of nothing: a row that no aggregate counts makes that group.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from itertools import product
 
@@ -20,6 +21,7 @@ from postgast.pg_query_pb2 import (
     GROUPING_SET_EMPTY,
     GROUPING_SET_ROLLUP,
     Node,
+    SelectStmt,
 )
 from psycopg import sql
 
@@ -27,8 +29,11 @@ from pg_trickle.algebra.lateral import ITEM, Lateral
 from pg_trickle.algebra.linear import Item, Project, UnionAll
 from pg_trickle.algebra.plan import Plan
 from pg_trickle.algebra.source import Unit
+from pg_trickle.catalog.model import CompileRequest
+from pg_trickle.errors import InvalidDefinition, UnsupportedQuery
+from pg_trickle.parse.canonical import parse_select
 from pg_trickle.parse.scope import Namer
-from pg_trickle.parse.tree import kind
+from pg_trickle.parse.tree import kind, location, messages, printed, rebuilt, strings
 from pg_trickle.scalar import INT4, UNKNOWN, Column, Scalar, column, composed, null
 
 Keys = tuple[Node, ...]
@@ -66,6 +71,63 @@ def _together(item: Node) -> Keys:
     """The keys of an element: several, if it is a list in parentheses."""
     is_list = kind(item) == "row_expr" and item.row_expr.row_format == COERCE_IMPLICIT_CAST
     return tuple(item.row_expr.args) if is_list else (item,)
+
+
+def as_outputs(item: Node) -> Node:
+    """An item of GROUP BY as PostgreSQL prints its keys among the outputs: constants without the type that they have.
+
+    In GROUP BY it prints ``1::integer``, for ``1`` would number an output.
+    """
+
+    def replace(part: Node) -> Node | None:
+        if is_grouping_set(part) or _together(part) != (part,):
+            return None
+        return part.type_cast.arg if _has_its_type(part) else part
+
+    return rebuilt(item, replace)
+
+
+def _has_its_type(node: Node) -> bool:
+    if kind(node) != "type_cast" or kind(node.type_cast.arg) != "a_const":
+        return False
+    written = node.type_cast.arg.a_const.WhichOneof("val")
+    name = strings(list(node.type_cast.type_name.names))[-1:]
+    return (written, name) in {("ival", ("int4",)), ("fval", ("numeric",)), ("boolval", ("bool",))}
+
+
+def check_keys(request: CompileRequest) -> None:
+    """Refuse sets in which several outputs that look alike are keys, each by itself; raises InvalidDefinition.
+
+    In a set of one of them the others are NULL; but which is meant, what PostgreSQL prints doesn't say.
+    """
+    for text in (request.query, *(one.definition for one in request.relations if one.definition is not None)):
+        try:
+            statement = parse_select(text)
+        except UnsupportedQuery:
+            continue
+        for one in messages(statement):
+            if isinstance(one, SelectStmt) and any(map(is_grouping_set, one.group_clause)):
+                _check_keys(one)
+
+
+def _check_keys(statement: SelectStmt) -> None:
+    keys = Counter(printed(key) for item in statement.group_clause for key in _keys(as_outputs(item)))
+    targets = {printed(node.res_target.val): node.res_target.val for node in statement.target_list}
+    outputs = Counter(printed(node.res_target.val) for node in statement.target_list)
+    for text in (text for text in targets if keys[text] > 1 < outputs[text]):
+        raise InvalidDefinition(
+            "outputs that read alike are keys of grouping sets",
+            sqlstate="0A000",
+            detail="Each is a key by itself, and PostgreSQL prints them so that nobody can tell which is meant.",
+            hint="Name them in a subquery, and group by the names: FROM (SELECT a AS x, a AS y, …) AS q GROUP BY …",
+            position=location(targets[text]),
+        )
+
+
+def _keys(item: Node) -> Keys:
+    if not is_grouping_set(item):
+        return _together(item)
+    return tuple(key for part in item.grouping_set.content for key in _keys(part))
 
 
 class Copies:
