@@ -157,6 +157,57 @@ def test_an_index_that_was_dropped(work: Connection, database: Any, name: str, i
     assert differences(work, name) == []
 
 
+# What a maintenance counts on is dropped, and what could not be written until then.
+WEAKENED: dict[str, tuple[LiteralString, LiteralString, LiteralString]] = {
+    "a key": (
+        "SELECT o.id, c.region FROM work.o LEFT JOIN work.c ON c.id = o.c_id",
+        "ALTER TABLE work.c DROP CONSTRAINT c_pkey",
+        "INSERT INTO work.c VALUES (1, 'again')",
+    ),
+    "a key that is shown": (
+        "SELECT id, amount FROM work.o",
+        "ALTER TABLE work.o DROP CONSTRAINT o_pkey",
+        "INSERT INTO work.o VALUES (1, 1, 1, 1)",
+    ),
+    "not null": (
+        "SELECT id FROM work.o WHERE c_id NOT IN (SELECT v FROM work.never)",
+        "ALTER TABLE work.never ALTER v DROP NOT NULL",
+        "INSERT INTO work.never VALUES (NULL)",
+    ),
+}
+
+
+@pytest.mark.versions
+@pytest.mark.parametrize(("query", "change", "statement"), WEAKENED.values(), ids=WEAKENED)
+@pytest.mark.parametrize("is_planned", [True, False], ids=["in a session that has written", "in a new session"])
+def test_what_it_counts_on_was_dropped(
+    work: Connection, database: Any, query: str, change: LiteralString, statement: LiteralString, is_planned: bool
+) -> None:
+    """It would be silently wrong; with a new plan it isn't."""
+    work.execute("CREATE TABLE work.never (v int NOT NULL); INSERT INTO work.never VALUES (3)")
+    pg_trickle.create_stream_table(work, "s", query, refresh_mode="IMMEDIATE")
+    writer: Connection = database.connect()
+    if is_planned:
+        for table in ("never", "o", "c"):
+            writer.execute(f"DELETE FROM work.{table} WHERE false; INSERT INTO work.{table} TABLE work.{table} LIMIT 0")
+    work.execute(change)
+    with pytest.raises(ObjectNotInPrerequisiteState) as failure:
+        writer.execute(statement)
+    told(failure, "s", "on which its maintenance may count")
+    pg_trickle.refresh_stream_table(work, "s")
+    writer.execute(statement)
+    assert differences(work, "s") == []
+
+
+def test_a_key_that_is_as_good_will_do(work: Connection) -> None:
+    add(work, "totals", "joined")
+    work.execute("CREATE UNIQUE INDEX again ON work.c (id); ALTER TABLE work.c DROP CONSTRAINT c_pkey")
+    work.execute("ALTER TABLE work.c ADD PRIMARY KEY USING INDEX again; DELETE FROM work.c WHERE id = 2")
+    work.execute("ALTER TABLE work.o ADD UNIQUE (other); UPDATE work.o SET amount = 1 WHERE id < 5")
+    work.execute("ALTER TABLE work.o DROP CONSTRAINT o_other_key; UPDATE work.o SET c_id = 1 WHERE id = 4")
+    assert differences(work, "totals") == differences(work, "joined") == []
+
+
 @pytest.mark.parametrize(
     ("change", "word"),
     [

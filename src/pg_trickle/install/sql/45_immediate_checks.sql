@@ -163,6 +163,10 @@ BEGIN
     IF %19$s THEN
         RAISE EXCEPTION USING ERRCODE = '55000', MESSAGE = %20$L, DETAIL = 'It was dropped; without it rows can''t be found by their key.', HINT = %9$L;
     END IF;
+    IF %23$s THEN
+        RAISE EXCEPTION USING ERRCODE = '55000', MESSAGE = %18$L,
+            DETAIL = 'A unique index or a NOT NULL of a source was dropped, on which its maintenance may count.', HINT = %9$L;
+    END IF;
     IF NOT (%1$s) THEN
         RAISE EXCEPTION USING ERRCODE = '42501', MESSAGE = %2$L, DETAIL = %3$L, HINT = %9$L;
     END IF;
@@ -188,7 +192,8 @@ BEGIN
         'pg_class'::regclass::oid, pgtrickle_changes.immediate_renamed(p_table), format('stream table "%s" isn''t maintained as its query was made', p_table.pgt_name),
         pgtrickle_changes.immediate_unfindable(p_table), format('stream table "%s" lacks an index', p_table.pgt_name),
         pgtrickle_changes.immediate_writable(p_table),
-        format('Role "%s", as whom it is maintained, may not read and write it, or not use its schema.', pg_get_userbyid(p_table.owner_oid)));
+        format('Role "%s", as whom it is maintained, may not read and write it, or not use its schema.', pg_get_userbyid(p_table.owner_oid)),
+        pgtrickle_changes.immediate_weakened(p_table));
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.immediate_check IS 'Says what a maintenance may not go on for, as PL/pgSQL';

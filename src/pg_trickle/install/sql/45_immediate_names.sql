@@ -1,4 +1,4 @@
--- Whether what a maintenance names is still called so, and the indexes that it needs are there (decision 0010, "Names").
+-- Whether what a maintenance names is still called so, and the indexes that it needs, and what it counts on, are there (decision 0010, "Names").
 --
 -- Its statements are texts: a column that was renamed is not found, and if another has its name by now, it is taken for it.  Looking at the
 -- catalog in each statement would cost more than it is worth.  So a function that calls itself immutable looks, and PostgreSQL calls it when it
@@ -64,6 +64,46 @@ END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.immediate_unfindable IS 'Whether an index is gone by which a maintenance finds its rows, as an expression';
 
+CREATE FUNCTION pgtrickle_changes.immediate_weakened(p_table pgtrickle.pgt_stream_tables) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- What its plan may count on: keys of sources, of columns that it reads, and which of these are never NULL.  An index that is as good will do.
+BEGIN
+    RETURN (
+        WITH
+        used AS (
+            SELECT s.oid AS relid, a.attname, a.attnum, a.attnotnull AND NOT pgtrickle_changes.may_hold_null(s.oid, a.attnum) AS is_certain
+              FROM unnest(pgtrickle_changes.immediate_sources(p_table.pgt_id)) AS s(oid)
+              JOIN pgtrickle.pgt_dependencies AS d ON d.pgt_id = p_table.pgt_id AND d.source_relid = s.oid
+             CROSS JOIN LATERAL pgtrickle_changes.read_columns(d.source_relid, d.columns_used) AS c
+              JOIN pg_attribute AS a ON a.attrelid = s.oid AND a.attnum = c.attnum
+        ),
+        lost AS (
+            SELECT format('EXISTS (SELECT FROM (VALUES %s) AS v(relid, attnum)'
+                          ' JOIN pg_catalog.pg_attribute AS a ON a.attrelid OPERATOR(pg_catalog.=) v.relid AND a.attnum OPERATOR(pg_catalog.=) v.attnum'
+                          ' WHERE NOT a.attnotnull)',
+                          string_agg(format('(%s::pg_catalog.oid, %s::pg_catalog.int2)', u.relid, u.attnum), ', ' ORDER BY u.relid, u.attnum)) AS condition
+              FROM used AS u WHERE u.is_certain HAVING count(*) > 0
+            UNION ALL
+            SELECT format('EXISTS (SELECT FROM (VALUES %s) AS v(relid, columns)'
+                          ' WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_index AS i'
+                          ' WHERE i.indrelid OPERATOR(pg_catalog.=) v.relid AND i.indisunique AND i.indisvalid AND i.indimmediate'
+                          ' AND i.indpred IS NULL AND i.indexprs IS NULL AND pg_catalog.pg_get_indexdef(i.indexrelid) IS NOT NULL'
+                          ' AND (i.indkey::pg_catalog.int2[])[0:i.indnkeyatts OPERATOR(pg_catalog.-) 1] OPERATOR(pg_catalog.=) v.columns))',
+                          string_agg(format('(%s::pg_catalog.oid, %L::pg_catalog.int2[])', k.relid, k.columns), ', ' ORDER BY k.relid, k.columns))
+              FROM (SELECT f.relid, (SELECT array_agg(u.attnum ORDER BY n.place)
+                                       FROM jsonb_array_elements_text(e.key) WITH ORDINALITY AS n(name, place)
+                                       JOIN used AS u ON u.relid = f.relid AND u.attname = n.name
+                                     HAVING count(*) = jsonb_array_length(e.key)) AS columns
+                      FROM pgtrickle_changes.key_facts(ARRAY(SELECT u.relid FROM used AS u)) AS f CROSS JOIN LATERAL jsonb_array_elements(f.keys) AS e(key)) AS k
+             WHERE k.columns IS NOT NULL HAVING count(*) > 0
+        )
+        SELECT coalesce('(' || string_agg(l.condition, ' OR ') || ')', 'false') FROM lost AS l);
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.immediate_weakened IS 'Whether a key or a NOT NULL of a source is gone on which a maintenance may count, as an expression';
+
 CREATE FUNCTION pgtrickle_changes.immediate_writable(p_table pgtrickle.pgt_stream_tables) RETURNS text
     LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, pg_temp
@@ -83,8 +123,8 @@ CREATE FUNCTION pgtrickle_changes.make_sound_function(p_table pgtrickle.pgt_stre
 AS $$
 BEGIN
     EXECUTE format('ALTER FUNCTION %s IMMUTABLE', pgtrickle_changes.make_owned_function(p_table, format('maintain_%s_sound', p_table.pgt_id), '', 'boolean',
-        format(E'\nBEGIN\n    RETURN NOT EXISTS (SELECT %s) AND NOT %s AND %s;\nEND\n', pgtrickle_changes.immediate_renamed(p_table),
-               pgtrickle_changes.immediate_unfindable(p_table), pgtrickle_changes.immediate_writable(p_table))));
+        format(E'\nBEGIN\n    RETURN NOT EXISTS (SELECT %s) AND NOT %s AND NOT %s AND %s;\nEND\n', pgtrickle_changes.immediate_renamed(p_table),
+               pgtrickle_changes.immediate_unfindable(p_table), pgtrickle_changes.immediate_weakened(p_table), pgtrickle_changes.immediate_writable(p_table))));
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.make_sound_function IS 'Makes the function that says, when a plan is made, whether all is called what it was, and what it needs is there and may be written';
