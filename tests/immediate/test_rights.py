@@ -120,3 +120,20 @@ def test_single_rows_where_some_are_hidden(author: Connection, db: Connection) -
         db.execute(statement)
         for name in QUERIES:
             assert differences(author, name) == [], statement
+
+
+@pytest.mark.versions
+def test_what_tells_of_lost_rights_is_asked_whatever_its_owner_declares(author: Connection, db: Connection) -> None:
+    """It belongs to him, and he may declare it immutable: but a plan can't know what it will say."""
+    db.execute("REVOKE SELECT ON orders FROM author, readers; GRANT SELECT (customer_id, amount) ON orders TO readers")
+    pg_trickle.create_stream_table(author, "totals", QUERIES["totals"], refresh_mode="IMMEDIATE")
+    (check,) = db.execute(
+        "SELECT oid::regprocedure::text FROM pg_proc WHERE proname ~ '^maintain_[0-9]+_check$'"
+    ).fetchone() or ("",)
+    author.execute(f"ALTER FUNCTION {check} STRICT IMMUTABLE PARALLEL SAFE".encode())
+    for _ in range(2):
+        db.execute("UPDATE orders SET amount = amount + 1 WHERE id = 1")
+    assert differences(db, "totals") == []
+    db.execute("REVOKE readers FROM author")
+    with pytest.raises(psycopg.errors.InsufficientPrivilege, match='maintain stream table "totals"'):
+        db.execute("UPDATE orders SET amount = amount + 1 WHERE id = 1")

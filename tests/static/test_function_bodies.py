@@ -74,6 +74,7 @@ JUSTIFIED = {
     ("lend", UNSANITIZED, "format('GRANT"): "constant privileges, and a relation that %s prints of regclass",
     ("write_and_refresh", UNSANITIZED, "write_and_refresh.sql"): "the caller's own statement, with the caller's rights",
     ("drop_one", UNSANITIZED, "'DROP TABLE ' || v_name"): "a name that %I has quoted",
+    ("maintain_N_check", 'unused parameter "p_session"', ""): "it is given what no plan knows",
     ("do_undrain", UNUSED_ARGUMENTS, ""): "the gate hands every action its arguments",
     ("do_pause_all", UNUSED_ARGUMENTS, ""): "the gate hands every action its arguments",
     ("do_resume_all", UNUSED_ARGUMENTS, ""): "the gate hands every action its arguments",

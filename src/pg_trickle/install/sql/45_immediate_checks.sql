@@ -75,8 +75,9 @@ CREATE FUNCTION pgtrickle_changes.immediate_unless(p_table pgtrickle.pgt_stream_
     LANGUAGE plpgsql IMMUTABLE
     SET search_path = pg_catalog, pg_temp
 AS $$
+-- The function is the owner's, who may declare it immutable: but for what it is given, which no plan knows, it would be called when a plan is made, and never again.
 BEGIN
-    RETURN format(E'    IF %s THEN\n        IF pgtrickle_changes.maintain_%s_check() THEN\n            RETURN NULL;\n        END IF;\n    END IF;\n', p_condition, p_table.pgt_id);
+    RETURN format(E'    IF %s THEN\n        IF pgtrickle_changes.maintain_%s_check(pg_catalog.pg_backend_pid()) THEN\n            RETURN NULL;\n        END IF;\n    END IF;\n', p_condition, p_table.pgt_id);
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.immediate_unless IS 'What says why a maintenance may not go on, or ends it, as PL/pgSQL';

@@ -181,7 +181,7 @@ BEGIN
     END IF;
     -- What has been dropped or renamed can't be locked.
     RETURN CASE WHEN p_table.pgt_relid = ANY (p_relations) THEN pgtrickle_changes.immediate_unless(p_table, pgtrickle_changes.immediate_lost(p_table)) ELSE '' END
-        || format(E'    LOCK TABLE %s IN ROW EXCLUSIVE MODE;\n    IF %s THEN\n        PERFORM pgtrickle_changes.maintain_%s_check();\n    END IF;\n',
+        || format(E'    LOCK TABLE %s IN ROW EXCLUSIVE MODE;\n    IF %s THEN\n        PERFORM pgtrickle_changes.maintain_%s_check(pg_catalog.pg_backend_pid());\n    END IF;\n',
         (SELECT string_agg(u.relid::regclass::text, ', ' ORDER BY u.relid) FROM unnest(p_relations) AS u(relid)),
         pgtrickle_changes.has_attachments(p_table, p_relations), p_table.pgt_id);
 END

@@ -84,7 +84,7 @@ BEGIN
     PERFORM pgtrickle_changes.refuse_attachments(p_table);
     PERFORM pgtrickle_changes.make_owned_function(p_table, format('maintain_%s_rest', v_id), 'p_full boolean', 'boolean',
         pgtrickle_changes.immediate_body(p_table, pgtrickle_changes.immediate_rest(p_table, v_plan)));
-    PERFORM pgtrickle_changes.make_owned_function(p_table, format('maintain_%s_check', v_id), '', 'boolean',
+    PERFORM pgtrickle_changes.make_owned_function(p_table, format('maintain_%s_check', v_id), 'p_session integer', 'boolean',
         pgtrickle_changes.immediate_body(p_table, pgtrickle_changes.immediate_check(p_table)));
     PERFORM pgtrickle_changes.make_owned_function(p_table, format('maintain_%s_back', v_id), 'p_opened bigint', 'bigint', pgtrickle_changes.immediate_back(v_id));
     PERFORM pgtrickle_changes.make_owned_function(p_table, format('maintain_%s_unrewritten', v_id), '', 'boolean',
