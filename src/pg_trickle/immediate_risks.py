@@ -15,7 +15,7 @@ _LITERAL = re.compile(r"'(?:[^']|'')*'")
 _CAST = re.compile(r'::\s*"?([a-z][a-z0-9_ ]*)', re.IGNORECASE)
 _PLAIN_CAST = re.compile(
     r"(?:text|character|bpchar|varchar|name|bigint|integer|int|int2|int4|int8|smallint|numeric|boolean|bool|record"
-    r"|uuid|oid)\b",
+    r"|uuid|oid|char|any[a-z]*|internal)\b",
     re.IGNORECASE,
 )
 # Functions of PostgreSQL's that take any values of theirs: but for numbers too large for their type, which no rows
@@ -43,10 +43,15 @@ def may_fail(request: CompileRequest) -> bool:
 def is_sensitive(request: CompileRequest, texts: Iterable[str]) -> bool:
     """Whether the session's settings (DateStyle, TimeZone …) may matter to the programs.
 
-    They matter to functions that are not immutable, and where values are read from or turned into text.
+    They matter to functions that are not immutable, and where values, of columns or given by functions, are read from
+    or turned into text.
     A cautious guess: it is only about saving the time that pinning them takes.
     """
-    if any(function.volatility != "immutable" for function in request.functions):
+    # PostgreSQL calls quote_ident() immutable, though it goes by quote_all_identifiers.
+    if any(
+        one.volatility != "immutable" or one.name == "quote_ident" or not _PLAIN_CAST.match(one.returns.strip('"'))
+        for one in request.functions
+    ):
         return True
     used = [one for relation in request.relations for one in relation.columns if one.name in relation.used]
     if any(one.base not in PLAIN_TYPES for one in (*request.columns, *used)):

@@ -117,6 +117,86 @@ def test_text_that_depends_on_settings_is_the_creators(shop: Any, author: Connec
         assert rows(author, as_text.format("TABLE st")) == rows(author, as_text.format(query))
 
 
+@pytest.mark.parametrize("creator", ["on", "off"])
+@pytest.mark.parametrize("mode", ["AUTO", "FULL", "IMMEDIATE"])
+def test_arrays_made_of_texts_are_as_for_the_creator(shop: Any, author: Connection, mode: str, creator: str) -> None:
+    """What NULL means in one; and a name is quoted where it must be, as the engine's own printing does it."""
+    author.execute("CREATE TABLE texts (id int PRIMARY KEY, list text, name text)")
+    author.execute("INSERT INTO texts VALUES (1, '{NULL,a}', 'int4')")
+    author.execute(f"SET array_nulls = {creator}".encode())
+    query = "SELECT id, list::text[] AS list, (list::text[])[1] AS one, format('%I', name) AS name FROM texts"
+    pg_trickle.create_stream_table(author, "st", query, refresh_mode=mode)
+    other = {"on": "off", "off": "on"}[creator]
+    shop.superuser.execute(f"SET array_nulls = {other}; SET quote_all_identifiers = on".encode())
+    for change in ("UPDATE texts SET name = 'int8'", "INSERT INTO texts SELECT 2, list, name FROM texts"):
+        shop.superuser.execute(change.encode())
+        if mode != "IMMEDIATE":
+            pg_trickle.refresh_stream_table(shop.superuser, "st")
+        assert rows(author, "TABLE st ORDER BY id") == rows(author, f"{query} ORDER BY id")
+    assert pg_trickle.verify_stream_table(shop.superuser, "st").ok
+
+
+# What is the creator's, as two of them have it, in turns one who creates and one who writes.
+SETTINGS = {
+    "TimeZone": ("Asia/Tokyo", "America/New_York"), "DateStyle": ("German, DMY", "SQL, MDY"),
+    "IntervalStyle": ("iso_8601", "sql_standard"), "extra_float_digits": ("3", "2"), "bytea_output": ("escape", "hex"),
+    "lc_monetary": ("POSIX", "C"), "lc_numeric": ("POSIX", "C"), "lc_time": ("POSIX", "C"),
+    "default_text_search_config": ("pg_catalog.english", "pg_catalog.german"), "array_nulls": ("off", "on"),
+    "xmlbinary": ("hex", "base64"), "xmloption": ("document", "content"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("creator", [0, 1])
+@pytest.mark.parametrize("mode", ["DIFFERENTIAL", "FULL", "IMMEDIATE"])
+def test_every_setting_is_the_creators(shop: Any, author: Connection, mode: str, creator: int) -> None:
+    """As a function reads it: what goes by some of them isn't in every server (XML)."""
+    pinned = "SELECT name FROM pgtrickle_changes.pinned_settings() WHERE is_creators"
+    assert {name for (name,) in rows(shop.superuser, pinned)} == SETTINGS.keys()
+    author.execute("CREATE TABLE names (name text PRIMARY KEY, at timestamptz)")
+    author.execute(
+        "CREATE FUNCTION shown(text) RETURNS text IMMUTABLE LANGUAGE plpgsql AS 'BEGIN RETURN current_setting($1); END'"
+    )
+    for name, values in SETTINGS.items():
+        for conn, value in ((author, values[creator]), (shop.superuser, values[1 - creator])):
+            conn.execute("SELECT set_config(%s, %s, false)", (name, value))
+    query = "SELECT name, at, public.shown(name) AS value FROM names"
+    pg_trickle.create_stream_table(author, "st", query, refresh_mode=mode)
+    for name in SETTINGS:
+        shop.superuser.execute("INSERT INTO names VALUES (%s)", (name,))
+    if mode != "IMMEDIATE":
+        pg_trickle.refresh_stream_table(shop.superuser, "st")
+    assert sorted(rows(author, "SELECT name, value FROM st")) == sorted(
+        (name, values[creator]) for name, values in SETTINGS.items()
+    )
+    assert pg_trickle.verify_stream_table(shop.superuser, "st").ok
+
+
+@pytest.mark.parametrize(
+    ("setting", "query"),
+    [
+        ("array_nulls = off", "SELECT id, (name::text[])[1] AS x FROM texts"),
+        ("array_nulls = off", "SELECT id, name FROM texts WHERE 'NULL' = ANY (name::text[])"),
+        ("quote_all_identifiers = on", "SELECT id, quote_ident(translate(name, '{}NUL,', 'abnulc')) AS x FROM texts"),
+        ("extra_float_digits = -14", "SELECT id, (percent_rank() OVER (ORDER BY id))::text AS x FROM texts"),
+        ("extra_float_digits = -14", "SELECT id, float8_of(id)::text AS x FROM texts"),
+        ("bytea_output = escape", "SELECT id, decode(name, 'escape')::text AS x FROM texts"),
+    ],
+)
+def test_a_writers_settings_are_his_where_no_types_tell_of_them(
+    shop: Any, author: Connection, setting: str, query: str
+) -> None:
+    """All that is read and shown here is numbers and texts, made by functions that PostgreSQL calls immutable."""
+    author.execute("CREATE TABLE texts (id int PRIMARY KEY, name text)")
+    author.execute(
+        "CREATE FUNCTION float8_of(int) RETURNS float8 IMMUTABLE LANGUAGE plpgsql AS 'BEGIN RETURN $1 / 3.0; END'"
+    )
+    pg_trickle.create_stream_table(author, "st", query, refresh_mode="IMMEDIATE")
+    shop.superuser.execute(f"SET {setting}".encode())
+    shop.superuser.execute("INSERT INTO texts SELECT g, '{NULL}' FROM generate_series(1, 4) AS g")
+    shop.superuser.execute("UPDATE texts SET name = '{NULL,int4}' WHERE id = 3")
+    assert sorted(rows(author, "TABLE st")) == sorted(rows(author, query))
+
+
 def test_a_table_that_comes_first_on_the_path_later_is_not_read(shop: Any, author: Connection) -> None:
     pg_trickle.create_stream_table(author, "public.st", TOTALS)
     shop.superuser.execute("CREATE SCHEMA own AUTHORIZATION st_author")

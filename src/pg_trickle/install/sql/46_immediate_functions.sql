@@ -29,17 +29,14 @@ BEGIN
     -- Pinning takes longer than the rest of the maintenance: the compiler says whether what is pinned can matter.  How literals are read matters
     -- to backslashes; and nothing is compiled of what notes a statement.  A plan is made once, also for a row of which something is known: of one that isn't in view
     -- it would be so cheap that PostgreSQL went on to make one for each.
-    SELECT string_agg(format(' SET %I = %L', s.name, coalesce(p_table.settings ->> s.name, s.pinned)), '' ORDER BY s.place)
+    SELECT string_agg(format(' SET %I = %L', s.name, coalesce(p_table.settings ->> s.name, s.value)), '')
       INTO v_settings
-      FROM (VALUES (1, 'jit', 'off'), (2, 'standard_conforming_strings', 'on'), (3, 'transform_null_equals', 'off'), (4, 'row_security', 'on'),
-                   (5, 'TimeZone', 'UTC'), (6, 'DateStyle', 'ISO, MDY'), (7, 'IntervalStyle', 'postgres'), (8, 'extra_float_digits', '1'),
-                   (9, 'bytea_output', 'hex'), (10, 'lc_monetary', 'C'), (11, 'lc_numeric', 'C'), (12, 'lc_time', 'C'),
-                   (13, 'default_text_search_config', 'pg_catalog.simple'), (14, 'plan_cache_mode', 'force_generic_plan')) AS s(place, name, pinned)
-     WHERE CASE s.place WHEN 1 THEN v_role !~ '_(begin|back|gate|first|below|applied|slot|alone|sides|firm)$'
-                        WHEN 2 THEN position('\' IN p_body) > 0
-                        WHEN 14 THEN position('__pgt_single' IN p_body) > 0 END
-        OR s.place BETWEEN 3 AND 13 AND (v_role LIKE '%\_rest' OR v_role !~ '_(begin|back|gate|first|below|applied|slot|alone|sides|firm|texts|unrewritten)$' AND (
-           SELECT p.plan #>> '{programs,immediate,settings}' IS DISTINCT FROM 'false' FROM pgtrickle.pgt_plans AS p WHERE p.pgt_id = p_table.pgt_id));
+      FROM (VALUES ('jit', 'off'), ('plan_cache_mode', 'force_generic_plan') UNION ALL SELECT p.name, p.value FROM pgtrickle_changes.pinned_settings() AS p) AS s(name, value)
+     WHERE CASE s.name WHEN 'jit' THEN v_role !~ '_(begin|back|gate|first|below|applied|slot|alone|sides|firm)$'
+                       WHEN 'plan_cache_mode' THEN position('__pgt_single' IN p_body) > 0
+                       WHEN 'standard_conforming_strings' THEN position('\' IN p_body) > 0
+                       ELSE v_role LIKE '%\_rest' OR v_role !~ '_(begin|back|gate|first|below|applied|slot|alone|sides|firm|texts|unrewritten)$' AND (
+           SELECT p.plan #>> '{programs,immediate,settings}' IS DISTINCT FROM 'false' FROM pgtrickle.pgt_plans AS p WHERE p.pgt_id = p_table.pgt_id) END;
     EXECUTE format('CREATE FUNCTION pgtrickle_changes.%I(%s) RETURNS %s LANGUAGE plpgsql VOLATILE SECURITY DEFINER'
                    ' SET search_path = pg_catalog, pg_temp%s AS %L', p_name, p_arguments, p_returns, v_settings, p_body);
     v_function := to_regprocedure(format('pgtrickle_changes.%I(%s)', p_name, regexp_replace(p_arguments, '^p_[a-z]+ ', '')));

@@ -149,11 +149,10 @@ AS $$
 BEGIN
     RETURN (
         SELECT coalesce(jsonb_object_agg(s.name, s.value), '{}')
-          FROM (SELECT p.name, p.pinned, CASE WHEN p.name = 'extra_float_digits' THEN greatest(current_setting(p.name)::integer, 1)::text
-                                              ELSE current_setting(p.name) END AS value
-                  FROM (VALUES ('TimeZone', 'UTC'), ('DateStyle', 'ISO, MDY'), ('IntervalStyle', 'postgres'), ('extra_float_digits', '1'),
-                               ('bytea_output', 'hex'), ('lc_monetary', 'C'), ('lc_numeric', 'C'), ('lc_time', 'C'),
-                               ('default_text_search_config', 'pg_catalog.simple')) AS p(name, pinned)) AS s
+          FROM (SELECT p.name, p.value AS pinned, CASE WHEN p.name = 'extra_float_digits' THEN greatest(current_setting(p.name)::integer, 1)::text
+                                                       ELSE current_setting(p.name) END AS value
+                  FROM pgtrickle_changes.pinned_settings() AS p
+                 WHERE p.is_creators) AS s
          WHERE s.value <> s.pinned);
 END
 $$;
