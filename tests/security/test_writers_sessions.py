@@ -299,6 +299,42 @@ def test_a02_nothing_can_be_attached_to_where_it_is_noted_what_is_under_way(
     unharmed(place, write(place))
 
 
+# Namesakes of what a program compares with: they come first where the search path says so.
+NAMESAKES = "".join(
+    f"""CREATE FUNCTION own.{name}({kind}, {kind}) RETURNS boolean LANGUAGE plpgsql
+            SET search_path = pg_catalog AS $$
+        BEGIN PERFORM own.spy(); RETURN $1 OPERATOR(pg_catalog.{operator}) $2; END$$;
+        CREATE OPERATOR own.{operator} (LEFTARG = {kind}, RIGHTARG = {kind}, FUNCTION = own.{name});"""
+    for kind in ("int4", "int8", "numeric", "text", "oid", "xid8", "boolean")
+    for name, operator in (("equal", "="), ("other", "<>"), ("more", ">"))
+)
+
+
+@pytest.mark.parametrize(
+    "query", [QUERY, "SELECT sum(amount) AS total FROM orders", "SELECT id FROM orders WHERE id > 3"]
+)
+def test_a02_nor_by_the_search_path_of_a_function_that_his_triggers_call(
+    place: Place, villain: Connection, query: str
+) -> None:
+    """Those of the triggers are compared with an original; these can't be replaced, but be altered."""
+    villain.execute(NAMESAKES.encode())
+    pg_trickle.create_stream_table(villain, "st", query, refresh_mode="IMMEDIATE")
+    called = place.superuser.execute(
+        """SELECT oid::regprocedure::text FROM pg_proc
+            WHERE proname ~ '^maintain_' AND proowner = 'st_author'::regrole AND prorettype <> 'trigger'::regtype"""
+    ).fetchall()
+    for (function,) in called:
+        villain.execute(f"ALTER FUNCTION {function} SET search_path = own, pg_catalog".encode())
+    villain.execute("TRUNCATE own.log")
+    writer = write(place)
+    truncated = attempted(writer.execute, b"TRUNCATE orders")
+    unharmed(place, writer)
+    assert truncated == "55000"
+    pg_trickle.refresh_stream_table(place.superuser, "st")
+    writer.execute("TRUNCATE orders")
+    assert_fresh(place.superuser, "st")
+
+
 def test_a02_what_notes_that_a_statement_is_under_way_is_the_engines(place: Place, villain: Connection) -> None:
     pg_trickle.create_stream_table(villain, "st", "SELECT sum(amount) AS total FROM orders", refresh_mode="IMMEDIATE")
     villain.execute("CREATE TABLE bait (id int)")

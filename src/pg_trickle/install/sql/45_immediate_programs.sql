@@ -15,20 +15,27 @@ CREATE FUNCTION pgtrickle_changes.immediate_body(p_table pgtrickle.pgt_stream_ta
     LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, pg_temp
 AS $$
--- The frame of every generated function: it runs as its owner or not at all.
+-- The frame of every generated function: it runs as its owner or not at all, and only under the search path that it was made with, and with literals read as they were written.  Functions that others
+-- call aren't compared with an original, and who fires a trigger compared it a while ago.
 BEGIN
     RETURN format(E'\n#variable_conflict use_column\n'
         'DECLARE\n%s'
         'BEGIN\n'
         '    IF current_user OPERATOR(pg_catalog.<>) pg_catalog.pg_get_userbyid(%s::pg_catalog.oid) THEN\n'
         '        RETURN NULL;\n'
+        '    END IF;\n'
+        '    IF pg_catalog.current_setting(''search_path'') OPERATOR(pg_catalog.<>) ''pg_catalog, pg_temp''%s THEN\n'
+        '        RAISE EXCEPTION USING ERRCODE = ''55000'', MESSAGE = %L, HINT = %L;\n'
         '    END IF;\n',
         (SELECT string_agg(format(E'    %s pg_catalog.%s;\n', v.name, v.type), '' ORDER BY v.name)
            FROM (VALUES ('__pgt_rows', 'int8'), ('__pgt_open', 'int8'), ('__pgt_held', 'bool'), ('__pgt_wrote', 'int8'), ('__pgt_todo', 'int8'), ('__pgt_texts', 'text[]'),
                         ('__pgt_opened', 'int8'), ('__pgt_moved', 'bool'), ('__pgt_member', 'bool'), ('__pgt_noted', 'int8'),
                         ('__pgt_former', 'text'), ('__pgt_name', 'text'), ('__pgt_stack', 'text'), ('__pgt_side', 'int8'), ('__pgt_shared', 'bool'), ('__pgt_single', 'record')) AS v(name, type)
           WHERE position(v.name IN p_checked) > 0),
-        p_table.owner_oid) || p_checked || E'\n    RETURN NULL;\nEND\n';
+        p_table.owner_oid,
+        CASE WHEN position('\' IN p_checked) > 0 THEN ' OR pg_catalog.current_setting(''standard_conforming_strings'') OPERATOR(pg_catalog.<>) ''on''' END,
+        format('a function that maintains stream table "%s" has been altered', p_table.pgt_name), pgtrickle_changes.immediate_hint(p_table))
+        || p_checked || E'\n    RETURN NULL;\nEND\n';
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.immediate_body IS 'The body of a generated trigger function around what it does';
