@@ -233,3 +233,45 @@ def test_a_function_that_is_gone_or_closed(database: Any, work: Connection, chan
     assert "suspend_stream_table" in str(failure.value.diag.message_hint)
     pg_trickle.suspend_stream_table(work, "twiced")
     work.execute("UPDATE work.o SET amount = 7")
+
+
+@pytest.mark.parametrize("planned", ["here", "in between"])
+def test_what_it_counts_on_was_dropped_since_the_snapshot(work: Connection, database: Any, planned: str) -> None:
+    """Whichever statement the session's plan is made in: an older one doesn't see it, and what it finds is kept."""
+    work.execute("CREATE TABLE work.never (v int NOT NULL); INSERT INTO work.never VALUES (3)")
+    query = "SELECT c.id FROM work.c WHERE c.id NOT IN (SELECT v FROM work.never)"
+    pg_trickle.create_stream_table(work, "others", query, refresh_mode="IMMEDIATE")
+    writer = database.connect("postgres")
+    writer.autocommit = False
+    writer.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+    writer.execute("SELECT FROM work.o")
+    if planned == "here":
+        writer.execute("INSERT INTO work.never VALUES (30)")
+        writer.rollback()
+        writer.execute("SELECT FROM work.o")
+    work.execute("ALTER TABLE work.never ALTER v DROP NOT NULL")
+    with pytest.raises(psycopg.errors.SerializationFailure):
+        writer.execute("INSERT INTO work.never VALUES (NULL)")
+    writer.rollback()
+    with pytest.raises(ObjectNotInPrerequisiteState) as failure:
+        writer.execute("INSERT INTO work.never VALUES (NULL)")
+    told(failure, "others", "NOT NULL")
+    writer.rollback()
+    pg_trickle.refresh_stream_table(work, "others")
+    writer.execute("INSERT INTO work.never VALUES (NULL)")
+    writer.commit()
+    assert differences(work, "others") == []
+
+
+def test_a_source_whose_alteration_was_undone(work: Connection, database: Any) -> None:
+    work.execute("CREATE TABLE work.never (v int NOT NULL); INSERT INTO work.never VALUES (3)")
+    query = "SELECT c.id FROM work.c WHERE c.id NOT IN (SELECT v FROM work.never)"
+    pg_trickle.create_stream_table(work, "others", query, refresh_mode="IMMEDIATE")
+    work.execute("BEGIN; ALTER TABLE work.never ALTER v DROP NOT NULL; ROLLBACK")
+    writer = database.connect("postgres")
+    writer.autocommit = False
+    for level in psycopg.IsolationLevel.READ_COMMITTED, psycopg.IsolationLevel.REPEATABLE_READ:
+        writer.isolation_level = level
+        writer.execute("INSERT INTO work.never VALUES (1)")
+        writer.commit()
+        assert differences(work, "others") == []

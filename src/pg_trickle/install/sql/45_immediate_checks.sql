@@ -168,6 +168,11 @@ BEGIN
         RAISE EXCEPTION USING ERRCODE = '55000', MESSAGE = %18$L,
             DETAIL = 'A unique index or a NOT NULL of a source was dropped, on which its maintenance may count.', HINT = %9$L;
     END IF;
+    IF pg_catalog.current_setting('transaction_isolation') OPERATOR(pg_catalog.<>) 'read committed' THEN
+        IF %24$s THEN
+            %25$s
+        END IF;
+    END IF;
     IF NOT (%1$s) THEN
         RAISE EXCEPTION USING ERRCODE = '42501', MESSAGE = %2$L, DETAIL = %3$L, HINT = %9$L;
     END IF;
@@ -194,7 +199,8 @@ BEGIN
         pgtrickle_changes.immediate_unfindable(p_table), format('stream table "%s" lacks an index', p_table.pgt_name),
         pgtrickle_changes.immediate_writable(p_table),
         format('Role "%s", as whom it is maintained, may not read and write it, or not use its schema.', pg_get_userbyid(p_table.owner_oid)),
-        pgtrickle_changes.immediate_weakened(p_table));
+        pgtrickle_changes.immediate_weakened(p_table), pgtrickle_changes.immediate_altered(p_table),
+        pgtrickle_changes.immediate_again(p_table, 'A source was altered since the snapshot of this transaction.'));
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.immediate_check IS 'Says what a maintenance may not go on for, as PL/pgSQL';

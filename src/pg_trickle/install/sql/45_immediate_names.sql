@@ -64,6 +64,42 @@ END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.immediate_unfindable IS 'Whether an index is gone by which a maintenance finds its rows, as an expression';
 
+CREATE FUNCTION pgtrickle_changes.immediate_counted_on(p_table pgtrickle.pgt_stream_tables) RETURNS TABLE (relid oid, attname name, attnum smallint, is_certain boolean)
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN QUERY
+        SELECT s.oid, a.attname, a.attnum, a.attnotnull AND NOT pgtrickle_changes.may_hold_null(s.oid, a.attnum)
+          FROM unnest(pgtrickle_changes.immediate_sources(p_table.pgt_id)) AS s(oid)
+          JOIN pgtrickle.pgt_dependencies AS d ON d.pgt_id = p_table.pgt_id AND d.source_relid = s.oid
+         CROSS JOIN LATERAL pgtrickle_changes.read_columns(d.source_relid, d.columns_used) AS c
+          JOIN pg_attribute AS a ON a.attrelid = s.oid AND a.attnum = c.attnum;
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.immediate_counted_on IS 'The columns of its sources that a maintenance reads, and whether they are never NULL';
+
+CREATE FUNCTION pgtrickle_changes.immediate_altered(p_table pgtrickle.pgt_stream_tables) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- No function looks behind the snapshot for whether a column may be NULL.  But of the version that the snapshot shows xmax tells that there is a later one; it has 32 bits, so it is the one
+-- of that number which is nearest to the snapshot's.  One that was undone stays there until it is vacuumed.
+BEGIN
+    RETURN coalesce((
+        SELECT format(
+                'EXISTS (SELECT FROM (VALUES %s) AS v(relid, attnum)'
+                ' CROSS JOIN (SELECT pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::pg_catalog.text::pg_catalog.int8 AS xid) AS s'
+                ' JOIN pg_catalog.pg_attribute AS a ON a.attrelid OPERATOR(pg_catalog.=) v.relid AND a.attnum OPERATOR(pg_catalog.=) v.attnum'
+                ' WHERE a.xmax OPERATOR(pg_catalog.<>) ''0''::pg_catalog.xid AND (pg_catalog.pg_xact_status((s.xid OPERATOR(pg_catalog.-) 2147483648 OPERATOR(pg_catalog.+)'
+                ' ((a.xmax::pg_catalog.text::pg_catalog.int8 OPERATOR(pg_catalog.-) (s.xid OPERATOR(pg_catalog.%%) 4294967296) OPERATOR(pg_catalog.+) 6442450944)'
+                ' OPERATOR(pg_catalog.%%) 4294967296))::pg_catalog.text::pg_catalog.xid8) OPERATOR(pg_catalog.=) ''aborted'') IS NOT TRUE)',
+                string_agg(format('(%s::pg_catalog.oid, %s::pg_catalog.int2)', c.relid, c.attnum), ', ' ORDER BY c.relid, c.attnum))
+          FROM pgtrickle_changes.immediate_counted_on(p_table) AS c WHERE c.is_certain HAVING count(*) > 0), 'false');
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.immediate_altered IS 'Whether a column of a source that was never NULL is being altered, or was since the snapshot, as an expression';
+
 CREATE FUNCTION pgtrickle_changes.immediate_weakened(p_table pgtrickle.pgt_stream_tables) RETURNS text
     LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, pg_temp
@@ -72,13 +108,7 @@ AS $$
 BEGIN
     RETURN (
         WITH
-        used AS (
-            SELECT s.oid AS relid, a.attname, a.attnum, a.attnotnull AND NOT pgtrickle_changes.may_hold_null(s.oid, a.attnum) AS is_certain
-              FROM unnest(pgtrickle_changes.immediate_sources(p_table.pgt_id)) AS s(oid)
-              JOIN pgtrickle.pgt_dependencies AS d ON d.pgt_id = p_table.pgt_id AND d.source_relid = s.oid
-             CROSS JOIN LATERAL pgtrickle_changes.read_columns(d.source_relid, d.columns_used) AS c
-              JOIN pg_attribute AS a ON a.attrelid = s.oid AND a.attnum = c.attnum
-        ),
+        used AS (SELECT c.* FROM pgtrickle_changes.immediate_counted_on(p_table) AS c),
         lost AS (
             SELECT format('EXISTS (SELECT FROM (VALUES %s) AS v(relid, attnum)'
                           ' JOIN pg_catalog.pg_attribute AS a ON a.attrelid OPERATOR(pg_catalog.=) v.relid AND a.attnum OPERATOR(pg_catalog.=) v.attnum'
@@ -123,8 +153,9 @@ CREATE FUNCTION pgtrickle_changes.make_sound_function(p_table pgtrickle.pgt_stre
 AS $$
 BEGIN
     EXECUTE format('ALTER FUNCTION %s IMMUTABLE', pgtrickle_changes.make_owned_function(p_table, format('maintain_%s_sound', p_table.pgt_id), '', 'boolean',
-        format(E'\nBEGIN\n    RETURN NOT EXISTS (SELECT %s) AND NOT %s AND NOT %s AND %s;\nEND\n', pgtrickle_changes.immediate_renamed(p_table),
-               pgtrickle_changes.immediate_unfindable(p_table), pgtrickle_changes.immediate_weakened(p_table), pgtrickle_changes.immediate_writable(p_table))));
+        format(E'\nBEGIN\n    RETURN NOT EXISTS (SELECT %s) AND NOT %s AND NOT %s AND NOT %s AND %s;\nEND\n', pgtrickle_changes.immediate_renamed(p_table),
+               pgtrickle_changes.immediate_unfindable(p_table), pgtrickle_changes.immediate_weakened(p_table), pgtrickle_changes.immediate_altered(p_table),
+               pgtrickle_changes.immediate_writable(p_table))));
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.make_sound_function IS 'Makes the function that says, when a plan is made, whether all is called what it was, and what it needs is there and may be written';
