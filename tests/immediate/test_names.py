@@ -169,6 +169,11 @@ WEAKENED: dict[str, tuple[LiteralString, LiteralString, LiteralString]] = {
         "ALTER TABLE work.o DROP CONSTRAINT o_pkey",
         "INSERT INTO work.o VALUES (1, 1, 1, 1)",
     ),
+    "a key of a partitioned table": (
+        "SELECT o.id, p.region FROM work.o LEFT JOIN work.parted p ON p.id = o.c_id",
+        "ALTER TABLE work.parted DROP CONSTRAINT parted_pkey",
+        "INSERT INTO work.parted VALUES (1, 'again')",
+    ),
     "not null": (
         "SELECT id FROM work.o WHERE c_id NOT IN (SELECT v FROM work.never)",
         "ALTER TABLE work.never ALTER v DROP NOT NULL",
@@ -184,11 +189,16 @@ def test_what_it_counts_on_was_dropped(
     work: Connection, database: Any, query: str, change: LiteralString, statement: LiteralString, is_planned: bool
 ) -> None:
     """It would be silently wrong; with a new plan it isn't."""
-    work.execute("CREATE TABLE work.never (v int NOT NULL); INSERT INTO work.never VALUES (3)")
+    work.execute(
+        """CREATE TABLE work.never (v int NOT NULL); INSERT INTO work.never VALUES (3);
+           CREATE TABLE work.parted (id int PRIMARY KEY, region text) PARTITION BY RANGE (id);
+           CREATE TABLE work.parted_1 PARTITION OF work.parted DEFAULT;
+           INSERT INTO work.parted VALUES (1, 'x'), (2, 'y')"""
+    )
     pg_trickle.create_stream_table(work, "s", query, refresh_mode="IMMEDIATE")
     writer: Connection = database.connect()
     if is_planned:
-        for table in ("never", "o", "c"):
+        for table in ("never", "o", "c", "parted"):
             writer.execute(f"DELETE FROM work.{table} WHERE false; INSERT INTO work.{table} TABLE work.{table} LIMIT 0")
     work.execute(change)
     with pytest.raises(ObjectNotInPrerequisiteState) as failure:

@@ -48,7 +48,7 @@ AS $$
 -- another in its place.
 BEGIN
     RETURN (
-        SELECT CASE WHEN count(*) = 0 THEN 'false' ELSE format('EXISTS (SELECT FROM (VALUES %s) AS v(id, relid, columns) WHERE pg_catalog.pg_relation_filenode(v.id) IS NULL'
+        SELECT CASE WHEN count(*) = 0 THEN 'false' ELSE format('EXISTS (SELECT FROM (VALUES %s) AS v(id, relid, columns) WHERE pg_catalog.pg_table_is_visible(v.id) IS NULL'
                       ' AND NOT EXISTS (SELECT FROM pg_catalog.pg_index AS i'
                       ' WHERE i.indrelid OPERATOR(pg_catalog.=) v.relid AND i.indkey::pg_catalog.text OPERATOR(pg_catalog.=) v.columns'
                       ' AND i.indisunique AND i.indisvalid AND i.indnullsnotdistinct))',
@@ -119,7 +119,7 @@ BEGIN
             SELECT format('EXISTS (SELECT FROM (VALUES %s) AS v(relid, columns)'
                           ' WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_index AS i'
                           ' WHERE i.indrelid OPERATOR(pg_catalog.=) v.relid AND i.indisunique AND i.indisvalid AND i.indimmediate'
-                          ' AND i.indpred IS NULL AND i.indexprs IS NULL AND pg_catalog.pg_relation_filenode(i.indexrelid) IS NOT NULL'
+                          ' AND i.indpred IS NULL AND i.indexprs IS NULL AND pg_catalog.pg_table_is_visible(i.indexrelid) IS NOT NULL'
                           ' AND (i.indkey::pg_catalog.int2[])[0:i.indnkeyatts OPERATOR(pg_catalog.-) 1] OPERATOR(pg_catalog.=) v.columns))',
                           string_agg(format('(%s::pg_catalog.oid, %L::pg_catalog.int2[])', k.relid, k.columns), ', ' ORDER BY k.relid, k.columns))
               FROM (SELECT f.relid, (SELECT array_agg(u.attnum ORDER BY n.place)
