@@ -331,3 +331,27 @@ def test_groups_by_a_type_that_only_a_hash_knows(db: Connection, assert_fresh: O
             pg_trickle.refresh_stream_table(db, name)
             assert last_refresh(db, name)[0] == "DIFFERENTIAL"
             assert_fresh(db, name)
+
+
+@pytest.mark.versions
+@pytest.mark.parametrize("mode", ["DIFFERENTIAL", "IMMEDIATE"])
+def test_what_only_a_hash_knows_beside_what_has_only_an_order(db: Connection, assert_fresh: Oracle, mode: str) -> None:
+    """PostgreSQL can't group by both at once, so updates couldn't be netted, and failed."""
+    db.execute("CREATE TABLE t (id int PRIMARY KEY, hashed xid, sorted bit(4), words tsvector, ids xid[])")
+    db.execute("INSERT INTO t SELECT n, '7', n::bit(4), 'a b', '{1,2}' FROM generate_series(1, 3) AS n")
+    for name, query in {
+        "rows": "SELECT id, hashed, sorted, words, ids FROM t",
+        "sums": "SELECT sorted, count(hashed) AS n, count(*) FILTER (WHERE hashed = '7'::xid) AS few FROM t GROUP BY 1",
+        "bag": "SELECT hashed, sorted, words, ids FROM t",
+    }.items():
+        pg_trickle.create_stream_table(db, name, query, schedule=None, refresh_mode=mode)
+    for step in (
+        "UPDATE t SET hashed = '8' WHERE id = 1",
+        "UPDATE t SET sorted = B'1111', words = 'c' WHERE id < 3; UPDATE t SET hashed = NULL, ids = '{3}' WHERE id = 3",
+        "UPDATE t SET hashed = hashed, sorted = sorted; DELETE FROM t WHERE id = 2",
+    ):
+        db.execute(step.encode())
+        for name in ("rows", "sums", "bag"):
+            if mode == "DIFFERENTIAL":
+                pg_trickle.refresh_stream_table(db, name)
+            assert_fresh(db, name)

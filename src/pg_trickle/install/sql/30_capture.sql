@@ -108,7 +108,8 @@ AS $$
                 THEN (SELECT format('(%s)', pg_get_expr(d.adbin, d.adrelid))
                         FROM pg_attrdef AS d WHERE d.adrelid = p_source AND d.adnum = n.attnum) END,
            pgtrickle_changes.capture_identity(b.typid, n.attcollation),
-           pgtrickle_changes.has_default_class(b.typid, 'btree') OR pgtrickle_changes.has_default_class(b.typid, 'hash')
+           -- What can only be hashed, such as xid, can't be grouped by together with what can only be sorted: it is told apart by its text.
+           pgtrickle_changes.has_default_class(b.typid, 'btree')
       FROM needed AS n
       JOIN bases AS b USING (attnum)
       JOIN pg_type AS t ON t.oid = b.typid AND t.typtype <> 'd'
