@@ -8,7 +8,7 @@ TESTS ?= tests
 EXAMPLES ?= 5000
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint fmt types imports fuzz bench docs clean
+.PHONY: help venv demo test lint fmt types imports fuzz regress bench docs clean
 
 help:  ## what there is to make
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ fmt: .venv/.dev  ## put the code into form
 
 fuzz: .venv/.dev  ## the property tests with EXAMPLES=5000 each
 	HYPOTHESIS_PROFILE=fuzz HYPOTHESIS_EXAMPLES=$(EXAMPLES) $(BIN)/pytest -n 2 --dist load -m property $(TESTS) $(ARGS)
+
+regress: .venv/.dev  ## PostgreSQL's own tests as stream tables (SOURCES=its src/test/regress, ARGS="join window")
+	$(BIN)/python -m tests.regress $(SOURCES) $(ARGS)
 
 bench: .venv/.dev  ## measure, and write docs/benchmarks.md
 	$(BIN)/python -m bench $(ARGS)

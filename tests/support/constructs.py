@@ -83,7 +83,8 @@ def page() -> str:
         "maintained by its changes, `FULL` by running the query and writing what differs; `AUTO` takes the first that",
         "works. `as FULL` under `DIFFERENTIAL`: nothing but looking tells what has changed, so each refresh runs the",
         "query. `in part`: a part without a rule is run again when what it reads has changed, the time included.",
-        "Constructs combine freely: random combinations are tested by the thousand (`make fuzz`).",
+        "Constructs combine freely: random combinations are tested by the thousand (`make fuzz`),"
+        " and so are the queries of PostgreSQL's own regression tests (`make regress`).",
         "",
         f"The tests are `{TEST}[NAME]`.",
     ]
