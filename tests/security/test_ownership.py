@@ -22,8 +22,13 @@ SELECT c.relname::text, c.relowner::regrole::text FROM pg_class AS c
 UNION ALL
 SELECT p.proname, p.proowner::regrole::text FROM pg_proc AS p
  WHERE p.pronamespace = 'pgtrickle_changes'::regnamespace AND p.proname ~ '^(as|capture|maintain|program)_[0-9]'
-   -- What an owner's functions are compared with is the engine's; so is what notes statements, tells turns and flags.
-   AND p.proname !~ '^maintain_[0-9]+_(begin|gate|first|below|applied)$|_original$'
+   -- What an owner's functions are compared with is the engine's; so is what notes statements, tells turns and flags,
+   -- and what says that his rights can't have gone unnoticed.
+   AND p.proname !~ '^maintain_[0-9]+_(begin|gate|first|below|applied|firm)$|_original$'
+"""
+MADE = """
+SELECT p.proname::text FROM pg_proc AS p
+ WHERE p.pronamespace = 'pgtrickle_changes'::regnamespace AND p.proname ~ '^(as|capture|maintain|pending|program)_[0-9]'
 """
 
 
@@ -51,6 +56,7 @@ def test_s25_with_the_table_goes_all_that_belongs_to_it(place: Place, author: Co
             action(author, "st")
     pg_trickle.drop_stream_table(heir, "st")
     assert owners(place) == set()
+    assert place.superuser.execute(MADE.encode()).fetchall() == []
     place.superuser.execute("SELECT pgtrickle_changes.worker_housekeeping()")
     for former in ("st_author", "heir"):
         assert not place.value("SELECT has_schema_privilege(%s, 'pgtrickle_changes', 'USAGE')", former)
