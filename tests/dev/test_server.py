@@ -67,6 +67,21 @@ def test_what_was_committed_survives_a_crash(own_server: EmbeddedServer) -> None
         assert conn.execute("TABLE kept").fetchall() == [(1,)]
 
 
+@pytest.mark.versions
+def test_an_undone_creation_of_something_unlogged_is_no_obstacle_after_a_crash(own_server: EmbeddedServer) -> None:
+    """PostgreSQL's recovery makes its file, finds what is left of it, and gives up; the second time it removes that."""
+    with own_server.connect() as one, own_server.connect() as other:
+        one.execute("CREATE TABLE t (n int)")
+        with one.transaction(force_rollback=True):
+            one.execute("CREATE UNLOGGED TABLE u (n int); CREATE UNLOGGED TABLE v (n int)")
+            # It writes the log out, which then has the creation, but not yet that it was undone.
+            other.execute("INSERT INTO t VALUES (1)")
+        own_server.crash()
+    own_server.start()
+    with own_server.connect() as conn:
+        assert conn.execute("SELECT n FROM t").fetchall() == [(1,)]
+
+
 def test_a_restart_keeps_the_port(own_server: EmbeddedServer) -> None:
     before = own_server.port
     own_server.restart()

@@ -10,6 +10,7 @@ directory's unix socket only.
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 import signal
 import socket
@@ -31,7 +32,7 @@ from pg_trickle.testing.process import Process, Watchdog, children, wait_until
 SUPERUSER = "postgres"
 START_SECONDS = 60
 STOP_SECONDS = 30
-PORT_ATTEMPTS = 5
+ATTEMPTS = 5
 
 SETTINGS: Mapping[str, str] = {
     "listen_addresses": "127.0.0.1",
@@ -50,6 +51,8 @@ THROWAWAY_SETTINGS: Mapping[str, str] = {
 }
 # The WAL alone would take a gigabyte of it.
 IN_MEMORY_SETTINGS: Mapping[str, str] = {"min_wal_size": "64MB", "max_wal_size": "256MB"}
+
+_LEFT_BEHIND = re.compile(r'FATAL:  could not create file "[^"]+/[0-9]+": File exists')
 
 
 class EmbeddedServer:
@@ -127,18 +130,23 @@ class EmbeddedServer:
     def _start(self) -> None:
         self._make_cluster()
         programs = self._place_extension()
-        for _ in range(PORT_ATTEMPTS):
+        for _ in range(ATTEMPTS):
             self.port = self.port or _free_port()
             self.socket_directory = self.socket_directory or self.account.temporary_directory()
             self._configure()
             self._launch(programs)
             if self._is_ready():
                 return
+            words = self._words()
             # Between finding a free port and taking it, somebody else may have.
-            if self._fixed_port or "Address already in use" not in self._last_words():
+            is_taken = "Address already in use" in words and not self._fixed_port
+            # What PostgreSQL has left of unlogged tables and sequences whose creation was undone just before a crash
+            # is in the way of its recovery, once: then it knows them.
+            if not is_taken and not _LEFT_BEHIND.search(words):
                 break
             self._forget()
-            self.port = None
+            if is_taken:
+                self.port = None
         raise NotInstalled("PostgreSQL did not start", detail=self._last_words(), hint=f'See "{self.log}".')
 
     def stop(self) -> None:
@@ -298,10 +306,12 @@ class EmbeddedServer:
             return False
         return True
 
+    def _words(self) -> str:
+        """What this start has logged, not what others did."""
+        return self.log.read_bytes()[self._words_from :].decode(errors="replace")
+
     def _last_words(self) -> str:
-        """The end of what this start has logged, not of what others did."""
-        words = self.log.read_bytes()[self._words_from :].decode(errors="replace")
-        return "\n".join(words.splitlines()[-5:])
+        return "\n".join(self._words().splitlines()[-5:])
 
     def _forget(self) -> None:
         if self._watchdog is not None:
