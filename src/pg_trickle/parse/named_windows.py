@@ -12,7 +12,7 @@ def write_windows_out(statement: SelectStmt) -> None:
     defined = {node.window_def.name: node.window_def for node in statement.window_clause}
     if not defined:
         return
-    for clause in (*statement.target_list, *statement.sort_clause):
+    for clause in (*statement.target_list, *statement.distinct_clause, *statement.sort_clause):
         for part in list(outside_subqueries(clause)):
             if kind(part) == "func_call" and part.func_call.HasField("over"):
                 part.func_call.over.CopyFrom(_definition(part.func_call.over, defined))
