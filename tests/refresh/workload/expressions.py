@@ -61,10 +61,10 @@ def values(draw: st.DrawFn, some: list[Value]) -> Value:
     return draw(st.sampled_from(choices))
 
 
-def listing(draw: st.DrawFn, some: list[Value]) -> tuple[str, tuple[Column, ...]]:
-    """The select list of the values, of which one may come twice, and its columns."""
+def listing(draw: st.DrawFn, some: list[Value], again: list[Value] | None = None) -> tuple[str, tuple[Column, ...]]:
+    """The select list of the values, of which one (of ``again``) may come twice, and its columns."""
     if draw(st.integers(0, 9)) == 9:
-        some = [*some, draw(st.sampled_from(some))]
+        some = [*some, draw(st.sampled_from(again or some))]
     names = ["k"] + [f"c{place}" for place in range(1, len(some))]
     if draw(st.booleans()) and some[0].type is not INT:
         names[0] = "c0"
