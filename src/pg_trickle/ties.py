@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator
 
-from pg_trickle.algebra.aggregate import Aggregate, Call, Rule
+from pg_trickle.algebra.aggregate import COLLECTING, Aggregate, Call, Rule
 from pg_trickle.algebra.linear import Item
 from pg_trickle.algebra.order import DistinctOn, TopK
 from pg_trickle.algebra.plan import Plan
@@ -37,11 +37,7 @@ _SPELLING = (
     " verify_stream_table counts it as a difference where it shows."
     " Cast it to a type whose equal values are the same to have it certain: integer, text, numeric(p,s)."
 )
-_COLLECTS = re.compile(
-    r"^(pg_catalog\.)?(array_agg|string_agg|jsonb?_(object_)?agg(_strict|_unique|_unique_strict)?|xmlagg|any_value"
-    r"|json_(array|object)agg)\(",
-    re.I,
-)
+_COLLECTS = re.compile(rf"^(pg_catalog\.)?({'|'.join(sorted(COLLECTING))}|json_(array|object)agg)\(", re.I)
 _ADDS = re.compile(r"^(pg_catalog\.)?(sum|avg|stddev(_\w+)?|variance|var_\w+|corr|covar_\w+|regr_\w+)\(", re.I)
 _ORDERED = re.compile(
     _COLLECTS.pattern + r"|^(pg_catalog\.)?(row_number|ntile|lag|lead|first_value|last_value|nth_value)\("

@@ -10,6 +10,13 @@ from pg_trickle.algebra.plan import Plan
 from pg_trickle.algebra.states import old
 from pg_trickle.scalar import Column, Scalar
 
+COLLECTING = frozenset({
+    "array_agg", "string_agg", "json_agg", "jsonb_agg", "json_agg_strict", "jsonb_agg_strict", "json_object_agg",
+    "json_object_agg_strict", "json_object_agg_unique", "json_object_agg_unique_strict", "jsonb_object_agg",
+    "jsonb_object_agg_strict", "jsonb_object_agg_unique", "jsonb_object_agg_unique_strict", "xmlagg", "any_value",
+})  # fmt: skip
+"""PostgreSQL's own functions that aggregate by the order of rows (of SQL/JSON's aggregates PostgreSQL makes others)."""
+
 
 class Rule(Enum):
     """How a stage keeps an aggregate up to date (ALGEBRA.md §6)."""

@@ -124,6 +124,11 @@ class CompileRequest:
     functions: tuple[FunctionFact, ...]
     hash: str | None = None
 
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The query's text, and those of the views below it."""
+        return (self.query, *(one.definition for one in self.relations if one.definition is not None))
+
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> CompileRequest:
         """Read a request; raises InvalidDefinition when it isn't one."""

@@ -4,15 +4,10 @@ from __future__ import annotations
 
 from postgast.pg_query_pb2 import SORTBY_DEFAULT, SORTBY_NULLS_DEFAULT, Node, SortBy
 
+from pg_trickle.algebra.aggregate import COLLECTING
 from pg_trickle.parse.scope import Context
 from pg_trickle.parse.tree import kind, strings
 
-# Aggregates of PostgreSQL's own whose result depends on the order.
-_COLLECTS = frozenset({
-    "array_agg", "string_agg", "json_agg", "jsonb_agg", "json_agg_strict", "jsonb_agg_strict", "json_object_agg",
-    "json_object_agg_strict", "json_object_agg_unique", "json_object_agg_unique_strict", "jsonb_object_agg",
-    "jsonb_object_agg_strict", "jsonb_object_agg_unique", "jsonb_object_agg_unique_strict", "xmlagg", "any_value",
-})  # fmt: skip
 _COUNTS = frozenset({"row_number", "ntile", "lag", "lead"})
 _SHOWS = {"first_value", "last_value", "nth_value"}
 _ROWS = 0x00004  # FRAMEOPTION_ROWS
@@ -39,7 +34,7 @@ def is_bare(window: Node) -> bool:
 def collects(call: Node, context: Context) -> bool:
     """Whether it is a call of an aggregate to which the order of its input may matter: any of somebody's own may."""
     name = strings(list(call.func_call.funcname))
-    return name[-1] in _COLLECTS or any(
+    return name[-1] in COLLECTING or any(
         fact.kind == "aggregate" and not fact.builtin for fact in context.functions(name)
     )
 

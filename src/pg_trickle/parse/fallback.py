@@ -134,8 +134,7 @@ def _gather(statement: SelectStmt, context: Context, facts: dict[int, RelationFa
 
 def undetermined(request: CompileRequest) -> Undetermined | None:
     """What in a query, or in a view below it, leaves its result open although no row changes; None if nothing does."""
-    texts = [request.query, *(one.definition for one in request.relations if one.definition is not None)]
-    for text in texts:
+    for text in request.texts:
         try:
             _check_decided(parse_select(text))
         except Undetermined as found:

@@ -166,7 +166,7 @@ class Grouping:
             text = printed(resolved(part, scope))
             # A constant that is a key is NULL in sets without it only as an output, not in expressions.
             if text in self.keys and (is_constant(node) or not is_constant(part)):
-                return column_reference(self._read_as(text, is_whole=part is node).name)
+                return column_reference(self.shown.get(text, self.keys[text]).name)
             if self._is_aggregate(part):
                 return column_reference(self.calls[self._text(part)].column.name)
             if kind(part) == "grouping_func":
@@ -183,12 +183,6 @@ class Grouping:
         calls = (call.column for call in self.calls.values())
         known = (*keys, *self.shown.values(), *calls, *made, *others.values())
         return over_columns(over, known, self.context)
-
-    def _read_as(self, text: str, *, is_whole: bool) -> Column:
-        """The column to read a key from: as it is stored if the output is the key itself and an equal one will do."""
-        if is_whole and self._keys_by_value:
-            return self.keys[text]
-        return self.shown.get(text, self.keys[text])
 
     def plan(self, source: Plan) -> Plan:
         """The aggregation over what FROM and WHERE give."""

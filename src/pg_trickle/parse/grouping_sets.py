@@ -100,7 +100,7 @@ def check_keys(request: CompileRequest) -> None:
 
     In a set of one of them the others are NULL; but which is meant, what PostgreSQL prints doesn't say.
     """
-    for text in (request.query, *(one.definition for one in request.relations if one.definition is not None)):
+    for text in request.texts:
         try:
             statement = parse_select(text)
         except UnsupportedQuery:

@@ -62,7 +62,7 @@ Levels = tuple[_Level, ...]
 
 def check_names(request: CompileRequest) -> None:
     """Refuse a query whose text doesn't say which column is meant; raises InvalidDefinition."""
-    for text in (request.query, *(one.definition for one in request.relations if one.definition is not None)):
+    for text in request.texts:
         try:
             statement = parse_select(text)
         except UnsupportedQuery:

@@ -208,9 +208,10 @@ def paths(common: CommonTable, context: Context) -> Paths | None:
     assert common.expression is not None
     if not (common.expression.HasField("search_clause") or common.expression.HasField("cycle_clause")):
         return None
-    texts = [context.request.query, *(one.definition for one in context.request.relations if one.definition)]
     labels = common.aliases + output_names(common.statement)[len(common.aliases) :]
-    return Paths(common, labels, frozenset(name for text in texts for name in _read(parse_select(text))))
+    return Paths(
+        common, labels, frozenset(name for text in context.request.texts for name in _read(parse_select(text)))
+    )
 
 
 def _read(statement: SelectStmt) -> Iterator[str]:

@@ -45,14 +45,14 @@ def check_functions(request: CompileRequest) -> None:
             _check(fact)
         except UnsupportedQuery as refusal:
             refusal.position = _place(parse_select(request.query), fact, request)
-            refusal.by_itself = refusal.by_itself and not any(map(_reads_system, map(parse_select, _texts(request))))
+            refusal.by_itself = refusal.by_itself and not any(map(_reads_system, map(parse_select, request.texts)))
             raise
     _check_objects(request)
 
 
 def _check_objects(request: CompileRequest) -> None:
     """Refuse what may show the name of a database object; where it is just kept, or compared, that is as an oid."""
-    parts = [part for text in _texts(request) for part in nodes(parse_select(text))]
+    parts = [part for text in request.texts for part in nodes(parse_select(text))]
     holds = any(
         (column.base or "").removeprefix("_") in _OBJECTS
         for one in request.relations
@@ -144,7 +144,7 @@ def is_determined_by_rows(request: CompileRequest) -> bool:
     """
     try:
         check_functions(request)
-        return all(map(_reads_named_relations_alone, map(parse_select, _texts(request))))
+        return all(map(_reads_named_relations_alone, map(parse_select, request.texts)))
     except UnsupportedQuery:
         return False
 
@@ -171,11 +171,6 @@ def _reads_system(statement: SelectStmt) -> bool:
     return any(
         one.schemaname == "information_schema" or (not one.schemaname and one.relname not in common) for one in tables
     )
-
-
-def _texts(request: CompileRequest) -> list[str]:
-    """The query's text, and those of the views below it."""
-    return [request.query, *(one.definition for one in request.relations if one.definition is not None)]
 
 
 def _is_system_column(part: Node) -> bool:

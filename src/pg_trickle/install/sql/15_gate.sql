@@ -299,6 +299,20 @@ END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.close_function(regprocedure) IS 'Takes a function from everybody but its owner';
 
+CREATE FUNCTION pgtrickle_changes.refuse_settings() RETURNS void
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, pg_temp
+    SET standard_conforming_strings = on
+AS $$
+BEGIN
+    RAISE EXCEPTION 'the query changes search_path or standard_conforming_strings'
+        USING ERRCODE = 'invalid_transaction_state',
+              DETAIL = 'A function that it calls, or a trigger, sets it for the whole session.',
+              HINT = 'Use SET LOCAL, or better the function''s own SET clause.';
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.refuse_settings() IS 'Raises that what ran as an owner has set for the session what the engine relies on';
+
 CREATE FUNCTION pgtrickle_changes.run_as(p_owner oid, p_statement text, p_frontier pg_snapshot DEFAULT NULL::pg_snapshot, p_own_xid xid8 DEFAULT NULL::xid8, p_own_seqs jsonb DEFAULT NULL::jsonb, p_settings jsonb DEFAULT '{}'::jsonb) RETURNS jsonb
     LANGUAGE plpgsql VOLATILE
     SET search_path = pg_catalog, pg_temp
@@ -322,10 +336,7 @@ BEGIN
     -- they were, nothing is looked up by a search path.
     IF pg_catalog.current_setting('search_path') OPERATOR(pg_catalog.<>) 'pg_catalog, pg_temp'
        OR pg_catalog.current_setting('standard_conforming_strings') OPERATOR(pg_catalog.<>) 'on' THEN
-        RAISE EXCEPTION 'the query changes search_path or standard_conforming_strings'
-            USING ERRCODE = 'invalid_transaction_state',
-                  DETAIL = 'A function that it calls, or a trigger, sets it for the whole session.',
-                  HINT = 'Use SET LOCAL, or better the function''s own SET clause.';
+        PERFORM pgtrickle_changes.refuse_settings();
     END IF;
     RETURN v_result;
 END

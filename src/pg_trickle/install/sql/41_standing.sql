@@ -330,10 +330,7 @@ BEGIN
     -- As in run_as: until these are known to be as they were, nothing is looked up by a search path.
     IF pg_catalog.current_setting('search_path') OPERATOR(pg_catalog.<>) 'pg_catalog, pg_temp'
        OR pg_catalog.current_setting('standard_conforming_strings') OPERATOR(pg_catalog.<>) 'on' THEN
-        RAISE EXCEPTION 'the query changes search_path or standard_conforming_strings'
-            USING ERRCODE = 'invalid_transaction_state',
-                  DETAIL = 'A function that it calls, or a trigger, sets it for the whole session.',
-                  HINT = 'Use SET LOCAL, or better the function''s own SET clause.';
+        PERFORM pgtrickle_changes.refuse_settings();
     END IF;
     RETURN v_result;
 END
