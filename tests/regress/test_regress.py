@@ -9,10 +9,13 @@ from typing import Any
 import psycopg
 import pytest
 
+import pg_trickle
+from tests.conftest import Database
 from tests.regress import trial
-from tests.regress.changes import KEPT
+from tests.regress.changes import KEPT, Changes
 from tests.regress.scripts import Statement, statements
-from tests.regress.trial import tried
+from tests.regress.trial import NAME, tried
+from tests.regress.twin import Beside
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
@@ -47,6 +50,11 @@ def test_a_script_is_taken_apart(tmp_path: Path) -> None:
         Statement("SELECT a FROM t FOR UPDATE"),
     ]
     assert [one.query for one in found[4:]] == ["SELECT a FROM t WHERE b = ';'", "SELECT b FROM t", None]
+
+
+@pytest.fixture
+def twin(bare_database: Database) -> Connection:
+    return bare_database.connect()
 
 
 @pytest.fixture
@@ -89,3 +97,103 @@ def test_one_that_is_wrong_is_noticed(conn: Connection, monkeypatch: pytest.Monk
     found = [tried(conn, "SELECT count(*), sum(a), min(b) FROM t", mode, Random(seed)) for seed in range(3)]
     assert "wrong" in {one.verdict for one in found if one}
     assert any("UPDATE" in one.detail or "INSERT" in one.detail for one in found if one)
+
+
+def test_tables_are_changed_in_every_way(conn: Connection) -> None:
+    conn.execute("CREATE TABLE keyed (k int PRIMARY KEY, v text); INSERT INTO keyed SELECT a, b FROM t")
+    changes = Changes(conn, Random(1), ["t", "keyed"], lambda _: False)
+    for _ in range(200):
+        with conn.transaction():
+            changes.of("keyed")
+            changes.of("t")
+    done = "\n".join(changes.done)
+    for way in (
+        "DELETE FROM keyed WHERE ctid",
+        "DELETE FROM keyed RETURNING",
+        "DELETE FROM keyed WHERE false",
+        'INSERT INTO keyed ("k", "v")',
+        'INSERT INTO t ("a", "b")',
+        "ON CONFLICT DO NOTHING",
+        'ON CONFLICT ("k") DO UPDATE SET',
+        "MERGE INTO keyed",
+        "MERGE INTO t",
+        'UPDATE keyed SET "k" = "k"',
+        'UPDATE keyed SET ("k", "v") = (SELECT',
+        'UPDATE keyed SET "v" = NULL WHERE ctid',
+        "FROM d) UPDATE t SET",
+        "ON CONFLICT DO NOTHING) UPDATE t SET",
+        "TRUNCATE keyed",
+        'COPY keyed ("k", "v") FROM STDIN',
+        "-- rolled back",
+    ):
+        assert way in done
+
+
+def test_a_statement_that_the_maintenance_alone_lets_fail_is_told(conn: Connection) -> None:
+    query = "SELECT b, count(*) AS n FROM t GROUP BY b"
+    pg_trickle.create_stream_table(conn, NAME, query, schedule=None, refresh_mode="IMMEDIATE")
+    conn.execute(f"ALTER TABLE {NAME} ADD CHECK (n = 3)")
+    changes = Changes(conn, Random(1), ["t"], lambda act: trial._fails_without(conn, query, act))
+
+    def change() -> None:
+        for _ in range(20):
+            changes.of("t")
+
+    with pytest.raises(psycopg.errors.CheckViolation):
+        change()
+
+
+@pytest.mark.parametrize("mode", ["DIFFERENTIAL", "IMMEDIATE"])
+def test_a_statement_after_which_the_query_fails_is_not(conn: Connection, mode: str) -> None:
+    query = "SELECT (SELECT x.b FROM t AS x WHERE x.a = y.a) AS b FROM t AS y"
+    found = [tried(conn, query, mode, Random(seed)) for seed in range(3)]
+    assert {one.verdict for one in found if one} == {"kept"}
+
+
+@pytest.mark.parametrize("mode", ["DIFFERENTIAL", "IMMEDIATE"])
+def test_an_equal_key_that_reads_otherwise_is_not_called_wrong(conn: Connection, mode: str) -> None:
+    conn.execute("CREATE TYPE price AS (amount numeric); CREATE TABLE sold (price price)")
+    conn.execute("INSERT INTO sold VALUES (ROW(1.0)), (ROW(1.00)), (ROW(1.000)), (ROW(2))")
+    query = "SELECT price, count(*) AS n FROM sold GROUP BY price"
+    found = [tried(conn, query, mode, Random(seed)) for seed in range(8)]
+    assert {one.verdict for one in found if one} == {"kept", "spelled"}
+
+
+TWINS = [
+    Statement("CREATE TABLE u (k int PRIMARY KEY, v text)"),
+    Statement("INSERT INTO u SELECT n, 'x' || n % 3 FROM generate_series(1, 9) AS n"),
+    Statement("SELECT count(*) FROM u"),
+    Statement("INSERT INTO u VALUES (1, 'again')"),
+    Statement("BEGIN"),
+    Statement("DELETE FROM u WHERE k < 4"),
+    Statement("ROLLBACK"),
+    Statement("ALTER TABLE u ALTER v TYPE varchar"),
+    Statement("COPY u FROM stdin", "10\tx\n11\t\\N\n"),
+    Statement("UPDATE u SET v = NULL WHERE v = 'x2'"),
+]
+
+
+@pytest.mark.parametrize("mode", ["DIFFERENTIAL", "IMMEDIATE"])
+def test_statements_do_what_they_do_in_a_twin(db: Connection, twin: Connection, mode: str) -> None:
+    found = list(Beside(db, twin, mode).run(TWINS))
+    assert [one.query.split()[0] for one in found] == ["INSERT", "SELECT", "INSERT", "DELETE", "COPY", "UPDATE"]
+    assert {one.verdict for one in found} == {"kept"}
+    assert db.execute("SELECT count(*) FROM pgtrickle.pgt_stream_tables").fetchone() == (3,)
+
+
+@pytest.mark.parametrize(
+    ("tampering", "verdicts"),
+    [
+        ("ALTER TABLE {} ADD CHECK (k <> 10)", ["failed", "kept"]),
+        ("DELETE FROM {} WHERE k = 5", ["wrong", "kept"]),
+    ],
+)
+def test_a_statement_that_does_not_is_told(
+    db: Connection, twin: Connection, tampering: str, verdicts: list[str]
+) -> None:
+    sides = Beside(db, twin, "IMMEDIATE")
+    assert {one.verdict for one in sides.run([*TWINS[:3]])} == {"kept"}
+    (name,) = db.execute("SELECT min(pgt_relid)::regclass::text FROM pgtrickle.pgt_stream_tables").fetchall()[0]
+    db.execute(tampering.format(name).encode())
+    assert [one.verdict for one in sides.run(TWINS[8:])] == verdicts
+    assert db.execute("TABLE u").rowcount == twin.execute("TABLE u").rowcount == 11

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 from typing import Any, Literal
@@ -14,7 +15,7 @@ from pg_trickle.testing.oracle import differences
 from tests.regress.changes import Changes
 
 Connection = psycopg.Connection[tuple[Any, ...]]
-Verdict = Literal["kept", "refused", "undecided", "wrong", "failed"]
+Verdict = Literal["kept", "refused", "undecided", "spelled", "wrong", "failed"]
 
 NAME = "pgtrickle_tried"
 PROBE = "pgtrickle_probe"
@@ -37,6 +38,12 @@ _SOURCES = """
     SELECT c.oid::regclass::text, c.relkind IN ('r', 'p') AND c.relpersistence <> 't' AND c.oid >= 16384
       FROM read JOIN pg_class AS c USING (oid) WHERE c.relkind <> 'v' ORDER BY 1
 """
+# Of equal values that read otherwise a group shows any (docs/concepts.md); numbers by themselves are looked after.
+_HAS_COMPOSITES = """
+    SELECT EXISTS (SELECT FROM pg_attribute AS a JOIN pg_type AS t ON t.oid = a.atttypid
+                     LEFT JOIN pg_type AS e ON e.oid = t.typelem
+                    WHERE a.attrelid = %s::regclass AND a.attnum > 0 AND 'c' IN (t.typtype, e.typtype))
+"""
 _NOTES = """
     SELECT p.plan -> 'ties' FROM pgtrickle.pgt_stream_tables AS s JOIN pgtrickle.pgt_plans AS p USING (pgt_id)
      WHERE s.pgt_name = %s
@@ -45,7 +52,11 @@ _NOTES = """
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """What became of a query: ``undecided`` where the stream table differs, but had said that it may."""
+    """What became of a query.
+
+    ``undecided`` where the stream table differs, but had said that it may; ``spelled`` where it shows an equal value
+    that reads otherwise.
+    """
 
     verdict: Verdict
     query: str
@@ -65,19 +76,49 @@ def tried(conn: Connection, query: str, mode: str, chance: Random) -> Trial | No
     except psycopg.Error as error:
         is_refused = (error.sqlstate or "").startswith(("0A", "42")) or not _can_be_run(conn, query)
         return Trial("refused" if is_refused else "failed", query, str(error))
-    changes = Changes(conn, chance)
+    changes = Changes(conn, chance, tables, lambda act: _fails_without(conn, query, act))
     try:
         for _ in range(0 if wrong else ROUNDS):
             wrong = _round(conn, mode, tables, changes)
             if wrong:
                 break
         detail = "\n".join(map(str, [*wrong[:5], *changes.done]))
-        told = wrong and conn.execute(_NOTES, (NAME,)).fetchone() != ([],)
-        return Trial("undecided" if told else "wrong" if wrong else "kept", query, detail if wrong else "")
+        return Trial(_verdict(conn, query) if wrong else "kept", query, detail if wrong else "")
     except psycopg.Error as error:
         return Trial("failed" if _can_be_run(conn, query) else "kept", query, "\n".join([str(error), *changes.done]))
     finally:
         pg_trickle.drop_stream_table(conn, NAME, cascade=True)
+
+
+def _verdict(conn: Connection, query: str) -> Verdict:
+    """What it means that the stream table differs from its query."""
+    if conn.execute(_NOTES, (NAME,)).fetchone() != ([],):
+        return "undecided"
+    if conn.execute(_HAS_COMPOSITES, (NAME,)).fetchone() == (True,) and _is_equal(conn, query):
+        return "spelled"
+    return "wrong"
+
+
+def _is_equal(conn: Connection, query: str) -> bool:
+    differing = f"(TABLE {NAME} EXCEPT ALL ({query})) UNION ALL (({query}) EXCEPT ALL TABLE {NAME})"
+    try:
+        with conn.transaction():
+            return not conn.execute(differing.encode(), prepare=False).fetchall()
+    except psycopg.Error:
+        # Of a type that knows no equality.
+        return False
+
+
+def _fails_without(conn: Connection, query: str, act: Callable[[], None]) -> bool:
+    """Whether a statement, or the query after it, fails where there is no stream table."""
+    try:
+        with conn.transaction(force_rollback=True):
+            pg_trickle.drop_stream_table(conn, NAME, cascade=True)
+            act()
+            conn.execute(query.encode(), prepare=False)
+    except psycopg.Error:
+        return True
+    return False
 
 
 def _round(conn: Connection, mode: str, tables: list[str], changes: Changes) -> list[tuple[str, int, int]]:
