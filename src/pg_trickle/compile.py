@@ -169,7 +169,8 @@ def _incremental(request: CompileRequest, query: Query) -> Plan:
     target = Target(sql.Identifier(request.schema, request.name), columns, key)
     definition = programs.Definition(stages, final, target, _opaque(request, columns))
     looked_up = lookups(stages, final)
-    sources = {**_unread(request), **programs.sources(definition)}
+    read = programs.sources(definition)
+    sources = {**_unread(request), **read}
     singles = {str(oid): frozenset((oid,)) for oid in sources}
     timed = any(map(_changes_by_itself, (final, *(stage.below for stage in stages))))
     circular = restarting(request, whole, is_set=key is not None, is_timed=timed)
@@ -199,7 +200,9 @@ def _incremental(request: CompileRequest, query: Query) -> Plan:
         verify=programs.verify(definition),
         differential={name: program for name, (program, _) in made.items()},
         timed=timed,
-        explain=explain.incremental(request, stages, final, definition.stored, open_orders),
+        explain=explain.incremental(
+            request, stages, final, definition.stored, open_orders, frozenset(sources.keys() - read.keys())
+        ),
         ties=open_orders,
         indexes=explain.wanted_indexes(request, looked_up),
         immediate=at_once,

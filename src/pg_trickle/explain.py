@@ -40,8 +40,12 @@ def incremental(
     final: Plan,
     stored: tuple[AnyStage, ...],
     open_orders: tuple[str, ...],
+    unread: frozenset[int],
 ) -> dict[str, Any]:
-    """The tree of the final plan with each stage's tree below the scan of its state; ``open_orders``: see ties.py."""
+    """The tree of the final plan with each stage's tree below the scan of its state; ``open_orders``: see ties.py.
+
+    ``unread`` are relations that the query names, and of which no row matters.
+    """
     by_state = {stage.state.name: stage for stage in stages}
     lines: list[Line] = []
     _walk(final, 0, by_state, lines)
@@ -50,7 +54,16 @@ def incremental(
         if stage not in stored:
             what = explain_recomputed.NAMES[type(stage.operator)] if isinstance(stage, Recomputed) else "aggregation"
             notes.append(_OWN.format(what=what))
-    return {"tree": lines, "notes": [*notes, *open_orders, *_policies(request), *_circle(request)]}
+    return {
+        "tree": lines,
+        "notes": [*notes, *_unread(request, unread), *open_orders, *_policies(request), *_circle(request)],
+    }
+
+
+def _unread(request: CompileRequest, unread: frozenset[int]) -> list[str]:
+    """What was left out of the query."""
+    told = "Nothing of {}.{} is read: whatever rows it has, the query shows the same."
+    return [told.format(one.schema, one.name) for one in request.relations if one.oid in unread]
 
 
 def _circle(request: CompileRequest) -> list[str]:

@@ -537,3 +537,49 @@ SELECT c.id, o.id AS oid FROM public.customers c LEFT JOIN public.orders o ON o.
 --|               Project id__1="state_9_1_k1"
 --|                 Scan state_9_1 (state_9_1_k1, state_9_1_n)
 --|               Scan public.orders (id__2, customer_id__1, placed__1)
+
+-- a left join by a key of which nobody reads a column: it is left out
+SELECT o.id, o.amount FROM public.orders o LEFT JOIN public.customers c ON c.id = o.customer_id AND c.region = 'EU';
+--| key: id
+--| captured: customers (); orders (id, amount)
+--| final:
+--|   Scan public.orders (id__1, amount__1)
+--| when orders changed:
+--|   Changes public.orders (id__1, amount__1)
+
+-- and one that may match more than once: it isn't
+SELECT c.id, c.name FROM public.customers c LEFT JOIN public.orders o ON o.customer_id = c.id;
+--| key: none
+--| captured: customers (id, name); orders (customer_id)
+--| final:
+--|   Project id__1, name__1
+--|     LeftJoin customer_id__1 = id__1
+--|       Scan public.customers (id__1, name__1)
+--|       Scan public.orders (customer_id__1)
+--| when customers changed:
+--|   Project id__1, name__1
+--|     UnionAll
+--|       Join customer_id__1 = id__1
+--|         Changes public.customers (id__1, name__1)
+--|         Scan public.orders (customer_id__1)
+--|       LeftJoin FALSE
+--|         Project id__1, name__1
+--|           Filter NOT "__pgt_met"
+--|             Mark __pgt_met: customer_id__1 = id__1
+--|               Changes public.customers (id__1, name__1)
+--|               Scan public.orders (customer_id__1)
+--|         Scan public.orders (customer_id__1)
+--| when orders changed:
+--|   Project id__1, name__1
+--|     UnionAll
+--|       Join customer_id__1 = id__1
+--|         Scan public.customers (id__1, name__1)
+--|         Changes public.orders (customer_id__1)
+--|       LeftJoin FALSE
+--|         Project id__1, name__1
+--|           Filter NOT "__pgt_met"
+--|             Flipped __pgt_met: customer_id__1 = id__1
+--|               Scan public.customers (id__1, name__1)
+--|               Scan public.orders (customer_id__1)
+--|               Changes public.orders (customer_id__1)
+--|         Scan public.orders (customer_id__1)

@@ -164,6 +164,16 @@ WEAKENED: dict[str, tuple[LiteralString, LiteralString, LiteralString]] = {
         "ALTER TABLE work.c DROP CONSTRAINT c_pkey",
         "INSERT INTO work.c VALUES (1, 'again')",
     ),
+    "a key of what nobody reads": (
+        "SELECT o.id, o.amount FROM work.o LEFT JOIN work.c ON c.id = o.c_id",
+        "ALTER TABLE work.c DROP CONSTRAINT c_pkey",
+        "INSERT INTO work.c VALUES (1, 'again')",
+    ),
+    "another key, of what nobody reads": (
+        "SELECT o.id, c.region FROM work.o JOIN work.c ON c.id = o.c_id LEFT JOIN work.coded d ON d.code = o.id",
+        "ALTER TABLE work.coded ALTER code DROP NOT NULL, DROP CONSTRAINT coded_code_key",
+        "INSERT INTO work.coded VALUES (9, 1)",
+    ),
     "a key that is shown": (
         "SELECT id, amount FROM work.o",
         "ALTER TABLE work.o DROP CONSTRAINT o_pkey",
@@ -191,6 +201,7 @@ def test_what_it_counts_on_was_dropped(
     """It would be silently wrong; with a new plan it isn't."""
     work.execute(
         """CREATE TABLE work.never (v int NOT NULL); INSERT INTO work.never VALUES (3);
+           CREATE TABLE work.coded (id int PRIMARY KEY, code int NOT NULL UNIQUE); INSERT INTO work.coded VALUES (1, 1);
            CREATE TABLE work.parted (id int PRIMARY KEY, region text) PARTITION BY RANGE (id);
            CREATE TABLE work.parted_1 PARTITION OF work.parted DEFAULT;
            INSERT INTO work.parted VALUES (1, 'x'), (2, 'y')"""
@@ -198,7 +209,7 @@ def test_what_it_counts_on_was_dropped(
     pg_trickle.create_stream_table(work, "s", query, refresh_mode="IMMEDIATE")
     writer: Connection = database.connect()
     if is_planned:
-        for table in ("never", "o", "c", "parted"):
+        for table in ("never", "o", "c", "parted", "coded"):
             writer.execute(f"DELETE FROM work.{table} WHERE false; INSERT INTO work.{table} TABLE work.{table} LIMIT 0")
     work.execute(change)
     with pytest.raises(ObjectNotInPrerequisiteState) as failure:

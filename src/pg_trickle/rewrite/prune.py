@@ -19,7 +19,7 @@ from pg_trickle.algebra.source import Changes, Empty, Opaque, Scan, Unit, Unwatc
 from pg_trickle.algebra.timed import Elapsed, TimedColumn, TimedFilter
 from pg_trickle.algebra.window import Window
 from pg_trickle.scalar import Column, Scalar, column
-from pg_trickle.uniqueness import keys
+from pg_trickle.uniqueness import is_looked_up, keys
 
 
 def pruned(plan: Plan, needed: frozenset[str]) -> Plan:
@@ -46,6 +46,9 @@ def pruned(plan: Plan, needed: frozenset[str]) -> Plan:
             return _tested(left, right, join.on, needed)
         case Join(left, right) as join if _only_tests(join, left, needed):
             return _tested(right, left, join.on, needed)
+        case LeftJoin(left, right, on) if not needed & frozenset(names(right)) and is_looked_up(right, on):
+            # L ⟕ R has each row of L once, whatever R holds, when no two rows of R meet the same one.
+            return pruned(left, needed)
         case Join(left, right, on) | LeftJoin(left, right, on) | FullJoin(left, right, on) as join:
             wanted = needed | _columns(on)
             return replace(join, left=pruned(left, wanted), right=pruned(right, wanted))

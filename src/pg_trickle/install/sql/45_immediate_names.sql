@@ -68,16 +68,18 @@ CREATE FUNCTION pgtrickle_changes.immediate_counted_on(p_table pgtrickle.pgt_str
     LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, pg_temp
 AS $$
+-- Of what its query names, too: that it reads none of these may be because a key tells that they make no difference (rewrite/prune.py).
 BEGIN
     RETURN QUERY
         SELECT s.oid, a.attname, a.attnum, a.attnotnull AND NOT pgtrickle_changes.may_hold_null(s.oid, a.attnum)
           FROM unnest(pgtrickle_changes.immediate_sources(p_table.pgt_id)) AS s(oid)
           JOIN pgtrickle.pgt_dependencies AS d ON d.pgt_id = p_table.pgt_id AND d.source_relid = s.oid
-         CROSS JOIN LATERAL pgtrickle_changes.read_columns(d.source_relid, d.columns_used) AS c
-          JOIN pg_attribute AS a ON a.attrelid = s.oid AND a.attnum = c.attnum;
+          JOIN pgtrickle_changes.relation_closure(p_table.definition_view) AS q ON q.relid = s.oid
+          JOIN pg_attribute AS a ON a.attrelid = s.oid AND a.attnum > 0 AND NOT a.attisdropped
+                                AND (a.attname = ANY (d.columns_used) OR a.attnum = ANY (q.columns));
 END
 $$;
-COMMENT ON FUNCTION pgtrickle_changes.immediate_counted_on IS 'The columns of its sources that a maintenance reads, and whether they are never NULL';
+COMMENT ON FUNCTION pgtrickle_changes.immediate_counted_on IS 'The columns of its sources that a query names, and whether they are never NULL';
 
 CREATE FUNCTION pgtrickle_changes.immediate_altered(p_table pgtrickle.pgt_stream_tables) RETURNS text
     LANGUAGE plpgsql STABLE
