@@ -98,6 +98,10 @@ class Undetermined(UnsupportedQuery):
     """A construct whose result isn't decided by the rows that the query reads: no rule can ever maintain it."""
 
 
+class Overgrown(UnsupportedQuery):
+    """A query that is too long for rules once all that it names is written out; as it stands it isn't."""
+
+
 class InvalidDefinition(PgTrickleError):
     """A name, argument or query that can't be accepted."""
 

@@ -109,7 +109,7 @@ def _walk(plan: Plan, depth: int, stages: dict[str, AnyStage], lines: list[Line]
         _walk(plan.input, depth, stages, lines)
         return
     if isinstance(plan, Scan) and isinstance(plan.table, State):
-        _stage(stages[plan.table.name], depth, stages, lines)
+        _read(plan.table, depth, stages, lines)
         return
     if isinstance(plan, Consolidate):
         _walk(plan.input, depth, stages, lines)
@@ -119,6 +119,15 @@ def _walk(plan: Plan, depth: int, stages: dict[str, AnyStage], lines: list[Line]
     lines.append({"depth": depth, "operator": name, "detail": shown(detail), "rule": rule, "cost": cost})
     for below in inputs(plan):
         _walk(below, depth + 1, stages, lines)
+
+
+def _read(state: State, depth: int, stages: dict[str, AnyStage], lines: list[Line]) -> None:
+    """A stage where its state is read, in full the first time: told again by each reader, it would grow with each."""
+    if state.name in stages:
+        _stage(stages.pop(state.name), depth, stages, lines)
+        return
+    told = {"operator": "State", "detail": state.name, "rule": "as told above", "cost": explain_cost.NOTHING}
+    lines.append({"depth": depth, **told})
 
 
 def _is_state(plan: Plan) -> bool:
@@ -138,13 +147,14 @@ def _stage(stage: AnyStage, depth: int, stages: dict[str, AnyStage], lines: list
             _walk(below, depth + 1, stages, lines)
         return
     aggregate = stage.aggregate
-    name = "Aggregate" if aggregate.calls or stage.is_global else "Distinct"
+    name = "Aggregate" if aggregate.calls or not aggregate.keys else "Distinct"
     keys = {item.column.name: item.value.text for item in _items(aggregate.input)}
     grouped = ", ".join(keys.get(key, key) for key in aggregate.keys)
     detail = shown(f"by {grouped}" if grouped else "of all rows") + f", state {stage.state.name}"
-    rule = "a row while its count is above 0" if name == "Distinct" else "stored counters, only touched groups"
     cost = explain_cost.of_counters(stage)
-    lines.append({"depth": depth, "operator": name, "detail": detail, "rule": rule, "cost": cost})
+    lines.append(
+        {"depth": depth, "operator": name, "detail": detail, "rule": explain_again.rule_of(aggregate), "cost": cost}
+    )
     lines.extend(
         {
             "depth": depth + 1,

@@ -1,15 +1,24 @@
-"""Why an aggregate is read again though its like is counted, or a left join is a sum, told to people."""
+"""What is counted and what is read again, and why; or why a left join is a sum: told to people."""
 
 from __future__ import annotations
 
 import re
 
-from pg_trickle.algebra.aggregate import Call, Rule
+from pg_trickle.algebra.aggregate import Aggregate, Call, Rule
 from pg_trickle.algebra.linear import Project, UnionAll
 from pg_trickle.algebra.plan import Plan, names
 from pg_trickle.scalar import Identity
 
 _COUNTED = re.compile(r"^(pg_catalog\.)?(sum|avg|var_pop|var_samp|variance|stddev|stddev_pop|stddev_samp)\(", re.I)
+
+
+def rule_of(aggregate: Aggregate) -> str:
+    """The rule that maintains the groups; how each of the aggregates is kept is told with it."""
+    if aggregate.keys and not aggregate.calls:
+        return "a row while its count is above 0"
+    if aggregate.calls and all(call.rule is Rule.RECOMPUTE for call in aggregate.calls):
+        return "the rows of touched groups are read again; a stored count tells which groups there are"
+    return "stored counters, only touched groups"
 
 
 def rule_of_call(call: Call, below: Plan) -> str:

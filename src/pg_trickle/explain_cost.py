@@ -26,7 +26,7 @@ from pg_trickle.stages import Stage
 
 WHOLE_QUERY = "all rows that the query reads, at each refresh"
 _ROWS = "|Δ|"
-_NOTHING = "nothing"
+NOTHING = "nothing"
 _ADDED = {Rule.COUNT, Rule.SUM, Rule.AVG, Rule.BOOL_AND, Rule.BOOL_OR, Rule.BIT_XOR}
 _SQUARED = {Rule.VAR_POP, Rule.VAR_SAMP, Rule.STDDEV_POP, Rule.STDDEV_SAMP}
 
@@ -59,7 +59,7 @@ def cost(plan: Plan) -> str:
         case Aggregate():
             return "the rows of the touched groups"
         case Unit() | Empty():
-            return _NOTHING
+            return NOTHING
         case Found():
             return "the rows that came last"
         case Window() | DistinctOn() | TopK() | Recompute() | Recursion():

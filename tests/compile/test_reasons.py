@@ -35,6 +35,30 @@ def test_a_reason_is_told(query, reason):
     assert [rule for rule in _rules(query) if reason in rule] != []
 
 
+@pytest.mark.parametrize(
+    ("calls", "rule"),
+    [
+        ("string_agg(v.page, ',' ORDER BY v.page) AS p", "read again; a stored count"),
+        ("string_agg(v.page, ',' ORDER BY v.page) AS p, count(*) AS n", "stored counters"),
+        ("max(v.page) AS p", "stored counters"),
+    ],
+)
+def test_counters_are_told_of_where_there_are_some(calls, rule):
+    rules = _rules(f"SELECT v.customer_id, {calls} FROM public.visits v GROUP BY v.customer_id")
+    assert rule in rules[0]
+
+
+def test_a_stage_that_is_read_twice_is_told_once():
+    levels = ["w0 AS (SELECT o.customer_id AS k, max(o.amount) AS m FROM public.orders o GROUP BY o.customer_id)"]
+    for place in range(1, 6):
+        below = f"w{place - 1}"
+        levels.append(
+            f"w{place} AS (SELECT a.k, max(b.m) AS m FROM {below} a JOIN {below} b ON a.k = b.k GROUP BY a.k)"
+        )
+    query = f"WITH {', '.join(levels)} SELECT w5.k, w5.m AS v FROM w5"
+    assert _rules(query).count("as told above") == 5
+
+
 @pytest.mark.parametrize("query", PLAIN, ids=range(len(PLAIN)))
 def test_where_there_is_none_none_is_told(query):
     assert [rule for rule in _rules(query) if ": " in rule and not rule.startswith(("counter", "algebraic"))] == []

@@ -175,6 +175,10 @@ IN_PART = {
     'ONLY "public.above"': "SELECT id FROM ONLY above",
     "SQL/JSON aggregate as a window function": "SELECT id, json_arrayagg(g) OVER () AS j FROM t",
 }  # fmt: skip
+LEVELS = (f"w{n} AS (SELECT a.id, b.v FROM w{n - 1} AS a JOIN w{n - 1} AS b ON a.id = b.id)" for n in range(1, 9))
+IN_PART["WITH query or view that is named very often"] = (
+    f"WITH w0 AS (SELECT id, g AS v FROM t), {', '.join(LEVELS)} SELECT * FROM w8"
+)
 COLLATIONS = "set operation over different collations"
 # What no query has been found to come to: PostgreSQL refuses it, prints it otherwise, or a rule comes before.
 # The first of them needs a query of some thousand parts.

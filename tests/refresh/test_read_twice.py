@@ -65,3 +65,26 @@ def _stages(conn: Connection, name: str) -> int:
     assert row is not None
     found: int = row[0]
     return found
+
+
+def test_what_is_named_too_often_is_run_and_kept_where_a_stream_table_is_between(
+    db: Connection, assert_fresh: Oracle
+) -> None:
+    """The way out that the note tells."""
+    db.execute((TABLES + START).encode())
+    first = "SELECT DISTINCT ON (x.a) x.a, y.b FROM {0} AS x JOIN {0} AS y ON y.a = x.a ORDER BY x.a, y.b"
+    rows = "SELECT x.a, y.b FROM {0} AS x JOIN {0} AS y ON y.a = x.a AND y.b = x.b"
+
+    def chain(bottom: str, number: int) -> str:
+        parts = [f"w0 AS ({bottom})", *(f"w{n} AS ({rows.format(f'w{n - 1}')})" for n in range(1, number + 1))]
+        return f"WITH {', '.join(parts)} SELECT * FROM w{number}"
+
+    pg_trickle.create_stream_table(db, "whole", chain(first.format("edges"), 9), schedule=None)
+    assert "is named very often" in str(db.execute("SELECT pgtrickle.explain_stream_table('whole')").fetchall())
+    pg_trickle.create_stream_table(db, "half", chain(first.format("edges"), 3), schedule=None)
+    pg_trickle.create_stream_table(db, "other", chain("SELECT * FROM half", 3), schedule=None)
+    assert "is named very often" not in str(db.execute("SELECT pgtrickle.explain_stream_table('other')").fetchall())
+    for step in STEPS:
+        db.execute(step.encode())
+        for name in ("whole", "half", "other"):
+            refreshed(db, name, assert_fresh)

@@ -12,7 +12,7 @@ from pg_trickle.algebra.plan import Plan
 from pg_trickle.algebra.recompute import Recompute
 from pg_trickle.algebra.source import Unit, Unwatched
 from pg_trickle.catalog.model import CompileRequest, RelationFact
-from pg_trickle.errors import Undetermined, UnsupportedQuery
+from pg_trickle.errors import Overgrown, Undetermined, UnsupportedQuery
 from pg_trickle.parse.canonical import parse_select
 from pg_trickle.parse.moments import is_time
 from pg_trickle.parse.query import ParseQuery, Query
@@ -63,6 +63,9 @@ def recursion(name: str, common: CommonTable, context: Context, parse: ParseQuer
 def _part(
     statement: SelectStmt, columns: Sequence[tuple[str, Type]], context: Context, refusal: UnsupportedQuery
 ) -> Query:
+    if isinstance(refusal, Overgrown):
+        # Only the query as its author wrote it is short.
+        raise refusal
     closed = _self_contained(statement, context.ctes, refusal)
     made = tuple(Column(context.namer.fresh(name), of) for name, of in columns)
     plan = _recomputed(closed, printed_select(closed), made, context, refusal)

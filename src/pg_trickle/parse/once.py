@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 
-from pg_trickle.algebra.aggregate import Aggregate
 from pg_trickle.algebra.correlation import free
 from pg_trickle.algebra.linear import Item, Project
-from pg_trickle.algebra.order import DistinctOn, TopK
 from pg_trickle.algebra.plan import Plan, distinct
-from pg_trickle.algebra.recompute import Recompute
-from pg_trickle.algebra.recursion import Recursion
-from pg_trickle.algebra.window import Window
+from pg_trickle.parse.length import STATEFUL, check_length
 from pg_trickle.parse.query import Query
 from pg_trickle.parse.scope import Context
 from pg_trickle.scalar import Column, column
@@ -21,11 +17,13 @@ def once(key: Hashable, context: Context, parse: Callable[[], Query]) -> Query:
     """What ``parse`` makes; and for the same key again the same plan, with its columns under new names.
 
     So is what has stages and stands by itself: ``cut`` makes one stage of equal operators.
+    Refuses what is too long.
     """
     known = context.parsed.get(key)
     if isinstance(known, Query):
         return _renamed(known, context)
     made = parse()
+    check_length(made.plan, context.most_leaves)
     if _has_stages(made.plan) and not free(made.plan):
         context.parsed[key] = made
     return made
@@ -42,5 +40,4 @@ def _renamed(query: Query, context: Context) -> Query:
 
 
 def _has_stages(plan: Plan) -> bool:
-    stateful = Aggregate | Window | DistinctOn | TopK | Recompute | Recursion
-    return any(isinstance(node, stateful) for node in distinct(plan))
+    return any(isinstance(node, STATEFUL) for node in distinct(plan))

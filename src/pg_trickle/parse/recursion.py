@@ -10,7 +10,7 @@ from pg_trickle.algebra.aggregate import Aggregate
 from pg_trickle.algebra.linear import Item, Project
 from pg_trickle.algebra.plan import Plan, names
 from pg_trickle.algebra.recursion import Found, Recursion, is_linear
-from pg_trickle.errors import Undetermined, UnsupportedQuery
+from pg_trickle.errors import Overgrown, Undetermined, UnsupportedQuery
 from pg_trickle.parse import fallback
 from pg_trickle.parse.paths import paths
 from pg_trickle.parse.query import ParseQuery, Query
@@ -36,7 +36,7 @@ def recursion(name: str, common: CommonTable, context: Context, parse: ParseQuer
         if carried is not None:
             return carried.shown(_by_rule(name, carried.spelled_out(name), context, parse), context)
         return _by_rule(name, common, context, parse)
-    except Undetermined:
+    except (Undetermined, Overgrown):
         raise
     except UnsupportedQuery as refusal:
         why = UnsupportedQuery(

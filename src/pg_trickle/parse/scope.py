@@ -138,6 +138,7 @@ class Context:
 
     ``spelt``: something tells equal keys apart, so groups within show theirs as a row reads that is there.
     ``borrowed``: what takes its order from a subquery that may lose it: aggregates as SQL, LIMIT (``presorted.py``).
+    ``most_leaves``: how many tables a plan may read (``length.py``).
     """
 
     request: CompileRequest
@@ -147,6 +148,7 @@ class Context:
     parsed: dict[Hashable, object] = field(default_factory=dict)
     spelt: bool = False
     borrowed: dict[str, None] = field(default_factory=dict)
+    most_leaves: int = 0
 
     def relation(self, schema: str, name: str) -> RelationFact:
         """The facts about a relation; the canonical query leaves out pg_catalog alone."""

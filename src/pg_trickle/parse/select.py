@@ -19,6 +19,7 @@ from pg_trickle.parse.from_clause import from_clause
 from pg_trickle.parse.grouped import grouped
 from pg_trickle.parse.implied import with_implied
 from pg_trickle.parse.laterals import sets, values
+from pg_trickle.parse.length import check_length, most_leaves
 from pg_trickle.parse.limits import chooses_rows, chosen
 from pg_trickle.parse.presorted import with_choice, with_presorted
 from pg_trickle.parse.query import Query
@@ -55,14 +56,19 @@ def parse(request: CompileRequest) -> Query:
     statement = parse_select(request.query)
     if sum(1 for _ in nodes(statement)) > MAX_NODES:
         raise QueryTooComplex("defining query too complex", detail=f"It has more than {MAX_NODES} parts.")
+    views = (parse_select(one) for one in request.texts[1:])
+    context = Context(request, Namer(), most_leaves=most_leaves((statement, *views)))
     try:
-        return _whole(statement, Context(request, Namer()))
+        return _whole(statement, context)
     except SpellingTold:
-        return _whole(statement, Context(request, Namer(), spelt=True))
+        return _whole(statement, replace(context, namer=Namer(), parsed={}, borrowed={}, spelt=True))
 
 
 def _whole(statement: SelectStmt, context: Context) -> Query:
-    return replace(_query(statement, context, context.request.columns), borrowed=tuple(context.borrowed))
+    query = _query(statement, context, context.request.columns)
+    with located(statement):
+        check_length(query.plan, context.most_leaves)
+    return replace(query, borrowed=tuple(context.borrowed))
 
 
 def _query(statement: SelectStmt, context: Context, expected: Expected = None) -> Query:
