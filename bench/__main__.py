@@ -99,7 +99,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--large", type=int, metavar="ORDERS", help="small deltas again at so many orders (10,000,000: minutes)")
     add("--scale", type=float, help="TPC-H's scale factor (1); prints the page")
     add("--repetitions", type=int, help="measurements of each refresh, of which the median counts")
-    add("--with-pg-ivm", type=Path, metavar="DIR", help="where Debian's package of pg_ivm is unpacked (dpkg-deb -x)")
+    add(
+        "--with-pg-ivm",
+        type=pg_ivm.unpacked,
+        metavar="DIR",
+        help="where pg_ivm's Debian package is unpacked (dpkg-deb -x)",
+    )
     add("--output", type=Path, help="where to write the page (docs/benchmarks.md)")
     return parser
 

@@ -5,6 +5,7 @@ Debian's ``postgresql-18-pg-ivm`` can be unpacked anywhere (``dpkg-deb -x``) and
 
 from __future__ import annotations
 
+from argparse import ArgumentTypeError
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,14 @@ Connection = psycopg.Connection[Any]
 def settings(directory: Path, major: int) -> dict[str, str]:
     """The server's settings by which every session finds the library of an unpacked package."""
     return {"dynamic_library_path": f"$libdir:{directory.absolute()}/usr/lib/postgresql/{major}/lib"}
+
+
+def unpacked(text: str) -> Path:
+    """The directory of an unpacked package; an argument, or raises ArgumentTypeError."""
+    directory = Path(text)
+    if not list(directory.glob("usr/share/postgresql/*/extension/pg_ivm.control")):
+        raise ArgumentTypeError(f"no pg_ivm is unpacked in {text}")
+    return directory
 
 
 def install(conn: Connection, directory: Path | None, major: int) -> None:
