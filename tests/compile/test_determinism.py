@@ -43,6 +43,17 @@ def test_the_alias_chosen_changes_nothing():
     assert one == other
 
 
+def test_a_condition_with_a_subquery_changes_nothing_by_standing_first():
+    """What the subquery is computed for was every pair of a customer and an order, and every pair was counted."""
+    dearest = """o.amount > (SELECT avg(p.amount) FROM public.orders p
+                              WHERE p.customer_id = o.customer_id AND p.amount < o.amount)"""
+    one, other = (
+        compile_query(request(f"SELECT o.id, c.name FROM public.orders o, public.customers c WHERE {condition}"))
+        for condition in (f"{dearest} AND c.id = o.customer_id", f"c.id = o.customer_id AND {dearest}")
+    )
+    assert one.differential == other.differential
+
+
 NAMES = [
     "select", "Mixed Case", 'quo"te', "semi;colon", "$1", "%s", "{name}", "--", "größe", "__pgt_w", "w", "xid", "seq",
     "x" * 63, "f", "t", "k", "y", "d_n", "h", "n", "o_n",

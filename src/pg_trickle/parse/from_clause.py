@@ -23,12 +23,12 @@ from pg_trickle.parse.expressions import equated, scalar
 from pg_trickle.parse.implied import with_implied
 from pg_trickle.parse.laterals import FUNCTIONS, is_lateral, over_subqueries, refers
 from pg_trickle.parse.once import once
-from pg_trickle.parse.outer_joins import full_join, is_lowered, left_join, on_its_side
+from pg_trickle.parse.outer_joins import full_join, left_join, on_its_side
 from pg_trickle.parse.query import ParseQuery, Query
 from pg_trickle.parse.recursion import recursion
 from pg_trickle.parse.relations import COMPARED, check_captured, check_visible, scan
 from pg_trickle.parse.scope import Context, Entry, Scope
-from pg_trickle.parse.subqueries import Lowering
+from pg_trickle.parse.subqueries import Lowering, is_lowered
 from pg_trickle.parse.tree import conjuncts, kind, located, only, strings
 from pg_trickle.parse.types import fact_type
 from pg_trickle.parse.undecided import sampled
@@ -248,9 +248,7 @@ def _inner_join(join: JoinExpr, pair: _Pair, context: Context, parse: ParseQuery
     else:
         plan = Join(pair.left[0], pair.right[0], on)
     lowering = Lowering(plan, scope, context, parse)
-    for part in conditions:
-        if is_lowered(part):
-            lowering.keep(part)
+    lowering.keep(filter(is_lowered, conditions))
     return lowering.plan
 
 

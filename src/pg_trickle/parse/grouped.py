@@ -40,8 +40,7 @@ def grouped(statement: SelectStmt, below: Lowering, *, by_value: bool) -> tuple[
     for name, is_told in _read((*targets, *having), below).items():
         grouping.require(below.scope.column(name), is_told=is_told)
     above = Lowering(grouping.plan(below.plan), below.scope, below.context, below.parse, grouping.grouped)
-    for node in having:
-        above.keep(node)
+    above.keep(having)
     return above, targets
 
 

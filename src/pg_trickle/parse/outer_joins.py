@@ -19,19 +19,12 @@ from pg_trickle.algebra.mark import absent
 from pg_trickle.algebra.outer_join import LeftJoin, padded
 from pg_trickle.algebra.plan import Plan, names
 from pg_trickle.parse.attached import Attachment
-from pg_trickle.parse.moments import reads_time
 from pg_trickle.parse.query import ParseQuery
 from pg_trickle.parse.scope import Context, Scope
-from pg_trickle.parse.subqueries import Lowering
-from pg_trickle.parse.tree import has_subquery
+from pg_trickle.parse.subqueries import Lowering, is_lowered
 from pg_trickle.scalar import Column, Scalar, column
 
 Side = tuple[Plan, Scope]
-
-
-def is_lowered(condition: Node) -> bool:
-    """Whether a condition becomes columns of a plan before anything can judge it."""
-    return has_subquery(condition) or reads_time(condition)
 
 
 def on_its_side(
@@ -84,9 +77,6 @@ def _satisfying(
     """The rows of a side that satisfy the conditions with a row of the other, whose columns are free in the plan."""
     plan, scope = side
     inside = replace(context, outer=around)
-    # What needs no subquery comes first: fewer rows to look for others for.
-    plain = tuple(part for part in conditions if not is_lowered(part))
     lowering = Lowering(Filter(plan, on) if on else plan, replace(scope, outer=around), inside, parse)
-    for part in (*plain, *(part for part in conditions if is_lowered(part))):
-        lowering.keep(part)
+    lowering.keep(conditions)
     return lowering.plan

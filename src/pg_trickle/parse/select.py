@@ -155,8 +155,7 @@ def _unwindowed(statement: SelectStmt, context: Context, *, by_value: bool) -> t
     plan, scope = from_clause(list(statement.from_clause), context, _nested)
     lowering = Lowering(plan, replace(scope, outer=context.outer), context, _nested)
     conditions = conjuncts(statement.where_clause) if statement.HasField("where_clause") else ()
-    for part in with_implied(conditions):
-        lowering.keep(part)
+    lowering.keep(with_implied(conditions))
     listed = [node.res_target.val for node in statement.target_list]
     if _is_grouped(statement, context):
         lowering, listed = grouped(statement, lowering, by_value=by_value)

@@ -5,7 +5,7 @@ EXISTS, IN, ANY and ALL are marks; a scalar subquery is a left join with at most
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
 from postgast import pg_query_pb2 as kinds
@@ -26,10 +26,15 @@ from pg_trickle.parse.quantified import Conditions, Test
 from pg_trickle.parse.query import ParseQuery, Query
 from pg_trickle.parse.scope import LOWERED, Context, Scope
 from pg_trickle.parse.timed import is_moved, timed
-from pg_trickle.parse.tree import column_reference, kind, located, location, printed, rebuilt
+from pg_trickle.parse.tree import column_reference, has_subquery, kind, located, location, printed, rebuilt
 from pg_trickle.scalar import BOOL, UNKNOWN, Column, Scalar, column, composed
 
 Expression = Callable[[Node, Scope], Scalar]
+
+
+def is_lowered(condition: Node) -> bool:
+    """Whether a condition becomes columns of a plan before anything can judge it."""
+    return has_subquery(condition) or reads_time(condition)
 
 
 @dataclass(slots=True)
@@ -60,10 +65,11 @@ class Lowering:
         """The same of subqueries alone."""
         return rebuilt(node, lambda part: self._value(part) if kind(part) == "sub_link" else None)
 
-    def keep(self, node: Node) -> None:
-        """Keep the rows that satisfy a condition."""
-        with located(node):
-            self._keep(node)
+    def keep(self, conditions: Iterable[Node]) -> None:
+        """Keep the rows that satisfy conditions; a subquery may be computed for each row that the others leave."""
+        for node in sorted(conditions, key=is_lowered):
+            with located(node):
+                self._keep(node)
 
     def _keep(self, node: Node) -> None:
         negated = kind(node) == "bool_expr" and node.bool_expr.boolop == kinds.NOT_EXPR

@@ -49,8 +49,8 @@ THROWAWAY_SETTINGS: Mapping[str, str] = {
     "max_prepared_transactions": "10",
     "shared_buffers": "64MB",
 }
-# The WAL alone would take a gigabyte of it.
-IN_MEMORY_SETTINGS: Mapping[str, str] = {"min_wal_size": "64MB", "max_wal_size": "256MB"}
+# The WAL alone would take a gigabyte of it, and what one query spills all there is.
+IN_MEMORY_SETTINGS: Mapping[str, str] = {"min_wal_size": "64MB", "max_wal_size": "256MB", "temp_file_limit": "2GB"}
 
 _LEFT_BEHIND = re.compile(r'FATAL:  could not create file "[^"]+/[0-9]+": File exists')
 
