@@ -53,10 +53,11 @@ from pg_trickle.render.single import (
     show_one,
 )
 from pg_trickle.render.single_extreme import grow_one, search_one
+from pg_trickle.render.single_pair import add_and_show, add_shown, bring_one, change_one, take_one
 from pg_trickle.render.stage import grouped_delta
 from pg_trickle.render.store import Store
 from pg_trickle.rewrite.specialise import specialised
-from pg_trickle.sides import pairing
+from pg_trickle.sides import own_key, pairing
 from pg_trickle.stages import Stage
 
 EVENTS = (BROUGHT, CHANGED, TAKEN)
@@ -98,6 +99,7 @@ class Immediate:
     ``sided`` holds by source and event other programs for statements that only bring rows or only take some away.
     ``plain`` holds by source what inserts all that an INSERT brings, where nothing it brings can be there already.
     ``alone``: the statements for where a single row changed, or where nothing changed but what came.
+    ``single`` holds by source and event what may do all the work where a single row changed, under the turn.
     ``shared``: sources whose writers may have the turn together (``pg_trickle.sides``).
     ``settings``: whether what is computed may depend on settings of the session.
     ``may_fail``: whether the changes may be beyond evaluation although the query isn't.
@@ -111,6 +113,7 @@ class Immediate:
     by_rows: bool
     turn: bool
     alone: Alone
+    single: dict[int, dict[str, str]]
     shared: tuple[int, ...]
     settings: bool
     may_fail: bool
@@ -129,6 +132,7 @@ class Immediate:
             "by_rows": self.by_rows,
             "turn": self.turn,
             **self.alone.to_json(),
+            "single": {str(oid): found for oid, found in self.single.items() if found},
             "shared": list(self.shared),
             "settings": self.settings,
             "may_fail": self.may_fail,
@@ -159,15 +163,28 @@ def immediate(
     has_turn = by_rows is None and by_groups is None
     pairs = pairing(definition) if never_recomputes and has_turn and _is_plain(request, sources) else ()
     sided = {} if by_rows is not None else {oid: _one_sided(definition, oid, commutes=oid in pairs) for oid in sources}
-    shared = tuple(oid for oid in pairs if sided[oid].keys() == set(EVENTS))
+    single = {oid: _single(definition, oid) for oid in pairs if sided[oid].keys() == set(EVENTS)}
+    shared = tuple(single)
     plain = {oid: text for oid in sources if (text := _plain(definition, oid))}
     halves = (program for found in sided.values() for program in found.values())
-    rest = (alone.texts, tuple(plain.values()), programs.full(definition))
+    ones = tuple(text for found in single.values() for text in found.values())
+    rest = (alone.texts, ones, tuple(plain.values()), programs.full(definition))
     all_programs = (*made.values(), *halves, held, *rest)
     texts = [text for program in all_programs for text in program]
     sensitive = is_sensitive(request, texts)
     return Immediate(
-        made, sided, plain, held, by_rows is not None, has_turn, alone, shared, sensitive, may_fail(request), deltas
+        made,
+        sided,
+        plain,
+        held,
+        by_rows is not None,
+        has_turn,
+        alone,
+        single,
+        shared,
+        sensitive,
+        may_fail(request),
+        deltas,
     )
 
 
@@ -271,6 +288,24 @@ def _counted(definition: programs.Definition, stage: Stage, change: Plan) -> dic
         cleared = programs.counting(uncount(store, change, second), second)
         made[event] = (added,) if event == BROUGHT else (added, cleared)
     return made
+
+
+def _single(definition: programs.Definition, changed: int) -> dict[str, str]:
+    """What is tried before the programs of a source whose changes commute, where a single row of it changed."""
+    final, target = definition.final, definition.target
+    stage = definition.stages[0] if definition.stages else None
+    change = _coming(final if stage is None else stage.below, changed)
+    if change is None or not is_one_row(change):
+        return {}
+    if not isinstance(stage, Stage):
+        made = {BROUGHT: bring_one(target, change)}
+        if keys := own_key(definition, changed):
+            made |= {CHANGED: change_one(target, change, keys), TAKEN: take_one(target, change, keys)}
+    elif (store := definition.store(stage)).target is not None:
+        made = {event: add_shown(final, store, change, event) for event in EVENTS}
+    else:
+        made = {event: add_and_show(final, stage, target, change, event) for event in EVENTS}
+    return {event: _printed(text) for event, text in made.items()}
 
 
 def _plain(definition: programs.Definition, changed: int) -> str | None:

@@ -42,6 +42,16 @@ def pairing(definition: Definition) -> tuple[int, ...]:
     return tuple(sorted(oid for oid, scan in once if any(shown >= {(oid, one) for one in key} for key in scan.keys)))
 
 
+def own_key(definition: Definition, changed: int) -> dict[str, str] | None:
+    """The columns of a changed source that are the key of what it shows, by what they are called there; None if it has
+    that not by itself.  For a source that is paired.
+    """
+    key = definition.target.key or ()
+    found = {name: _origin(definition.final, column.name) for name, column in definition.target.columns if name in key}
+    own = {name: place[1] for name, place in found.items() if place is not None and place[0] == changed}
+    return own if own.keys() == found.keys() else None
+
+
 def _scans(plan: Plan) -> list[tuple[int, Scan]] | None:
     """The tables that a plan pairs; None if it does anything else."""
     match operator(plan):

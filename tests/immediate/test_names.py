@@ -77,6 +77,7 @@ RENAMED: dict[str, tuple[LiteralString, LiteralString, str]] = {
 }
 
 
+@pytest.mark.versions
 @pytest.mark.parametrize("renamed", RENAMED)
 def test_what_was_renamed_stops_the_writer_until_it_is_followed(work: Connection, renamed: str) -> None:
     change, statement, detail = RENAMED[renamed]

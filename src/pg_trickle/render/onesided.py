@@ -80,7 +80,7 @@ def weighs(delta: Plan, side: int) -> bool:
 def bring(target: Target, rows: sql.Composable, common: CommonTables) -> sql.Composable:
     """Insert rows under their keys; the SELECT that counts them."""
     assert target.key is not None
-    common.add_writing("y", _upsert(target, sql.SQL("({rows}) AS f").format(rows=rows), upsert_action(target)))
+    common.add_writing("y", upsert(target, sql.SQL("({rows}) AS f").format(rows=rows), upsert_action(target)))
     return sql.SQL("SELECT count(*) FROM y")
 
 
@@ -132,7 +132,7 @@ def change_rows(target: Target, before: sql.Composable, after: sql.Composable, c
             table=target.table, match=located(target, "t", "o", same)
         ),
     )
-    common.add_writing("y", _upsert(target, sql.SQL("f"), if_moved(target)))
+    common.add_writing("y", upsert(target, sql.SQL("f"), if_moved(target)))
     return sql.SQL(
         "SELECT CASE WHEN (SELECT count(*) FROM x) = (SELECT count(*) FROM o)"
         " THEN (SELECT count(*) FROM x) + (SELECT count(*) FROM y) END"
@@ -157,7 +157,7 @@ def grow(
     narrow = narrow.input if isinstance(narrow, Consolidate) else narrow
     common.add("g", groups(stage, narrow, common, 1 if weighs(narrow, 1) else 0))
     common.add_writing("u", come(stage, adds=adds))
-    common.add_writing("y", _shown(final, stage, target, common))
+    common.add_writing("y", shown_again(final, stage, target, common))
     return sql.SQL("SELECT count(*) FROM y")
 
 
@@ -178,7 +178,7 @@ def renew(
     narrow = grouped_delta(stage, change)
     common.add("g", groups(stage, narrow, common, -1 if takes and weighs(narrow, -1) else 0))
     common.add_writing("u", come(stage, adds=True) if adds else _summed(Store(stage)))
-    common.add_writing("y", _shown(final, stage, target, common))
+    common.add_writing("y", shown_again(final, stage, target, common))
     if adds:
         return _left_empty()
     return sql.SQL("SELECT count(*) FILTER (WHERE n = 0) FROM u")
@@ -238,7 +238,7 @@ def _left_empty() -> sql.Composable:
     return sql.SQL("SELECT CASE WHEN count(*) FILTER (WHERE n < 0) = 0 THEN count(*) FILTER (WHERE n = 0) END FROM u")
 
 
-def _shown(final: Plan, stage: Stage, target: Target, common: CommonTables) -> sql.Composable:
+def shown_again(final: Plan, stage: Stage, target: Target, common: CommonTables) -> sql.Composable:
     """What the groups ``u`` show by now, put into the stream table where it isn't what they showed."""
     shown = sql.SQL("u AS s CROSS JOIN LATERAL (SELECT {shown} FROM ({row}) AS a) AS f").format(
         shown=listed(
@@ -247,7 +247,7 @@ def _shown(final: Plan, stage: Stage, target: Target, common: CommonTables) -> s
         ),
         row=common.select(of_state(final, stage)),
     )
-    return _upsert(target, shown, if_moved(target))
+    return upsert(target, shown, if_moved(target))
 
 
 def if_moved(target: Target) -> sql.Composable:
@@ -258,7 +258,7 @@ def if_moved(target: Target) -> sql.Composable:
     return sql.SQL("{action} WHERE {moved}").format(action=upsert_action(target), moved=moved)
 
 
-def _upsert(target: Target, rows: sql.Composable, action: sql.Composable) -> sql.Composable:
+def upsert(target: Target, rows: sql.Composable, action: sql.Composable) -> sql.Composable:
     """Insert the rows ``f``."""
     return sql.SQL(
         "INSERT INTO {table} AS t ({columns}) SELECT {values} FROM {rows} ON CONFLICT ({key}) {action} RETURNING 1"

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from psycopg import sql
 
+from pg_trickle.algebra.join import Join
 from pg_trickle.algebra.linear import Consolidate, Filter, Project
 from pg_trickle.algebra.operators import operator
 from pg_trickle.algebra.plan import Plan, distinct
@@ -35,6 +36,7 @@ from pg_trickle.render.stage import group_keys, grouped_delta, plain_keys
 from pg_trickle.render.store import Store, passed
 from pg_trickle.stages import Stage
 from pg_trickle.state_columns import Role
+from pg_trickle.uniqueness import is_looked_up
 
 BROUGHT, TAKEN, CHANGED = "ins", "del", "upd"
 IS_READ_COMMITTED = sql.SQL("current_setting('transaction_isolation') = 'read committed'")
@@ -47,6 +49,9 @@ def is_one_row(change: Plan) -> bool:
             return True
         case Filter(below) | Project(below) | Consolidate(below):
             return is_one_row(below)
+        case Join(left, right, on):
+            looked_up = (is_looked_up(side, on) and is_one_row(other) for side, other in ((right, left), (left, right)))
+            return any(looked_up)
         case _:
             return False
 
@@ -55,7 +60,7 @@ def add_one(final: Plan, store: Store, target: Target, change: Plan, event: str)
     """Add a row's worth to the counters of its group, or take it away."""
     if event == CHANGED and is_shown_alone(final, store, target):
         return _move_one(final, store, change)
-    row = _moved(store.stage, change) if event == CHANGED else _added(store.stage, change, event)
+    row = moved(store.stage, change) if event == CHANGED else added(store.stage, change, event)
     rows = sql.SQL("({row}) AS g WHERE {any}").format(row=row, any=adds_anything(store.stage))
     return _or_nothing(adding(final, store, rows, _left_to_do(final, store, target, event)), change, event)
 
@@ -75,8 +80,8 @@ def _move_one(final: Plan, store: Store, change: Plan) -> sql.Composable:
         "({both}) AS g WHERE NOT EXISTS (SELECT FROM ({before}) AS o, ({after}) AS n WHERE {same}) ORDER BY {keys}"
     ).format(
         both=_left_and_joined(store.stage, change),
-        before=_added(store.stage, change, TAKEN),
-        after=_added(store.stage, change, BROUGHT),
+        before=added(store.stage, change, TAKEN),
+        after=added(store.stage, change, BROUGHT),
         same=same,
         keys=names(store.stage.key_names),
     )
@@ -88,7 +93,7 @@ def _move_one(final: Plan, store: Store, change: Plan) -> sql.Composable:
 
 def _left_and_joined(stage: Stage, change: Plan) -> sql.Composable:
     """What a row adds to the group that it leaves, and to that which it comes to."""
-    return sql.SQL(" UNION ALL ").join(_added(stage, change, event) for event in (TAKEN, BROUGHT))
+    return sql.SQL(" UNION ALL ").join(added(stage, change, event) for event in (TAKEN, BROUGHT))
 
 
 def _left_to_do(final: Plan, store: Store, target: Target, event: str) -> sql.Composable:
@@ -122,7 +127,7 @@ def show_one(
         table=target.table,
         columns=names(target.names),
         values=names((column.name for _, column in target.columns), "a"),
-        row=_added(stage, change, TAKEN if event == TAKEN else BROUGHT),
+        row=added(stage, change, TAKEN if event == TAKEN else BROUGHT),
         state=relation(stage.state),
         match=Store(stage).match("g"),
         shown=CommonTables(()).select(of_state(final, stage)),
@@ -146,7 +151,7 @@ def hide_one(final: Plan, stage: Stage, target: Target, change: Plan, event: str
         ", x AS (DELETE FROM {table} AS t USING z WHERE {located} RETURNING 1) SELECT 0::bigint FROM x LIMIT 1"
     ).format(
         state=store.table,
-        row=_left_and_joined(stage, change) if event == CHANGED else _added(stage, change, TAKEN),
+        row=_left_and_joined(stage, change) if event == CHANGED else added(stage, change, TAKEN),
         fresh=IS_READ_COMMITTED,
         match=store.match("g"),
         empty=every(sql.SQL("coalesce({c}, 0) = 0").format(c=store.stored(one)) for one in stage.rest),
@@ -156,7 +161,7 @@ def hide_one(final: Plan, stage: Stage, target: Target, change: Plan, event: str
     )
 
 
-def _added(stage: Stage, change: Plan, event: str) -> sql.Composable:
+def added(stage: Stage, change: Plan, event: str) -> sql.Composable:
     """What the row adds to its group."""
     values = [
         sql.SQL("{v} AS {name}").format(v=added_by(one, WEIGHT), name=sql.Identifier(f"d_{one.name}"))
@@ -172,14 +177,14 @@ def image(change: Plan, event: str) -> sql.Composable:
     return _image(change, {BROUGHT: AFTER, TAKEN: BEFORE}[event])
 
 
-def _moved(stage: Stage, change: Plan) -> sql.Composable:
+def moved(stage: Stage, change: Plan) -> sql.Composable:
     """What the row adds to its group by changing, if it stays in it."""
     values = [sql.SQL("o.{d} + n.{d} AS {d}").format(d=sql.Identifier(f"d_{one.name}")) for one in stage.rest]
     keys = [sql.Identifier("n", name) for name in stage.key_names]
     return sql.SQL("SELECT {values} FROM ({before}) AS o JOIN ({after}) AS n ON {match}").format(
         values=listed([*keys, *values]),
-        before=_added(stage, change, TAKEN),
-        after=_added(stage, change, BROUGHT),
+        before=added(stage, change, TAKEN),
+        after=added(stage, change, BROUGHT),
         match=matches(((one, one.name, one.name) for one in plain_keys(stage)), "o", "n"),
     )
 

@@ -166,9 +166,9 @@ CREATE FUNCTION pgtrickle_changes.immediate_planned_with(p_table pgtrickle.pgt_s
     LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, pg_temp
 AS $$
--- Each relation is a constant of its own, as PostgreSQL notes it; with the variable among them they aren't put together ahead.
+-- Each relation is a constant of its own: PostgreSQL notes it as it reads the expression, and that it is never true when it plans it.
 BEGIN
-    RETURN (SELECT format('ARRAY[%s, TG_RELID::pg_catalog.regclass] IS NULL', string_agg(format('%L::pg_catalog.regclass', n.relid), ', ' ORDER BY n.relid))
+    RETURN (SELECT format('ARRAY[%s] IS NULL', string_agg(format('%L::pg_catalog.regclass', n.relid), ', ' ORDER BY n.relid))
               FROM (SELECT DISTINCT m.relid FROM pgtrickle_changes.immediate_named(p_table) AS m) AS n);
 END
 $$;

@@ -36,7 +36,7 @@ END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.immediate_opened IS 'What reads which statement of its client''s this session last said was under way, as PL/pgSQL';
 
-CREATE FUNCTION pgtrickle_changes.immediate_noted(p_id bigint) RETURNS text
+CREATE FUNCTION pgtrickle_changes.immediate_noted(p_id bigint, p_before text) RETURNS text
     LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, pg_temp
 AS $$
@@ -44,13 +44,14 @@ AS $$
 -- can set.  If it fails, so has the message: whoever finds another time there knows that it is over.  It gets its note from the first statement that
 -- begins while it is under way, or again, if what wrote that one was undone; the sign says that there was such a statement.
 -- A partition that isn't known yet asks for a note.
+-- p_before: what comes before the transaction's number, which a note asks for and the sequence doesn't.
 BEGIN
     IF pgtrickle_changes.immediate_roots(p_id) <> '{}' THEN
-        RETURN pgtrickle_changes.immediate_note(p_id, 'o');
+        RETURN p_before || pgtrickle_changes.immediate_note(p_id, 'o');
     END IF;
     RETURN pgtrickle_changes.immediate_opened(p_id, format('pg_catalog.setval(''pgtrickle_changes.opened_%s''::pg_catalog.regclass, 1)', p_id)) || format($q$
     IF pg_catalog.abs(__pgt_opened) OPERATOR(pg_catalog.=) %2$s THEN
-        IF __pgt_opened OPERATOR(pg_catalog.>) 0 THEN
+        %5$sIF __pgt_opened OPERATOR(pg_catalog.>) 0 THEN
             PERFORM pg_catalog.setval('pgtrickle_changes.closed_%1$s'::pg_catalog.regclass, pg_catalog.nextval(%3$L::pg_catalog.regclass));
             PERFORM pg_catalog.setval('pgtrickle_changes.opened_%1$s'::pg_catalog.regclass, OPERATOR(pg_catalog.-) __pgt_opened);
         END IF;
@@ -61,13 +62,12 @@ BEGIN
         %4$s
     ELSE
         GET DIAGNOSTICS __pgt_stack = PG_CONTEXT;
-        IF pg_catalog.strpos(__pgt_stack, pg_catalog.chr(10)) OPERATOR(pg_catalog.=) 0 THEN
-            __pgt_opened := pg_catalog.setval('pgtrickle_changes.opened_%1$s'::pg_catalog.regclass, %2$s);
-        ELSE
-            %4$s
+        IF (CASE WHEN pg_catalog.strpos(__pgt_stack, pg_catalog.chr(10)) OPERATOR(pg_catalog.=) 0
+                 THEN pg_catalog.setval('pgtrickle_changes.opened_%1$s'::pg_catalog.regclass, %2$s) END) IS NULL THEN
+            %5$s%4$s
         END IF;
     END IF;$q$, p_id, pgtrickle_changes.immediate_now(), pg_get_serial_sequence(format('pgtrickle_changes.under_way_%s', p_id), 'number'),
-        pgtrickle_changes.immediate_note(p_id, 'o'));
+        pgtrickle_changes.immediate_note(p_id, 'o'), p_before);
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.immediate_noted IS 'How it is noted that a statement is under way, as PL/pgSQL';
@@ -79,8 +79,7 @@ AS $$
 -- Most often the statement is the one that the client sent, and no other has come meanwhile.
 BEGIN
     RETURN pgtrickle_changes.immediate_opened(p_id, '0') || format($q$
-    %3$s    __pgt_held := false;
-    IF __pgt_opened OPERATOR(pg_catalog.=) %2$s THEN
+    %3$s    IF __pgt_opened OPERATOR(pg_catalog.=) %2$s THEN
         __pgt_open := pg_catalog.setval('pgtrickle_changes.opened_%1$s'::pg_catalog.regclass, 1);
     ELSE
         __pgt_open := pgtrickle_changes.maintain_%1$s_back(__pgt_opened);

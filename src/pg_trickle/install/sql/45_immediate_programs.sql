@@ -19,13 +19,13 @@ AS $$
 -- call aren't compared with an original, and who fires a trigger compared it a while ago.
 BEGIN
     RETURN format(E'\n#variable_conflict use_column\n'
-        'DECLARE\n%s'
+        'DECLARE\n%1$s'
         'BEGIN\n'
-        '    IF current_user OPERATOR(pg_catalog.<>) pg_catalog.pg_get_userbyid(%s::pg_catalog.oid) THEN\n'
-        '        RETURN NULL;\n'
-        '    END IF;\n'
-        '    IF pg_catalog.current_setting(''search_path'') OPERATOR(pg_catalog.<>) ''pg_catalog, pg_temp''%s THEN\n'
-        '        RAISE EXCEPTION USING ERRCODE = ''55000'', MESSAGE = %L, HINT = %L;\n'
+        '    IF current_user OPERATOR(pg_catalog.<>) pg_catalog.pg_get_userbyid(%2$s::pg_catalog.oid) OR pg_catalog.current_setting(''search_path'') OPERATOR(pg_catalog.<>) ''pg_catalog, pg_temp''%3$s THEN\n'
+        '        IF current_user OPERATOR(pg_catalog.<>) pg_catalog.pg_get_userbyid(%2$s::pg_catalog.oid) THEN\n'
+        '            RETURN NULL;\n'
+        '        END IF;\n'
+        '        RAISE EXCEPTION USING ERRCODE = ''55000'', MESSAGE = %4$L, HINT = %5$L;\n'
         '    END IF;\n',
         (SELECT string_agg(format(E'    %s pg_catalog.%s;\n', v.name, v.type), '' ORDER BY v.name)
            FROM (VALUES ('__pgt_rows', 'int8'), ('__pgt_open', 'int8'), ('__pgt_held', 'bool'), ('__pgt_wrote', 'int8'), ('__pgt_todo', 'int8'), ('__pgt_texts', 'text[]'),
@@ -99,7 +99,8 @@ BEGIN
                                FROM (SELECT r.buffer_column, row_number() OVER (ORDER BY r.attnum) AS place FROM pgtrickle_changes.read_columns(p_source, p_columns) AS r) AS c) AS kept
                   FROM (VALUES ('__pgt_before', 'o', -1, 'del'), ('__pgt_after', 'n', 1, 'ins')) AS v(name, image, weight, event)
                  WHERE p_event IN (v.event, 'upd')) AS i)
-        || ' ' || (p_plan #>> ARRAY['programs', 'immediate', p_part, p_event]);
+        || ' ' || coalesce(p_plan #>> ARRAY['programs', 'immediate', p_part, p_event],
+                           CASE p_part WHEN 'one' THEN p_plan #>> ARRAY['programs', 'immediate', 'single', p_source::text, p_event] END);
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.immediate_one IS 'A statement for where a single row changed: that which may do all the work (one), those which show (shown) or remove (gone) its group after it; or for what an INSERT brought and nobody has changed since (brought); NULL if there is none';
@@ -191,16 +192,17 @@ END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.immediate_by_rows IS 'A program that row locks are enough for, as PL/pgSQL';
 
-CREATE FUNCTION pgtrickle_changes.immediate_in_group(p_one text, p_shown text, p_gone text, p_single text) RETURNS text
+CREATE FUNCTION pgtrickle_changes.immediate_in_group(p_one text, p_shown text, p_gone text, p_single text, p_lost text) RETURNS text
     LANGUAGE plpgsql IMMUTABLE
     SET search_path = pg_catalog, pg_temp
 AS $$
 -- A single row of a group with extremes: most often the group shows what it did (0).  Else it is shown (above 0), or its extremes are looked for (below); if it has no
--- rows any more, the program's later statements remove it.
+-- rows any more, the program's later statements remove it.  Of a join (p_lost): what it took away wasn't there (below 0).
 BEGIN
     RETURN coalesce(E'        IF ' || p_single || E' THEN\n            ' || p_one || E' INTO __pgt_wrote;\n'
                     || coalesce(E'            IF __pgt_wrote OPERATOR(pg_catalog.>) 0 THEN\n                ' || p_shown || E' INTO __pgt_wrote;\n                RETURN NULL;\n            END IF;\n', '')
-                    || coalesce(E'            IF __pgt_wrote OPERATOR(pg_catalog.<) 0 THEN\n                ' || p_gone || E' INTO __pgt_wrote;\n                __pgt_wrote := coalesce(__pgt_wrote, 1);\n            END IF;\n', '')
+                    || coalesce(E'            IF __pgt_wrote OPERATOR(pg_catalog.<) 0 THEN\n                ' || p_gone || E' INTO __pgt_wrote;\n                __pgt_wrote := coalesce(__pgt_wrote, 1);\n            END IF;\n',
+                                E'            IF __pgt_wrote OPERATOR(pg_catalog.<) 0 THEN\n                ' || p_lost || E'\n            END IF;\n', '')
                     || E'            IF __pgt_wrote OPERATOR(pg_catalog.=) 0 THEN\n                RETURN NULL;\n            END IF;\n        END IF;\n', '');
 END
 $$;
@@ -245,11 +247,12 @@ DECLARE
     v_delta   text := pgtrickle_changes.immediate_delta(p_source, p_table.owner_oid, p_columns, p_event);
     v_turn    boolean := (p_plan #>> '{programs,immediate,turn}')::boolean;
     v_rest    text := format('PERFORM pgtrickle_changes.maintain_%s_rest(%%s);', v_id);
+    v_lost    text := CASE WHEN v_turn THEN format(v_rest, 'NULL') || E'\n            RETURN NULL;' END;
+    v_one     text := pgtrickle_changes.immediate_one(p_table, p_source, p_columns, p_event, p_plan, 'one');
     v_count   text := CASE WHEN p_event = 'trunc' THEN '1' ELSE pgtrickle_changes.immediate_count(p_source, p_table.owner_oid, p_columns, p_event) END;
-    v_single  text := CASE WHEN p_event = 'upd' OR p_plan #> ARRAY['programs', 'immediate', 'one', p_event] IS NOT NULL
+    v_single  text := CASE WHEN p_event = 'upd' OR v_one IS NOT NULL
                            THEN pgtrickle_changes.immediate_single(p_source, p_table.owner_oid, p_columns, p_event) END;
     v_counted text := coalesce(v_single, format('__pgt_rows := %s;', v_count)) || E'\n';
-    v_else    text := CASE WHEN p_event = 'upd' AND v_single IS NOT NULL THEN format(E'    IF __pgt_rows IS NULL THEN\n        __pgt_rows := %s;\n    END IF;\n', v_count) ELSE '' END;
     v_checks  text := pgtrickle_changes.immediate_checks(p_table) || pgtrickle_changes.immediate_since(p_table);
     v_sound   text := pgtrickle_changes.immediate_sound(p_table);
     v_closed  text := pgtrickle_changes.keep_strangers_out(p_table, pgtrickle_changes.immediate_written(p_table));
@@ -258,13 +261,13 @@ DECLARE
     v_texts   text[] := pgtrickle_changes.immediate_texts(pgtrickle_changes.immediate_statements(p_plan, p_source, p_event), v_delta);
     v_plain   text := pgtrickle_changes.immediate_plain(p_table, p_source, p_columns, p_event, p_plan);
     v_work    text := CASE WHEN p_event = 'trunc' THEN '        ' || format(v_rest, 'true') || E'\n'
-        ELSE CASE WHEN v_turn THEN '        ' || pgtrickle_changes.immediate_turn_after(v_id, p_source, false) || v_plain ELSE '' END
-             || pgtrickle_changes.immediate_in_group(pgtrickle_changes.immediate_one(p_table, p_source, p_columns, p_event, p_plan, 'one'),
+        ELSE CASE WHEN v_turn THEN '        ' || pgtrickle_changes.immediate_turn_after(v_id, p_source, false) ELSE '' END
+             || pgtrickle_changes.immediate_in_group(v_one,
                                                      pgtrickle_changes.immediate_one(p_table, p_source, p_columns, p_event, p_plan, 'shown'),
-                                                     pgtrickle_changes.immediate_one(p_table, p_source, p_columns, p_event, p_plan, 'gone'), v_is_one)
-             || pgtrickle_changes.immediate_program(v_texts, v_name,
-                    CASE WHEN v_turn THEN format(v_rest, 'NULL') || E'\n            RETURN NULL;' ELSE pgtrickle_changes.immediate_again(p_table) END,
-                    NOT v_turn OR p_plan #> ARRAY['programs', 'immediate', 'sided', p_source::text, p_event] IS NOT NULL, NOT v_turn) END;
+                                                     pgtrickle_changes.immediate_one(p_table, p_source, p_columns, p_event, p_plan, 'gone'), v_is_one, v_lost)
+             || CASE WHEN v_turn THEN v_plain ELSE '' END
+             || pgtrickle_changes.immediate_program(v_texts, v_name, coalesce(v_lost, pgtrickle_changes.immediate_again(p_table)),
+                    NOT v_turn OR p_plan #> ARRAY['programs', 'immediate', 'sided', p_source::text, p_event] IS NOT NULL, NOT v_turn OR v_one IS NOT NULL) END;
     -- It will be needed, and comes before the rows that others lock meanwhile.
     v_early   text := CASE WHEN v_turn AND NOT v_by_rows THEN E'IF ' || pgtrickle_changes.immediate_ready(p_table) || E' THEN\n            '
                            || pgtrickle_changes.immediate_turn_after(v_id, p_source, true) || E'        END IF;\n        ' ELSE '' END;
@@ -276,10 +279,9 @@ DECLARE
     v_coming  text := CASE WHEN v_early <> '' THEN pgtrickle_changes.immediate_coming(p_source, p_event) END;
 BEGIN
     IF v_by_rows THEN
-        RETURN v_sound || v_closed || '    ' || v_counted || v_else || E'    IF __pgt_rows OPERATOR(pg_catalog.=) 0 THEN\n        RETURN NULL;\n    END IF;' || v_checks
+        RETURN v_sound || v_closed || '    ' || v_counted || E'    IF __pgt_rows OPERATOR(pg_catalog.=) 0 THEN\n        RETURN NULL;\n    END IF;' || v_checks
             || CASE WHEN p_event = 'trunc' THEN v_work ELSE pgtrickle_changes.immediate_by_rows(p_table,
-                   pgtrickle_changes.immediate_one(p_table, p_source, p_columns, p_event, p_plan, 'one'),
-                   pgtrickle_changes.immediate_of_group(pgtrickle_changes.immediate_one(p_table, p_source, p_columns, p_event, p_plan, 'shown'),
+                   v_one, pgtrickle_changes.immediate_of_group(pgtrickle_changes.immediate_one(p_table, p_source, p_columns, p_event, p_plan, 'shown'),
                                                         pgtrickle_changes.immediate_one(p_table, p_source, p_columns, p_event, p_plan, 'gone')),
                    v_is_one, v_plain, v_texts, v_name) END;
     END IF;
@@ -287,13 +289,15 @@ BEGIN
         v_hold := format(E'IF %s THEN\n            %s\n        END IF;', v_some, v_hold);
         v_some := format('(%s OR __pgt_open OPERATOR(pg_catalog.>) 1 AND %s)', v_some, v_coming);
     END IF;
-    RETURN v_sound || v_closed || pgtrickle_changes.immediate_take_back(v_id, v_counted) || E'\n' || v_else || pgtrickle_changes.immediate_moves(v_id, p_source, p_event)
+    RETURN v_sound || v_closed || pgtrickle_changes.immediate_take_back(v_id, v_counted) || E'\n' || pgtrickle_changes.immediate_moves(v_id, p_source, p_event)
         || pgtrickle_changes.immediate_merged(v_id, p_source, p_event) || pgtrickle_changes.immediate_tree_kept(v_id, false) || $q$
-    IF (__pgt_open OPERATOR(pg_catalog.>) 1 OR __pgt_held) AND $q$ || v_some || $q$ THEN
+    IF __pgt_open OPERATOR(pg_catalog.>) 1 OR __pgt_held OR __pgt_rows OPERATOR(pg_catalog.=) 0 THEN
+        IF (__pgt_open OPERATOR(pg_catalog.>) 1 OR __pgt_held) AND $q$ || v_some || $q$ THEN
         $q$ || v_early || v_hold || $q$
-    END IF;
-    IF __pgt_open OPERATOR(pg_catalog.>) 1 OR NOT __pgt_held AND __pgt_rows OPERATOR(pg_catalog.=) 0 THEN
-        RETURN NULL;
+        END IF;
+        IF __pgt_open OPERATOR(pg_catalog.>) 1 OR __pgt_held IS NOT TRUE AND __pgt_rows OPERATOR(pg_catalog.=) 0 THEN
+            RETURN NULL;
+        END IF;
     END IF;$q$ || v_checks || $q$
     IF __pgt_held THEN
         $q$ || format(v_rest, 'false') || $q$

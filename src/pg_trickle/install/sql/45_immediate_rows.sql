@@ -54,8 +54,8 @@ CREATE FUNCTION pgtrickle_changes.immediate_single(p_source oid, p_owner oid, p_
     LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, pg_temp
 AS $$
--- Counting takes a statement, so it brings along the row, which what is done for a single one then needn't look for: as __pgt_single, with the number of rows (of an update, 2 for more
--- than one) and the values before ("o1", "o2" and so on) and after ("n1", "n2" and so on).  An update of one row is told by comparing these; NULL if more were updated.
+-- Counting takes a statement.  So what tells that there is one row, which is less than counting, brings it along, and what is done for a single one needn't look for it: as __pgt_single, with
+-- the values before ("o1", "o2" and so on) and after ("n1", "n2" and so on).  Whether an update changed the row is told by comparing these.  Any other number of rows is counted.
 -- NULL itself where that won't do: rows may be hidden, or go to another partition, so that there needn't be an old one to each new one.
 DECLARE
     v_columns integer := (SELECT count(*) FROM pgtrickle_changes.read_columns(p_source, p_columns));
@@ -70,14 +70,15 @@ BEGIN
       INTO v_old, v_new FROM (SELECT r.buffer_column, row_number() OVER (ORDER BY r.attnum) AS place FROM pgtrickle_changes.read_columns(p_source, p_columns) AS r) AS c;
     v_old := CASE WHEN p_event <> 'ins' THEN v_old END;
     v_new := CASE WHEN p_event <> 'del' THEN v_new END;
-    RETURN format(E'SELECT (SELECT pg_catalog.count(*) FROM %s) AS found, %s INTO __pgt_single FROM %s LIMIT 1;\n    __pgt_rows := %s;',
-        CASE p_event WHEN 'ins' THEN '__pgt_new' WHEN 'del' THEN '__pgt_old' ELSE '(SELECT FROM __pgt_new LIMIT 2) AS l' END, concat_ws(', ', v_old, v_new),
+    RETURN format(E'SELECT %s INTO __pgt_single FROM %s WHERE NOT EXISTS (SELECT FROM %I OFFSET 1);\n    IF FOUND THEN\n        __pgt_rows := %s;\n    ELSE\n        __pgt_rows := %s;\n    END IF;',
+        concat_ws(', ', v_old, v_new),
         concat_ws(' CROSS JOIN ', '(' || CASE WHEN p_event <> 'ins' THEN pgtrickle_changes.immediate_delta(p_source, p_owner, p_columns, 'del') END || ') AS d',
                                   '(' || CASE WHEN p_event <> 'del' THEN pgtrickle_changes.immediate_delta(p_source, p_owner, p_columns, 'ins') END || ') AS e'),
-        CASE WHEN p_event = 'upd' THEN format('CASE __pgt_single.found WHEN 1 THEN CASE WHEN pg_catalog.record_image_ne(ROW(%s), ROW(%s)) THEN 2 ELSE 0 END END',
+        CASE WHEN p_event = 'del' THEN '__pgt_old' ELSE '__pgt_new' END,
+        CASE WHEN p_event = 'upd' THEN format('CASE WHEN pg_catalog.record_image_ne(ROW(%s), ROW(%s)) THEN 1 ELSE 0 END',
                                               (SELECT string_agg(format('__pgt_single.o%s', p), ', ' ORDER BY p) FROM generate_series(1, v_columns) AS p),
                                               (SELECT string_agg(format('__pgt_single.n%s', p), ', ' ORDER BY p) FROM generate_series(1, v_columns) AS p))
-             ELSE 'coalesce(__pgt_single.found, 0)' END);
+             ELSE '1' END, pgtrickle_changes.immediate_count(p_source, p_owner, p_columns, p_event));
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.immediate_single IS 'What counts the rows that a statement changed, and keeps the row if there is one, as PL/pgSQL; or NULL, if that won''t do';
@@ -86,10 +87,9 @@ CREATE FUNCTION pgtrickle_changes.immediate_is_single(p_source oid, p_owner oid,
     LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, pg_temp
 AS $$
--- An update of one row counts twice, as an old and a new one; so may one of several rows that differ in less.
+-- Where the rows of an update are counted, each that changed counts twice, as an old and a new one; or several that differ in less do.
 BEGIN
-    RETURN CASE WHEN p_event <> 'upd' THEN '__pgt_rows OPERATOR(pg_catalog.=) 1'
-                WHEN pgtrickle_changes.immediate_single(p_source, p_owner, p_columns, p_event) IS NOT NULL THEN '__pgt_single.found OPERATOR(pg_catalog.=) 1'
+    RETURN CASE WHEN p_event <> 'upd' OR pgtrickle_changes.immediate_single(p_source, p_owner, p_columns, p_event) IS NOT NULL THEN '__pgt_rows OPERATOR(pg_catalog.=) 1'
                 ELSE '__pgt_rows OPERATOR(pg_catalog.<=) 2 AND (SELECT pg_catalog.count(*) FROM (SELECT FROM __pgt_new LIMIT 2) AS l) OPERATOR(pg_catalog.=) 1' END;
 END
 $$;

@@ -58,28 +58,26 @@ CREATE FUNCTION pgtrickle_changes.immediate_share(p_id bigint, p_source oid, p_w
     LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, pg_temp
 AS $$
--- His own slot, if it is free: it isn't waited for, or who has it couldn't go on to rows that this one has locked.
+-- His own slot, if it is free: it isn't waited for, or who has it couldn't go on to rows that this one has locked.  Where it was found; if another session took it and ended just now that is
+-- a place that this statement doesn't see yet, and he takes another slot.
 -- Who has his slot looks again whether slots are still looked at: whoever ended it has had all slots before he says that nobody shares any more.  Who shares already finds that they are: he is waited for.
 -- An older snapshot learns of others by what they updated, so it takes the turn whole, and finds there all who have shared since.
 BEGIN
     RETURN format($q$
-        __pgt_shared := false;
         __pgt_side := %1$s;
-        IF __pgt_side OPERATOR(pg_catalog.>=) -1 AND pg_catalog.current_setting('transaction_isolation') OPERATOR(pg_catalog.=) 'read committed' THEN
-            IF __pgt_side OPERATOR(pg_catalog.=) %2$s THEN
-                UPDATE pgtrickle_changes.slots_%3$s AS s SET holder = pg_catalog.pg_current_xact_id(), side = %2$s WHERE s.slot OPERATOR(pg_catalog.=) (
-                    SELECT o.slot FROM pgtrickle_changes.slots_%3$s AS o WHERE o.slot OPERATOR(pg_catalog.=) %5$s AND o.holder OPERATOR(pg_catalog.<>) pg_catalog.pg_current_xact_id() FOR NO KEY UPDATE SKIP LOCKED) AND %4$s;
-                IF NOT FOUND THEN
-                    IF NOT EXISTS (SELECT FROM pgtrickle_changes.slots_%3$s AS s WHERE s.slot OPERATOR(pg_catalog.=) %5$s AND s.holder OPERATOR(pg_catalog.=) pg_catalog.pg_current_xact_id_if_assigned()) THEN
-                        PERFORM pgtrickle_changes.maintain_%3$s_slot(%2$s);
-                    END IF;
+        IF __pgt_side OPERATOR(pg_catalog.=) %2$s AND pg_catalog.current_setting('transaction_isolation') OPERATOR(pg_catalog.=) 'read committed' THEN
+            UPDATE pgtrickle_changes.slots_%3$s AS s SET holder = pg_catalog.pg_current_xact_id(), side = %2$s WHERE s.ctid OPERATOR(pg_catalog.=) (
+                SELECT o.ctid FROM pgtrickle_changes.slots_%3$s AS o WHERE o.slot OPERATOR(pg_catalog.=) %5$s AND o.holder OPERATOR(pg_catalog.<>) pg_catalog.pg_current_xact_id() FOR NO KEY UPDATE SKIP LOCKED) AND %4$s;
+            IF NOT FOUND THEN
+                IF NOT EXISTS (SELECT FROM pgtrickle_changes.slots_%3$s AS s WHERE s.slot OPERATOR(pg_catalog.=) %5$s AND s.holder OPERATOR(pg_catalog.=) pg_catalog.pg_current_xact_id_if_assigned()) THEN
+                    PERFORM pgtrickle_changes.maintain_%3$s_slot(%2$s);
                 END IF;
-                __pgt_shared := %1$s OPERATOR(pg_catalog.>=) -1;
-            ELSE
-                __pgt_shared := EXISTS (SELECT FROM pgtrickle_changes.slots_%3$s AS s WHERE s.holder OPERATOR(pg_catalog.=) pg_catalog.pg_current_xact_id_if_assigned() AND s.side OPERATOR(pg_catalog.=) %2$s);
             END IF;
+            __pgt_shared := %1$s OPERATOR(pg_catalog.>=) -1;
+        ELSIF __pgt_side OPERATOR(pg_catalog.>=) -1 AND pg_catalog.current_setting('transaction_isolation') OPERATOR(pg_catalog.=) 'read committed' THEN
+            __pgt_shared := EXISTS (SELECT FROM pgtrickle_changes.slots_%3$s AS s WHERE s.holder OPERATOR(pg_catalog.=) pg_catalog.pg_current_xact_id_if_assigned() AND s.side OPERATOR(pg_catalog.=) %2$s);
         END IF;
-        IF NOT __pgt_shared THEN
+        IF __pgt_shared IS NOT TRUE THEN
             %6$s
         END IF;
 $q$, pgtrickle_changes.immediate_side(p_id), p_source::bigint, p_id, pgtrickle_changes.immediate_mention(p_id), pgtrickle_changes.immediate_own_slot(), p_whole);
@@ -163,7 +161,7 @@ CREATE FUNCTION pgtrickle_changes.make_sides(p_table pgtrickle.pgt_stream_tables
     LANGUAGE plpgsql VOLATILE
     SET search_path = pg_catalog, pg_temp
 AS $$
--- The sequence outlives a crash, as prepared transactions do.
+-- The sequence outlives a crash, as prepared transactions do.  Slots are few on a page; from then on what was updated is cleared away when a quarter of it is full, and not each time.
 DECLARE
     v_id bigint := p_table.pgt_id;
 BEGIN
@@ -172,6 +170,7 @@ BEGIN
     END IF;
     EXECUTE format('CREATE TABLE pgtrickle_changes.slots_%s (slot integer PRIMARY KEY, side oid NOT NULL, holder xid8 NOT NULL) WITH (fillfactor = 10)', v_id);
     EXECUTE format('INSERT INTO pgtrickle_changes.slots_%s SELECT s, 0, ''0'' FROM generate_series(0, %s - 1) AS s', v_id, pgtrickle_changes.immediate_slots());
+    EXECUTE format('ALTER TABLE pgtrickle_changes.slots_%s SET (fillfactor = 25)', v_id);
     EXECUTE format('CREATE SEQUENCE pgtrickle_changes.side_%s MINVALUE -2 OWNED BY pgtrickle_changes.slots_%1$s.side', v_id);
     EXECUTE format('COMMENT ON TABLE pgtrickle_changes.slots_%s IS %L', v_id, 'Who maintains stream table ' || v_id || ' together with others');
     EXECUTE format('COMMENT ON SEQUENCE pgtrickle_changes.side_%s IS %L', v_id, 'The source whose writers maintain stream table ' || v_id || ' together');

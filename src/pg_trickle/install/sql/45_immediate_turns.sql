@@ -91,19 +91,21 @@ CREATE FUNCTION pgtrickle_changes.immediate_busy(p_id bigint, p_then text) RETUR
     LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, pg_temp
 AS $$
--- Or where others share it, and this isn't a writer of their source; but for who has a slot, and would be waited for.
+-- Or where others share it, and this isn't a writer of their source; but for who has a slot, and would be waited for.  Most statements find it neither taken nor shared so, by one look at each.
 DECLARE
+    v_taker  text := format('pg_catalog.pg_sequence_last_value(''pgtrickle_changes.taker_%s''::pg_catalog.regclass)::pg_catalog.text::pg_catalog.xid8', p_id);
+    v_side   text := pgtrickle_changes.immediate_side(p_id);
     v_shared boolean := pgtrickle_changes.immediate_shared(p_id) <> '{}';
 BEGIN
-    RETURN format($q$%3$s
-    __pgt_taker := pg_catalog.pg_sequence_last_value('pgtrickle_changes.taker_%1$s'::pg_catalog.regclass);
-    IF __pgt_taker::pg_catalog.text::pg_catalog.xid8 IS DISTINCT FROM pg_catalog.pg_current_xact_id_if_assigned()
-       AND %4$spg_catalog.pg_xact_status(__pgt_taker::pg_catalog.text::pg_catalog.xid8) OPERATOR(pg_catalog.=) 'in progress'%5$s THEN
-        %2$s
-    %6$sEND IF;
-$q$, p_id, p_then, CASE WHEN v_shared THEN format(E'\n    __pgt_side := %s;', pgtrickle_changes.immediate_side(p_id)) END, CASE WHEN v_shared THEN '(' END,
-        CASE WHEN v_shared THEN format(E' OR __pgt_side OPERATOR(pg_catalog.>=) -1 AND __pgt_side OPERATOR(pg_catalog.<>) TG_RELID::pg_catalog.int8) THEN\n    IF NOT %s',
-                                       pgtrickle_changes.immediate_sharing(p_id)) END, CASE WHEN v_shared THEN E'END IF;\n    ' END);
+    RETURN format($q$
+    IF pg_catalog.pg_xact_status(%1$s) OPERATOR(pg_catalog.=) 'in progress'%2$s THEN
+        %3$sIF %1$s IS DISTINCT FROM pg_catalog.pg_current_xact_id_if_assigned()%4$s THEN
+        %5$s
+        END IF;
+    END IF;
+$q$, v_taker, CASE WHEN v_shared THEN format(' OR %s OPERATOR(pg_catalog.<>) ALL (ARRAY[-2, TG_RELID::pg_catalog.int8])', v_side) END,
+        CASE WHEN v_shared THEN format(E'__pgt_side := %s;\n        ', v_side) END,
+        CASE WHEN v_shared THEN ' AND NOT ' || pgtrickle_changes.immediate_sharing(p_id) END, p_then);
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.immediate_busy IS 'What is done where another transaction has a stream table''s turn, or waits for it, as PL/pgSQL';
@@ -118,16 +120,16 @@ END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.immediate_moment IS 'What tells the statement of a client, and the table that it writes, from others, as an expression';
 
-CREATE FUNCTION pgtrickle_changes.immediate_opening(p_how text) RETURNS text
+CREATE FUNCTION pgtrickle_changes.immediate_opening() RETURNS text
     LANGUAGE plpgsql IMMUTABLE
     SET search_path = pg_catalog, pg_temp
 AS $$
 -- Who has no number yet has locked no row; our own notes and locks would give him one.  Anybody may set this: what comes of it is who waits where.
 BEGIN
     RETURN format($q$IF pg_catalog.pg_current_xact_id_if_assigned() IS NULL THEN
-        %s pg_catalog.set_config('pgtrickle.opening', %s, true);
+        PERFORM pg_catalog.set_config('pgtrickle.opening', %s, true);
     END IF;
-$q$, p_how, pgtrickle_changes.immediate_moment());
+$q$, pgtrickle_changes.immediate_moment());
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.immediate_opening IS 'What remembers that a transaction begins with this statement, as PL/pgSQL';
@@ -161,14 +163,13 @@ AS $$
 -- Before a statement.  Who has locked nothing yet stands in line, and keeps his place until he ends: one after the other writes his rows.  Who has locked
 -- rows doesn't, as nobody may wait for those who could be waiting for these.  Both wait until who has the turn has ended; nobody takes it here: the statement
 -- may have to wait for rows, and who has those may have to write what takes the turn.
--- TRUNCATE has the source to itself, so nobody has a turn above it.
 -- Who may share the turn doesn't stand in line, or all who have waited for somebody together would go on one by one.  Who wants it whole waits also for those who share it,
 -- and has neither the turn nor a slot meanwhile: whoever needs it, with rows that those may want who are waited for, would wait for him.
 DECLARE
     v_shared boolean := pgtrickle_changes.immediate_shared(p_id) <> '{}';
     v_again text := pgtrickle_changes.immediate_impatience(p_id, '', '');
 BEGIN
-    RETURN format(E'IF TG_OP OPERATOR(pg_catalog.<>) ''TRUNCATE'' THEN\n%s    END IF;\n', pgtrickle_changes.immediate_busy(p_id, format($q$%1$s%2$s
+    RETURN pgtrickle_changes.immediate_busy(p_id, format($q$%1$s%2$s
         IF pg_catalog.pg_trigger_depth() OPERATOR(pg_catalog.=) 1 AND pg_catalog.current_setting('pgtrickle.opening', true) OPERATOR(pg_catalog.=) (%3$s)%6$s THEN
             %4$s
             LOCK TABLE ONLY pgtrickle_changes.turn_%5$s IN SHARE UPDATE EXCLUSIVE MODE;
@@ -179,10 +180,10 @@ BEGIN
         EXCEPTION WHEN SQLSTATE 'TK003' THEN
             NULL;
         END;%8$s$q$, CASE WHEN v_again <> '' THEN format(E'IF pg_catalog.pg_trigger_depth() OPERATOR(pg_catalog.>) 1 THEN\n%s        END IF;\n        ', v_again) END,
-        pgtrickle_changes.immediate_opening('PERFORM'), pgtrickle_changes.immediate_moment(), pgtrickle_changes.immediate_taken(p_id), p_id,
+        pgtrickle_changes.immediate_opening(), pgtrickle_changes.immediate_moment(), pgtrickle_changes.immediate_taken(p_id), p_id,
         CASE WHEN v_shared THEN ' AND __pgt_side IS DISTINCT FROM TG_RELID::pg_catalog.int8' END,
         CASE WHEN v_shared THEN format(E'\n            __pgt_free := ARRAY(SELECT s.slot FROM pgtrickle_changes.slots_%s AS s FOR SHARE SKIP LOCKED);', p_id) END,
-        CASE WHEN v_shared THEN pgtrickle_changes.immediate_gate_of_slots(p_id) END)));
+        CASE WHEN v_shared THEN pgtrickle_changes.immediate_gate_of_slots(p_id) END));
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.immediate_gate IS 'How a statement waits for a stream table''s turn before it locks anything, as PL/pgSQL';
@@ -244,9 +245,10 @@ CREATE FUNCTION pgtrickle_changes.immediate_begin(p_id bigint, p_turn boolean) R
     LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, pg_temp
 AS $$
+-- Of updates only those wait that may concern the stream table (make_turn_triggers); TRUNCATE has the source to itself, so nobody has a turn above it.
 BEGIN
-    RETURN CASE WHEN p_turn THEN '    ' || pgtrickle_changes.immediate_opening('__pgt_stack :=') || E'    IF TG_OP OPERATOR(pg_catalog.<>) ''UPDATE'' THEN\n' || pgtrickle_changes.immediate_gate(p_id) || E'    END IF;\n' ELSE '' END
-           || '    ' || pgtrickle_changes.immediate_noted(p_id);
+    RETURN CASE WHEN p_turn THEN format(E'    IF TG_OP OPERATOR(pg_catalog.=) ANY (''{INSERT,DELETE}''::pg_catalog.text[]) THEN\n%s    END IF;\n', pgtrickle_changes.immediate_gate(p_id)) ELSE '' END
+           || '    ' || pgtrickle_changes.immediate_noted(p_id, CASE WHEN p_turn THEN pgtrickle_changes.immediate_opening() ELSE '' END);
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.immediate_begin IS 'What waits for a stream table''s turn, if it has one, and notes that a statement is under way, as PL/pgSQL';
@@ -272,7 +274,8 @@ AS $$
 BEGIN
     RETURN format($q$
     IF TG_WHEN OPERATOR(pg_catalog.=) 'BEFORE' THEN
-        %1$s
+        IF TG_OP OPERATOR(pg_catalog.<>) 'TRUNCATE' THEN
+%1$s        END IF;
     ELSIF pg_catalog.current_setting('transaction_isolation') OPERATOR(pg_catalog.=) 'read committed' THEN
         %2$s
     END IF;$q$, pgtrickle_changes.immediate_gate(p_id), pgtrickle_changes.immediate_turn_ahead(p_id));

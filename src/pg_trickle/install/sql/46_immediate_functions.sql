@@ -74,7 +74,7 @@ AS $$
 BEGIN
     PERFORM pgtrickle_changes.make_generated_function(p_table, p_name, '', 'trigger', format(E'\n%sBEGIN\n%s\n    RETURN NULL;\nEND\n',
         (SELECT E'DECLARE\n' || string_agg(format(E'    %s pg_catalog.%s;\n', v.name, v.type), '' ORDER BY v.name)
-           FROM (VALUES ('__pgt_taker', 'int8'), ('__pgt_side', 'int8'), ('__pgt_free', 'int4[]'), ('__pgt_slot', 'int4'), ('__pgt_opened', 'int8'), ('__pgt_stack', 'text')) AS v(name, type) WHERE position(v.name IN p_body) > 0), p_body));
+           FROM (VALUES ('__pgt_side', 'int8'), ('__pgt_free', 'int4[]'), ('__pgt_slot', 'int4'), ('__pgt_opened', 'int8'), ('__pgt_stack', 'text')) AS v(name, type) WHERE position(v.name IN p_body) > 0), p_body));
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.make_engine_trigger_function IS 'Makes a trigger function that stays the engine''s, so that its triggers need no guard';
