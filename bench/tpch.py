@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -23,41 +24,43 @@ SHARES = (0.001, 0.01)
 # A program stands from the second refresh of its size on, and is planned at the next.
 WARM_UPS = 3
 
-# Of orders with their lines a third of the share comes, a third goes and a third changes.
+# Orders that are touched, shared out evenly among what befalls them.
 PICK = """
 CREATE TEMPORARY TABLE picked ON COMMIT DROP AS
-SELECT o_orderkey AS key, row_number() OVER (ORDER BY random()) %% 3 AS third
-  FROM orders WHERE random() < %(share)s AND o_orderkey < 100000000
+SELECT o_orderkey AS key, row_number() OVER (ORDER BY random()) %% %(fates)s AS fate
+  FROM orders WHERE random() < %(picked)s AND o_orderkey < 100000000
 """
-CHURN = (
+COME_AND_GO = (
     """
     INSERT INTO orders
     SELECT o_orderkey + 100000000, o_custkey, o_orderstatus, o_totalprice, o_orderdate, o_orderpriority, o_clerk,
            o_shippriority, o_comment
-      FROM orders JOIN picked ON key = o_orderkey WHERE third = 0
+      FROM orders JOIN picked ON key = o_orderkey WHERE fate = 0
         ON CONFLICT DO NOTHING
     """,
     """
     INSERT INTO lineitem
     SELECT l_orderkey + 100000000, l_partkey, l_suppkey, l_linenumber, l_quantity, l_extendedprice, l_discount, l_tax,
            l_returnflag, l_linestatus, l_shipdate, l_commitdate, l_receiptdate, l_shipinstruct, l_shipmode, l_comment
-      FROM lineitem JOIN picked ON key = l_orderkey WHERE third = 0
+      FROM lineitem JOIN picked ON key = l_orderkey WHERE fate = 0
         ON CONFLICT DO NOTHING
     """,
-    "DELETE FROM lineitem USING picked WHERE key = l_orderkey AND third = 1",
-    "DELETE FROM orders USING picked WHERE key = o_orderkey AND third = 1",
+    "DELETE FROM lineitem USING picked WHERE key = l_orderkey AND fate = 1",
+    "DELETE FROM orders USING picked WHERE key = o_orderkey AND fate = 1",
+)
+CHANGES = (
     """
     UPDATE lineitem
        SET l_quantity = 1 + floor(random() * 50), l_discount = round((random() / 10)::numeric, 2),
            l_shipdate = l_shipdate + 30 - floor(random() * 60)::int,
            l_receiptdate = l_commitdate, l_commitdate = l_receiptdate
-      FROM picked WHERE key = l_orderkey AND third = 2
+      FROM picked WHERE key = l_orderkey AND fate = 2
     """,
     """
     UPDATE orders
        SET o_orderdate = o_orderdate + 30 - floor(random() * 60)::int, o_orderstatus = 'F',
            o_custkey = 1 + floor(random() * %(customers)s)::int
-      FROM picked WHERE key = o_orderkey AND third = 2
+      FROM picked WHERE key = o_orderkey AND fate = 2
     """,
     "UPDATE customer SET c_acctbal = -c_acctbal, c_mktsegment = 'BUILDING' WHERE random() < %(share)s",
     "UPDATE part SET p_size = 1 + floor(random() * 50), p_container = 'MED BOX' WHERE random() < %(share)s",
@@ -70,10 +73,28 @@ CHURN = (
 
 
 @dataclass(frozen=True, slots=True)
+class Churn:
+    """What one transaction does: with so many shares of all orders one of as many things each, by these statements."""
+
+    title: str
+    shares: int
+    fates: int
+    statements: tuple[str, ...]
+
+
+# Of orders with their lines a third of the share comes, a third goes and a third changes, as do four other tables.
+ALL_TABLES = Churn("six tables change", 1, 3, COME_AND_GO + CHANGES)
+# The specification's two refresh functions: as many new orders come with their lines as old ones go.
+ORDERS = Churn("orders come and go", 2, 2, COME_AND_GO)
+CHURNS = (ALL_TABLES, ORDERS)
+
+
+@dataclass(frozen=True, slots=True)
 class Result:
-    """One query at one share of changed rows: by its changes, and anew."""
+    """One query after one churn of one share of the rows: by its changes, and anew."""
 
     name: str
+    churn: str
     share: float
     differential: Cost
     recomputed: Cost
@@ -86,14 +107,14 @@ def compare(
     report: Callable[[str], None],
     shares: tuple[float, ...] = SHARES,
 ) -> list[Result]:
-    """Every query at every share; all stream tables live side by side, on the same changes."""
+    """Every query after each churn of every share; all stream tables live side by side, on the same changes."""
     prepare(conn, scale, report)
     names = create(conn, scale, report)
     results = []
-    for share in shares:
-        _warm_up(conn, share, names)
-        measured = alternating(repetitions, partial(change, conn, share), _contenders(conn, names))
-        found = [Result(name, share, measured[name], measured[_plain(name)]) for name in names]
+    for churn, share in itertools.product(CHURNS, shares):
+        _warm_up(conn, churn, share, names)
+        measured = alternating(repetitions, partial(change, conn, share, churn), _contenders(conn, names))
+        found = [Result(name, churn.title, share, measured[name], measured[_plain(name)]) for name in names]
         for one in found:
             report(line(one))
         results += found
@@ -104,12 +125,12 @@ def compare(
     return results
 
 
-def _warm_up(conn: Connection, share: float, names: list[str]) -> None:
+def _warm_up(conn: Connection, churn: Churn, share: float, names: list[str]) -> None:
     """As in a session that has refreshed for a while: programs stand, tables are vacuumed, and then plans are made."""
     for done in range(WARM_UPS):
         if done == WARM_UPS - 1:
             conn.execute("VACUUM ANALYZE")
-        change(conn, share)
+        change(conn, share, churn)
         for name in names:
             refresh(conn, name)()
 
@@ -117,7 +138,8 @@ def _warm_up(conn: Connection, share: float, names: list[str]) -> None:
 def line(one: Result) -> str:
     ratio = one.recomputed / one.differential
     return (
-        f"{one.name} {one.share:.1%}: {one.differential.cpu:8.1f} ms CPU, {one.differential.wall:8.1f} ms;"
+        f"{one.name}, {one.share:.1%}, {one.churn}:"
+        f" {one.differential.cpu:8.1f} ms CPU, {one.differential.wall:8.1f} ms;"
         f" REFRESH {one.recomputed.cpu:8.1f} ms CPU: {ratio.cpu:.1f}x CPU, {ratio.wall:.1f}x"
     )
 
@@ -166,13 +188,18 @@ def _again(conn: Connection, name: str) -> Callable[[], Cost]:
     return lambda: cost_of(conn, lambda: conn.execute(statement))
 
 
-def change(conn: Connection, share: float) -> None:
-    """Change that share of the rows of six tables in one transaction."""
+def change(conn: Connection, share: float, churn: Churn = ALL_TABLES) -> None:
+    """Change that share of the rows in one transaction."""
     clean_buffers(conn)
     found = conn.execute("SELECT count(*) FROM customer").fetchone()
-    values = {"share": share, "customers": found and found[0]}
+    values = {
+        "share": share,
+        "picked": share * churn.shares,
+        "fates": churn.fates,
+        "customers": found and found[0],
+    }
     with conn.transaction():
         conn.execute(PICK, values)
         conn.execute("ANALYZE picked")
-        for statement in CHURN:
+        for statement in churn.statements:
             conn.execute(statement, values)
