@@ -12,7 +12,7 @@ it isn't, whatever changes there makes the circle start from nothing (Apt, Blair
 from __future__ import annotations
 
 from pg_trickle.algebra.aggregate import Aggregate, Touched
-from pg_trickle.algebra.join import Join, Partners
+from pg_trickle.algebra.join import Gone, Join, Partners, Untouched
 from pg_trickle.algebra.lateral import Lateral
 from pg_trickle.algebra.linear import Consolidate, Filter, Negate, Project, UnionAll
 from pg_trickle.algebra.mark import Flipped, Mark
@@ -105,7 +105,7 @@ def falling_in(plan: Plan, kept: frozenset[str] = frozenset()) -> Falling:
             return _all(below, f"a part without a rule ({reason})")
         case TimedFilter(below) | TimedColumn(below) | Elapsed(below):
             return _all(below, "a condition on time")
-        case Unwatched() | Opaque() | Negate() | Touched() | Partners() | Flipped():
+        case Unwatched() | Opaque() | Negate() | Touched() | Partners() | Untouched() | Gone() | Flipped():
             return _all(plan, "a difference")
 
 

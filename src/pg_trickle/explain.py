@@ -7,7 +7,7 @@ from typing import Any
 
 from pg_trickle import explain_again, explain_cost, explain_recomputed
 from pg_trickle.algebra.aggregate import Aggregate, Call, Touched
-from pg_trickle.algebra.join import Join, Partners
+from pg_trickle.algebra.join import Gone, Join, Partners, Untouched
 from pg_trickle.algebra.lateral import ITEM, ROW, Lateral
 from pg_trickle.algebra.linear import Consolidate, Filter, Item, Negate, Project, UnionAll
 from pg_trickle.algebra.mark import Flipped, Mark
@@ -233,7 +233,9 @@ def _described(plan: Plan) -> tuple[str, str, str]:
             raise AssertionError("told with its stage")
         case Unwatched():
             return "Unwatched", "", "counts as changed at every refresh"
-        case Empty() | Negate() | Consolidate() | Touched() | Partners() | Flipped() | Elapsed() | Opaque():
+        case Empty() | Negate() | Consolidate() | Touched() | Partners() | Untouched() | Gone() | Flipped() | Elapsed():
+            return type(plan).__name__, "", ""
+        case Opaque():
             return type(plan).__name__, "", ""
 
 

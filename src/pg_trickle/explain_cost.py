@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from pg_trickle.algebra.aggregate import Aggregate, Call, Rule, Touched
-from pg_trickle.algebra.join import Join, Partners
+from pg_trickle.algebra.join import Gone, Join, Partners, Untouched
 from pg_trickle.algebra.lateral import Lateral
 from pg_trickle.algebra.linear import Consolidate, Filter, Negate, Project, UnionAll
 from pg_trickle.algebra.mark import Flipped, Mark
@@ -64,7 +64,7 @@ def cost(plan: Plan) -> str:
             return "the rows that came last"
         case Window() | DistinctOn() | TopK() | Recompute() | Recursion():
             raise AssertionError("told with its stage")
-        case Unwatched() | Touched() | Partners() | Flipped() | Elapsed() | Opaque():
+        case Unwatched() | Touched() | Partners() | Untouched() | Gone() | Flipped() | Elapsed() | Opaque():
             return _ROWS
 
 

@@ -30,6 +30,7 @@ from pg_trickle.render.select import CommonTables
 from pg_trickle.render.stage import add_delta, add_stage, fresh, grouped_delta, insert_fresh, needs_rows_below
 from pg_trickle.render.store import Store, is_direct, store_in
 from pg_trickle.rewrite.found_once import found_once
+from pg_trickle.rewrite.known_before import known_before
 from pg_trickle.rewrite.specialise import specialised
 from pg_trickle.scalar import Column, Identity, Type
 from pg_trickle.stages import AnyStage, Stage
@@ -213,7 +214,8 @@ def differential(
         return changed is None or table.oid in changed
 
     def arranged(plan: Plan) -> Plan:
-        change = specialised(plan.delta(), is_changed)
+        change = plan.delta() if feed else known_before(plan.delta())
+        change = specialised(change, is_changed)
         # What one statement changed is mostly a row or two.
         return change if feed else found_once(change)
 

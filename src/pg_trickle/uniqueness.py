@@ -8,7 +8,7 @@ from __future__ import annotations
 from itertools import product
 
 from pg_trickle.algebra.aggregate import Aggregate, Touched
-from pg_trickle.algebra.join import Join, Partners
+from pg_trickle.algebra.join import Gone, Join, Partners, Untouched
 from pg_trickle.algebra.lateral import Lateral
 from pg_trickle.algebra.linear import Consolidate, Filter, Negate, Project, UnionAll
 from pg_trickle.algebra.mark import Flipped, Mark
@@ -48,6 +48,8 @@ def _keys(plan: Plan) -> set[Key]:
             | TimedColumn(below)
             | Touched(below)
             | Partners(below)
+            | Untouched(below)
+            | Gone(below)
             | Mark(below)
             | Window(below)
             | TopK(below)
@@ -139,6 +141,8 @@ def is_net(plan: Plan) -> bool:
         case Changes() | Consolidate() | Empty() | Unwatched():
             return True
         case Filter(below) | TimedFilter(below) | TimedColumn(below) | Negate(below) | Mark(below):
+            return is_net(below)
+        case Untouched(below) | Gone(below):
             return is_net(below)
         case Elapsed(below):
             return bool(keys(below))

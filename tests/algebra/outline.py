@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pg_trickle.algebra.aggregate import Aggregate, Touched
-from pg_trickle.algebra.join import Join, Partners
+from pg_trickle.algebra.join import Join, Partners, Untouched
 from pg_trickle.algebra.lateral import Lateral
 from pg_trickle.algebra.linear import Filter, Project
 from pg_trickle.algebra.mark import Flipped, Mark
@@ -67,7 +67,7 @@ def _detail(plan: Plan) -> str:
             return f" {name} by UNION{'' if is_set else ' ALL'}"
         case Found(name, schema):
             return f" {name} ({', '.join(one.name for one in schema)})"
-        case Partners(_, _, on):
+        case Partners(_, _, on) | Untouched(_, _, on):
             return f" on {' and '.join(one.text for one in on)}"
         case Touched(_, _, keys):
             return f" by ({', '.join(keys)})"

@@ -55,14 +55,16 @@ def are_noticed(conn, how: settings = LOOKING) -> bool:
     return _exists(conn, how, lambda r: zset(conn, scan("r", "r", "abxj").delta()) != net_change(r))
 
 
-def _exists(conn, how: settings, differs: Callable[[Contents], bool]) -> bool:
+def _exists(
+    conn, how: settings, differs: Callable[[Contents], bool], filled: st.SearchStrategy[Contents] = contents
+) -> bool:
     def found(tables: tuple[Contents, Contents]) -> bool:
         with conn.transaction(force_rollback=True):
             fill(conn, dict(zip("rs", tables, strict=True)))
             return differs(tables[0])
 
     try:
-        find(st.tuples(contents, contents), found, settings=how)
+        find(st.tuples(filled, filled), found, settings=how)
     except NoSuchExample:
         return False
     return True

@@ -15,6 +15,8 @@ from pg_trickle.algebra.states import old
 from pg_trickle.rewrite.passes import optimised
 from tests.algebra.plans import PLANS
 from tests.algebra.test_found_once import JOINS, arranged
+from tests.algebra.test_known_before import PLANS as KEYED
+from tests.algebra.test_known_before import arranged as told
 from tests.algebra.test_recursion_law import PLANS as RECURSIONS
 
 # What they give is known by a text alone, and what it gave before by a stage: tests/refresh compares those.
@@ -26,6 +28,7 @@ def _tried() -> Iterator[Plan]:
     for plan in PLANS.values():
         yield from (plan, plan.delta(), old(plan), optimised(plan), optimised(plan.delta()))
     yield from (arranged(PLANS[title]) for title in JOINS)
+    yield from map(told, KEYED.values())
     for recursion in RECURSIONS.values():
         yield from (recursion, recursion.base, recursion.step)
 

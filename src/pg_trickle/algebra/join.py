@@ -70,3 +70,33 @@ class Partners(Plan):
 
     def delta(self) -> Plan:
         raise AssertionError("what a change is joined with is part of a delta already")
+
+
+@dataclass(frozen=True, slots=True)
+class Untouched(Plan):
+    """The rows of ``input``, a change, that meet no row of ``change`` by what ``on`` equates: ``ΔL ▷ ΔR``."""
+
+    input: Plan
+    change: Plan
+    on: tuple[Scalar, ...]
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        return self.input.columns
+
+    def delta(self) -> Plan:
+        raise AssertionError("a part of a change is part of a delta already")
+
+
+@dataclass(frozen=True, slots=True)
+class Gone(Plan):
+    """The rows of a net change that weigh less than nothing: as what it took away was, ``ΔR⁻``."""
+
+    input: Plan
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        return self.input.columns
+
+    def delta(self) -> Plan:
+        raise AssertionError("a part of a change is part of a delta already")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pg_trickle.algebra.aggregate import Aggregate, Touched
-from pg_trickle.algebra.join import Join, Partners
+from pg_trickle.algebra.join import Gone, Join, Partners, Untouched
 from pg_trickle.algebra.lateral import Lateral
 from pg_trickle.algebra.linear import Consolidate, Filter, Negate, Project, UnionAll
 from pg_trickle.algebra.mark import Flipped, Mark
@@ -28,7 +28,7 @@ def is_delta(plan: Plan, known: dict[int, bool] | None = None) -> bool:
 
 def _is_delta(plan: Plan, known: dict[int, bool]) -> bool:
     match operator(plan):
-        case Changes() | Empty() | Touched() | Partners() | Flipped() | Elapsed():
+        case Changes() | Empty() | Touched() | Partners() | Untouched() | Gone() | Flipped() | Elapsed():
             return True
         case Scan() | Unit() | Opaque() | Recompute() | Recursion() | Found() | Unwatched():
             return False
@@ -51,7 +51,7 @@ def is_bag(plan: Plan) -> bool:
             return True
         case Aggregate() | Window() | DistinctOn() | TopK() | Recompute() | Recursion():
             return True
-        case Changes() | Negate() | Flipped() | Elapsed():
+        case Changes() | Negate() | Untouched() | Gone() | Flipped() | Elapsed():
             return False
         case Consolidate(below):
             # A bag of its own accord: the rows of a delta are summed up.

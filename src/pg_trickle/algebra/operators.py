@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import cast, get_args
 
 from pg_trickle.algebra.aggregate import Aggregate, Touched
-from pg_trickle.algebra.join import Join, Partners
+from pg_trickle.algebra.join import Gone, Join, Partners, Untouched
 from pg_trickle.algebra.lateral import Lateral
 from pg_trickle.algebra.linear import Consolidate, Filter, Negate, Project, UnionAll
 from pg_trickle.algebra.mark import Flipped, Mark
@@ -35,6 +35,8 @@ Operator = (
     | Consolidate
     | Join
     | Partners
+    | Untouched
+    | Gone
     | LeftJoin
     | FullJoin
     | Mark

@@ -16,7 +16,7 @@ from __future__ import annotations
 from psycopg import sql
 
 from pg_trickle.algebra.aggregate import Aggregate, Touched
-from pg_trickle.algebra.join import Join, Partners
+from pg_trickle.algebra.join import Gone, Join, Partners, Untouched
 from pg_trickle.algebra.lateral import Lateral
 from pg_trickle.algebra.linear import Consolidate, Filter, Negate, Project, UnionAll
 from pg_trickle.algebra.mark import Flipped, Mark
@@ -46,7 +46,7 @@ def comes(delta: Plan) -> bool:
     match operator(delta):
         case Changes(table):
             return isinstance(table, Source)
-        case Negate() | Flipped() | Elapsed() | Empty() | Unwatched():
+        case Negate() | Untouched() | Gone() | Flipped() | Elapsed() | Empty() | Unwatched():
             return False
         case Scan() | Unit() | Opaque() | Found():
             return True

@@ -1,4 +1,4 @@
-"""What a change is joined with (``Partners``), looked up once for each key."""
+"""What a change is joined with (``Partners``), looked up once for each key; and what looks for nothing."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from psycopg import sql
 
-from pg_trickle.algebra.join import Partners
+from pg_trickle.algebra.join import Partners, Untouched
 from pg_trickle.algebra.plan import names as names_of
 from pg_trickle.render.parts import WEIGHT, conjunction, index_order, leading, names
 
@@ -34,3 +34,10 @@ def partners(plan: Partners, change: sql.Composable, rows: sql.Composable, add: 
         on=conjunction(plan.on),
     )
     return sql.SQL("SELECT {columns}{w} FROM {found}").format(columns=columns, w=WEIGHT, found=add(found))
+
+
+def untouched(plan: Untouched, rows: sql.Composable, change: sql.Composable) -> sql.Composable:
+    """The rows that meet none of the change."""
+    return sql.SQL(
+        "SELECT {columns}{w} FROM ({rows}) AS l WHERE NOT EXISTS (SELECT FROM ({change}) AS r WHERE {on})"
+    ).format(columns=leading(names_of(plan)), w=WEIGHT, rows=rows, change=change, on=conjunction(plan.on))

@@ -7,7 +7,7 @@ from collections import Counter
 from psycopg import sql
 
 from pg_trickle.algebra.aggregate import Aggregate, Touched
-from pg_trickle.algebra.join import Join, Partners
+from pg_trickle.algebra.join import Gone, Join, Partners, Untouched
 from pg_trickle.algebra.kinds import is_bag, is_delta
 from pg_trickle.algebra.lateral import ITEM, ROW, Lateral
 from pg_trickle.algebra.linear import Consolidate, Filter, Negate, Project, UnionAll
@@ -26,7 +26,7 @@ from pg_trickle.render import first
 from pg_trickle.render.feed import BUFFERS, Feed, Statement
 from pg_trickle.render.leaves import attributes, relation
 from pg_trickle.render.netting import INT, consolidated
-from pg_trickle.render.partners import partners
+from pg_trickle.render.partners import partners, untouched
 from pg_trickle.render.parts import (
     CHANGES_SCHEMA,
     WEIGHT,
@@ -126,6 +126,8 @@ class CommonTables:
             case Project(below, items) if computed or all(item.value.is_column for item in items):
                 return self._is_from_one_source(below, computed=computed, shared=shared)
             case Filter(below) if computed:
+                return self._is_from_one_source(below, shared=shared)
+            case Untouched(below) if computed:
                 return self._is_from_one_source(below, shared=shared)
             case Changes(Source()):
                 return True
@@ -264,6 +266,10 @@ def _body(plan: Plan, common: CommonTables) -> sql.Composable:
             return first.top(top, rows(below, common))
         case Touched(below, change, keys):
             return _touched(below, change, keys, common)
+        case Untouched(below, change) as rest:
+            return untouched(rest, common.select(below), common.select(change))
+        case Gone(below):
+            return _filtered(below, sql.SQL("{w} < 0").format(w=WEIGHT), common)
         case Partners(below, change) as found:
             return partners(found, common.select(change), common.select(below), common.add_unnamed)
 

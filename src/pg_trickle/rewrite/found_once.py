@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from pg_trickle.algebra.join import Join, Partners, is_equality
+from pg_trickle.algebra.join import Join, Partners, Untouched, is_equality
 from pg_trickle.algebra.kinds import is_bag, is_delta
 from pg_trickle.algebra.linear import Consolidate, Filter, Project
 from pg_trickle.algebra.plan import Plan, names
@@ -38,19 +38,27 @@ def found_once(plan: Plan) -> Plan:
 
 def _joined(join: Join) -> Join:
     left, right = join.left, join.right
-    if _is_from_one_source(left) and not is_delta(right):
-        return replace(join, right=_partners(right, left, join.on))
-    if _is_from_one_source(right) and not is_delta(left):
-        return replace(join, left=_partners(left, right, join.on))
+    if is_from_one_source(left) and not is_delta(right):
+        found = _partners(right, left, join.on)
+        return replace(join, left=left if found is right else _whole(left), right=found)
+    if is_from_one_source(right) and not is_delta(left):
+        found = _partners(left, right, join.on)
+        return replace(join, left=found, right=right if found is left else _whole(right))
     return join
 
 
-def _is_from_one_source(plan: Plan) -> bool:
+def _whole(change: Plan) -> Plan:
+    """The change with the rows that don't look for partners: they find none among those of others, as keys differ."""
+    return change.input if isinstance(change, Untouched) else change
+
+
+def is_from_one_source(plan: Plan) -> bool:
+    """Whether a plan is the change of one source, some of it or all."""
     match plan:
         case Changes(Source()):
             return True
-        case Filter(below) | Project(below) | Consolidate(below):
-            return _is_from_one_source(below)
+        case Filter(below) | Project(below) | Consolidate(below) | Untouched(below):
+            return is_from_one_source(below)
         case _:
             return False
 
@@ -76,7 +84,7 @@ def _is_part_of_key(change: Plan, by: frozenset[str]) -> bool:
     match change:
         case Changes(_, _, keys):
             return any(by < frozenset(key) for key in keys)
-        case Filter(below) | Consolidate(below):
+        case Filter(below) | Consolidate(below) | Untouched(below):
             return _is_part_of_key(below, by)
         case Project(below):
             return _is_part_of_key(below, by & passed_through(change))
@@ -89,7 +97,7 @@ def _is_told_apart(change: Plan, by: frozenset[str]) -> bool:
     match change:
         case Changes(_, _, keys):
             return any(by.issuperset(key) for key in keys)
-        case Filter(below) | Consolidate(below):
+        case Filter(below) | Consolidate(below) | Untouched(below):
             return _is_told_apart(below, by)
         case Project(below):
             return _is_told_apart(below, by & passed_through(change))

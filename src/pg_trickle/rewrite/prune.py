@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from pg_trickle.algebra.aggregate import Aggregate, Touched
-from pg_trickle.algebra.join import Join, Partners
+from pg_trickle.algebra.join import Gone, Join, Partners, Untouched
 from pg_trickle.algebra.lateral import Lateral
 from pg_trickle.algebra.linear import Consolidate, Filter, Item, Negate, Project, UnionAll
 from pg_trickle.algebra.mark import Flipped, Mark, mark, semi_join
@@ -74,7 +74,7 @@ def pruned(plan: Plan, needed: frozenset[str]) -> Plan:
             return replace(recursion, base=_kept(base, list(base.columns)), step=_kept(step, list(step.columns)))
         case Changes() | Unit() | Unwatched() | Empty() | Opaque() | Touched() | Partners() | Flipped() | Elapsed():
             return plan
-        case Found() | Recompute():
+        case Untouched() | Gone() | Found() | Recompute():
             return plan
 
 

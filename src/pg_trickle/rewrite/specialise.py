@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from pg_trickle.algebra.aggregate import Aggregate, Touched
-from pg_trickle.algebra.join import Join, Partners
+from pg_trickle.algebra.join import Gone, Join, Partners, Untouched
 from pg_trickle.algebra.lateral import Lateral
 from pg_trickle.algebra.linear import Consolidate, Filter, Item, Negate, Project, UnionAll
 from pg_trickle.algebra.mark import Flipped, Mark
@@ -51,6 +51,7 @@ def _simplified(plan: Plan, descend: Callable[[Plan], Plan], changed: Changed) -
             Project(below)
             | Negate(below)
             | Consolidate(below)
+            | Gone(below)
             | Lateral(below)
             | TimedFilter(below)
             | TimedColumn(below)
@@ -85,6 +86,9 @@ def _simplified(plan: Plan, descend: Callable[[Plan], Plan], changed: Changed) -
         case Partners(below, change, on):
             sides = descend(below), descend(change)
             return Empty(plan.columns) if any(isinstance(side, Empty) for side in sides) else Partners(*sides, on)
+        case Untouched(below, change, on):
+            rows, touched = descend(below), descend(change)
+            return rows if isinstance(rows, Empty) or isinstance(touched, Empty) else Untouched(rows, touched, on)
         case Touched(below, change, keys):
             touching = descend(change)
             # Without keys every row is of the one group, touched or not.
