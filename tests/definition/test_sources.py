@@ -79,6 +79,47 @@ def test_what_cant_be_watched_is_never_taken_for_unchanged(shop: Any, sources: C
         pg_trickle.create_stream_table(sources, "st2", query, refresh_mode="DIFFERENTIAL")
 
 
+@pytest.mark.versions(since=18)
+@pytest.mark.parametrize("query", ["SELECT a, of FROM placed", "SELECT placed::text AS t FROM placed"])
+def test_a_virtual_column_that_reads_tableoid_is_computed_anew(shop: Any, sources: Connection, query: str) -> None:
+    shop.superuser.execute(
+        """CREATE TABLE placed (a int, of oid GENERATED ALWAYS AS (tableoid) VIRTUAL) PARTITION BY LIST (a);
+           CREATE TABLE placed_1 PARTITION OF placed FOR VALUES IN (1);
+           CREATE TABLE placed_2 PARTITION OF placed DEFAULT;
+           GRANT SELECT ON placed TO st_author"""
+    )
+    pg_trickle.create_stream_table(sources, "st", query)
+    assert 'virtual column "of" reads tableoid' in shop.catalog("st")["downgrade_reason"]
+    for change in ("INSERT INTO placed VALUES (1), (2)", "UPDATE placed SET a = 3 - a WHERE a = 1"):
+        shop.superuser.execute(change.encode())
+        shop.fresh("st")
+    for mode in ("DIFFERENTIAL", "IMMEDIATE"):
+        with pytest.raises(psycopg.errors.FeatureNotSupported, match="placed"):
+            pg_trickle.create_stream_table(sources, "st2", query, refresh_mode=mode)
+
+
+@pytest.mark.versions(since=18)
+@pytest.mark.parametrize(
+    ("query", "mode"),
+    [
+        ("SELECT a FROM placed", "DIFFERENTIAL"),
+        ("SELECT a FROM placed", "IMMEDIATE"),
+        ("SELECT a, random() > 2 AS b FROM placed", "FULL"),
+    ],
+)
+def test_a_virtual_column_that_reads_tableoid_and_that_nobody_reads_harms_nobody(
+    shop: Any, sources: Connection, query: str, mode: str
+) -> None:
+    shop.superuser.execute(
+        """CREATE TABLE placed (a int, b int, of oid GENERATED ALWAYS AS (tableoid) VIRTUAL);
+           GRANT SELECT ON placed TO st_author"""
+    )
+    pg_trickle.create_stream_table(sources, "st", query, refresh_mode=mode)
+    shop.superuser.execute("INSERT INTO placed VALUES (1), (2); UPDATE placed SET a = 3 WHERE a = 1")
+    shop.fresh("st")
+    assert shop.catalog("st")["effective_refresh_mode"] == mode
+
+
 @pytest.mark.parametrize("mode", ["AUTO", "DIFFERENTIAL"])
 def test_what_is_volatile_is_refused_whatever_stands_beside_it(shop: Any, sources: Connection, mode: str) -> None:
     shop.superuser.execute("CREATE FUNCTION chance() RETURNS int LANGUAGE sql VOLATILE AS 'SELECT 1'")

@@ -34,6 +34,8 @@ _HARMLESS = (
     psycopg.errors.DataError,
     psycopg.errors.ProgrammingError,
     psycopg.errors.NotSupportedError,
+    psycopg.errors.TriggeredDataChangeViolation,
+    psycopg.errors.ObjectNotInPrerequisiteState,
 )
 _OURS = "pgtrickle_changes."
 

@@ -84,6 +84,21 @@ def test_what_becomes_of_a_query(conn: Connection, query: str, verdict: str | No
     assert conn.execute("SELECT count(*) FROM pgtrickle.pgt_stream_tables").fetchone() == (0,)
 
 
+@pytest.mark.parametrize(
+    ("error", "verdict"), [(psycopg.errors.QueryCanceled, "slow"), (psycopg.errors.InternalError, "failed")]
+)
+def test_one_that_takes_long_has_not_failed(
+    conn: Connection, monkeypatch: pytest.MonkeyPatch, error: type[psycopg.Error], verdict: str
+) -> None:
+    def create(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(pg_trickle, "create_stream_table", create)
+    found = tried(conn, "SELECT a FROM t", "DIFFERENTIAL", Random(1))
+    assert found
+    assert found.verdict == verdict
+
+
 @pytest.mark.parametrize("mode", ["DIFFERENTIAL", "IMMEDIATE"])
 def test_one_that_is_wrong_is_noticed(conn: Connection, monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
     """As if it were never refreshed: compared with what it was before."""

@@ -15,7 +15,7 @@ from pg_trickle.testing.oracle import differences
 from tests.regress.changes import Changes
 
 Connection = psycopg.Connection[tuple[Any, ...]]
-Verdict = Literal["kept", "refused", "undecided", "spelled", "wrong", "failed"]
+Verdict = Literal["kept", "refused", "undecided", "spelled", "slow", "wrong", "failed"]
 
 NAME = "pgtrickle_tried"
 PROBE = "pgtrickle_probe"
@@ -55,7 +55,7 @@ class Trial:
     """What became of a query.
 
     ``undecided`` where the stream table differs, but had said that it may; ``spelled`` where it shows an equal value
-    that reads otherwise.
+    that reads otherwise; ``slow`` where a statement took longer than it may.
     """
 
     verdict: Verdict
@@ -75,7 +75,7 @@ def tried(conn: Connection, query: str, mode: str, chance: Random) -> Trial | No
             wrong = differences(conn, NAME)
     except psycopg.Error as error:
         is_refused = (error.sqlstate or "").startswith(("0A", "42")) or not _can_be_run(conn, query)
-        return Trial("refused" if is_refused else "failed", query, str(error))
+        return Trial("refused" if is_refused else _verdict_on_error(error), query, str(error))
     changes = Changes(conn, chance, tables, lambda act: _fails_without(conn, query, act))
     try:
         for _ in range(0 if wrong else ROUNDS):
@@ -85,9 +85,14 @@ def tried(conn: Connection, query: str, mode: str, chance: Random) -> Trial | No
         detail = "\n".join(map(str, [*wrong[:5], *changes.done]))
         return Trial(_verdict(conn, query) if wrong else "kept", query, detail if wrong else "")
     except psycopg.Error as error:
-        return Trial("failed" if _can_be_run(conn, query) else "kept", query, "\n".join([str(error), *changes.done]))
+        verdict = _verdict_on_error(error) if _can_be_run(conn, query) else "kept"
+        return Trial(verdict, query, "\n".join([str(error), *changes.done]))
     finally:
         pg_trickle.drop_stream_table(conn, NAME, cascade=True)
+
+
+def _verdict_on_error(error: psycopg.Error) -> Verdict:
+    return "slow" if isinstance(error, psycopg.errors.QueryCanceled) else "failed"
 
 
 def _verdict(conn: Connection, query: str) -> Verdict:

@@ -57,6 +57,18 @@ END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.opaque_reason IS 'Why the changes of a relation can''t be used on the owner''s behalf; NULL when they can';
 
+CREATE FUNCTION pgtrickle_changes.untold_columns(p_relation oid) RETURNS TABLE (attnum smallint, attname name)
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- A virtual column isn't in a trigger's rows, and its expression is computed from these; the one system column that it may read isn't there either.
+BEGIN
+    RETURN QUERY SELECT a.attnum, a.attname FROM pg_attribute AS a JOIN pg_attrdef AS d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+                  WHERE a.attrelid = p_relation AND a.attgenerated = 'v' AND d.adbin::text ~ ':varattno -' ORDER BY a.attnum;
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.untold_columns IS 'The columns of a table that no trigger can tell: virtual ones that read tableoid';
+
 CREATE FUNCTION pgtrickle_changes.may_read(p_owner oid, p_relation oid, p_columns smallint[], p_whole boolean) RETURNS boolean
     LANGUAGE plpgsql STABLE STRICT
     SET search_path = pg_catalog, pg_temp
@@ -108,7 +120,9 @@ BEGIN
                    'policy_tables', CASE WHEN o.reason IS NULL THEN pgtrickle_changes.policy_table_facts(p_owner, c.oid) ELSE '[]' END,
                    'opaque', o.reason) ORDER BY c.oid), '[]')
           FROM (SELECT r.relid, r.columns, pgtrickle_changes.relation_kind(r.relid) AS kind,
-                       pgtrickle_changes.opaque_reason(p_owner, r.relid, r.columns, r.below_view, r.below_foreign_view) AS reason
+                       coalesce(pgtrickle_changes.opaque_reason(p_owner, r.relid, r.columns, r.below_view, r.below_foreign_view),
+                                (SELECT format('its virtual column "%s" reads tableoid, which triggers aren''t told.', u.attname)
+                                   FROM pgtrickle_changes.untold_columns(r.relid) AS u WHERE v_whole_rows OR u.attnum = ANY (r.columns) LIMIT 1)) AS reason
                   FROM pgtrickle_changes.relation_closure(p_view) AS r) AS o
           JOIN pg_class AS c ON c.oid = o.relid
           JOIN pg_namespace AS n ON n.oid = c.relnamespace
