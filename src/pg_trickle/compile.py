@@ -48,7 +48,7 @@ from pg_trickle.rewrite.passes import optimised
 from pg_trickle.scalar import UNKNOWN, Column, Scalar, column, composed
 from pg_trickle.stages import AnyStage, Stage, cut
 from pg_trickle.ties import borrowed, ties
-from pg_trickle.uniqueness import keys
+from pg_trickle.uniqueness import indexed_keys
 
 FORMAT = 1
 _FEW = 100
@@ -297,7 +297,7 @@ def _type_name(name: str) -> sql.Composable:
 def _key(final: Algebra, columns: tuple[tuple[str, Column], ...]) -> tuple[str, ...] | None:
     """The stream table's key in its own column names: the smallest that is certain and can be indexed."""
     by_plan_name = {made.name: name for name, made in columns}
-    for key in keys(final):
+    for key in indexed_keys(final):
         if key and key <= by_plan_name.keys():
             return tuple(name for name, made in columns if made.name in key)
     return None

@@ -19,7 +19,7 @@ from pg_trickle.algebra.recursion import Recursion, sought
 from pg_trickle.algebra.source import Field, Scan, State
 from pg_trickle.algebra.window import Window
 from pg_trickle.scalar import Column, Identity
-from pg_trickle.uniqueness import keys as unique_keys
+from pg_trickle.uniqueness import indexed_keys
 
 RecomputedOperator = Window | DistinctOn | TopK | Recompute | Recursion
 
@@ -69,7 +69,7 @@ def recomputed(operator: RecomputedOperator, state: State) -> tuple[Recomputed, 
     columns = tuple((f"c{place}", column) for place, column in enumerate(operator.columns, 1))
     by_plan_name = {column.name: name for name, column in columns}
     # The key that says which rows are touched finds them too, and whoever joins by it.
-    found, shared = unique_keys(operator), frozenset(_keys(operator))
+    found, shared = indexed_keys(operator), frozenset(_keys(operator))
     key = shared if shared in found else next(iter(found), frozenset())
     stage = Recomputed(
         state,

@@ -24,6 +24,10 @@ from pg_trickle.errors import UnsupportedQuery
 from pg_trickle.recomputed import Recomputed, recomputed
 from pg_trickle.scalar import INT4, INT8, Column, column
 from pg_trickle.state_columns import Layout, Role, StateColumn, output_of
+from pg_trickle.uniqueness import INDEX_COLUMNS
+
+TABLE_COLUMNS = 1600
+"""As many columns a table of PostgreSQL's has at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +106,20 @@ def cut(plan: Plan, identifier: int) -> tuple[tuple[AnyStage, ...], Plan]:
 
 def _check_columns(stages: list[AnyStage]) -> None:
     """Refuse to store what no table can hold."""
-    for plan in (stage.operator if isinstance(stage, Recomputed) else stage.aggregate for stage in stages):
+    for stage in stages:
+        plan = stage.operator if isinstance(stage, Recomputed) else stage.aggregate
+        if isinstance(stage, Stage) and len(stage.key_names) > INDEX_COLUMNS:
+            raise UnsupportedQuery(
+                f"grouping by {len(stage.keys)} columns",
+                f"its groups are found by a unique index, which has no more than {INDEX_COLUMNS} columns.",
+                hint="Group by a key, and join what it determines; or gather columns in an array.",
+            )
+        if len(stage.column_names) > TABLE_COLUMNS:
+            raise UnsupportedQuery(
+                f"a result of {len(plan.columns)} columns",
+                f"what is kept for it takes {len(stage.column_names)}, and a table has no more than {TABLE_COLUMNS}.",
+                hint="Make several stream tables of fewer columns.",
+            )
         rows = {one.name for below in inputs(plan) for one in below.columns if one.type.is_row}
         made = [(one.column, one.value) for one in plan.calls] if isinstance(plan, Aggregate | Window) else []
         # What an aggregate makes of rows may be rows.

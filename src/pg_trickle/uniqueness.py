@@ -26,6 +26,8 @@ from pg_trickle.scalar import Scalar, identifier
 Key = frozenset[str]
 """Names of columns that are unique together."""
 _MOST = 8
+INDEX_COLUMNS = 32
+"""As many columns an index of PostgreSQL's has at most."""
 
 
 def keys(plan: Plan) -> tuple[Key, ...]:
@@ -33,6 +35,11 @@ def keys(plan: Plan) -> tuple[Key, ...]:
     found = {key for key in _keys(plan) if key <= {column.name for column in plan.columns}}
     minimal = [key for key in found if not any(other < key for other in found)]
     return tuple(sorted(minimal, key=lambda key: (len(key), sorted(key)))[:_MOST])
+
+
+def indexed_keys(plan: Plan) -> tuple[Key, ...]:
+    """Those of them that an index can be made of."""
+    return tuple(key for key in keys(plan) if len(key) <= INDEX_COLUMNS)
 
 
 def _keys(plan: Plan) -> set[Key]:

@@ -117,7 +117,8 @@ CREATE FUNCTION pgtrickle_changes.probe_columns(p_owner oid, p_query text, p_col
 AS $$
 -- The types of a query's columns, asked of PostgreSQL as the owner: the query is planned, and no row is read.
 DECLARE
-    v_probe     CONSTANT text := 'SELECT pg_catalog.jsonb_build_array(%s) FROM (SELECT 1 AS one) AS o LEFT JOIN (%s) AS q ON false';
+    -- An array, for a function takes no more than a hundred arguments.
+    v_probe     CONSTANT text := 'SELECT pg_catalog.to_jsonb(ARRAY[%s]) FROM (SELECT 1 AS one) AS o LEFT JOIN (%s) AS q ON false';
     v_types     jsonb;
     v_collatable text[];
     v_collations jsonb := '[]'::jsonb;
