@@ -75,12 +75,17 @@ def _keys(plan: Plan) -> set[Key]:
                 if key <= renamed.keys()
                 for choice in product(*(sorted(renamed[name]) for name in sorted(key)))
             }
-        case Join(left, right, _) as join:
-            return _join_keys(join, keys(left), keys(right))
+        case Join(left, right, on):
+            # Both keys together; one alone when each of its rows meets at most one of the other side.
+            ours, others = keys(left), keys(right)
+            found = {one | other for one, other in product(ours, others)}
+            found.update(ours if _is_met_once(right, others, on) else ())
+            return found.union(others if _is_met_once(left, ours, on) else ())
         case LeftJoin(left, right, on):
             # A row without a match comes once, and none with the NULLs that it then shows.
-            found = {one | other for one, other in product(keys(left), keys(right))}
-            return found | set(keys(left)) if is_looked_up(right, on) else found
+            ours, others = keys(left), keys(right)
+            found = {one | other for one, other in product(ours, others)}
+            return found.union(ours if _is_met_once(right, others, on) else ())
         case FullJoin(left, right, _):
             # Told from one that is padded by a column that never is NULL.
             certain = {one.name for side in (left, right) for one in side.columns if one.not_null}
@@ -97,20 +102,14 @@ def _keys(plan: Plan) -> set[Key]:
             return set()
 
 
-def _join_keys(join: Join, left: tuple[Key, ...], right: tuple[Key, ...]) -> set[Key]:
-    """Both keys together; one alone when each of its rows meets at most one of the other side."""
-    found = {one | other for one, other in product(left, right)}
-    if is_looked_up(join.right, join.on):
-        found.update(left)
-    if is_looked_up(join.left, join.on):
-        found.update(right)
-    return found
-
-
 def is_looked_up(side: Plan, on: tuple[Scalar, ...]) -> bool:
     """Whether a row of the other side meets at most one of this side: the conditions equate a key of it."""
+    return _is_met_once(side, keys(side), on)
+
+
+def _is_met_once(side: Plan, known: tuple[Key, ...], on: tuple[Scalar, ...]) -> bool:
     joined = _equated(side, on)
-    return any(key <= joined for key in keys(side))
+    return any(key <= joined for key in known)
 
 
 def _equated(side: Plan, on: tuple[Scalar, ...]) -> Key:
