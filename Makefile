@@ -38,7 +38,7 @@ fmt: .venv/.dev  ## put the code into form
 fuzz: .venv/.dev  ## the property tests with EXAMPLES=5000 each
 	HYPOTHESIS_PROFILE=fuzz HYPOTHESIS_EXAMPLES=$(EXAMPLES) $(BIN)/pytest -n 2 --dist load -m property $(TESTS) $(ARGS)
 
-regress: .venv/.dev  ## PostgreSQL's own tests as stream tables (SOURCES=its src/test/regress, ARGS="join window")
+regress: .venv/.dev  ## PostgreSQL's own tests, or TPC-DS, as stream tables (SOURCES=a directory, ARGS="join window"; see tests/regress)
 	$(BIN)/python -m tests.regress $(SOURCES) $(ARGS)
 
 bench: .venv/.dev  ## measure, and write docs/benchmarks.md

@@ -84,7 +84,7 @@ def page() -> str:
         "works. `as FULL` under `DIFFERENTIAL`: nothing but looking tells what has changed, so each refresh runs the",
         "query. `in part`: a part without a rule is run again when what it reads has changed, the time included.",
         "Constructs combine freely: random combinations are tested by the thousand (`make fuzz`),"
-        " and so are the queries of PostgreSQL's own regression tests (`make regress`).",
+        " and so are the queries of PostgreSQL's own regression tests and TPC-DS (`make regress`).",
         "",
         f"The tests are `{TEST}[NAME]`.",
     ]
