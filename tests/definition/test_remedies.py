@@ -61,6 +61,7 @@ def refused(construct: str, query: str, near: str, instead: str | None) -> Remed
     return Remedy(construct, query, instead, near, refused=True)
 
 
+MANY = [f"g + {n}" for n in range(40)]
 REMEDIES = {
     "LIMIT": refused(
         "LIMIT without ORDER BY", "SELECT id FROM t LIMIT 3", "LIMIT 3", "SELECT id FROM t ORDER BY id LIMIT 3"),
@@ -124,6 +125,9 @@ REMEDIES = {
     "no order": Remedy(
         "grouping by a type without an order", "SELECT g::text::xid AS x, count(*) AS n FROM t GROUP BY 1",
         "SELECT g::text AS x, count(*) AS n FROM t GROUP BY 1"),
+    "more keys than an index has columns": Remedy(
+        "grouping by 40 columns", f"SELECT count(*) AS n FROM t GROUP BY {', '.join(MANY)}",
+        f"SELECT count(*) AS n FROM t GROUP BY ARRAY[{', '.join(MANY)}]"),
     "rows": Remedy(
         "rows without a type", "SELECT q.g, count(*) AS c FROM (SELECT g, ROW(v, g) AS r FROM t, u) AS q GROUP BY g, r",
         "SELECT q.g, count(*) AS c FROM (SELECT g, ROW(v, g)::text AS r FROM t, u) AS q GROUP BY g, r"),
@@ -189,6 +193,7 @@ NOT_MET = {
     "a system catalog, system column or session value", "NATURAL JOIN", "column beside grouping sets", "ORDER BY",
     "ORDER BY … USING", "comparison of rows", "a recursive query that isn't a UNION",
     "a recursive query without columns", "join", 'x relation "x.x"', "data-modifying WITH", "a query",
+    "a result of x columns",
 }  # fmt: skip
 
 
