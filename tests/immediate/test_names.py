@@ -221,6 +221,34 @@ def test_what_it_counts_on_was_dropped(
     assert differences(work, "s") == []
 
 
+@pytest.mark.versions
+@pytest.mark.parametrize("name", ["totals", "joined"])
+@pytest.mark.parametrize("began", ["before", "after"])
+def test_tables_that_come_to_inherit_from_a_source(work: Connection, database: Any, name: str, began: str) -> None:
+    """Who writes them fires no trigger of the source's; who writes that, and looks, is stopped until it is settled."""
+    add(work, name)
+    writer: Connection = database.connect()
+    writer.execute("UPDATE work.o SET amount = 2 WHERE id = 1")
+    if began == "before":
+        # Its plans are made by a snapshot that doesn't show the child.
+        writer.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; TABLE work.o")
+    work.execute("CREATE TABLE work.child () INHERITS (work.o)")
+    if began == "before":
+        writer.execute("UPDATE work.o SET amount = 3 WHERE id = 1; COMMIT")
+    work.execute("INSERT INTO work.child TABLE ONLY work.o LIMIT 1")
+    with pytest.raises(ObjectNotInPrerequisiteState) as failure:
+        writer.execute("UPDATE work.o SET amount = 4 WHERE id = 1")
+    told(failure, name, "inherit from a source")
+    work.execute("ALTER TABLE work.child NO INHERIT work.o")
+    writer.execute("UPDATE work.o SET amount = 4 WHERE id = 1")
+    assert differences(work, name) == []
+    work.execute("ALTER TABLE work.child INHERIT work.o")
+    pg_trickle.alter_stream_table(work, name, refresh_mode="AUTO")
+    writer.execute("UPDATE work.o SET amount = 5 WHERE id = 1")
+    pg_trickle.refresh_stream_table(work, name)
+    assert differences(work, name) == []
+
+
 def test_a_key_that_is_as_good_will_do(work: Connection) -> None:
     add(work, "totals", "joined")
     work.execute("CREATE UNIQUE INDEX again ON work.c (id); ALTER TABLE work.c DROP CONSTRAINT c_pkey")

@@ -60,6 +60,20 @@ END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.immediate_trapped IS 'Whether a trigger of the owner''s could run as somebody else, as an expression';
 
+CREATE FUNCTION pgtrickle_changes.immediate_inherited(p_table pgtrickle.pgt_stream_tables) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- Partitions are another matter: what writes them has triggers of ours, or is found out by those of the tree.
+BEGIN
+    RETURN coalesce((
+        SELECT format('EXISTS (SELECT FROM pg_catalog.pg_inherits AS h WHERE h.inhparent OPERATOR(pg_catalog.=) ANY (%L::pg_catalog.oid[]))', array_agg(c.oid ORDER BY c.oid))
+          FROM unnest(pgtrickle_changes.immediate_sources(p_table.pgt_id)) AS s(oid) JOIN pg_class AS c ON c.oid = s.oid
+         WHERE c.relkind = 'r' HAVING count(*) > 0), 'false');
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.immediate_inherited IS 'Whether tables have come to inherit from a source, whose writers fire no trigger of ours, as an expression';
+
 CREATE FUNCTION pgtrickle_changes.immediate_lost(p_table pgtrickle.pgt_stream_tables) RETURNS text
     LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, pg_temp
@@ -93,7 +107,8 @@ DECLARE
 BEGIN
     RETURN format(E'\n    IF NOT pgtrickle_changes.maintain_%s_firm() OR %s THEN\n%s    END IF;\n', p_table.pgt_id, pgtrickle_changes.immediate_planned_with(p_table),
         pgtrickle_changes.immediate_unless(p_table, concat_ws(' OR ', pgtrickle_changes.immediate_lost(p_table),
-            format('NOT (%s)', pgtrickle_changes.immediate_may(p_table, false)), pgtrickle_changes.immediate_hidden(p_table), v_trapped)));
+            format('NOT (%s)', pgtrickle_changes.immediate_may(p_table, false)), pgtrickle_changes.immediate_hidden(p_table), v_trapped,
+            nullif(pgtrickle_changes.immediate_inherited(p_table), 'false'))));
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.immediate_checks IS 'What every maintenance has to check first, as PL/pgSQL';
@@ -103,7 +118,7 @@ CREATE FUNCTION pgtrickle_changes.immediate_is_firm(p_owner oid, p_stream_table 
     SET search_path = pg_catalog, pg_temp
 AS $$
 -- What can change by nothing but an alteration of these relations, or of a schema, upon which PostgreSQL makes plans anew: nothing is hidden from anybody, what the owner may read is granted
--- to himself or to everybody (a role is left, or loses an attribute, unnoticed), and no trigger is deferrable.  Volatile, for it must see what is so now; an older snapshot doesn't show that.
+-- to himself or to everybody (a role is left, or loses an attribute, unnoticed), nothing inherits from a source, and no trigger is deferrable.  Volatile, for it must see what is so now; an older snapshot doesn't show that.
 BEGIN
     RETURN current_setting('transaction_isolation') IN ('read committed', 'read uncommitted')
        AND to_regclass(p_name) IS NOT DISTINCT FROM p_stream_table::regclass
@@ -112,6 +127,7 @@ BEGIN
             WHERE c.oid = ANY (p_sources) AND c.relkind = 'r' AND NOT c.relrowsecurity
               AND EXISTS (SELECT FROM aclexplode(coalesce(c.relacl, acldefault('r', c.relowner))) AS a WHERE a.grantee IN (0, p_owner) AND a.privilege_type = 'SELECT')
               AND EXISTS (SELECT FROM aclexplode(coalesce(n.nspacl, acldefault('n', n.nspowner))) AS a WHERE a.grantee IN (0, p_owner) AND a.privilege_type = 'USAGE'))
+       AND NOT EXISTS (SELECT FROM pg_inherits AS h WHERE h.inhparent = ANY (p_sources))
        AND EXISTS (SELECT FROM pg_class AS c WHERE c.oid = p_stream_table AND NOT c.relrowsecurity)
        AND NOT EXISTS (SELECT FROM pg_trigger AS t WHERE t.tgrelid = ANY (p_written) AND t.tgdeferrable AND NOT t.tgisinternal);
 END
@@ -168,6 +184,11 @@ BEGIN
         RAISE EXCEPTION USING ERRCODE = '55000', MESSAGE = %18$L,
             DETAIL = 'A unique index or a NOT NULL of a source was dropped, on which its maintenance may count.', HINT = %9$L;
     END IF;
+    IF %26$s THEN
+        RAISE EXCEPTION USING ERRCODE = '55000', MESSAGE = %18$L,
+            DETAIL = 'Tables inherit from a source by now, and who writes them isn''t noticed.',
+            HINT = %27$L;
+    END IF;
     IF pg_catalog.current_setting('transaction_isolation') OPERATOR(pg_catalog.<>) 'read committed' THEN
         IF %24$s THEN
             %25$s
@@ -200,7 +221,10 @@ BEGIN
         pgtrickle_changes.immediate_writable(p_table),
         format('Role "%s", as whom it is maintained, may not read and write it, or not use its schema.', pg_get_userbyid(p_table.owner_oid)),
         pgtrickle_changes.immediate_weakened(p_table), pgtrickle_changes.immediate_altered(p_table),
-        pgtrickle_changes.immediate_again(p_table, 'A source was altered since the snapshot of this transaction.'));
+        pgtrickle_changes.immediate_again(p_table, 'A source was altered since the snapshot of this transaction.'),
+        pgtrickle_changes.immediate_inherited(p_table),
+        format('End the inheritance (ALTER TABLE ... NO INHERIT) and SELECT pgtrickle.refresh_stream_table(%1$L); or choose another mode with'
+               ' SELECT pgtrickle.alter_stream_table(%1$L, refresh_mode => ''AUTO''); or end its maintenance with SELECT pgtrickle.suspend_stream_table(%1$L);', format('%I.%I', p_table.pgt_schema, p_table.pgt_name)));
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.immediate_check IS 'Says what a maintenance may not go on for, as PL/pgSQL';
