@@ -429,3 +429,33 @@ def test_stream_tables_read_stream_tables(shop: Any, author: Connection) -> None
         assert_fresh(shop.superuser, "first")
         assert_fresh(shop.superuser, "second")
     assert compile_locally(other, "x", "SELECT n FROM second").incremental
+
+
+ROWS = {
+    "SELECT id, md5(o::text) AS m FROM orders AS o": "all",
+    "SELECT count(o.*) AS n FROM orders AS o": "all",
+    "SELECT id FROM orders AS o WHERE o = ROW(1, 1, 1, '')::orders": "all",
+    "SELECT id FROM orders AS o WHERE EXISTS (SELECT FROM orders AS p WHERE p IS DISTINCT FROM o)": "all",
+    "SELECT id, (SELECT max(length(o::text) + p.id) FROM orders AS p) AS n FROM orders AS o": "all",
+    "SELECT n FROM rows_of_orders": "all",
+    "SELECT id, '{VAR :varno 1 :varattno 0 ' AS looks_like_it FROM orders": ["id"],
+    'SELECT id AS "{VAR :varno 1 :varattno 0 " FROM orders AS "{VAR :varno 1 :varattno 0 "': ["id"],
+    "SELECT o.id, p.amount FROM orders AS o JOIN orders AS p USING (id)": ["id", "amount"],
+}
+
+
+@pytest.mark.versions
+@pytest.mark.parametrize(("query", "expected"), ROWS.items(), ids=range(len(ROWS)))
+def test_a_row_as_a_value_reads_every_column(db: Connection, query: str, expected: Any) -> None:
+    """Which PostgreSQL doesn't note as dependencies: the analysed tree says it, in each version's own letters."""
+    db.execute(
+        """CREATE TABLE orders (id int, customer_id int, amount int, note text);
+           CREATE VIEW rows_of_orders AS SELECT row_to_json(o)::text AS n FROM orders AS o"""
+    )
+    db.execute(f"CREATE VIEW asked AS {query}".encode())
+    facts = db.execute(
+        "SELECT pgtrickle_changes.relation_facts(CURRENT_USER::regrole::oid, 'asked'::regclass::oid)"
+    ).fetchone()
+    assert facts is not None
+    (used,) = [one["used"] for one in facts[0] if one["name"] == "orders"]
+    assert used == (["id", "customer_id", "amount", "note"] if expected == "all" else expected)
