@@ -70,6 +70,13 @@ REMEDIES = {
     "LIMIT in a subquery": refused(
         "LIMIT without ORDER BY", "SELECT id FROM u WHERE t_id IN (SELECT id FROM t LIMIT 2)", "LIMIT 2",
         "SELECT id FROM u WHERE t_id IN (SELECT id FROM t ORDER BY id LIMIT 2)"),
+    "LIMIT of a WITH query that is read twice, and sorted by what it doesn't show": refused(
+        "LIMIT without ORDER BY",
+        "WITH w AS (SELECT id FROM t ORDER BY n, id LIMIT 5)"
+        " SELECT q.id FROM (SELECT id FROM w LIMIT 2) AS q JOIN w ON w.id = q.id",
+        "LIMIT 2",
+        "WITH w AS (SELECT id, n FROM t ORDER BY n, id LIMIT 5)"
+        " SELECT q.id FROM (SELECT id FROM w ORDER BY n, id LIMIT 2) AS q JOIN w ON w.id = q.id"),
     "a value of a type that isn't known, beside distinct ones": Remedy(
         "aggregate of an expression of a type of somebody's own, beside one with DISTINCT",
         "SELECT t_id, count(DISTINCT v) AS n, max(nullif(m, 'low')) AS m FROM u GROUP BY t_id",

@@ -207,8 +207,9 @@ READ_TWICE = {
 def test_a_choice_that_is_read_twice_is_one(db: Connection, query: str) -> None:
     """With the key that it hides added for one of its readers, it would be made again: among rows that tie, another."""
     db.execute(SETUP.encode())
-    with pytest.raises(psycopg.errors.FeatureNotSupported, match="LIMIT without ORDER BY"):
+    with pytest.raises(psycopg.errors.FeatureNotSupported, match="LIMIT without ORDER BY") as raised:
         pg_trickle.create_stream_table(db, "st", query, schedule=None, refresh_mode="DIFFERENTIAL")
+    assert "has to select what it is sorted by" in (raised.value.diag.message_hint or "")
     once = query.partition(" UNION ALL ")[0]
     pg_trickle.create_stream_table(db, "st", once, schedule=None, refresh_mode="DIFFERENTIAL")
 

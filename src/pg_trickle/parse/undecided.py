@@ -58,9 +58,12 @@ def unordered(statement: SelectStmt) -> Undetermined:
     clause = "limit_count" if statement.HasField("limit_count") else "limit_offset"
     sorts = any(kind(node) == "select_stmt" and node.select_stmt.sort_clause for node in nodes(statement))
     beside = ", beside it: that of a subquery need not reach it" if sorts else ""
+    # Nothing may be added to what others read, too (inlined.py).
+    names = any(kind(node) == "range_var" and not node.range_var.schemaname for node in statement.from_clause)
+    selected = "; a WITH query that is read several times has to select what it is sorted by, for that" if names else ""
     return Undetermined(
         "LIMIT without ORDER BY" if clause == "limit_count" else "OFFSET without ORDER BY",
         "which rows come first is up to PostgreSQL, and another choice whenever it likes.",
-        hint=f"Add an ORDER BY that says which rows are meant{beside}.",
+        hint=f"Add an ORDER BY that says which rows are meant{beside}{selected}.",
         position=location(getattr(statement, clause)) or location(statement),
     )
