@@ -132,3 +132,43 @@ def test_a_collation_whose_version_is_said_anew_is_one_to_sort_by_anew(source):
     source.execute('ALTER COLLATION "und-x-icu" REFRESH VERSION')
     pg_trickle.refresh_stream_table(source, "st")
     assert last_refresh(source, "st")[0] == "FULL"
+
+
+CASTS = {
+    "explicit": "SELECT id, m::int AS n FROM paid",
+    "implicit": "SELECT id, abs(m) AS n FROM paid",
+    "of a value": "SELECT id, (CASE WHEN id < 9 THEN ROW(id)::sum_of END)::int AS n FROM paid",
+    "to it": "SELECT id, id::sum_of::text AS n FROM paid",
+}
+
+
+@pytest.mark.versions
+@pytest.mark.parametrize("query", CASTS.values(), ids=CASTS)
+def test_another_cast_of_a_type_is_noticed(db: Connection, query: str) -> None:
+    """Rows of the former one would stand beside those of the other.
+
+    PostgreSQL keeps the former in views, so it is the text that is asked.
+    """
+    db.execute(
+        """CREATE TYPE sum_of AS (n int);
+           CREATE FUNCTION one(sum_of) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT ($1).n';
+           CREATE FUNCTION ten(sum_of) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT ($1).n * 10';
+           CREATE FUNCTION of_one(int) RETURNS sum_of IMMUTABLE LANGUAGE sql AS 'SELECT ROW($1)::public.sum_of';
+           CREATE FUNCTION of_ten(int) RETURNS sum_of IMMUTABLE LANGUAGE sql AS 'SELECT ROW($1 * 10)::public.sum_of';
+           CREATE CAST (sum_of AS int) WITH FUNCTION one(sum_of) AS IMPLICIT;
+           CREATE CAST (int AS sum_of) WITH FUNCTION of_one(int);
+           CREATE TABLE paid (id int PRIMARY KEY, m sum_of);
+           INSERT INTO paid VALUES (1, ROW(1)), (2, ROW(2))"""
+    )
+    pg_trickle.create_stream_table(db, "st", query, schedule=None)
+    for _ in range(2):
+        pg_trickle.refresh_stream_table(db, "st")
+        assert_fresh(db, "st")
+    db.execute(
+        """DROP CAST (sum_of AS int); CREATE CAST (sum_of AS int) WITH FUNCTION ten(sum_of) AS IMPLICIT;
+           DROP CAST (int AS sum_of); CREATE CAST (int AS sum_of) WITH FUNCTION of_ten(int);
+           INSERT INTO paid VALUES (3, ROW(3))"""
+    )
+    pg_trickle.refresh_stream_table(db, "st")
+    assert db.execute("TABLE st ORDER BY 1").fetchall() == db.execute(f"{query} ORDER BY 1".encode()).fetchall()
+    assert pg_trickle.verify_stream_table(db, "st").ok

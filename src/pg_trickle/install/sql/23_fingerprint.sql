@@ -5,7 +5,8 @@ CREATE FUNCTION pgtrickle_changes.type_versions(p_type oid) RETURNS text[]
     SET search_path = pg_catalog, pg_temp
 AS $$
 -- The catalog rows of a type, and of those that somebody made below it: under a domain, in an array, a range or a composite.
--- Labels begin with an e; names of fields are in the plan and, by to_jsonb(), in what it returns.
+-- Labels begin with an e; names of fields are in the plan and, by to_jsonb(), in what it returns.  A cast is a d: the plan's text says
+-- that there is one, and not which; nothing depends on it, so whoever drops it may make another.
 BEGIN
     RETURN ARRAY(
         WITH RECURSIVE within AS (
@@ -23,6 +24,10 @@ BEGIN
         SELECT 't' || t.oid || ':' || t.xmin || t.ctid FROM within AS w JOIN pg_type AS t ON t.oid = w.oid
         UNION ALL
         SELECT 'e' || e.oid || ':' || e.xmin || e.ctid FROM within AS w JOIN pg_enum AS e ON e.enumtypid = w.oid
+        UNION ALL
+        SELECT 'd' || k.oid || ':' || k.xmin || k.ctid FROM within AS w JOIN pg_cast AS k ON k.castsource = w.oid
+        UNION ALL
+        SELECT 'd' || k.oid || ':' || k.xmin || k.ctid FROM within AS w JOIN pg_cast AS k ON k.casttarget = w.oid
         UNION ALL
         SELECT l.letter || 'a' || a.attrelid || ':' || string_agg(concat(a.xmin, a.ctid), ' ' ORDER BY a.attnum)
           FROM within AS w JOIN pg_type AS t ON t.oid = w.oid AND t.typtype = 'c' JOIN pg_attribute AS a ON a.attrelid = t.typrelid AND a.attnum > 0
