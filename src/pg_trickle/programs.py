@@ -31,6 +31,7 @@ from pg_trickle.render.stage import add_delta, add_stage, fresh, grouped_delta, 
 from pg_trickle.render.store import Store, is_direct, store_in
 from pg_trickle.rewrite.found_once import found_once
 from pg_trickle.rewrite.known_before import known_before
+from pg_trickle.rewrite.netted_sides import netted_sides
 from pg_trickle.rewrite.specialise import specialised
 from pg_trickle.scalar import Column, Identity, Type
 from pg_trickle.stages import AnyStage, Stage
@@ -215,7 +216,7 @@ def differential(
 
     def arranged(plan: Plan) -> Plan:
         change = plan.delta() if feed else known_before(plan.delta())
-        change = specialised(change, is_changed)
+        change = netted_sides(specialised(change, is_changed))
         # What one statement changed is mostly a row or two.
         return change if feed else found_once(change)
 
