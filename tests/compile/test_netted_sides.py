@@ -6,10 +6,11 @@ import pytest
 
 from pg_trickle.algebra.join import Join
 from pg_trickle.algebra.linear import Consolidate
-from pg_trickle.algebra.plan import distinct
+from pg_trickle.algebra.plan import Plan, distinct
 from pg_trickle.rewrite.netted_sides import netted_sides
 from pg_trickle.rewrite.passes import optimised
 from pg_trickle.rewrite.specialise import specialised
+from pg_trickle.stages import cut
 from tests.compile.requests import parsed, request
 from tests.compile.test_length import PLAIN, chain
 
@@ -22,7 +23,11 @@ OTHERS = (
 
 def netted(query: str) -> int:
     """How many changes of sides of joins are netted, when all tables have changed."""
-    change = specialised(optimised(parsed(request(query)).plan).delta(), lambda _: True)
+    return netted_plan(optimised(parsed(request(query)).plan))
+
+
+def netted_plan(plan: Plan) -> int:
+    change = specialised(plan.delta(), lambda _: True)
     found = (node for node in distinct(netted_sides(change)) if isinstance(node, Join))
     return len({id(side) for join in found for side in (join.left, join.right) if isinstance(side, Consolidate)})
 
@@ -41,3 +46,12 @@ def test_a_table_beside_itself_a_few_times_is_left() -> None:
 
 def test_different_tables_are_left() -> None:
     assert netted(f"SELECT o.id, c.name, i.line, v.page FROM {OTHERS}") == 0
+    more = "JOIN public.labels l ON l.tag = v.page JOIN public.totals t ON t.region = c.region"
+    assert netted(f"SELECT o.id, c.name, i.line, v.page FROM {OTHERS} {more}") == 0
+
+
+def test_stages_of_one_table_beside_each_other() -> None:
+    sums = [f"(SELECT sum(o.amount) FROM public.orders o WHERE o.id <> {n}) AS s{n}" for n in range(8)]
+    stages, final = cut(optimised(parsed(request(f"SELECT {', '.join(sums)}")).plan), 1)
+    assert len(stages) == 8
+    assert netted_plan(final) > 0

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from pg_trickle.algebra.join import Join
 from pg_trickle.algebra.kinds import is_delta
 from pg_trickle.algebra.linear import Consolidate, Negate, UnionAll
 from pg_trickle.algebra.plan import Plan, inputs
-from pg_trickle.algebra.source import Changes, Source, State
+from pg_trickle.algebra.source import Changes, Source
 from pg_trickle.uniqueness import is_net
 
 # The change of a join of two tables has 8 rows for an update's two images, 2 + 2 + 2 · 2; of such a join with a third
 # table the last term has 16, and of two such joins 64.
 _MANY = 50
+# By the table that has changed; states (None) may change together, for they may be of one table.
+_Images = dict[Source | None, int]
 
 
 def netted_sides(plan: Plan) -> Plan:
@@ -33,7 +36,7 @@ class _Netting:
 
     done: dict[int, Plan] = field(default_factory=dict)
     deltas: dict[int, bool] = field(default_factory=dict)
-    counts: dict[int, tuple[int, frozenset[Source | State]]] = field(default_factory=dict)
+    counts: dict[int, _Images] = field(default_factory=dict)
     kept: list[Plan] = field(default_factory=list)
 
     def netted(self, part: Plan) -> Plan:
@@ -48,7 +51,7 @@ class _Netting:
     def _joined(self, part: Plan) -> Plan:
         match part:
             case UnionAll(UnionAll(Join() as came, Join() as also), Negate(Join(left, right, on) as both)) if (
-                came.left is left and also.right is right and self._images(both)[0] > _MANY
+                came.left is left and also.right is right and self._is_much(both)
             ):
                 one, other = _consolidated(left), _consolidated(right)
                 terms = UnionAll(Join(one, came.right, on), Join(also.left, other, on))
@@ -56,29 +59,36 @@ class _Netting:
             case _:
                 return part
 
-    def _images(self, plan: Plan) -> tuple[int, frozenset[Source | State]]:
-        """How many rows of a delta come of a changed row, if each finds one row elsewhere; and of which tables."""
+    def _is_much(self, plan: Plan) -> bool:
+        return max((self._images(plan) or {}).values(), default=0) > _MANY
+
+    def _images(self, plan: Plan) -> _Images | None:
+        """How many rows of a delta come of a changed row of each table, if it finds one elsewhere; None of no delta."""
         if not is_delta(plan, self.deltas):
-            return 1, frozenset()
+            return None
         if id(plan) not in self.counts:
             self.counts[id(plan)] = self._counted(plan)
         return self.counts[id(plan)]
 
-    def _counted(self, plan: Plan) -> tuple[int, frozenset[Source | State]]:
+    def _counted(self, plan: Plan) -> _Images:
         if isinstance(plan, Changes):
-            return 2, frozenset((plan.table,))
-        below = [self._images(one) for one in inputs(plan)]
-        tables = frozenset[Source | State]().union(*(of for _, of in below))
-        counts = [count for count, _ in below] or [1]
+            return {plan.table if isinstance(plan.table, Source) else None: 2}
+        below = [found for one in inputs(plan) if (found := self._images(one)) is not None]
         match plan:
             case Consolidate():
-                return 2, tables
+                return dict.fromkeys(below[0], 2)
+            case Join() if len(below) == 2:
+                # Where the other side hasn't changed, there is nothing to meet.
+                return {table: below[0][table] * below[1][table] for table in below[0].keys() & below[1].keys()}
             case UnionAll():
-                return sum(counts), tables
-            case Join() if below[0][1] & below[1][1]:
-                return counts[0] * counts[1], tables
+                return _each(sum, below)
             case _:
-                return max(counts), tables
+                return _each(max, below)
+
+
+def _each(by: Callable[[Iterable[int]], int], below: list[_Images]) -> _Images:
+    tables = {table for one in below for table in one}
+    return {table: by([one[table] for one in below if table in one]) for table in tables}
 
 
 def _consolidated(change: Plan) -> Plan:
