@@ -15,7 +15,8 @@ def kept_alone(plan: Plan) -> Plan:
     """The plan with each filter over a window as part of it: of the first three of each group three are stored.
 
     Without it a row that comes in at the top of a group of a thousand has a thousand stored rows renumbered.  What only
-    the filter reads isn't stored either.  Not where the window stands in the plan several times: it is one stage.
+    the filter reads isn't stored either, but for one column where nothing is left: SQL inserts no rows without any.
+    Not where the window stands in the plan several times: it is one stage.
     """
     times = Counter(_windows(plan))
 
@@ -23,7 +24,8 @@ def kept_alone(plan: Plan) -> Plan:
         match part:
             case Project(Filter(Window() as window, conditions), items) if times[window] == 1:
                 read = {name for item in items for name in item.value.columns}
-                unshown = frozenset(names(window)) - read - frozenset(window.keys)
+                shown = read | frozenset(window.keys) or {window.calls[0].column.name}
+                unshown = frozenset(names(window)) - shown
                 return replace(part, input=replace(window.over(descend), kept=conditions, unshown=unshown))
             case Filter(Window() as window, conditions) if times[window] == 1:
                 return replace(window.over(descend), kept=conditions)
