@@ -249,6 +249,41 @@ def test_tables_that_come_to_inherit_from_a_source(work: Connection, database: A
     assert differences(work, name) == []
 
 
+# What makes statements write a source that name another table, and what ends that.
+ABOVE: dict[str, tuple[LiteralString, LiteralString]] = {
+    "a parent": (
+        "CREATE TABLE work.above (id int NOT NULL, region text); ALTER TABLE work.c INHERIT work.above",
+        "ALTER TABLE work.c NO INHERIT work.above",
+    ),
+    "a partitioned table": (
+        """CREATE TABLE work.above (id int NOT NULL, region text) PARTITION BY RANGE (id);
+           ALTER TABLE work.above ATTACH PARTITION work.c DEFAULT""",
+        "ALTER TABLE work.above DETACH PARTITION work.c",
+    ),
+}
+
+
+@pytest.mark.versions
+@pytest.mark.parametrize(("change", "undo"), ABOVE.values(), ids=ABOVE)
+def test_a_source_that_comes_to_inherit(
+    work: Connection, database: Any, change: LiteralString, undo: LiteralString
+) -> None:
+    """Who names the table above it fires no trigger of a source's; who names one is stopped until it is settled."""
+    add(work, "joined")
+    writer: Connection = database.connect()
+    writer.execute("UPDATE work.o SET amount = 2 WHERE id = 1")
+    work.execute(change)
+    work.execute("UPDATE work.above SET region = 'unseen' WHERE id = 2")
+    for statement in ("UPDATE work.o SET amount = 3 WHERE id = 1", "DELETE FROM work.c WHERE id = 3"):
+        with pytest.raises(ObjectNotInPrerequisiteState) as failure:
+            writer.execute(statement)
+        told(failure, "joined", "or a source from others")
+    work.execute(undo)
+    pg_trickle.refresh_stream_table(work, "joined")
+    writer.execute("UPDATE work.o SET amount = 3 WHERE id = 1; DELETE FROM work.c WHERE id = 3")
+    assert differences(work, "joined") == []
+
+
 def test_a_key_that_is_as_good_will_do(work: Connection) -> None:
     add(work, "totals", "joined")
     work.execute("CREATE UNIQUE INDEX again ON work.c (id); ALTER TABLE work.c DROP CONSTRAINT c_pkey")

@@ -64,15 +64,17 @@ CREATE FUNCTION pgtrickle_changes.immediate_inherited(p_table pgtrickle.pgt_stre
     LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, pg_temp
 AS $$
--- Partitions are another matter: what writes them has triggers of ours, or is found out by those of the tree.
+-- Or it has come to inherit from another, or is a partition: statements that name that one write it, too.  Partitions of a source are another matter: what writes them has triggers of ours, or is
+-- found out by those of the tree.
 BEGIN
     RETURN coalesce((
-        SELECT format('EXISTS (SELECT FROM pg_catalog.pg_inherits AS h WHERE h.inhparent OPERATOR(pg_catalog.=) ANY (%L::pg_catalog.oid[]))', array_agg(c.oid ORDER BY c.oid))
+        SELECT format('EXISTS (SELECT FROM pg_catalog.pg_inherits AS h WHERE h.inhparent OPERATOR(pg_catalog.=) ANY (%1$L::pg_catalog.oid[]) OR h.inhrelid OPERATOR(pg_catalog.=) ANY (%1$L::pg_catalog.oid[]))',
+                      array_agg(c.oid ORDER BY c.oid))
           FROM unnest(pgtrickle_changes.immediate_sources(p_table.pgt_id)) AS s(oid) JOIN pg_class AS c ON c.oid = s.oid
          WHERE c.relkind = 'r' HAVING count(*) > 0), 'false');
 END
 $$;
-COMMENT ON FUNCTION pgtrickle_changes.immediate_inherited IS 'Whether tables have come to inherit from a source, whose writers fire no trigger of ours, as an expression';
+COMMENT ON FUNCTION pgtrickle_changes.immediate_inherited IS 'Whether tables have come to inherit from a source, or a source from others, whose writers fire no trigger of ours, as an expression';
 
 CREATE FUNCTION pgtrickle_changes.immediate_lost(p_table pgtrickle.pgt_stream_tables) RETURNS text
     LANGUAGE plpgsql STABLE
@@ -118,7 +120,7 @@ CREATE FUNCTION pgtrickle_changes.immediate_is_firm(p_owner oid, p_stream_table 
     SET search_path = pg_catalog, pg_temp
 AS $$
 -- What can change by nothing but an alteration of these relations, or of a schema, upon which PostgreSQL makes plans anew: nothing is hidden from anybody, what the owner may read is granted
--- to himself or to everybody (a role is left, or loses an attribute, unnoticed), nothing inherits from a source, and no trigger is deferrable.  Volatile, for it must see what is so now; an older snapshot doesn't show that.
+-- to himself or to everybody (a role is left, or loses an attribute, unnoticed), nothing inherits from a source nor a source from anything, and no trigger is deferrable.  Volatile, for it must see what is so now; an older snapshot doesn't show that.
 BEGIN
     RETURN current_setting('transaction_isolation') IN ('read committed', 'read uncommitted')
        AND to_regclass(p_name) IS NOT DISTINCT FROM p_stream_table::regclass
@@ -127,7 +129,7 @@ BEGIN
             WHERE c.oid = ANY (p_sources) AND c.relkind = 'r' AND NOT c.relrowsecurity
               AND EXISTS (SELECT FROM aclexplode(coalesce(c.relacl, acldefault('r', c.relowner))) AS a WHERE a.grantee IN (0, p_owner) AND a.privilege_type = 'SELECT')
               AND EXISTS (SELECT FROM aclexplode(coalesce(n.nspacl, acldefault('n', n.nspowner))) AS a WHERE a.grantee IN (0, p_owner) AND a.privilege_type = 'USAGE'))
-       AND NOT EXISTS (SELECT FROM pg_inherits AS h WHERE h.inhparent = ANY (p_sources))
+       AND NOT EXISTS (SELECT FROM pg_inherits AS h WHERE h.inhparent = ANY (p_sources) OR h.inhrelid = ANY (p_sources))
        AND EXISTS (SELECT FROM pg_class AS c WHERE c.oid = p_stream_table AND NOT c.relrowsecurity)
        AND NOT EXISTS (SELECT FROM pg_trigger AS t WHERE t.tgrelid = ANY (p_written) AND t.tgdeferrable AND NOT t.tgisinternal);
 END
@@ -186,7 +188,7 @@ BEGIN
     END IF;
     IF %26$s THEN
         RAISE EXCEPTION USING ERRCODE = '55000', MESSAGE = %18$L,
-            DETAIL = 'Tables inherit from a source by now, and who writes them isn''t noticed.',
+            DETAIL = 'Tables inherit from a source by now, or a source from others, or it is a partition; who writes those isn''t noticed.',
             HINT = %27$L;
     END IF;
     IF pg_catalog.current_setting('transaction_isolation') OPERATOR(pg_catalog.<>) 'read committed' THEN
@@ -223,7 +225,7 @@ BEGIN
         pgtrickle_changes.immediate_weakened(p_table), pgtrickle_changes.immediate_altered(p_table),
         pgtrickle_changes.immediate_again(p_table, 'A source was altered since the snapshot of this transaction.'),
         pgtrickle_changes.immediate_inherited(p_table),
-        format('End the inheritance (ALTER TABLE ... NO INHERIT) and SELECT pgtrickle.refresh_stream_table(%1$L); or choose another mode with'
+        format('End the inheritance (ALTER TABLE ... NO INHERIT, or DETACH PARTITION) and SELECT pgtrickle.refresh_stream_table(%1$L); or choose another mode with'
                ' SELECT pgtrickle.alter_stream_table(%1$L, refresh_mode => ''AUTO''); or end its maintenance with SELECT pgtrickle.suspend_stream_table(%1$L);', format('%I.%I', p_table.pgt_schema, p_table.pgt_name)));
 END
 $$;
