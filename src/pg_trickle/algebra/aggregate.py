@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 from pg_trickle.algebra.linear import Negate, UnionAll
-from pg_trickle.algebra.plan import Plan
+from pg_trickle.algebra.plan import DeltaPart, Plan
 from pg_trickle.algebra.states import old
 from pg_trickle.scalar import Column, Scalar
 
@@ -84,7 +84,7 @@ class Aggregate(Plan):
 
 
 @dataclass(frozen=True, slots=True)
-class Touched(Plan):
+class Touched(DeltaPart):
     """The rows of ``input`` whose ``keys`` occur in ``change``, NULLs alike: ``Q ⋉ ΔQ``.  Without keys: all rows."""
 
     input: Plan
@@ -94,6 +94,3 @@ class Touched(Plan):
     @property
     def columns(self) -> tuple[Column, ...]:
         return self.input.columns
-
-    def delta(self) -> Plan:
-        raise AssertionError("a restriction to touched groups is part of a delta already")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from pg_trickle.algebra.linear import Negate, UnionAll
-from pg_trickle.algebra.plan import Plan
+from pg_trickle.algebra.plan import DeltaPart, Plan
 from pg_trickle.scalar import Column, Identity, Scalar
 
 
@@ -51,7 +51,7 @@ def is_equality(condition: Scalar, left: Plan, right: Plan) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Partners(Plan):
+class Partners(DeltaPart):
     """The rows of ``input`` that equal some row of ``change`` in all that ``on`` equates, each once: ``R ⋉ ΔL``.
 
     A semijoin reduction: rows of a change that agree in what is looked up, an update's two images above all, share
@@ -68,12 +68,9 @@ class Partners(Plan):
     def columns(self) -> tuple[Column, ...]:
         return self.input.columns
 
-    def delta(self) -> Plan:
-        raise AssertionError("what a change is joined with is part of a delta already")
-
 
 @dataclass(frozen=True, slots=True)
-class Untouched(Plan):
+class Untouched(DeltaPart):
     """The rows of ``input``, a change, that meet no row of ``change`` by what ``on`` equates: ``ΔL ▷ ΔR``."""
 
     input: Plan
@@ -84,12 +81,9 @@ class Untouched(Plan):
     def columns(self) -> tuple[Column, ...]:
         return self.input.columns
 
-    def delta(self) -> Plan:
-        raise AssertionError("a part of a change is part of a delta already")
-
 
 @dataclass(frozen=True, slots=True)
-class Gone(Plan):
+class Gone(DeltaPart):
     """The rows of a net change that weigh less than nothing: as what it took away was, ``ΔR⁻``."""
 
     input: Plan
@@ -97,6 +91,3 @@ class Gone(Plan):
     @property
     def columns(self) -> tuple[Column, ...]:
         return self.input.columns
-
-    def delta(self) -> Plan:
-        raise AssertionError("a part of a change is part of a delta already")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from psycopg import sql
 
 from pg_trickle.algebra.linear import Filter, Negate, UnionAll
-from pg_trickle.algebra.plan import Plan
+from pg_trickle.algebra.plan import DeltaPart, Plan
 from pg_trickle.scalar import BOOL, Column, Scalar, column, composed
 
 
@@ -43,7 +43,7 @@ class Mark(Plan):
 
 
 @dataclass(frozen=True, slots=True)
-class Flipped(Plan):
+class Flipped(DeltaPart):
     """For each row of ``input`` whose mark ``change`` turned: the row marked as it is now, minus the row as it was.
 
     ``right`` is the state after ``change``.  Which rows turned follows from it and the change alone: of the n rows that
@@ -60,9 +60,6 @@ class Flipped(Plan):
     @property
     def columns(self) -> tuple[Column, ...]:
         return (*self.input.columns, self.column)
-
-    def delta(self) -> Plan:
-        raise AssertionError("turned marks are part of a delta already")
 
 
 def mark(name: str) -> Column:

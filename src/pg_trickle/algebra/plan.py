@@ -33,6 +33,14 @@ class Plan:
         return replace(self, **plans) if plans else self
 
 
+@dataclass(frozen=True, slots=True)
+class DeltaPart(Plan):
+    """What stands in deltas alone, and so has none of its own."""
+
+    def delta(self) -> Plan:
+        raise AssertionError(f"{type(self).__name__} is part of a delta already")
+
+
 def names(plan: Plan) -> tuple[str, ...]:
     """The names of a plan's columns, in order."""
     return tuple(column.name for column in plan.columns)

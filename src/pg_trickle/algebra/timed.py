@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pg_trickle.algebra.linear import Filter, Item, Project, UnionAll
-from pg_trickle.algebra.plan import Plan
+from pg_trickle.algebra.plan import DeltaPart, Plan
 from pg_trickle.scalar import Column, Scalar, column
 
 
@@ -80,7 +80,7 @@ class TimedColumn(Plan):
 
 
 @dataclass(frozen=True, slots=True)
-class Elapsed(Plan):
+class Elapsed(DeltaPart):
     """What time alone has changed: ``σ(R) − σ°(R)``, or ``τ(R) − τ°(R)`` where a ``column`` holds the value.
 
     So the rows that satisfy a condition now and didn't before, minus those that no longer do; or the rows whose value
@@ -94,6 +94,3 @@ class Elapsed(Plan):
     @property
     def columns(self) -> tuple[Column, ...]:
         return self.input.columns if self.column is None else (*self.input.columns, self.column)
-
-    def delta(self) -> Plan:
-        raise AssertionError("what time has moved is part of a delta already")

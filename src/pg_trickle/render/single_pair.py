@@ -19,7 +19,7 @@ from pg_trickle.algebra.source import Changes
 from pg_trickle.render.additive import adding, adds_anything, row_counter
 from pg_trickle.render.apply import Target, located, renamed, upsert_action
 from pg_trickle.render.onesided import come, if_moved, shown_again, upsert
-from pg_trickle.render.parts import listed, names
+from pg_trickle.render.parts import listed
 from pg_trickle.render.select import CommonTables
 from pg_trickle.render.single import BROUGHT, CHANGED, TAKEN, added, image, moved
 from pg_trickle.render.store import Store
@@ -30,16 +30,8 @@ _LEFT = sql.SQL("(CASE WHEN {n} > 0 THEN 0 WHEN {n} = 0 THEN 1 ELSE -1 END)::big
 
 def bring_one(target: Target, change: Plan) -> sql.Composable:
     """Show what a row that came is paired with; it needn't be in view."""
-    return sql.SQL(
-        ", y AS (INSERT INTO {table} ({columns}) SELECT {columns} FROM ({rows}) AS f ON CONFLICT ({key}) {action})"
-        " SELECT 0::bigint"
-    ).format(
-        table=target.table,
-        columns=names(target.names),
-        rows=renamed(target, image(change, BROUGHT)),
-        key=names(target.key or ()),
-        action=upsert_action(target),
-    )
+    rows = sql.SQL("({rows}) AS f").format(rows=renamed(target, image(change, BROUGHT)))
+    return sql.SQL(", y AS ({shown}) SELECT 0::bigint").format(shown=upsert(target, rows, upsert_action(target)))
 
 
 def take_one(target: Target, change: Plan, keys: dict[str, str]) -> sql.Composable:

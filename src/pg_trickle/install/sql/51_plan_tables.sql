@@ -118,7 +118,7 @@ AS $$
 -- The types of a query's columns, asked of PostgreSQL as the owner: the query is planned, and no row is read.
 DECLARE
     -- An array, for a function takes no more than a hundred arguments.
-    v_probe     CONSTANT text := 'SELECT pg_catalog.to_jsonb(ARRAY[%s]) FROM (SELECT 1 AS one) AS o LEFT JOIN (%s) AS q ON false';
+    v_probe     CONSTANT text := 'SELECT pg_catalog.to_jsonb(ARRAY[%s]::pg_catalog.int8[]) FROM (SELECT 1 AS one) AS o LEFT JOIN (%s) AS q ON false';
     v_types     jsonb;
     v_collatable text[];
     v_collations jsonb := '[]'::jsonb;
