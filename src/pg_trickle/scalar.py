@@ -154,7 +154,8 @@ class Scalar:
     names the two columns when the expression is ``a = b``, ``compares`` when it is any of PostgreSQL's own comparisons,
     ``a < b`` or the like; one that ``returns_set`` makes any number of rows
     of one, and has its place in a select list or GROUP BY alone.  A NULL in any ``strict`` column makes it NULL.
-    ``fixes`` names the column when the expression is ``a = constant``.
+    ``fixes`` names the column when the expression is ``a = constant``.  A condition that ``only_raises`` leaves out no
+    row: it is true, or an error.
     """
 
     text: str
@@ -166,6 +167,7 @@ class Scalar:
     returns_set: bool = False
     strict: frozenset[str] = frozenset()
     fixes: str | None = None
+    only_raises: bool = False
 
     def sql(self) -> sql.Composable:
         """The expression as SQL: the one door for parsed text."""

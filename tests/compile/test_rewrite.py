@@ -284,3 +284,11 @@ def test_a_scalar_subquery_compared_in_where_is_joined():
     query = "SELECT c.id FROM public.customers c WHERE c.id < ({} FROM public.orders o WHERE o.customer_id = c.id)"
     assert joins(query.format("SELECT 0.2 * avg(o.amount)")) == ["Join"]
     assert joins(query.format("SELECT count(*)")) == ["LeftJoin"]
+
+
+def test_a_scalar_subquery_that_nobody_reads_is_left_out():
+    inside = "SELECT o.id, o.amount, (SELECT i.line FROM public.items i WHERE i.order_id = o.id) AS line"
+    unread = rewritten(f"SELECT s.id FROM ({inside} FROM public.orders o) s WHERE s.amount > 1")
+    assert order(unread) == ["orders"]
+    assert len(filters(unread)) == 1
+    assert "items" in order(rewritten(f"SELECT s.id FROM ({inside} FROM public.orders o) s WHERE s.line > 1"))

@@ -175,7 +175,7 @@ def _at_most_one(count: Column) -> Scalar:
     text = sql.SQL("COALESCE({n}, 0) <= 1 OR (SELECT TRUE FROM generate_series(1, {n}))").format(
         n=sql.Identifier(count.name)
     )
-    return composed(text, frozenset((count.name,)), BOOL)
+    return replace(composed(text, frozenset((count.name,)), BOOL), only_raises=True)
 
 
 def _function(call: Call) -> tuple[str, ...] | None:

@@ -27,6 +27,10 @@ def pruned(plan: Plan, needed: frozenset[str]) -> Plan:
     match operator(plan):
         case Scan(_, fields) as scan:
             return replace(scan, fields=tuple(field for field in fields if field.column.name in needed))
+        case Filter(Consolidate(LeftJoin() as join), predicates) if _only_judges(join.right, predicates, needed):
+            rest = _choosing(predicates)
+            outer = pruned(join.left, needed | _columns(rest))
+            return Filter(outer, rest) if rest else outer
         case Filter(below, predicates) as filtered:
             return replace(filtered, input=pruned(below, needed | _columns(predicates)))
         case TimedFilter(below, condition) as timed:
@@ -76,6 +80,19 @@ def pruned(plan: Plan, needed: frozenset[str]) -> Plan:
             return plan
         case Untouched() | Gone() | Found() | Recompute():
             return plan
+
+
+def _only_judges(side: Plan, predicates: tuple[Scalar, ...], needed: frozenset[str]) -> bool:
+    """Whether of a side of a left join nothing is read but how often it is met, which is an error beyond once.
+
+    That is a scalar subquery whose value nobody reads, which PostgreSQL doesn't compute either.
+    """
+    rest = _choosing(predicates)
+    return len(rest) < len(predicates) and not (needed | _columns(rest)) & frozenset(names(side))
+
+
+def _choosing(predicates: tuple[Scalar, ...]) -> tuple[Scalar, ...]:
+    return tuple(one for one in predicates if not one.only_raises)
 
 
 def _only_tests(join: Join, side: Plan, needed: frozenset[str]) -> bool:
