@@ -40,10 +40,13 @@ HANDS_OVER = """p.pronamespace = 'pgtrickle'::pg_catalog.regnamespace AND NOT p.
                      OR l.lanname = 'plpgsql' AND p.proname IN ('verify_stream_table', 'validate_query')
                      -- It calls nothing but what does.
                      OR p.proname = 'write_and_refresh')"""
-# With a path of its own a procedure could not commit: this one calls what has, and nothing else.
+# With a path of its own a procedure could not commit: this one asks who calls, without it, and calls what has one.
 COMMITS = """p.prokind = 'p' AND NOT p.prosecdef AND l.lanname = 'plpgsql'
              AND pg_catalog.regexp_replace(p.prosrc, '--[^\n]*\n', '', 'g')
-                 ~ '^\\s*BEGIN\\s+((PERFORM pgtrickle_changes\\.\\w+\\(\\)|COMMIT);\\s+)+END\\s*$'"""
+                 ~ ('^\\s*BEGIN\\s+IF NOT \\(SELECT r\\.rolsuper FROM pg_catalog\\.pg_roles AS r'
+                    ' WHERE r\\.rolname OPERATOR\\(pg_catalog\\.=\\) CURRENT_USER\\) THEN'
+                    '\\s+RAISE EXCEPTION (''[^'']*''|[A-Z ]+|[=,\\s]+)+;\\s+END IF;'
+                    '\\s+((PERFORM pgtrickle_changes\\.\\w+\\(\\)|COMMIT);\\s+)+END\\s*$')"""
 # Bound to dblink's library: they resolve no names.
 IN_C = "l.lanname = 'c'"
 

@@ -154,6 +154,19 @@ def test_s29_without_a_slot(database: Any) -> None:
     assert conn.execute("SELECT cdc_mode FROM pgtrickle.list_sources('st')").fetchone() == ("wal",)
 
 
+def test_s29_who_may_not_enable_it_is_told_who_may(place: Place, author: Connection) -> None:
+    """The guide's grants are of functions; who grants procedures, too, has none of what they do reached."""
+    place.superuser.execute("GRANT EXECUTE ON ALL ROUTINES IN SCHEMA pgtrickle TO st_author")
+    author.execute("CREATE FUNCTION public.same(name, name) RETURNS bool LANGUAGE sql RETURN true")
+    author.execute("CREATE OPERATOR public.= (FUNCTION = public.same, LEFTARG = name, RIGHTARG = name)")
+    author.execute("SET search_path = public, pg_catalog")
+    with pytest.raises(psycopg.errors.InsufficientPrivilege) as caught:
+        author.execute("CALL pgtrickle.enable_wal()")
+    assert caught.value.diag.message_primary == "permission denied to enable capture from the WAL"
+    assert caught.value.diag.message_detail == "A replication slot sees the changes of every table."
+    assert caught.value.diag.message_hint == "Ask a superuser to CALL pgtrickle.enable_wal()."
+
+
 def test_s29_no_free_slot(database: Any) -> None:
     conn = database.connect()
     free = """SELECT s.setting::int - (SELECT count(*) FROM pg_replication_slots)
