@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pg_trickle.algebra.join import Join
-from pg_trickle.algebra.linear import Project, UnionAll
 from pg_trickle.algebra.mark import Mark
+from pg_trickle.algebra.origins import origins
 from pg_trickle.algebra.outer_join import FullJoin, LeftJoin
-from pg_trickle.algebra.plan import Plan, distinct, inputs, names
+from pg_trickle.algebra.plan import Plan, distinct, names
 from pg_trickle.algebra.recursion import Recursion
 from pg_trickle.algebra.source import Scan, Source, State
 from pg_trickle.algebra.timed import TimedColumn, TimedFilter
@@ -151,24 +151,7 @@ def _by_table(plan: Plan, sought: list[tuple[str, str]], reason: str) -> Iterato
     """Columns of a plan, each with what is said of it, by the tables that they are of."""
     tables: dict[Scan, dict[str, str]] = {}
     for name, text in sought:
-        for scan, attribute in _origins(plan, name):
+        for scan, attribute in origins(plan, name):
             tables.setdefault(scan, {}).setdefault(attribute, text)
     for scan, columns in tables.items():
         yield Lookup(scan.table, tuple(columns), f"{reason} {', '.join(dict.fromkeys(columns.values()))}")
-
-
-def _origins(plan: Plan, name: str) -> Iterator[tuple[Scan, str]]:
-    """The columns of tables that a column of a plan shows as they are."""
-    match plan:
-        case Scan(_, fields):
-            yield from ((plan, field.attribute) for field in fields if field.column.name == name)
-        case Project(below, items):
-            value = next(item.value for item in items if item.column.name == name)
-            yield from _origins(below, next(iter(value.columns))) if value.is_column else ()
-        case UnionAll(left, right):
-            yield from _origins(left, name)
-            yield from _origins(right, names(right)[names(plan).index(name)])
-        case _:
-            for below in inputs(plan):
-                if name in names(below):
-                    yield from _origins(below, name)

@@ -154,8 +154,9 @@ class Scalar:
     names the two columns when the expression is ``a = b``, ``compares`` when it is any of PostgreSQL's own comparisons,
     ``a < b`` or the like; one that ``returns_set`` makes any number of rows
     of one, and has its place in a select list or GROUP BY alone.  A NULL in any ``strict`` column makes it NULL.
-    ``fixes`` names the column when the expression is ``a = constant``.  A condition that ``only_raises`` leaves out no
-    row: it is true, or an error.
+    ``fixes`` names the column when the expression is ``a = constant``.  ``sides`` are the columns of either side of
+    ``… = …``: rows of two tables that satisfy it may be found by hashes.  A condition that ``only_raises`` leaves out
+    no row: it is true, or an error.
     """
 
     text: str
@@ -167,6 +168,7 @@ class Scalar:
     returns_set: bool = False
     strict: frozenset[str] = frozenset()
     fixes: str | None = None
+    sides: tuple[frozenset[str], frozenset[str]] | None = None
     only_raises: bool = False
 
     def sql(self) -> sql.Composable:

@@ -43,6 +43,11 @@ def equal(left: str, right: str) -> Scalar:
     return predicate(sql.SQL("{} = {}"), left, right, equates=True)
 
 
+def equal_by(template: sql.SQL, left: str, right: str) -> Scalar:
+    """An equality of what is made of a column of either side."""
+    return replace(predicate(template, left, right), sides=(frozenset((left,)), frozenset((right,))))
+
+
 def projected(plan: Plan, *items: tuple[str, str], by_value: bool = False) -> Project:
     """Columns renamed: (new, old) pairs."""
     return Project(plan, tuple(_renamed(new, named(plan, old), by_value) for new, old in items))
@@ -265,7 +270,20 @@ PLANS: dict[str, Plan] = {
     "mark with an equality and any condition": Mark(
         R, S, (equal("r_a", "s_a"), predicate(sql.SQL("{} < {}"), "r_b", "s_b")), mark("m")
     ),
+    "mark by an equality of expressions": Mark(R, S, (equal_by(sql.SQL("{} + 1 = {}"), "r_a", "s_a"),), mark("m")),
+    "mark by an equality of expressions, and by more": Mark(
+        S,
+        R,
+        (equal_by(sql.SQL("{} = abs({})"), "r_a", "s_a"), *SIDES, predicate(sql.SQL("{} < {}"), "r_b", "s_b")),
+        mark("m"),
+    ),
+    "mark of an aggregate by an equality of expressions": Mark(
+        TOTALS, T, (equal_by(sql.SQL("{} = {} - 1"), "n", "t_b"),), mark("m")
+    ),
     "mark with conditions on either side": Mark(R, S, (equal("r_a", "s_a"), *SIDES), mark("m")),
+    "mark by conditions on either side": Mark(R, S, SIDES, mark("m")),
+    "anti-join by conditions on either side": anti_join(R, S, SIDES, mark("m")),
+    "semi-join by a condition on its rows": semi_join(R, S, SIDES[:1], mark("m")),
     "mark without condition": Mark(R, S, (), mark("m")),
     "mark by its own table": Mark(R, T, (equal("r_a", "t_b"),), mark("m")),
     "mark by a join": Mark(scan("s", "u"), R_T, (equal("u_a", "t_b"),), mark("m")),

@@ -134,9 +134,11 @@ def test_turning_the_match_of_rows_that_came_is_noticed(conn, monkeypatch, plan)
     assert is_noticed(conn, PLANS[plan])
 
 
-@pytest.mark.parametrize("plan", ["mark", "mark with any condition"])
-def test_a_match_that_was_there_all_along_is_noticed_when_taken_for_new(conn, monkeypatch, plan):
+@pytest.mark.parametrize("few", [0, 10], ids=["all together", "each by itself"])
+@pytest.mark.parametrize("plan", ["mark", "mark with any condition", "mark by an equality of expressions"])
+def test_a_match_that_was_there_all_along_is_noticed_when_taken_for_new(conn, monkeypatch, plan, few):
     whole = turned.turned
+    monkeypatch.setattr(turned, "FEW", sql.Literal(few))
 
     def careless(flipped, rows, right, *rest, are_few):
         return whole(flipped, rows, sql.SQL("{right} LIMIT 0").format(right=right), *rest, are_few=are_few)

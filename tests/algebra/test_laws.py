@@ -5,16 +5,18 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, note
 from hypothesis import strategies as st
+from psycopg import sql
 
 from pg_trickle.algebra.aggregate import Aggregate
 from pg_trickle.algebra.join import Join
 from pg_trickle.algebra.linear import Consolidate, Filter, Negate, UnionAll
-from pg_trickle.algebra.mark import Mark
+from pg_trickle.algebra.mark import Flipped, Mark
 from pg_trickle.algebra.outer_join import FullJoin
 from pg_trickle.algebra.plan import Plan, distinct, inputs, names
 from pg_trickle.algebra.source import Changes, Empty, Source
 from pg_trickle.algebra.states import old
 from pg_trickle.algebra.window import Window
+from pg_trickle.render import turned
 from pg_trickle.rewrite.passes import optimised
 from pg_trickle.rewrite.specialise import specialised
 from pg_trickle.uniqueness import is_net, keys
@@ -45,6 +47,19 @@ def test_old_plus_delta_is_new(conn, plan, r, s):
     with conn.transaction(force_rollback=True):
         fill(conn, {"r": r, "s": s})
         assert zset(conn, surplus(plan)) == {}
+
+
+MATCHED = [title for title, plan in PLANS.items() if any(isinstance(part, Flipped) for part in distinct(plan.delta()))]
+
+
+@pytest.mark.property
+@pytest.mark.parametrize("title", MATCHED)
+@given(r=contents, s=contents)
+def test_old_plus_delta_is_new_when_more_than_a_few_may_have_turned(conn, title, monkeypatch, r, s):
+    monkeypatch.setattr(turned, "FEW", sql.Literal(0))
+    with conn.transaction(force_rollback=True):
+        fill(conn, {"r": r, "s": s})
+        assert zset(conn, surplus(PLANS[title])) == {}
 
 
 @pytest.mark.property

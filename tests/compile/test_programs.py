@@ -83,3 +83,28 @@ def test_groups_whose_keys_may_be_null_are_read_again_by_hash_or_by_index(key):
     by_null = re.findall(r'"j"\."k1" IS NULL AND "[xr]"\."\w+" IS NULL\)\)(.{0,40})', statement)
     assert len(by_null) == 2
     assert all(rest.startswith(" AND hash_record_extended(") for rest in by_null)
+
+
+MATCHED = "SELECT c.name FROM public.customers c WHERE {} (SELECT FROM public.orders o WHERE {})"
+
+
+@pytest.mark.parametrize(
+    ("condition", "each_by_all"),
+    [
+        ("o.id + 1 = c.id * 2", False),
+        ("o.amount + 1 = c.id AND o.id < c.id", False),
+        ("o.id = c.id", False),
+        ("o.id + c.id = 3", True),
+        ("o.id + 1 < c.id", True),
+    ],
+)
+def test_rows_are_judged_by_all_of_a_change_where_no_equality_leads_to_them(condition: str, each_by_all: bool):
+    for exists in ("EXISTS", "NOT EXISTS"):
+        program = " ".join(compile_query(request(MATCHED.format(exists, condition))).differential["*"])
+        assert ("LATERAL (SELECT sum(" in program) == each_by_all
+
+
+def test_whether_there_is_any_match_is_asked_once_where_nothing_ties_it_to_a_row():
+    program = " ".join(compile_query(request(MATCHED.format("NOT EXISTS", "c.id > 5 AND o.id < 3"))).differential["*"])
+    assert "THEN ((id__1 > 5)) IS TRUE" in program
+    assert "AS r WHERE (id__1 > 5)" not in program

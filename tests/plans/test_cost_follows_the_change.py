@@ -82,6 +82,13 @@ QUERIES = {
             ON f.maybe = t2.id AND f.n = 1
         """,
 }
+UNINDEXED = {
+    "exists": "SELECT id FROM t WHERE EXISTS (SELECT FROM u WHERE u.x = t.x)",
+    "not in": "SELECT id FROM t WHERE x NOT IN (SELECT x FROM u)",
+    "left join": "SELECT t.id, u.y FROM t LEFT JOIN u ON u.x = t.x",
+    "a match by more": "SELECT id FROM t WHERE NOT EXISTS (SELECT FROM u WHERE u.x = t.x AND u.y <> t.id)",
+    "a match by expressions": "SELECT id FROM t WHERE EXISTS (SELECT FROM u WHERE u.x - 1 = t.x + 1)",
+}
 
 
 @pytest.fixture
@@ -117,3 +124,24 @@ def test_a_refresh_reads_little_more_than_what_changed(tables: Connection) -> No
         read[title] = rows_read(tables) - before
         assert_fresh(tables, name)
     assert max(read.values()) < ROWS // 10, read
+
+
+@pytest.mark.parametrize("mode", ["DIFFERENTIAL", "IMMEDIATE"])
+def test_many_matches_that_no_index_leads_to_are_counted_together(db: Connection, mode: str) -> None:
+    """Each of five hundred looks would read a table of two thousand rows."""
+    db.execute("CREATE TABLE t (id int, x int, y int); CREATE TABLE u (x int, y int)")
+    db.execute("INSERT INTO t SELECT n, n, n FROM generate_series(1, 2000) AS n; INSERT INTO u SELECT x, y FROM t")
+    for place, query in enumerate(UNINDEXED.values()):
+        pg_trickle.create_stream_table(db, f"s{place}", query, schedule=None, refresh_mode=mode)
+    db.execute("VACUUM ANALYZE")
+    before = rows_read(db)
+    for change in (
+        "INSERT INTO u SELECT n, n FROM generate_series(1501, 2500) AS n",
+        "UPDATE u SET x = x + 700 WHERE x < 500",
+        "DELETE FROM u WHERE y % 2 = 0",
+    ):
+        db.execute(change.encode())
+        for place in range(len(UNINDEXED)):
+            pg_trickle.refresh_stream_table(db, f"s{place}")
+            assert_fresh(db, f"s{place}")
+    assert rows_read(db) - before < 1_000_000

@@ -192,6 +192,7 @@ def _scalar(node: Node, resolve: Resolve, context: Context) -> Scalar:
         returns_set=returns_set(node, context),
         strict=_strict(node, resolve),
         fixes=_fixes(node, used, types),
+        sides=_sides(node, resolve),
     )
 
 
@@ -273,16 +274,31 @@ def _compares(node: Node, used: list[Column]) -> tuple[str, str] | None:
     return left.name, right.name
 
 
+def _is_equality(node: Node) -> bool:
+    return kind(node) == "a_expr" and node.a_expr.kind == AEXPR_OP and strings(list(node.a_expr.name)) == ("=",)
+
+
 def _equates(node: Node, used: list[Column]) -> tuple[str, str] | None:
-    if _compares(node, used) is None or strings(list(node.a_expr.name)) != ("=",):
+    if _compares(node, used) is None or not _is_equality(node):
         return None
     left, right = used
     return equated(left, right)
 
 
+def _sides(node: Node, resolve: Resolve) -> tuple[frozenset[str], frozenset[str]] | None:
+    if not _is_equality(node):
+        return None
+
+    def read(side: Node) -> frozenset[str]:
+        references = (part for part in nodes(side) if kind(part) == "column_ref")
+        return frozenset(resolve(strings(list(part.column_ref.fields))).name for part in references)
+
+    return read(node.a_expr.lexpr), read(node.a_expr.rexpr)
+
+
 def _fixes(node: Node, used: list[Column], types: Types) -> str | None:
     """The column of ``column = constant``, if rows that satisfy it are equal by the column's keys."""
-    if kind(node) != "a_expr" or node.a_expr.kind != AEXPR_OP or strings(list(node.a_expr.name)) != ("=",):
+    if not _is_equality(node):
         return None
     left, right = node.a_expr.lexpr, node.a_expr.rexpr
     if kind(left) != "column_ref":

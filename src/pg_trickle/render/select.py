@@ -236,10 +236,10 @@ def _body(plan: Plan, common: CommonTables) -> sql.Composable:
                 right=rows(right, common),
                 condition=conjunction(on),
             )
-        case Mark(left, right, on, marked):
+        case Mark(left, _, _, marked) as mark:
             return sql.SQL("SELECT {columns}{met} AS {mark}, {w} FROM ({left}) AS l").format(
                 columns=leading(names_of(left)),
-                met=_met(right, on, common),
+                met=_met(mark, common),
                 mark=sql.Identifier(marked.name),
                 w=WEIGHT,
                 left=common.select(left),
@@ -333,11 +333,20 @@ def _sought(side: Plan, other: Plan, on: tuple[Scalar, ...], common: CommonTable
     return tuple(name for pair in pairs for name in pair if name in here)
 
 
-def _met(right: Plan, on: tuple[Scalar, ...], common: CommonTables) -> sql.Composable:
-    """Whether a row has a match; names of columns are unique in a plan, so its own are seen from inside."""
-    return sql.SQL("EXISTS (SELECT FROM ({right}) AS r WHERE {condition})").format(
-        right=rows(right, common), condition=conjunction(on)
-    )
+def _met(mark: Mark, common: CommonTables) -> sql.Composable:
+    """Whether a row has a match; names of columns are unique in a plan, so its own are seen from inside.
+
+    Where nothing ties a match to the row, whether there is any is asked once, and not of each row beside each of them.
+    """
+    own = frozenset(names_of(mark.left))
+    here = tuple(one for one in mark.on if one.columns and one.columns <= own)
+    there = tuple(one for one in mark.on if one not in here)
+    hole = {"right": rows(mark.right, common), "here": conjunction(here), "there": conjunction(there)}
+    if not here or any(one.columns & own for one in there):
+        return sql.SQL("EXISTS (SELECT FROM ({right}) AS r WHERE {on})").format(**hole, on=conjunction(mark.on))
+    return sql.SQL(
+        "CASE WHEN EXISTS (SELECT FROM ({right}) AS r WHERE {there}) THEN ({here}) IS TRUE ELSE FALSE END"
+    ).format(**hole)
 
 
 def _tested(marked: Column, predicates: tuple[Scalar, ...]) -> bool:
@@ -360,7 +369,7 @@ def _semi_join(mark: Mark, predicates: tuple[Scalar, ...], common: CommonTables)
         w=WEIGHT,
         left=common.seeking(mark.left, _sought(mark.left, mark.right, mark.on, common)),
         rest=conjunction(tuple(one for one in predicates if mark.column.name not in one.columns)),
-        met=_met(mark.right, mark.on, common),
+        met=_met(mark, common),
     )
 
 

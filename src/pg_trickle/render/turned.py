@@ -2,7 +2,11 @@
 
 What equalities tie to the change is looked up by key: which keys turned doesn't depend on the rows that have them.
 Any other condition is judged row by row: of the rows that have the key or, where there is none, of all; but where
-that is a single comparison, of those between the least and the greatest value that came or went.
+that is a single comparison, of those between the least and the greatest value that came or went.  What an equality of
+expressions ties to the change is found by hashes.
+
+Whether what a change touched has turned is told by a look at its matches, which ends at the first too many; or, where
+no index leads to them and more than a few were touched, by counting the matches of all at once.
 """
 
 from __future__ import annotations
@@ -13,12 +17,14 @@ from dataclasses import dataclass
 from psycopg import sql
 
 from pg_trickle.algebra.mark import Flipped, Mark
+from pg_trickle.algebra.origins import is_indexed
 from pg_trickle.algebra.plan import names as names_of
 from pg_trickle.render.parts import WEIGHT, conjunction, every, index_order, leading, names
 from pg_trickle.scalar import Column, Scalar
 from pg_trickle.uniqueness import is_looked_up
 
 Add = Callable[[sql.Composable], sql.Identifier]
+FEW = sql.Literal(10)
 
 
 def turned(
@@ -39,12 +45,20 @@ def turned(
     }
     split = _split(plan)
     if split.mixed:
-        return _by_row(split, hole, add) if split.pairs else _one_by_one(plan, split, hole, add)
+        hashed = frozenset[str]().union(*(_hashed(plan, one) for one in split.mixed))
+        if not split.pairs and not hashed:
+            return _one_by_one(plan, split, hole, add)
+        sought = [other for _, other in split.pairs] or hashed
+        is_found = any(is_indexed(plan.right, name) for name in sought)
+        return _by_row(_touched(split, hole) if split.pairs else _met(hole, add), hole, add, at_once=not is_found)
     rest = tuple(one for one in plan.on if one not in split.right)
     hole["on"] = conjunction(rest)
     if not split.pairs and not are_few:
         return _at_once(split, hole, add)
-    return _by_key(split, hole, rows_first=are_few or is_looked_up(plan.input, plan.on))
+    rows_first = are_few or is_looked_up(plan.input, plan.on)
+    if split.pairs and not any(is_indexed(plan.right, other) for _, other in split.pairs):
+        return _by_all_keys(split, hole, add, rows_first=rows_first)
+    return _by_key(split, hole, rows_first=rows_first)
 
 
 def found_by_range(mark: Mark) -> Column | None:
@@ -105,26 +119,85 @@ def _at_once(split: _Split, hole: dict[str, sql.Composable], add: Add) -> sql.Co
 
 def _by_key(split: _Split, hole: dict[str, sql.Composable], *, rows_first: bool) -> sql.Composable:
     """Of each key that turned its rows; or, where they are fewer, of the rows with a key those whose key turned."""
-    keys = tuple(dict.fromkeys(other for _, other in split.pairs))
-    grouping = sql.SQL(" GROUP BY {keys}").format(keys=names(keys)) if keys else sql.SQL("")
-    same = every(sql.SQL("{r} = {k}").format(r=sql.Identifier("r", key), k=sql.Identifier("k", key)) for key in keys)
-    hole |= {"keys": leading(keys), "where": conjunction(split.right), "grouping": grouping, "same": same}
-    changed = sql.SQL(
-        "SELECT {keys}sum({w}) AS __pgt_d FROM ({change}) AS c WHERE {where}{grouping} HAVING sum({w}) <> 0{order}"
-    ).format(**hole, order=split.order)
+    hole |= _keyed(split, hole)
     if rows_first:
         return sql.SQL(
             "SELECT {columns}(k.__pgt_d > 0) = (v.__pgt_s > 0) AS {mark}, k.{w}::bigint * v.__pgt_s AS {w} FROM"
             " (SELECT {columns}{keys}x.{w}, k.__pgt_d FROM ({changed}) AS k JOIN ({rows}) AS x ON {on} OFFSET 0) AS k"
             " CROSS JOIN (VALUES (1), (-1)) AS v(__pgt_s)"
             " WHERE NOT EXISTS (SELECT FROM ({right}) AS r WHERE {same} AND {where} OFFSET greatest(k.__pgt_d, 0))"
-        ).format(**hole, changed=changed)
+        ).format(**hole)
     return sql.SQL(
         "SELECT {columns}(k.__pgt_d > 0) = (v.__pgt_s > 0) AS {mark}, x.{w}::bigint * v.__pgt_s AS {w} FROM"
         " (SELECT {keys}k.__pgt_d FROM ({changed}) AS k"
         " WHERE NOT EXISTS (SELECT FROM ({right}) AS r WHERE {same} AND {where} OFFSET greatest(k.__pgt_d, 0))) AS k"
         " JOIN ({rows}) AS x ON {on} CROSS JOIN (VALUES (1), (-1)) AS v(__pgt_s)"
-    ).format(**hole, changed=changed)
+    ).format(**hole)
+
+
+def _keyed(split: _Split, hole: dict[str, sql.Composable]) -> dict[str, sql.Composable]:
+    """The keys that the change touched, by how much, and what else stands in a statement about them."""
+    keys = tuple(dict.fromkeys(other for _, other in split.pairs))
+    grouping = sql.SQL(" GROUP BY {keys}").format(keys=names(keys)) if keys else sql.SQL("")
+    made = {"keys": leading(keys), "where": conjunction(split.right), "same": _same(keys, "r", "k")}
+    changed = sql.SQL(
+        "SELECT {keys}sum({w}) AS __pgt_d FROM ({change}) AS c WHERE {where}{grouping} HAVING sum({w}) <> 0{order}"
+    ).format(**hole, **made, grouping=grouping, order=split.order)
+    return {**made, "changed": changed}
+
+
+def _same(keys: tuple[str, ...], left: str, right: str) -> sql.Composable:
+    return every(sql.SQL("{l} = {r}").format(l=sql.Identifier(left, key), r=sql.Identifier(right, key)) for key in keys)
+
+
+def _by_all_keys(split: _Split, hole: dict[str, sql.Composable], add: Add, *, rows_first: bool) -> sql.Composable:
+    """The same where no index leads to the matches of a key."""
+    hole |= _keyed(split, hole)
+    keys = tuple(dict.fromkeys(other for _, other in split.pairs))
+    others = sql.SQL("SELECT {names} FROM ({right}) AS r WHERE {where}").format(**hole, names=names(keys))
+    if rows_first:
+        found = sql.SQL(
+            "SELECT {columns}{keys}x.{w}, k.__pgt_d FROM ({changed}) AS k JOIN ({rows}) AS x ON {on} OFFSET 0"
+        ).format(**hole)
+        touched = add(found)
+        once = sql.SQL("SELECT DISTINCT {keys}__pgt_d FROM {touched}").format(**hole, touched=touched)
+        return sql.SQL(
+            "SELECT {columns}(k.__pgt_d > 0) = (v.__pgt_s > 0) AS {mark}, k.{w}::bigint * v.__pgt_s AS {w}"
+            " FROM ({turned}) AS k CROSS JOIN (VALUES (1), (-1)) AS v(__pgt_s)"
+        ).format(**hole, turned=_turned(touched, once, keys, others, hole["same"]))
+    touched = add(hole["changed"])
+    once = sql.SQL("SELECT {keys}__pgt_d FROM {touched}").format(**hole, touched=touched)
+    return sql.SQL(
+        "SELECT {columns}(k.__pgt_d > 0) = (v.__pgt_s > 0) AS {mark}, x.{w}::bigint * v.__pgt_s AS {w}"
+        " FROM ({turned}) AS k JOIN ({rows}) AS x ON {on} CROSS JOIN (VALUES (1), (-1)) AS v(__pgt_s)"
+    ).format(**hole, turned=_turned(touched, once, keys, others, hole["same"]))
+
+
+def _turned(
+    touched: sql.Identifier, once: sql.Composable, keys: tuple[str, ...], others: sql.Composable, on: sql.Composable
+) -> sql.Composable:
+    """Those of what the change touched that turned: a look for each of a few, or a count of what all of them meet.
+
+    ``once`` is what differs of them, told apart by ``keys``.
+    """
+    return sql.SQL(
+        "SELECT k.* FROM {touched} AS k WHERE NOT EXISTS (SELECT FROM {touched} OFFSET {few})"
+        " AND NOT EXISTS (SELECT FROM ({others}) AS r WHERE {on} OFFSET greatest(k.__pgt_d, 0))"
+        " UNION ALL SELECT k.* FROM {touched} AS k WHERE EXISTS (SELECT FROM {touched} OFFSET {few})"
+        " AND NOT EXISTS (SELECT FROM (SELECT {keys} FROM ({once}) AS k JOIN ({others}) AS r ON {on}"
+        " GROUP BY {keys}, k.__pgt_d HAVING count(*) > greatest(k.__pgt_d, 0)) AS m WHERE {same})"
+    ).format(
+        touched=touched, few=FEW, once=once, others=others, on=on, keys=names(keys, "k"), same=_same(keys, "m", "k")
+    )
+
+
+def _hashed(plan: Flipped, condition: Scalar) -> frozenset[str]:
+    """The columns on the right, where the condition is an equality of what is made of one side each; else none."""
+    left, right = (frozenset(names_of(side)) for side in (plan.input, plan.right))
+    for one, other in (condition.sides, condition.sides[::-1]) if condition.sides else ():
+        if one and other and one <= left and other <= right:
+            return other
+    return frozenset()
 
 
 def _one_by_one(plan: Flipped, split: _Split, hole: dict[str, sql.Composable], add: Add) -> sql.Composable:
@@ -199,19 +272,41 @@ def _near(plan: Flipped, split: _Split, rows: sql.Composable, changed: sql.Ident
     ).format(**hole, ends=ends)
 
 
-def _by_row(split: _Split, hole: dict[str, sql.Composable], add: Add) -> sql.Composable:
+def _by_row(touched: sql.Composable, hole: dict[str, sql.Composable], add: Add, *, at_once: bool) -> sql.Composable:
     """Rows are numbered, for they may be alike; ``t`` are those that meet the change, ``d`` by how much."""
-    touched = add(
+    numbered = add(
         sql.SQL("SELECT {columns}{w}, row_number() OVER () AS __pgt_i FROM ({touched}) AS x").format(
-            **hole, touched=_touched(split, hole)
+            **hole, touched=touched
         )
     )
-    return sql.SQL(
-        "SELECT {columns}(d.__pgt_d > 0) = (v.__pgt_s > 0) AS {mark}, t.{w}::bigint * v.__pgt_s AS {w} FROM {t} AS t"
+    weighed = sql.SQL(
+        "SELECT {columns}t.{w}, __pgt_i, d.__pgt_d FROM {t} AS t"
         " JOIN (SELECT __pgt_i, sum(c.{w}) AS __pgt_d FROM {t} AS t JOIN ({change}) AS c ON {on} GROUP BY __pgt_i"
-        " HAVING sum(c.{w}) <> 0) AS d USING (__pgt_i) CROSS JOIN (VALUES (1), (-1)) AS v(__pgt_s)"
-        " WHERE NOT EXISTS (SELECT FROM ({right}) AS r WHERE {on} OFFSET greatest(d.__pgt_d, 0))"
-    ).format(**hole, t=touched)
+        " HAVING sum(c.{w}) <> 0) AS d USING (__pgt_i)"
+    ).format(**hole, t=numbered)
+    if at_once:
+        found = add(weighed)
+        once = sql.SQL("SELECT * FROM {found}").format(found=found)
+        turned_rows = _turned(found, once, ("__pgt_i",), hole["right"], hole["on"])
+    else:
+        turned_rows = sql.SQL(
+            "SELECT * FROM ({weighed}) AS k"
+            " WHERE NOT EXISTS (SELECT FROM ({right}) AS r WHERE {on} OFFSET greatest(k.__pgt_d, 0))"
+        ).format(**hole, weighed=weighed)
+    return sql.SQL(
+        "SELECT {columns}(k.__pgt_d > 0) = (v.__pgt_s > 0) AS {mark}, k.{w}::bigint * v.__pgt_s AS {w}"
+        " FROM ({turned}) AS k CROSS JOIN (VALUES (1), (-1)) AS v(__pgt_s)"
+    ).format(**hole, turned=turned_rows)
+
+
+def _met(hole: dict[str, sql.Composable], add: Add) -> sql.Composable:
+    """Of all rows those that meet any of the change, which is computed once."""
+    hole["change"] = sql.SQL("SELECT * FROM {changed}").format(
+        changed=add(sql.SQL("SELECT * FROM ({change}) AS c").format(**hole))
+    )
+    return sql.SQL(
+        "SELECT {columns}x.{w} FROM ({rows}) AS x WHERE EXISTS (SELECT FROM ({change}) AS c WHERE {on})"
+    ).format(**hole)
 
 
 def _touched(split: _Split, hole: dict[str, sql.Composable]) -> sql.Composable:
