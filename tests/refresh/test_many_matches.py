@@ -28,6 +28,7 @@ INSERT INTO indexed SELECT n, n % 11 FROM generate_series(1, 30) AS n;
 QUERIES = {
     "IN": "SELECT id, x FROM t WHERE x IN (SELECT y FROM u)",
     "NOT IN": "SELECT id, x FROM t WHERE x NOT IN (SELECT y FROM u WHERE y IS NOT NULL)",
+    "NOT IN, its own table": "SELECT id FROM t WHERE x NOT IN (SELECT y FROM t AS b WHERE b.id > 20)",
     "NOT EXISTS": "SELECT id FROM t WHERE NOT EXISTS (SELECT FROM u WHERE u.y = t.x AND u.z < 5)",
     "by two columns": "SELECT id FROM t WHERE EXISTS (SELECT FROM u WHERE u.y = t.y AND u.z = t.x)",
     "LEFT JOIN": "SELECT t.id, u.z FROM t LEFT JOIN u ON u.y = t.x AND u.z > 2",

@@ -53,10 +53,10 @@ def turned(
         return _by_row(_touched(split, hole) if split.pairs else _met(hole, add), hole, add, at_once=not is_found)
     rest = tuple(one for one in plan.on if one not in split.right)
     hole["on"] = conjunction(rest)
-    if not split.pairs and not are_few:
+    if not split.pairs:
         return _at_once(split, hole, add)
     rows_first = are_few or is_looked_up(plan.input, plan.on)
-    if split.pairs and not any(is_indexed(plan.right, other) for _, other in split.pairs):
+    if not any(is_indexed(plan.right, other) for _, other in split.pairs):
         return _by_all_keys(split, hole, add, rows_first=rows_first)
     return _by_key(split, hole, rows_first=rows_first)
 
@@ -138,11 +138,11 @@ def _by_key(split: _Split, hole: dict[str, sql.Composable], *, rows_first: bool)
 def _keyed(split: _Split, hole: dict[str, sql.Composable]) -> dict[str, sql.Composable]:
     """The keys that the change touched, by how much, and what else stands in a statement about them."""
     keys = tuple(dict.fromkeys(other for _, other in split.pairs))
-    grouping = sql.SQL(" GROUP BY {keys}").format(keys=names(keys)) if keys else sql.SQL("")
     made = {"keys": leading(keys), "where": conjunction(split.right), "same": _same(keys, "r", "k")}
     changed = sql.SQL(
-        "SELECT {keys}sum({w}) AS __pgt_d FROM ({change}) AS c WHERE {where}{grouping} HAVING sum({w}) <> 0{order}"
-    ).format(**hole, **made, grouping=grouping, order=split.order)
+        "SELECT {keys}sum({w}) AS __pgt_d FROM ({change}) AS c WHERE {where} GROUP BY {grouped}"
+        " HAVING sum({w}) <> 0{order}"
+    ).format(**hole, **made, grouped=names(keys), order=split.order)
     return {**made, "changed": changed}
 
 
