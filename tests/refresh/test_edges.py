@@ -112,6 +112,24 @@ def test_pairs_that_never_met_fail_only_by_themselves(db: Connection, assert_fre
     assert_fresh(db, "st")
 
 
+def test_rows_that_were_there_before_a_constraint_of_their_domain(db: Connection, assert_fresh: Oracle) -> None:
+    """PostgreSQL shows and changes them as before; changes are kept as integers, and couldn't be made such values."""
+    db.execute("CREATE DOMAIN positive AS int; CREATE TABLE t (id int PRIMARY KEY, d positive, v int)")
+    db.execute("INSERT INTO t VALUES (1, -1, 1), (2, 2, 2)")
+    pg_trickle.create_stream_table(db, "st", "SELECT id, d, v FROM t", schedule=None, refresh_mode="DIFFERENTIAL")
+    db.execute("ALTER DOMAIN positive ADD CONSTRAINT is_positive CHECK (VALUE > 0) NOT VALID")
+    db.execute("UPDATE t SET v = 3")
+    pg_trickle.refresh_stream_table(db, "st")
+    assert_fresh(db, "st")
+    mode, _, reason = last_refresh(db, "st")
+    assert (mode, reason) == ("FULL", 'changed rows violate a constraint of the domain "positive"')
+    db.execute("DELETE FROM t WHERE id = 1")
+    db.execute("UPDATE t SET v = 4")
+    pg_trickle.refresh_stream_table(db, "st")
+    assert_fresh(db, "st")
+    assert last_refresh(db, "st")[0] == "DIFFERENTIAL"
+
+
 @pytest.mark.parametrize("tail", ["HAVING 1 < 2", "HAVING 1 > 2", "GROUP BY ()", "GROUP BY GROUPING SETS ((), ())"])
 def test_one_group_of_which_nothing_is_asked_reads_no_rows(db: Connection, assert_fresh: Oracle, tail: str) -> None:
     db.execute("CREATE TABLE t (a int); INSERT INTO t VALUES (0), (1)")

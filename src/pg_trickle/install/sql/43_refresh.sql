@@ -178,6 +178,7 @@ DECLARE
     v_table        pgtrickle.pgt_stream_tables := p_table;
     v_result       jsonb;
     v_broken       text;
+    v_domain       text;
     v_tries        integer := 0;
     v_is_mended    boolean := false;
 BEGIN
@@ -231,7 +232,13 @@ BEGIN
                     PERFORM pgtrickle_changes.begin_immediate(v_table);
                 END IF;
             WHEN check_violation THEN
-                GET STACKED DIAGNOSTICS v_broken = TABLE_NAME;
+                GET STACKED DIAGNOSTICS v_broken = TABLE_NAME, v_domain = PG_DATATYPE_NAME;
+                IF v_domain <> '' AND NOT v_table.needs_reinit AND p_reason IS NULL AND v_table.effective_refresh_mode = 'DIFFERENTIAL' THEN
+                    -- Changes are kept as what is below a domain, and rows that were there before may violate its constraint (NOT VALID).
+                    v_table.needs_reinit := true;
+                    v_table.reinit_reason := format('changed rows violate a constraint of the domain "%s"', v_domain);
+                    CONTINUE;
+                END IF;
                 IF v_broken IS NULL OR v_broken !~ format('^state_%s_[0-9]+$', v_table.pgt_id) OR v_table.needs_reinit THEN
                     RAISE;
                 END IF;
