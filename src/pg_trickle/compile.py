@@ -38,7 +38,7 @@ from pg_trickle.parse.timed import check_timeless
 from pg_trickle.parse.types import fact_type
 from pg_trickle.parse.volatility import check_functions, is_determined_by_rows
 from pg_trickle.passed_on import PassedOn
-from pg_trickle.ranges import Ranged, ranged
+from pg_trickle.ranges import Chosen, Ranged, chosen, ranged, weighed
 from pg_trickle.recomputed import Recomputed
 from pg_trickle.render.apply import Target
 from pg_trickle.render.recomputed import state_rows
@@ -70,6 +70,8 @@ class Plan:
     deltas: tuple[State, ...]
     passed_on: tuple[PassedOn, ...]
     ranged: dict[State, tuple[Ranged, ...]]
+    weighed: dict[State, tuple[Ranged, ...]]
+    chosen: dict[State, tuple[Chosen, ...]]
     indexed: dict[State, tuple[StateIndex, ...]]
     fill: programs.Program
     full: programs.Program
@@ -98,7 +100,7 @@ class Plan:
             "key": self.key and list(self.key),
             "content_index": self.content_index and list(self.content_index),
             "lookup": self.lookup and list(self.lookup),
-            "states": [_state_json(stage, self.ranged, self.indexed[stage.state]) for stage in self.states],
+            "states": [self._state_json(stage) for stage in self.states],
             "deltas": [_delta_json(state, self.passed_on) for state in self.deltas],
             "programs": {
                 "fill": list(self.fill),
@@ -114,6 +116,37 @@ class Plan:
             "undetermined": self.undetermined and _refusal_json(self.undetermined),
             **({} if self.circular is None else {"circular": {"restart": list(self.circular)}}),
             "explain": self.explain,
+        }
+
+    def _state_json(self, stage: AnyStage) -> dict[str, Any]:
+        made = {
+            "name": stage.state.name,
+            "columns": list(stage.column_names),
+            "query": programs.fresh_state(stage, CommonTables(())).as_string(None),
+            "sought": [one.to_json() for one in self.indexed[stage.state]],
+        }
+        if isinstance(stage, Recomputed):
+            content, lookup = state_rows(stage).target.content_index, stage.lookup
+            return made | {
+                "key": stage.unique and list(stage.unique),
+                "content_index": content and list(content),
+                "lookup": lookup and list(lookup),
+                "ranged": [],
+                "weighed": [],
+                "chosen": [],
+                "not_null": [],
+                "nonnegative": [],
+            }
+        counted = [one.name for one in stage.rest if one.follows]
+        return made | {
+            "key": list(stage.key_names),
+            "content_index": None,
+            "lookup": None,
+            "ranged": [one.to_json() for one in self.ranged[stage.state]],
+            "weighed": [one.to_json() for one in self.weighed[stage.state]],
+            "chosen": [one.to_json() for one in self.chosen[stage.state]],
+            "not_null": counted,
+            "nonnegative": ["n"],
         }
 
 
@@ -179,6 +212,8 @@ def _incremental(request: CompileRequest, query: Query) -> Plan:
     refused = _policies_read(request) if sources else "It reads no table, so no statement changes what it shows."
     open_orders = (*ties(stages, explain.shown, request.functions), *map(borrowed, query.borrowed))
     made = {name: programs.differential(definition, changed) for name, changed in wanted.items()}
+    plans = (final, *(stage.below for stage in stages))
+    counted = [stage for stage in stages if isinstance(stage, Stage)]
     at_once = None if timed or refused or circular is not None else immediate(definition, sources, request)
     used = (at_once.deltas if at_once else frozenset[State]()).union(*(deltas for _, deltas in made.values()))
     return Plan(
@@ -193,7 +228,9 @@ def _incremental(request: CompileRequest, query: Query) -> Plan:
         lookup=definition.lookup,
         deltas=tuple(sorted(used, key=lambda state: state.delta_name)),
         passed_on=definition.passed_on,
-        ranged=_ranged(stages, final),
+        ranged={stage.state: ranged(stage, plans) for stage in counted},
+        weighed={stage.state: weighed(stage, plans) for stage in counted},
+        chosen={stage.state: chosen(stage, plans) for stage in counted},
         indexed={stage.state: state_indexes(stage, looked_up) for stage in definition.stored},
         fill=programs.fill(definition),
         full=programs.full(definition),
@@ -256,6 +293,8 @@ def _recomputing(request: CompileRequest, refusal: UnsupportedQuery) -> Plan:
         deltas=(),
         passed_on=(),
         ranged={},
+        weighed={},
+        chosen={},
         indexed={},
         fill=programs.fill(definition),
         full=programs.full(definition),
@@ -324,41 +363,6 @@ def _unread(request: CompileRequest) -> dict[int, tuple[str, ...]]:
     """Relations that the query names, though no row of them matters: captured, lest they count as unwatched."""
     leaves = (one for one in request.relations if one.opaque is None and one.kind in CAPTURED)
     return {one.oid: () for one in leaves}
-
-
-def _ranged(stages: tuple[AnyStage, ...], final: Algebra) -> dict[State, tuple[Ranged, ...]]:
-    plans = (final, *(stage.below for stage in stages))
-    return {stage.state: ranged(stage, plans) for stage in stages if isinstance(stage, Stage)}
-
-
-def _state_json(
-    stage: AnyStage, found_by_range: dict[State, tuple[Ranged, ...]], indexes: tuple[StateIndex, ...]
-) -> dict[str, Any]:
-    made = {
-        "name": stage.state.name,
-        "columns": list(stage.column_names),
-        "query": programs.fresh_state(stage, CommonTables(())).as_string(None),
-        "sought": [one.to_json() for one in indexes],
-    }
-    if isinstance(stage, Recomputed):
-        content, lookup = state_rows(stage).target.content_index, stage.lookup
-        return made | {
-            "key": stage.unique and list(stage.unique),
-            "content_index": content and list(content),
-            "lookup": lookup and list(lookup),
-            "ranged": [],
-            "not_null": [],
-            "nonnegative": [],
-        }
-    counted = [one.name for one in stage.rest if one.follows]
-    return made | {
-        "key": list(stage.key_names),
-        "content_index": None,
-        "lookup": None,
-        "ranged": [one.to_json() for one in found_by_range[stage.state]],
-        "not_null": counted,
-        "nonnegative": ["n"],
-    }
 
 
 def _delta_json(state: State, passed_on: tuple[PassedOn, ...]) -> dict[str, Any]:

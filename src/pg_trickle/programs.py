@@ -13,7 +13,7 @@ from psycopg import sql
 from pg_trickle.algebra.linear import Consolidate
 from pg_trickle.algebra.plan import Plan, distinct
 from pg_trickle.algebra.recursion import Recursion
-from pg_trickle.algebra.source import Changes, Empty, Field, Opaque, Scan, Source, State
+from pg_trickle.algebra.source import Empty, Field, Opaque, Scan, Source, State
 from pg_trickle.passed_on import PassedOn, handed_on, passed_on
 from pg_trickle.recomputed import Recomputed
 from pg_trickle.render import recomputed, recursion
@@ -35,6 +35,7 @@ from pg_trickle.rewrite.netted_sides import netted_sides
 from pg_trickle.rewrite.specialise import specialised
 from pg_trickle.scalar import Column, Identity, Type
 from pg_trickle.stages import AnyStage, Stage
+from pg_trickle.travelling import Travelling, set_out, travelling
 from pg_trickle.uniqueness import is_net
 
 Program = tuple[str, ...]
@@ -280,13 +281,16 @@ def _statements(
     if not isinstance(feed, Statement | Held):
         groups = [[part.over(one.put) for part in group] for group, one in zip(groups, handed, strict=True)]
     passed = frozenset(one.state for group in handed for one in group.out)
-    travelling = _travelling(groups)
+    carried = travelling(
+        ((part.made.state for part in group if part.made), tuple(plan for part in group for plan in part.reads))
+        for group in groups
+    )
     statements = [
-        _statement(definition, group, travelling, feed, one.out) for group, one in zip(groups, handed, strict=True)
+        _statement(definition, group, carried, feed, one.out) for group, one in zip(groups, handed, strict=True)
     ]
-    cleared = [_cleared(state, feed) for state in sorted(travelling | passed, key=lambda state: state.name)]
+    cleared = [_cleared(state, feed) for state in sorted(carried.keys() | passed, key=lambda state: state.name)]
     firsts = {part.stage.state for part in parts if part.stage and part.is_first}
-    return (*statements, *cleared), travelling | passed | firsts
+    return (*statements, *cleared), passed | firsts | carried.keys()
 
 
 def _grouped(parts: list[_Part]) -> list[list[_Part]]:
@@ -307,19 +311,8 @@ def _cleared(state: State, feed: Feed) -> str:
     return counting(sql.SQL("SELECT 0"), common)
 
 
-def _travelling(groups: list[list[_Part]]) -> frozenset[State]:
-    """The states whose delta is read in a later statement than the one that makes it."""
-    found: set[State] = set()
-    earlier: set[State] = set()
-    for group in groups:
-        for part in group:
-            found.update(state for state in earlier if any(_changes(plan, state) for plan in part.reads))
-        earlier.update(part.made.state for part in group if part.made)
-    return frozenset(found)
-
-
 def _statement(
-    definition: Definition, group: list[_Part], travelling: frozenset[State], feed: Feed, out: dict[PassedOn, Plan]
+    definition: Definition, group: list[_Part], carried: Travelling, feed: Feed, out: dict[PassedOn, Plan]
 ) -> str:
     stages = {part.made.state: part.made for part in group if part.made}
     read = (*(plan for part in group for plan in part.reads), *out.values())
@@ -333,16 +326,10 @@ def _statement(
             recomputed.add_recomputed(definition.rows(part.stage), part.change, common)
         elif part.stage is not None:
             add_stage(definition.store(part.stage), part.change, common)
-            if part.stage is not direct or part.stage.state in travelling:
+            if part.stage is not direct or part.stage.state in carried:
                 add_delta(part.stage, common)
-    for state in sorted(stages.keys() & travelling, key=lambda state: state.name):
-        columns = name_list(stages[state].column_names)
-        common.add_writing(
-            f"{state.name}_out",
-            sql.SQL("INSERT INTO {table} ({c}, {w}) SELECT {c}, {w} FROM {delta}").format(
-                table=_delta_table(state), c=columns, w=WEIGHT, delta=sql.Identifier(state.delta_name)
-            ),
-        )
+    for state in sorted(stages.keys() & carried.keys(), key=lambda state: state.name):
+        common.add_writing(f"{state.name}_out", set_out(state, stages[state].column_names, carried[state], common))
     for one, change in out.items():
         one.add_out(change, common)
     if direct is not None:
@@ -366,10 +353,6 @@ def _delta_table(state: State) -> sql.Identifier:
 
 def _scans(plan: Plan, states: set[State]) -> bool:
     return any(isinstance(node, Scan) and node.table in states for node in distinct(plan))
-
-
-def _changes(plan: Plan, state: State) -> bool:
-    return any(isinstance(node, Changes) and node.table == state for node in distinct(plan))
 
 
 def sources(definition: Definition) -> dict[int, tuple[str, ...]]:

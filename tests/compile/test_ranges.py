@@ -58,3 +58,38 @@ def test_groups_are_found_by_the_range_that_time_has_passed(query: str, outputs:
     rules = " ".join(line["rule"] for line in plan.explain["tree"])
     assert ("found by a range of max" in rules) == (expected is not None)
     assert ("found by reading all" in rules) == (expected is None)
+
+
+RICH = """SELECT c.id FROM public.customers c WHERE EXISTS (SELECT FROM
+          (SELECT o.customer_id AS id, {value} AS v FROM public.orders o GROUP BY o.customer_id) AS g
+            WHERE g.id = c.id AND g.v {condition})"""
+
+
+@pytest.mark.parametrize(
+    ("value", "condition", "weighed", "chosen"),
+    [
+        ("sum(o.amount)", "> 300::numeric", Ranged("fs1", "c1", "nan1"), (">", "300", "numeric")),
+        ("avg(o.id)", "<= 2.5", Ranged("s1", "n", is_mean=True), ("<=", "2.5", None)),
+        ("sum(o.id)", "<> 3", Ranged("s1", "n"), None),
+        # Of a column that is stored as it is, ANALYZE knows by itself.
+        ("count(*)", ">= 9", None, (">=", "9", None)),
+        # What an index is over is known from that; what else is computed is no value of the state.
+        ("sum(o.amount)", f"> {MOVES}", None, None),
+        ("sum(o.id) + 1", "> 3", None, None),
+        ("sum(o.id)", "> c.id", None, None),
+    ],
+)
+def test_of_what_groups_are_chosen_by_the_planner_is_told(
+    value: str, condition: str, weighed: Ranged | None, chosen: tuple[str, str, str | None] | None
+):
+    plan = compile_query(request(RICH.format(value=value, condition=condition), outputs="id integer"))
+    state = next(one for one in plan.to_json()["states"] if one["key"])
+    assert state["weighed"] == ([weighed.to_json()] if weighed else [])
+    found = [(one["operator"], one["number"], one["type"]) for one in state["chosen"]]
+    assert found == ([chosen] if chosen else [])
+
+
+def test_who_reads_the_change_of_a_state_alone_needs_no_index_over_what_passes():
+    having = "SELECT i.order_id FROM public.items i GROUP BY i.order_id HAVING count(*) > 9"
+    plan = compile_query(request(having, outputs="order_id integer"))
+    assert not any(one["weighed"] or one["chosen"] for one in plan.to_json()["states"])

@@ -42,7 +42,8 @@ CREATE FUNCTION pgtrickle_changes.populate(p_id bigint) RETURNS void
     LANGUAGE sql VOLATILE
     SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT pgtrickle_changes.refresh(p_id, 'INITIAL', true)
+    SELECT pgtrickle_changes.refresh(p_id, 'INITIAL', true);
+    SELECT pgtrickle_changes.drop_wide_choices(p_id)
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.populate IS 'Fills a new stream table';
 

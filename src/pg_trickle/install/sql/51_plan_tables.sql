@@ -36,6 +36,8 @@ BEGIN
                            v_name, pgtrickle_changes.quoted_list(v_index -> 'columns'));
         END LOOP;
         PERFORM pgtrickle_changes.make_ranges((v_state ->> 'name')::name, v_state -> 'ranged');
+        PERFORM pgtrickle_changes.make_statistics(p_table, (v_state ->> 'name')::name, v_state -> 'weighed');
+        PERFORM pgtrickle_changes.make_choices(v_state);
         PERFORM pgtrickle_changes.hand_over(p_table, v_name, 'A state of stream table');
     END LOOP;
     FOR v_delta IN SELECT d FROM jsonb_array_elements(p_plan -> 'deltas') AS d LOOP
@@ -61,31 +63,96 @@ END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.make_states IS 'The tables that a plan''s stages keep, owned by the stream table''s owner';
 
+CREATE FUNCTION pgtrickle_changes.state_value(p_value jsonb) RETURNS text
+    LANGUAGE sql IMMUTABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- A value of a state: a column, or the sum or mean that its counters come to, in the words of the plan's statements, or it won't be
+-- known for the same.
+    SELECT CASE WHEN r.count IS NULL THEN quote_ident(r.value)
+                ELSE format('(CASE%s WHEN %I > 0 THEN %I%s END)',
+                            CASE WHEN r.nan IS NOT NULL THEN format(' WHEN %I > 0 THEN ''NaN''::numeric', r.nan) END, r.count, r.value,
+                            CASE WHEN r.is_mean THEN format('%s / %I', CASE WHEN r.nan IS NULL THEN '::numeric' END, r.count) END) END
+      FROM jsonb_to_record(p_value) AS r(value name, count name, nan name, is_mean boolean)
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.state_value IS 'A value over the columns of a state as an expression';
+
 CREATE FUNCTION pgtrickle_changes.make_ranges(p_state name, p_ranged jsonb) RETURNS void
     LANGUAGE plpgsql VOLATILE
     SET search_path = pg_catalog, pg_temp
 AS $$
--- An index over each value of a state that something which moves is compared with: a column, or the sum or mean that its counters
--- come to, in the words of the plan's statements, or it won't be found.
+-- An index over each value of a state that something which moves is compared with.
 DECLARE
-    v_item  record;
-    v_value text;
+    v_value jsonb;
 BEGIN
-    FOR v_item IN SELECT r.value, r.count, r.nan, r.is_mean
-                    FROM jsonb_to_recordset(coalesce(p_ranged, '[]')) AS r(value name, count name, nan name, is_mean boolean) LOOP
-        v_value := quote_ident(v_item.value);
-        IF v_item.is_mean THEN
-            v_value := format('%s%s / %I', v_value, CASE WHEN v_item.nan IS NULL THEN '::numeric' END, v_item.count);
-        END IF;
-        IF v_item.count IS NOT NULL THEN
-            v_value := format('(CASE%s WHEN %I > 0 THEN %s END)',
-                              CASE WHEN v_item.nan IS NOT NULL THEN format(' WHEN %I > 0 THEN ''NaN''::numeric', v_item.nan) END, v_item.count, v_value);
-        END IF;
-        EXECUTE format('CREATE INDEX ON pgtrickle_changes.%I (%s)', p_state, v_value);
+    FOR v_value IN SELECT v FROM jsonb_array_elements(coalesce(p_ranged, '[]')) AS v LOOP
+        EXECUTE format('CREATE INDEX ON pgtrickle_changes.%I (%s)', p_state, pgtrickle_changes.state_value(v_value));
     END LOOP;
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.make_ranges IS 'Indexes over values of a state by a range of which its rows are found';
+
+CREATE FUNCTION pgtrickle_changes.make_statistics(p_table pgtrickle.pgt_stream_tables, p_state name, p_weighed jsonb) RETURNS void
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- What ANALYZE is to find out of each value of a state that groups are chosen by, so that the planner knows how many pass.
+DECLARE
+    v_item record;
+    v_name text;
+BEGIN
+    FOR v_item IN SELECT v.value, v.place FROM jsonb_array_elements(coalesce(p_weighed, '[]')) WITH ORDINALITY AS v(value, place) LOOP
+        v_name := format('pgtrickle_changes.%I', p_state || '_value_' || v_item.place);
+        EXECUTE format('CREATE STATISTICS %s ON %s FROM pgtrickle_changes.%I', v_name, pgtrickle_changes.state_value(v_item.value), p_state);
+        EXECUTE format('ALTER STATISTICS %s OWNER TO %I', v_name, pg_get_userbyid(p_table.owner_oid));
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.make_statistics IS 'Statistics over values of a state that groups are chosen by';
+
+CREATE FUNCTION pgtrickle_changes.make_choices(p_state jsonb) RETURNS void
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- An index over the groups that a comparison of a value with a number chooses.  Nothing else of the comparison is printed.
+DECLARE
+    v_item jsonb;
+BEGIN
+    FOR v_item IN SELECT c FROM jsonb_array_elements(coalesce(p_state -> 'chosen', '[]')) AS c LOOP
+        IF NOT coalesce(v_item ->> 'operator' ~ '^[<>]=?$' AND v_item ->> 'number' ~ '^[0-9]{1,100}([.][0-9]{1,100})?$'
+                        AND coalesce(v_item ->> 'type', 'numeric') IN ('numeric', 'bigint', 'integer'), false) THEN
+            RAISE EXCEPTION 'invalid plan: its state "%" chooses groups by no comparison with a number', p_state ->> 'name'
+                USING ERRCODE = 'invalid_parameter_value', HINT = 'Let pgtrickle.create_stream_table, the command line or the Python API compile the query.';
+        END IF;
+        EXECUTE format('CREATE INDEX ON pgtrickle_changes.%I (%s) WHERE %s %s %s%s', p_state ->> 'name', pgtrickle_changes.quoted_list(p_state -> 'key'),
+                       pgtrickle_changes.state_value(v_item), v_item ->> 'operator', v_item ->> 'number', '::' || (v_item ->> 'type'));
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.make_choices IS 'Indexes over the groups of a state that a comparison with a number chooses';
+
+CREATE FUNCTION pgtrickle_changes.drop_wide_choices(p_id bigint) RETURNS void
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- An index over chosen groups is of use where they are few.  A state whose row changes what an index goes by has to tell all its indexes, so
+-- it would cost more than it spares where many pass: what takes more than a hundredth of its table when that has been filled goes.
+DECLARE
+    v_index regclass;
+BEGIN
+    FOR v_index IN
+        SELECT i.indexrelid::regclass
+          FROM pgtrickle.pgt_plans AS p
+         CROSS JOIN LATERAL jsonb_array_elements(p.plan -> 'states') AS s(state)
+          JOIN pg_index AS i ON i.indrelid = to_regclass(format('pgtrickle_changes.%I', s.state ->> 'name'))
+         WHERE p.pgt_id = p_id AND jsonb_array_length(s.state -> 'chosen') > 0 AND i.indpred IS NOT NULL
+           AND 100 * pg_relation_size(i.indexrelid) > pg_relation_size(i.indrelid)
+    LOOP
+        EXECUTE format('DROP INDEX %s', v_index);
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.drop_wide_choices IS 'Drops the indexes over chosen groups of which there are many';
 
 CREATE FUNCTION pgtrickle_changes.quoted_list(p_names jsonb) RETURNS text
     LANGUAGE sql IMMUTABLE
