@@ -50,7 +50,7 @@ def ties(
     stages: tuple[AnyStage, ...], shown: Callable[[str], str], functions: Iterable[FunctionFact]
 ) -> tuple[str, ...]:
     """A sentence for each order that leaves something open; ``shown`` makes plan columns readable."""
-    own = [one for one in functions if one.kind == "aggregate" and not one.builtin]
+    own = [one for one in functions if one.kind in {"aggregate", "window"} and not one.builtin]
     is_own = re.compile("|".join(map(_beginning, own)) or r"(?!)")
     found = [note for stage in stages for note in _of(stage, is_own)]
     return tuple(dict.fromkeys(map(shown, found)))

@@ -284,16 +284,22 @@ PERHAPS = {
     "path(x) OVER (PARTITION BY g)": "SELECT x, path(x) OVER (PARTITION BY g) AS a FROM t",
     "path(x) OVER (ORDER BY g)": "SELECT x, path(x) OVER w AS a FROM t WINDOW w AS (ORDER BY g)",
     "odd.Path(x) OVER ()": 'SELECT x, odd."Path"(x) OVER () AS a FROM t',
+    "nth(x) OVER (PARTITION BY g)": "SELECT x, nth(x) OVER (PARTITION BY g) AS a FROM t",
+    "nth(n := 2, v := x) OVER (ORDER BY g)": "SELECT x, nth(n => 2, v => x) OVER (ORDER BY g) AS a FROM t",
 }
 CERTAIN = (
     "SELECT g, path(x ORDER BY id) AS a FROM t GROUP BY g",
     "SELECT x, path(x) OVER (ORDER BY id) AS a, sum(x) OVER () AS s FROM t",
+    "SELECT x, nth(x) OVER (PARTITION BY g ORDER BY id) AS a FROM t",
 )
+# A window function of one's own is written in C; any of PostgreSQL's will do for one.
+NTH = """CREATE FUNCTION nth(v int, n int DEFAULT 1) RETURNS int
+         LANGUAGE internal WINDOW IMMUTABLE STRICT AS 'window_nth_value'"""
 
 
 @pytest.mark.parametrize(("call", "query"), PERHAPS.items(), ids=PERHAPS)
-def test_what_may_matter_to_ones_own_aggregate_is_told(db: Connection, call: str, query: str) -> None:
-    db.execute(SETUP.encode())
+def test_what_may_matter_to_ones_own_aggregate_or_window_is_told(db: Connection, call: str, query: str) -> None:
+    db.execute(f"{SETUP}; {NTH}".encode())
     db.execute("""CREATE SCHEMA odd; CREATE AGGREGATE odd."Path"(int) (SFUNC = join_up, STYPE = text, INITCOND = '')""")
     pg_trickle.create_stream_table(db, "st", query, schedule=None)
     ((note,),) = db.execute("SELECT plan #>> '{ties,0}' FROM pgtrickle.pgt_plans").fetchall()
@@ -311,7 +317,7 @@ def test_sums_of_floats_are_told_to_depend_on_the_order(db: Connection, call: st
 
 @pytest.mark.parametrize("query", CERTAIN)
 def test_nor_is_anything_told_where_an_order_contains_a_key(db: Connection, query: str) -> None:
-    db.execute(SETUP.encode())
+    db.execute(f"{SETUP}; {NTH}".encode())
     pg_trickle.create_stream_table(db, "st", query, schedule=None)
     assert db.execute("SELECT plan -> 'ties' FROM pgtrickle.pgt_plans").fetchall() == [([],)]
 
