@@ -48,6 +48,9 @@ ENDING = re.compile(
     r"|(set|reset)\s+(local\s+)?session\s+auth)",
     re.IGNORECASE,
 )
+# Queries are tried in a session of their own, and then in another: each goes on keeping the plans of functions that are
+# gone, looks through all of them at each DDL statement, and so gets slower and slower.
+RENEWED_AFTER = 10
 COPIES_HERE = re.compile(r"^copy\b.*\bstd(in|out)\b", re.IGNORECASE | re.DOTALL)
 
 
@@ -102,14 +105,18 @@ def run(server: EmbeddedServer, directory: Path, name: str, mode: str, chance: R
     """What became of each query of a script; its other statements are carried out, whether they can or not."""
     database = _database(name)
     server.create_database(database, TEMPLATE)
-    with server.connect(database, autocommit=True) as conn:
+    with server.connect(database, autocommit=True) as conn, ExitStack() as stack:
         conn.execute("SET statement_timeout = '20s'")
         seen = set[str]()
         for statement in statements(directory / "sql" / f"{name}.sql", directory):
             query = statement.query
             if query is not None and query not in seen and _is_superuser(conn):
+                if len(seen) % RENEWED_AFTER == 0:
+                    stack.close()
+                    beside = stack.enter_context(server.connect(database, autocommit=True))
                 seen.add(query)
-                trial = tried(conn, query, mode, chance)
+                _set_alike(beside, conn)
+                trial = tried(beside, query, mode, chance)
                 if trial is not None:
                     yield trial
             _carry_out(conn, statement)
@@ -153,6 +160,13 @@ def _carry_out(conn: Connection, statement: Statement) -> None:
     except psycopg.Error:
         # Many are there to fail.
         conn.rollback()
+
+
+def _set_alike(conn: Connection, other: Connection) -> None:
+    """Give a session what has been set in another."""
+    conn.execute("RESET ALL")
+    for setting in other.execute("SELECT name, setting FROM pg_settings WHERE source = 'session'").fetchall():
+        conn.execute("SELECT set_config(%s, %s, false)", setting)
 
 
 def _is_superuser(conn: Connection) -> bool:

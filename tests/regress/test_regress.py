@@ -10,8 +10,10 @@ import psycopg
 import pytest
 
 import pg_trickle
+from pg_trickle.testing import EmbeddedServer
 from tests.conftest import Database
 from tests.regress import trial
+from tests.regress.__main__ import RENEWED_AFTER, TEMPLATE, prepare, run
 from tests.regress.changes import KEPT, Changes
 from tests.regress.scripts import Statement, statements
 from tests.regress.trial import NAME, tried
@@ -50,6 +52,21 @@ def test_a_script_is_taken_apart(tmp_path: Path) -> None:
         Statement("SELECT a FROM t FOR UPDATE"),
     ]
     assert [one.query for one in found[4:]] == ["SELECT a FROM t WHERE b = ';'", "SELECT b FROM t", None]
+
+
+def test_queries_are_tried_with_what_the_script_has_set(server: EmbeddedServer, tmp_path: Path) -> None:
+    number = RENEWED_AFTER + 2
+    queries = "".join(f"SELECT a + {place} AS b FROM t;\n" for place in range(number))
+    (tmp_path / "sql").mkdir()
+    script = tmp_path / "sql" / "settings.sql"
+    script.write_text(
+        f"CREATE SCHEMA there; CREATE TABLE there.t (a int); INSERT INTO there.t VALUES (1);\n"
+        f"SET search_path = there;\n{queries}"
+    )
+    prepare(server, tmp_path)
+    found = list(run(server, tmp_path, "settings", "DIFFERENTIAL", Random(1)))
+    server.drop_database(TEMPLATE)
+    assert [one.verdict for one in found] == ["kept"] * number
 
 
 @pytest.fixture
