@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hypothesis import strategies as st
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tests.refresh.workload.queries import paths, queries
 from tests.refresh.workload.sources import Path
 from tests.refresh.workload.spelling import respelt
-from tests.refresh.workload.tables import Relation, Table, inserts, tables, values, writes
+from tests.refresh.workload.tables import Relation, Table, alterations, inserts, tables, values, writes
 from tests.refresh.workload.types import JSON_TABLE_SINCE, TYPES, Type
 from tests.refresh.workload.values import Query, chains
 
@@ -50,23 +50,44 @@ class Close:
 
 
 @dataclass(frozen=True)
+class Alter:
+    """A table is altered, if it can be."""
+
+    statement: str
+
+
+@dataclass(frozen=True)
+class Switch:
+    """A stream table gets another refresh mode, if its query can be maintained in it."""
+
+    name: str
+    mode: str
+
+
+@dataclass(frozen=True)
 class View:
-    """A view, or a materialized one."""
+    """A view, or a materialized one; perhaps ``renamed``, with columns that have other names than the query's."""
 
     name: str
     query: Query
     materialized: bool = False
+    renamed: bool = False
 
     @property
     def relation(self) -> Relation:
-        return Relation(self.name, self.query.columns)
+        columns = self.query.columns
+        if self.renamed:
+            columns = tuple(replace(one, name=f"v{place}") for place, one in enumerate(columns))
+        return Relation(self.name, columns)
 
     @property
     def definition(self) -> str:
-        return f"CREATE {'MATERIALIZED ' if self.materialized else ''}VIEW {self.name} AS {self.query.sql}"
+        names = f" ({', '.join(one.sql for one in self.relation.columns)})" if self.renamed else ""
+        return f"CREATE {'MATERIALIZED ' if self.materialized else ''}VIEW {self.name}{names} AS {self.query.sql}"
 
 
-Step = Commit | Refresh | Open | Close
+Step = Commit | Refresh | Open | Close | Alter | Switch
+MODES = ("DIFFERENTIAL", "AUTO", "FULL", "IMMEDIATE", "IMMEDIATE")
 
 
 @dataclass(frozen=True, repr=False)
@@ -124,6 +145,10 @@ def _lines(step: Step) -> list[str]:
             return ["--2 BEGIN", f"--2 {statement}"]
         case Close(outcome):
             return [f"--2 {outcome}"]
+        case Alter(statement):
+            return [statement]
+        case Switch(name, mode):
+            return [f"SELECT pgtrickle.alter_stream_table('{name}', refresh_mode => '{mode}')"]
 
 
 @st.composite
@@ -133,11 +158,12 @@ def cases(
     moving: bool = False,
     major: int = 18,
     along: st.SearchStrategy[Path] = paths,
+    altering: bool = False,
 ) -> Case:
     """Two or three tables, perhaps views, up to three stream tables, and a few batches.
 
     ``moving``: also what differs from its query until it is refreshed though no table was written to: conditions on
-    the time, materialized views.
+    the time, materialized views.  ``altering``: between the batches tables are altered, and modes switched.
     """
     path = draw(along)
     names = draw(st.sampled_from([("r", "s"), ("r",), ("r", "s", "t")]))
@@ -150,7 +176,7 @@ def cases(
     for name in draw(st.sampled_from([(), (), (), ("v",), ("v", "v2"), ("mv",) if moving else ("v",)])):
         below = (views[-1].relation,) if views else relations
         query = draw(queries(below, draw(paths)[: 1 if views else 2], has_json_table))
-        views.append(View(name, query, name == "mv"))
+        views.append(View(name, query, name == "mv", draw(st.booleans())))
         relations += (views[-1].relation,)
     streams: list[tuple[str, Query]] = []
     for number in range(draw(st.sampled_from([1, 1, 1, 2, 3]))):
@@ -159,6 +185,8 @@ def cases(
         query = draw(queries(below, draw(paths)[:2] if streams else path, has_json_table))
         streams.append((f"st{number + 1}", query))
     steps = draw(_steps(made, [name for name, _ in streams], [one.name for one in views if one.materialized]))
+    if altering:
+        steps = draw(_altered(steps, made, [name for name, _ in streams]))
     if any(one.telling for one in types):
         steps = draw(_settling(steps, made))
     return Case(made, tuple(views), tuple(streams), first, tuple(steps))
@@ -185,6 +213,14 @@ def _steps(draw: st.DrawFn, made: tuple[Table, ...], streams: list[str], stored:
     if is_open:
         steps.append(Close("COMMIT"))
     return [*steps, Refresh(tuple(streams))]
+
+
+@st.composite
+def _altered(draw: st.DrawFn, steps: list[Step], made: tuple[Table, ...], streams: list[str]) -> list[Step]:
+    """The steps with tables altered and modes switched between them."""
+    switches = st.builds(Switch, st.sampled_from(streams), st.sampled_from(MODES))
+    others = st.one_of(*(alterations(one).map(Alter) for one in made), switches)
+    return [one for step in steps for one in (*draw(st.lists(others, max_size=1)), step)]
 
 
 @st.composite

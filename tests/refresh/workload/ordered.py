@@ -33,7 +33,13 @@ def windowed(draw: st.DrawFn, shown: list[Value], values: list[Value]) -> Parts:
     keys = [one.sql for one in values if one.type.comparable]
     calls = draw(st.lists(_calls(shown, values, keys), min_size=1, max_size=3))
     wrapped = [replace(one, sql=f"({one.sql}) + 1") if draw(st.integers(0, 5)) == 0 else one for one in calls]
-    return "", [*shown, *wrapped], draw(st.sampled_from(["", "", " ORDER BY 1"]))
+    named = ""
+    if draw(st.integers(0, 3)) == 0:
+        partition = f"PARTITION BY {draw(st.sampled_from(keys))}" if keys else ""
+        named = f" WINDOW by_key AS ({partition}), named AS (by_key ORDER BY {_letters([*shown, *values])})"
+        over = st.sampled_from(["named", "(named ROWS 1 PRECEDING)", "by_key", "(by_key RANGE UNBOUNDED PRECEDING)"])
+        wrapped += draw(st.lists(over.map(lambda one: Value(f"count(*) OVER {one}", COUNT)), min_size=1, max_size=2))
+    return "", [*shown, *wrapped], f"{named}{draw(st.sampled_from(['', '', ' ORDER BY 1']))}"
 
 
 @st.composite
@@ -49,6 +55,8 @@ def _calls(draw: st.DrawFn, shown: list[Value], values: list[Value], keys: list[
         Value(f"count(*) OVER ({partition})", COUNT),
         Value(f"count(*) FILTER (WHERE {shown[0].sql} IS NOT NULL) OVER ({order})", COUNT),
         Value(f"ntile(2) OVER ({order})", INT),
+        Value(f"dense_rank() OVER ({order})", COUNT),
+        Value(f"(100 * cume_dist() OVER ({order}))::int", INT),
     ]
     for one in shown:
         if one.type is INT:
@@ -56,6 +64,8 @@ def _calls(draw: st.DrawFn, shown: list[Value], values: list[Value], keys: list[
             choices += [
                 Value(f"sum({one.sql}) OVER ({partition}ORDER BY {one.sql}{peers})", COUNT),
                 Value(f"lag({one.sql}) OVER ({order})", INT),
+                Value(f"lead({one.sql}, 2, 0) OVER ({order})", INT),
+                Value(f"last_value({one.sql}) OVER ({order}{rows})", INT),
                 Value(f"max({one.sql}) OVER ({order}{rows})", INT),
                 Value(f"nth_value({one.sql}, 2) OVER ({order})", INT),
                 Value(f"avg({one.sql}) OVER ({partition})", NUMBER, True),

@@ -122,8 +122,11 @@ def _recursive(draw: st.DrawFn, source: From, beside: Relation) -> Query:
     step = (
         f"SELECT j.{there} + {draw(st.integers(0, 1))}, rec.n + 1 FROM rec JOIN {beside.name} AS j ON j.{here} = rec.k"
     )
+    padded = f"SELECT coalesce(j.{there}, rec.k + 1), rec.n + 1 FROM rec LEFT JOIN {beside.name} AS j"
     ways = [
         f"{step} WHERE rec.n < 2",
+        f"{padded} ON j.{here} = rec.k AND j.{there} > 0 WHERE rec.n < 2",
+        f"{padded} JOIN {beside.name} AS m ON m.{here} = j.{there} ON j.{here} = rec.k WHERE rec.n < 2",
         "SELECT rec.k + 1, rec.n + 1 FROM rec WHERE rec.k < 4 AND rec.n < 3",
         f"{step} AND rec.n < 2 WHERE NOT EXISTS (SELECT FROM {beside.name} AS m WHERE m.{there} = rec.k + 1)",
     ]

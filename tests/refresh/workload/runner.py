@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any
 
 import psycopg
 
 import pg_trickle
-from tests.refresh.workload.cases import Case, Close, Commit, Open, Refresh
+from tests.refresh.workload.cases import Alter, Case, Close, Commit, Open, Refresh, Switch
 from tests.refresh.workload.tables import quoted
 from tests.refresh.workload.values import Query
 from tests.upkeep import check_reason, check_states, last_refresh, unlike
@@ -36,6 +36,8 @@ class NoQuery(Exception):
 class Runner:
     """One case: its tables, stream tables and the two sessions."""
 
+    harmless: tuple[type[Exception], ...] = HARMLESS
+
     def __init__(self, conn: Connection, other: Connection, case: Case) -> None:
         self.conn = conn
         self.other = other
@@ -56,6 +58,10 @@ class Runner:
                     self._write(self.other, statement)
                 case Close(outcome):
                     self.other.execute(outcome)
+                case Alter(statement):
+                    self._alter(statement)
+                case Switch(name, mode):
+                    self._switch(name, mode)
         self.check_upkeep()
 
     def create(self) -> list[str]:
@@ -94,7 +100,9 @@ class Runner:
             if self.conn.execute("SELECT to_regclass(%s)", (name,)).fetchone() != (None,):
                 pg_trickle.drop_stream_table(self.conn, name, cascade=True)
         for table in self.case.tables:
-            self.conn.execute(f"DROP TABLE IF EXISTS {table.name} CASCADE")
+            # What was detached is no part of it.
+            for name in (table.name, *(one.name for one in table.below)):
+                self.conn.execute(f"DROP TABLE IF EXISTS {name} CASCADE")
 
     @contextmanager
     def _in_time(self, name: str) -> Iterator[None]:
@@ -119,8 +127,16 @@ class Runner:
         try:
             with conn.transaction():
                 conn.execute(statement)
-        except HARMLESS:
+        except self.harmless:
             pass
+
+    def _alter(self, statement: str) -> None:
+        with suppress(*self.harmless, psycopg.errors.ProgrammingError):
+            self.conn.execute(statement)
+
+    def _switch(self, name: str, mode: str) -> None:
+        with suppress(*self.harmless, psycopg.errors.FeatureNotSupported):
+            pg_trickle.alter_stream_table(self.conn, name, refresh_mode=mode)
 
     def _commit(self, statements: Iterable[str], undone: Iterable[str], outcome: str) -> None:
         self.conn.execute("BEGIN")

@@ -93,7 +93,8 @@ def timed(draw: st.DrawFn, source: From) -> Query:
         f"{one}::date = CURRENT_DATE AND {one} - now() < interval '10 ms'",
     ]
     condition = draw(st.sampled_from(choices))
-    return draw(draw(st.sampled_from([_filtered, _told, _plain_timed]))(source, condition))
+    makes = [_filtered, _told, _plain_timed, _having_lately, _joined_lately]
+    return draw(draw(st.sampled_from(makes))(source, condition))
 
 
 def _plain_timed(source: From, condition: str) -> st.SearchStrategy[Query]:
@@ -129,6 +130,37 @@ def _filtered(draw: st.DrawFn, source: From, condition: str) -> Query:
     return Query(
         f"SELECT {listed} FROM {source.text}{by and f' GROUP BY {by}'}", columns, Built("timed", (source.built,))
     )
+
+
+@st.composite
+def _having_lately(draw: st.DrawFn, source: From, condition: str) -> Query:
+    """Groups by their rows that satisfy a condition on the time."""
+    keys = draw(st.lists(values(_comparable(source)), max_size=2, unique_by=lambda one: one.sql))
+    keys = [replace(one, loose=one.loose or one.type.loose) for one in keys if one.type.comparable]
+    moment = draw(st.sampled_from([one.sql for one in source.values if one.type.moves]))
+    choices = [f"bool_or({condition})", f"count(*) FILTER (WHERE {condition}) <> 1", f"NOT max({moment}) > now()"]
+    listed, columns = listing(draw, [*keys, *draw(st.lists(aggregates(source.values), min_size=1, max_size=2))])
+    by = ", ".join(one.sql for one in keys)
+    having = draw(st.sampled_from([*choices, f"min({moment}) > now() - interval '20 ms' OR count(*) > 2"]))
+    text = f"SELECT {listed} FROM {source.text}{by and f' GROUP BY {by}'} HAVING {having}"
+    return Query(text, columns, Built("timed", (source.built,)))
+
+
+@st.composite
+def _joined_lately(draw: st.DrawFn, source: From, condition: str) -> Query:
+    """Rows beside those of a table, joined by a condition on the time."""
+    if len(source.qualified) < len(source.values) or not source.integers:
+        return draw(_plain_timed(source, condition))
+    beside = draw(st.sampled_from(source.relations))
+    more = [Value(f"beside.{one.sql}", one.type, one.loose) for one in beside.columns]
+    integers = [one.sql for one in more if one.type is INT]
+    if not integers:
+        return draw(_plain_timed(source, condition))
+    on = f"{draw(st.sampled_from(integers))} = {draw(st.sampled_from(source.integers))}"
+    listed, columns = listing(draw, draw(st.lists(values([*source.values, *more]), min_size=1, max_size=3)))
+    how = draw(st.sampled_from(["JOIN", "LEFT JOIN", "RIGHT JOIN"]))
+    text = f"SELECT {listed} FROM {source.text} {how} {beside.name} AS beside ON {on} AND {condition}"
+    return Query(text, columns, Built("timed", (source.built,)))
 
 
 @st.composite
@@ -175,6 +207,9 @@ def grouped(draw: st.DrawFn, source: From, operator: str) -> Query:
     if operator == "grouping sets":
         # Outputs that read alike as keys are refused: what PostgreSQL prints doesn't tell which of them is meant.
         some = [one for one in some if one.sql not in {key.sql for key in keys}]
+        if draw(st.booleans()) and keys:
+            told = draw(st.lists(st.sampled_from([one.sql for one in keys]), min_size=1, unique=True))
+            some.append(Value(f"GROUPING({', '.join(told)})", INT))
     if operator == "window over groups":
         some.append(draw(st.sampled_from(_OVER_GROUPS)))
     again = some if operator == "grouping sets" else None

@@ -62,9 +62,12 @@ class Builder:
         return quoted(self.names.pop())
 
     def _item(self, relation: Relation, built: Built = TABLE) -> From:
-        name = self._name()
-        values = [Value(f"{name}.{one.sql}", one.type, one.loose) for one in relation.columns]
-        return From(f"{relation.name} AS {name}", values, self.relations, built)
+        name, columns, renamed = self._name(), relation.columns, ""
+        if self.draw(st.integers(0, 7)) == 0:
+            columns = tuple(replace(one, name=f"y{place}") for place, one in enumerate(columns))
+            renamed = f" ({', '.join(one.name for one in columns)})"
+        values = [Value(f"{name}.{one.sql}", one.type, one.loose) for one in columns]
+        return From(f"{relation.name} AS {name}{renamed}", values, self.relations, built)
 
     def _joined(self, left: From, right: From, operator: str) -> From:
         draw = self.draw

@@ -138,6 +138,29 @@ def inserts(draw: st.DrawFn, table: Table) -> str:
 
 
 @st.composite
+def alterations(draw: st.DrawFn, table: Table) -> str:
+    """A statement that alters the table, or what is below it, and leaves the columns that queries read."""
+    name = table.name
+    choices = [
+        f"ALTER TABLE {name} ADD COLUMN further int DEFAULT 1",
+        f"ALTER TABLE {name} ADD COLUMN further float8 DEFAULT random()",
+        f"ALTER TABLE {name} DROP COLUMN further",
+        f"VACUUM FULL {name}",
+        *(f"ALTER TABLE {name} ALTER {quoted(column)} DROP NOT NULL" for column in sorted(table.not_null)),
+    ]
+    if table.key:
+        of = f"{name}_{'pkey' if table.key == 'id' else f'{table.key}_key'}"
+        choices += [f"ALTER TABLE {name} DROP CONSTRAINT {of}"] * 2
+    if table.shape == "partitioned":
+        choices += [f"ALTER TABLE {name} DETACH PARTITION {name}_{place}" for place in (1, 2, 4)]
+        bounds = {1: "FOR VALUES IN (1)", 2: "FOR VALUES IN (2, 3)", 4: "DEFAULT"}
+        choices += [f"ALTER TABLE {name} ATTACH PARTITION {name}_{place} {bounds[place]}" for place in bounds] * 2
+    if table.shape == "inherited":
+        choices += [f"ALTER TABLE {name}_1 NO INHERIT {name}", f"ALTER TABLE {name}_1 INHERIT {name}"] * 2
+    return draw(st.sampled_from(choices))
+
+
+@st.composite
 def _where(draw: st.DrawFn, table: Table) -> str:
     column = draw(st.sampled_from(table.columns))
     some = f"ctid IN (SELECT ctid FROM {table.name} AS t ORDER BY t::text LIMIT {draw(st.integers(1, 2))})"
