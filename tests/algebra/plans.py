@@ -96,6 +96,7 @@ def _moments(template: sql.SQL, name: str, *more: str, of: Type = BOOL) -> tuple
 
 PASSING = Timed(*_moments(sql.SQL("{} >= {}"), "r_a"), near=predicate(sql.SQL("{} BETWEEN 1 AND 2"), "r_a"))
 R, S, T = scan("r", "r"), scan("s", "s"), scan("r", "t")
+ONE_COLUMN = replace(S, fields=S.fields[:1])
 R_S = Join(R, S, (equal("r_a", "s_a"),))
 LATE = TimedColumn(R, PASSING, Column("late", BOOL))
 R_T = Join(R, T, (equal("r_a", "t_a"),))
@@ -251,6 +252,17 @@ PLANS: dict[str, Plan] = {
     "join of aggregates": Join(TOTALS, WIDE, (equal("r_a", "s_b"),)),
     "join of an aggregate and its table": Join(TOTALS, T, (equal("r_a", "t_a"),)),
     "mark": Mark(R, S, (equal("r_a", "s_a"),), mark("m")),
+    "mark by all that is read of a table": Mark(R, ONE_COLUMN, (equal("r_a", "s_a"),), mark("m")),
+    "mark by all that is read of a table with an index": Mark(
+        S, replace(R, fields=R.fields[:1]), (equal("s_a", "r_a"),), mark("m")
+    ),
+    "mark by all that is read, with a condition": Mark(
+        R, ONE_COLUMN, (equal("r_a", "s_a"), predicate(sql.SQL("{} > 1"), "s_a")), mark("m")
+    ),
+    "mark by numbers, of which nothing else is read": Mark(
+        R, replace(S, fields=S.fields[2:3]), (equal("r_x", "s_x"),), mark("m")
+    ),
+    "mark by one column of several": Mark(R, projected(S, ("s_one", "s_a")), (equal("r_a", "s_one"),), mark("m")),
     "mark by two columns": Mark(R, S, (equal("r_a", "s_a"), equal("r_x", "s_x")), mark("m")),
     "mark by the same column twice": Mark(R, S, (equal("r_a", "s_a"), equal("r_b", "s_a")), mark("m")),
     "mark with any condition": Mark(R, S, (predicate(sql.SQL("{} < {}"), "r_a", "s_b"),), mark("m")),

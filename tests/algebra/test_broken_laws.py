@@ -140,11 +140,27 @@ def test_a_match_that_was_there_all_along_is_noticed_when_taken_for_new(conn, mo
     whole = turned.turned
     monkeypatch.setattr(turned, "FEW", sql.Literal(few))
 
-    def careless(flipped, rows, right, *rest, are_few):
-        return whole(flipped, rows, sql.SQL("{right} LIMIT 0").format(right=right), *rest, are_few=are_few)
+    def careless(flipped, rows, right, *rest, **known):
+        return whole(flipped, rows, sql.SQL("{right} LIMIT 0").format(right=right), *rest, **known)
 
     monkeypatch.setattr(select, "turned", careless)
     assert is_noticed(conn, PLANS[plan])
+
+
+def test_keys_that_come_several_times_are_noticed_when_each_is_taken_for_the_only_one(conn, monkeypatch):
+    monkeypatch.setattr(select, "is_net", lambda change: True)
+    assert is_noticed(conn, PLANS["mark by one column of several"])
+
+
+def test_numbers_that_are_equal_and_read_differently_are_noticed_when_told_apart(conn, monkeypatch):
+    whole = turned.turned
+
+    def careless(flipped, *rest, **known):
+        right = projected(flipped.right, ("s_x", "s_x"), by_value=True)
+        return whole(replace(flipped, right=right), *rest, **known)
+
+    monkeypatch.setattr(select, "turned", careless)
+    assert is_noticed(conn, PLANS["mark by numbers, of which nothing else is read"])
 
 
 @pytest.mark.parametrize("plan", [ASKED, ASKED_BY_MATCH], ids=["by a key", "by a match"])

@@ -42,6 +42,7 @@ from pg_trickle.render.turned import turned
 from pg_trickle.rewrite.specialise import specialised
 from pg_trickle.scalar import Column, Scalar
 from pg_trickle.scalar import column as column_value
+from pg_trickle.uniqueness import is_net
 
 
 class CommonTables:
@@ -145,6 +146,11 @@ class CommonTables:
     def is_delta(self, plan: Plan) -> bool:
         """Whether the plan's size follows the change."""
         return is_delta(plan, self._deltas)
+
+    @property
+    def nets(self) -> bool:
+        """Whether the changes of sources are printed netted."""
+        return self.nets_changes and not (isinstance(self.feed, Statement) and self.feed.is_net)
 
     def with_clause(self) -> sql.Composable:
         """``WITH …``, or nothing; where the changes are a WITH query of the engine's, what follows that."""
@@ -253,6 +259,7 @@ def _body(plan: Plan, common: CommonTables) -> sql.Composable:
                 common.select(change),
                 common.add_unnamed,
                 are_few=common.is_delta(below),
+                is_netted=common.nets and is_net(change),
             )
         case Lateral() as lateral:
             return _lateral(lateral, common)
@@ -292,7 +299,7 @@ def _changes(table: Source | State, fields: tuple[Field, ...], common: CommonTab
         for field in fields
     ]
     interval = common.feed.rows(table, sql.Composed(captured))
-    if not common.nets_changes or (isinstance(common.feed, Statement) and common.feed.is_net):
+    if not common.nets:
         return interval
     # No row comes two thousand million times, and sums of integers are cheaper than sums of bigints.
     order = tuple(name for name in common.order if name in {field.column.name for field in fields})

@@ -12,7 +12,7 @@ no index leads to them and more than a few were touched, by counting the matches
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from psycopg import sql
 
@@ -28,11 +28,18 @@ FEW = sql.Literal(10)
 
 
 def turned(
-    plan: Flipped, rows: sql.Composable, right: sql.Composable, change: sql.Composable, add: Add, *, are_few: bool
+    plan: Flipped,
+    rows: sql.Composable,
+    right: sql.Composable,
+    change: sql.Composable,
+    add: Add,
+    *,
+    are_few: bool,
+    is_netted: bool,
 ) -> sql.Composable:
     """The SELECT of a row as it is now and, negated, as it was; ``add`` makes a WITH query.
 
-    ``are_few``: the rows are a change themselves.
+    ``are_few``: the rows are a change themselves.  ``is_netted``: the change has no row twice.
     """
     hole = {
         "columns": leading(names_of(plan.input)),
@@ -56,6 +63,10 @@ def turned(
     if not split.pairs:
         return _at_once(split, hole, add)
     rows_first = are_few or is_looked_up(plan.input, plan.on)
+    # Where nothing is read but the key, as of a column that refers to another table, each key is there once.
+    is_key = {other for _, other in split.pairs} == set(names_of(plan.right))
+    is_told_apart = is_netted and is_key and all(one.type.is_identity for one in plan.right.columns)
+    split = replace(split, comes_once=is_told_apart, order=sql.SQL("") if are_few else split.order)
     if not any(is_indexed(plan.right, other) for _, other in split.pairs):
         return _by_all_keys(split, hole, add, rows_first=rows_first)
     return _by_key(split, hole, rows_first=rows_first)
@@ -70,12 +81,16 @@ def found_by_range(mark: Mark) -> Column | None:
 
 @dataclass(frozen=True, slots=True)
 class _Split:
-    """Conditions by what they are about; ``pairs`` are columns that must be equal, left and right."""
+    """Conditions by what they are about; ``pairs`` are columns that must be equal, left and right.
+
+    ``order`` is that in which keys are looked up, and ``comes_once``: the change has each key once.
+    """
 
     pairs: tuple[tuple[str, str], ...]
     right: tuple[Scalar, ...]
     mixed: tuple[Scalar, ...]
     order: sql.Composable
+    comes_once: bool = False
 
 
 def _split(plan: Flipped) -> _Split:
@@ -139,10 +154,15 @@ def _keyed(split: _Split, hole: dict[str, sql.Composable]) -> dict[str, sql.Comp
     """The keys that the change touched, by how much, and what else stands in a statement about them."""
     keys = tuple(dict.fromkeys(other for _, other in split.pairs))
     made = {"keys": leading(keys), "where": conjunction(split.right), "same": _same(keys, "r", "k")}
-    changed = sql.SQL(
-        "SELECT {keys}sum({w}) AS __pgt_d FROM ({change}) AS c WHERE {where} GROUP BY {grouped}"
-        " HAVING sum({w}) <> 0{order}"
-    ).format(**hole, **made, grouped=names(keys), order=split.order)
+    template = (
+        sql.SQL("SELECT {keys}{w} AS __pgt_d FROM ({change}) AS c WHERE {where}{order}")
+        if split.comes_once
+        else sql.SQL(
+            "SELECT {keys}sum({w}) AS __pgt_d FROM ({change}) AS c WHERE {where} GROUP BY {grouped}"
+            " HAVING sum({w}) <> 0{order}"
+        )
+    )
+    changed = template.format(**hole, **made, grouped=names(keys), order=split.order)
     return {**made, "changed": changed}
 
 
