@@ -92,6 +92,11 @@ class Type:
         return self.name in {"text", "varchar", "bpchar", "name"}
 
     @property
+    def is_varying(self) -> bool:
+        """Whether it is text of any length: a varchar has no equality but that of text."""
+        return self.name in {"text", "varchar"}
+
+    @property
     def is_loose_text(self) -> bool:
         """Whether it is text of which equal values may differ."""
         return self.is_textual and self.identity is not Identity.EQUAL

@@ -187,8 +187,8 @@ def _scalar(node: Node, resolve: Resolve, context: Context) -> Scalar:
         columns=frozenset(column.name for column in used),
         type=_spelled_anyhow(rebuilt_node, used, types.of(node), context),
         not_null=types.not_null(node),
-        equates=_equates(node, used),
-        compares=_compares(node, used),
+        equates=_equates(node, used, types),
+        compares=_compares(node, used, types),
         returns_set=returns_set(node, context),
         strict=_strict(node, resolve),
         fixes=_fixes(node, used, types),
@@ -265,21 +265,29 @@ def _spelled(node: Node) -> str:
     return "SQL/JSON or XML" if any(kind(part) in _SPELLED for part in nodes(node)) else "nested"
 
 
-def _compares(node: Node, used: list[Column]) -> tuple[str, str] | None:
+def _compares(node: Node, used: list[Column], types: Types) -> tuple[str, str] | None:
     if kind(node) != "a_expr" or node.a_expr.kind != AEXPR_OP or strings(list(node.a_expr.name)) not in _COMPARISONS:
         return None
-    if not all(kind(side) == "column_ref" for side in (node.a_expr.lexpr, node.a_expr.rexpr)):
+    if not all(kind(_bare(side, types)) == "column_ref" for side in (node.a_expr.lexpr, node.a_expr.rexpr)):
         return None
     left, right = used
     return left.name, right.name
+
+
+def _bare(node: Node, types: Types) -> Node:
+    """A column without the cast that PostgreSQL puts around a varchar, which has no comparisons but those of text."""
+    if kind(node) != "type_cast" or declared(node.type_cast.type_name).name != "text":
+        return node
+    inside = node.type_cast.arg
+    return inside if kind(inside) == "column_ref" and types.of(inside).name == "varchar" else node
 
 
 def _is_equality(node: Node) -> bool:
     return kind(node) == "a_expr" and node.a_expr.kind == AEXPR_OP and strings(list(node.a_expr.name)) == ("=",)
 
 
-def _equates(node: Node, used: list[Column]) -> tuple[str, str] | None:
-    if _compares(node, used) is None or not _is_equality(node):
+def _equates(node: Node, used: list[Column], types: Types) -> tuple[str, str] | None:
+    if _compares(node, used, types) is None or not _is_equality(node):
         return None
     left, right = used
     return equated(left, right)
@@ -300,15 +308,13 @@ def _fixes(node: Node, used: list[Column], types: Types) -> str | None:
     """The column of ``column = constant``, if rows that satisfy it are equal by the column's keys."""
     if not _is_equality(node):
         return None
-    left, right = node.a_expr.lexpr, node.a_expr.rexpr
+    left, right = _bare(node.a_expr.lexpr, types), _bare(node.a_expr.rexpr, types)
     if kind(left) != "column_ref":
         left, right = right, left
     if kind(left) != "column_ref" or not is_constant(right):
         return None
     (fixed,) = used
-    of = types.of(right)
-    alike = of.name is not None and (fixed.type.name == of.name or (fixed.type.is_integer and of.is_integer))
-    return fixed.name if alike else None
+    return fixed.name if _are_alike(fixed.type, types.of(right)) else None
 
 
 def equated(left: Column, right: Column) -> tuple[str, str] | None:
@@ -317,5 +323,11 @@ def equated(left: Column, right: Column) -> tuple[str, str] | None:
     Across types they need not be: two timestamps may be the same moment, when the clocks are changed.
     Nor across collations: one that ignores case decides the comparison.
     """
-    alike = left.type.name == right.type.name or (left.type.is_integer and right.type.is_integer)
+    alike = left.type.name == right.type.name or _are_alike(left.type, right.type)
     return (left.name, right.name) if alike and left.type.identity is right.type.identity else None
+
+
+def _are_alike(one: Type, other: Type) -> bool:
+    """Whether two built-in types have one equality."""
+    several = (one.is_integer and other.is_integer) or (one.is_varying and other.is_varying)
+    return several or (one.name is not None and one.name == other.name)
