@@ -233,16 +233,22 @@ def validate_query(conn: Connection, query: str) -> list[Check]:
     return checks
 
 
-def compile_locally(conn: Connection, name: str, query: str, *, existing: bool = False) -> Plan:
-    """The plan of a query for a stream table of that name; an ``existing`` one is found along the search path."""
-    request = _document(conn, "SELECT pgtrickle.compile_request(%s, %s, %s)::text", name, query, existing)
-    return compile_query(CompileRequest.from_json(request))
+def compile_locally(
+    conn: Connection, name: str, query: str, *, existing: bool = False, mode: str | None = None
+) -> Plan:
+    """The plan of a query for a stream table of that name; an ``existing`` one is found along the search path.
+
+    ``mode`` is the refresh mode that one which is yet to be created is to have.
+    """
+    found = _document(conn, "SELECT pgtrickle.compile_request(%s, %s, %s)::text", name, query, existing)
+    request = CompileRequest.from_json(found)
+    return compile_query(request.of_statements if (mode or "").upper() == "IMMEDIATE" else request)
 
 
 def _create(conn: Connection, function: str, name: str, query: str, **options: Any) -> None:
     # One transaction: the plan is made for facts that must still hold when it is stored.
     with conn.transaction():
-        plan = compile_locally(conn, name, query)
+        plan = compile_locally(conn, name, query, mode=options.get("refresh_mode"))
         _call(
             conn,
             f"{function}_with_plan",

@@ -195,7 +195,7 @@ def _as_a_whole(request: CompileRequest, refusal: UnsupportedQuery) -> Plan:
 def _incremental(request: CompileRequest, query: Query) -> Plan:
     plan, columns = _output(request, query)
     check_timeless(plan)
-    whole = collapsed(optimised(plan))
+    whole = collapsed(optimised(plan, {one.oid: one for one in request.relations}))
     stages, final = cut(whole, request.id)
     final = collapsed(final)
     key = _key(final, columns)

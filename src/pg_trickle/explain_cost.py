@@ -21,6 +21,7 @@ from pg_trickle.algebra.source import Changes, Empty, Opaque, Scan, Unit, Unwatc
 from pg_trickle.algebra.timed import Elapsed, TimedColumn, TimedFilter
 from pg_trickle.algebra.window import Window
 from pg_trickle.recomputed import Recomputed
+from pg_trickle.rewrite.selections import is_selection
 from pg_trickle.scalar import Scalar
 from pg_trickle.stages import Stage
 
@@ -97,6 +98,8 @@ def of_rows(stage: Recomputed) -> str:
             return "the rows of the touched partitions, sorted"
         case Window():
             return "all rows below, sorted, whenever one changed"
+        case DistinctOn() as selection if is_selection(selection):
+            return f"{_ROWS} and as many look-ups"
         case DistinctOn() if stage.touched:
             return "the rows of the touched keys, sorted"
         case DistinctOn():

@@ -11,6 +11,7 @@ from pg_trickle.algebra.recursion import Recursion
 from pg_trickle.algebra.source import Unwatched
 from pg_trickle.algebra.window import Window
 from pg_trickle.recomputed import Recomputed
+from pg_trickle.rewrite.selections import is_selection
 
 NAMES = {
     Window: "window",
@@ -36,6 +37,12 @@ def _described(stage: Recomputed) -> tuple[str, str, str]:
             detail = ", ".join(call.value.text for call in calls)
             detail += f" where {' AND '.join(one.text for one in kept)}" if kept else ""
             return "Window", detail, f"recomputed for the touched partitions, by {by}" if by else _EVERYTHING
+        case DistinctOn(_, keys) as selection if is_selection(selection):
+            return (
+                "Selection",
+                f"by {', '.join(keys)}",
+                "stored: few of a large table's rows pass and are looked up",
+            )
         case DistinctOn(_, keys, _, order):
             detail = f"{', '.join(keys)} order {_ordered(order)}" if order else ", ".join(keys)
             return "Distinct on", detail, f"picked again for the touched keys, by {by}" if by else _EVERYTHING

@@ -32,6 +32,8 @@ from pg_trickle.render.store import Store, is_direct, store_in
 from pg_trickle.rewrite.found_once import found_once
 from pg_trickle.rewrite.known_before import known_before
 from pg_trickle.rewrite.netted_sides import netted_sides
+from pg_trickle.rewrite.selections import is_selection
+from pg_trickle.rewrite.sifted import sifted
 from pg_trickle.rewrite.specialise import specialised
 from pg_trickle.scalar import Column, Identity, Type
 from pg_trickle.stages import AnyStage, Stage
@@ -215,8 +217,10 @@ def differential(
             return table in made
         return changed is None or table.oid in changed
 
+    selections = {one.state for one in definition.stages if isinstance(one, Recomputed) and is_selection(one.operator)}
+
     def arranged(plan: Plan) -> Plan:
-        change = plan.delta() if feed else known_before(plan.delta())
+        change = plan.delta() if feed else known_before(sifted(plan.delta(), selections))
         change = netted_sides(specialised(change, is_changed))
         # What one statement changed is mostly a row or two.
         return change if feed else found_once(change)

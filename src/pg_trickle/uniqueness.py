@@ -107,6 +107,12 @@ def is_looked_up(side: Plan, on: tuple[Scalar, ...]) -> bool:
     return _is_met_once(side, keys(side), on)
 
 
+def met_by(side: Plan, on: tuple[Scalar, ...]) -> Key | None:
+    """The key by which a row of the other side meets at most one of this side; None if there is none."""
+    joined = _equated(side, on)
+    return next((key for key in keys(side) if key <= joined), None)
+
+
 def _is_met_once(side: Plan, known: tuple[Key, ...], on: tuple[Scalar, ...]) -> bool:
     joined = _equated(side, on)
     return any(key <= joined for key in known)
@@ -148,7 +154,7 @@ def is_net(plan: Plan) -> bool:
             return True
         case Filter(below) | TimedFilter(below) | TimedColumn(below) | Negate(below) | Mark(below):
             return is_net(below)
-        case Untouched(below) | Gone(below):
+        case Untouched(below) | Gone(below) | Partners(below):
             return is_net(below)
         case Elapsed(below):
             return bool(keys(below))
@@ -161,7 +167,7 @@ def is_net(plan: Plan) -> bool:
             return is_net(left) and bool(keys(right))
         case FullJoin() | Flipped():
             return False
-        case Scan() | Unit() | UnionAll() | Lateral() | Aggregate() | Touched() | Partners() | Opaque():
+        case Scan() | Unit() | UnionAll() | Lateral() | Aggregate() | Touched() | Opaque():
             return False
         case Window() | DistinctOn() | TopK() | Recompute() | Recursion() | Found():
             return False

@@ -55,9 +55,9 @@ class Partners(DeltaPart):
     """The rows of ``input`` that equal some row of ``change`` in all that ``on`` equates, each once: ``R ⋉ ΔL``.
 
     A semijoin reduction: rows of a change that agree in what is looked up, an update's two images above all, share
-    what they find::
+    what they find; or, the other way round, a change is cut to what finds anything (``rewrite/sifted.py``)::
 
-        ΔL ⋈ R  =  ΔL ⋈ (R ⋉ ΔL)
+        ΔL ⋈ R  =  ΔL ⋈ (R ⋉ ΔL)  =  (ΔL ⋉ R) ⋈ R
     """
 
     input: Plan

@@ -6,7 +6,7 @@ Rows of the catalog as frozen values, made by ``pgtrickle_changes.compile_reques
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pg_trickle.errors import InvalidDefinition
@@ -64,6 +64,8 @@ class RelationFact:
     opaque: str | None
     circular: bool = False
     indexed: tuple[str, ...] = ()
+    shares: Mapping[str, float] = field(default_factory=dict, hash=False)
+    """The share of rows that have the commonest value of a column, where statistics tell."""
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> RelationFact:
@@ -83,6 +85,7 @@ class RelationFact:
             opaque=data["opaque"],
             circular=data.get("circular", False),
             indexed=tuple(data.get("indexed", ())),
+            shares=data.get("shares") or {},
         )
 
 
@@ -123,6 +126,11 @@ class CompileRequest:
     relations: tuple[RelationFact, ...]
     functions: tuple[FunctionFact, ...]
     hash: str | None = None
+
+    @property
+    def of_statements(self) -> CompileRequest:
+        """The same for IMMEDIATE mode: what statistics have stored apart costs single rows more than it spares them."""
+        return replace(self, relations=tuple(replace(one, shares={}) for one in self.relations))
 
     @property
     def texts(self) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""What a change is joined with (``Partners``), looked up once for each key; and what looks for nothing."""
+"""What a change is joined with (``Partners``), looked up once for each key; what finds any; what looks for none."""
 
 from __future__ import annotations
 
@@ -34,6 +34,21 @@ def partners(plan: Partners, change: sql.Composable, rows: sql.Composable, add: 
         on=conjunction(plan.on),
     )
     return sql.SQL("SELECT {columns}{w} FROM {found}").format(columns=columns, w=WEIGHT, found=add(found))
+
+
+def found_among(plan: Partners, rows: sql.Composable) -> sql.Composable:
+    """Whether a row of a change is found among few, which are read once: a condition over columns of its own.
+
+    What stands around IN keeps it where it is, below what nets the change: as a join it would come after that.  Of an
+    expression that equals a number the planner expects one row in two hundred, of a condition every other one.
+    """
+    mine = set(names_of(plan))
+    pairs = [one.equates if one.equates[0] in mine else one.equates[::-1] for one in plan.on if one.equates]
+    here, there = zip(*pairs, strict=True)
+    values = sql.SQL("({names})").format(names=names(here)) if len(here) > 1 else sql.Identifier(here[0])
+    return sql.SQL("({values} IN (SELECT {there} FROM ({rows}) AS s))::integer = 1").format(
+        values=values, there=names(there), rows=rows
+    )
 
 
 def untouched(plan: Untouched, rows: sql.Composable, change: sql.Composable) -> sql.Composable:

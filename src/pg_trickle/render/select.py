@@ -26,7 +26,7 @@ from pg_trickle.render import first
 from pg_trickle.render.feed import BUFFERS, Feed, Statement
 from pg_trickle.render.leaves import attributes, relation
 from pg_trickle.render.netting import INT, consolidated
-from pg_trickle.render.partners import partners, untouched
+from pg_trickle.render.partners import found_among, partners, untouched
 from pg_trickle.render.parts import (
     CHANGES_SCHEMA,
     WEIGHT,
@@ -65,6 +65,7 @@ class CommonTables:
         self._unnamed = 0
         self.nets_changes = True
         self.order: tuple[str, ...] = ()
+        self.sieve: sql.Composable | None = None
         self.bodies: list[sql.Composable] = []
 
     def add(self, name: str, body: sql.Composable) -> sql.Identifier:
@@ -117,6 +118,19 @@ class CommonTables:
         self.order = sought if self._is_from_one_source(plan, shared=True) else ()
         body = self.select(plan)
         self.order = ()
+        return body
+
+    def sifting(self, plan: Plan, condition: sql.Composable) -> sql.Composable:
+        """The changes of a source for which a condition on columns of its own is true: sifted before they are netted,
+        unless somebody else reads them as well.
+        """
+        if not self._is_from_one_source(plan):
+            return sql.SQL("SELECT {columns}{w} FROM ({rows}) AS f WHERE {condition}").format(
+                columns=leading(names_of(plan)), w=WEIGHT, rows=self.select(plan), condition=condition
+            )
+        self.sieve = condition
+        body = self.select(plan)
+        self.sieve = None
         return body
 
     def _is_from_one_source(self, plan: Plan, *, computed: bool = True, shared: bool = False) -> bool:
@@ -277,6 +291,8 @@ def _body(plan: Plan, common: CommonTables) -> sql.Composable:
             return untouched(rest, common.select(below), common.select(change))
         case Gone(below):
             return _filtered(below, sql.SQL("{w} < 0").format(w=WEIGHT), common)
+        case Partners(below, change) as found if common.is_delta(below):
+            return common.sifting(below, found_among(found, common.select(change)))
         case Partners(below, change) as found:
             return partners(found, common.select(change), common.select(below), common.add_unnamed)
 
@@ -299,6 +315,10 @@ def _changes(table: Source | State, fields: tuple[Field, ...], common: CommonTab
         for field in fields
     ]
     interval = common.feed.rows(table, sql.Composed(captured))
+    if common.sieve is not None:
+        interval = sql.SQL("SELECT * FROM ({rows}) AS f WHERE {condition}").format(
+            rows=interval, condition=common.sieve
+        )
     if not common.nets:
         return interval
     # No row comes two thousand million times, and sums of integers are cheaper than sums of bigints.

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from pg_trickle.algebra.join import Join
 from pg_trickle.algebra.linear import Filter, Item, Project
+from pg_trickle.algebra.order import DistinctOn
 from pg_trickle.algebra.plan import Plan, names
 from pg_trickle.algebra.recursion import Recursion
 from pg_trickle.algebra.source import Field, Scan, Source
@@ -66,11 +67,11 @@ def _plain_joins(plan: Plan, path: Path = ()) -> Iterator[tuple[Path, Plan]]:
 
 
 def _is_plain(plan: Plan) -> bool:
-    """Whether it is made of tables by filters and inner joins alone."""
+    """Whether it is made of tables by filters and inner joins alone, selections of them stored or not."""
     match plan:
         case Scan(Source()):
             return True
-        case Filter(below):
+        case Filter(below) | DistinctOn(Filter() as below, order=()):
             return _is_plain(below)
         case Project(below, items):
             return all(item.value.is_column for item in items) and _is_plain(below)
@@ -84,7 +85,7 @@ def _size(plan: Plan) -> int:
     match plan:
         case Join(left, right):
             return _size(left) + _size(right)
-        case Filter(below) | Project(below):
+        case Filter(below) | Project(below) | DistinctOn(below):
             return _size(below)
         case _:
             return 1
@@ -109,6 +110,9 @@ def _both(one: Plan, other: Plan) -> tuple[Plan, Names] | None:
             if inside is None or _told(predicates, None) != _told(other_predicates, inside[1]):
                 return None
             return replace(one, input=inside[0]), inside[1]
+        case DistinctOn(below), DistinctOn(other_below):
+            inside = _both(below, other_below)
+            return inside and _chosen(one, other, inside)
         case Join(), Join():
             return _join(one, other, (other.left, other.right)) or _join(one, other, (other.right, other.left))
         case _:
@@ -128,6 +132,14 @@ def _join(one: Join, other: Join, sides: tuple[Plan, Plan]) -> tuple[Plan, Names
     if _told(one.on, None) != _told(other.on, known):
         return None
     return replace(one, left=left[0], right=right[0]), known
+
+
+def _chosen(one: DistinctOn, other: DistinctOn, inside: tuple[Plan, Names]) -> tuple[Plan, Names] | None:
+    below, known = inside
+    if one.order or other.order or set(one.keys) != {known[name] for name in other.keys}:
+        return None
+    passed = tuple(dict.fromkeys((*one.passed, *(known[name] for name in other.passed))))
+    return replace(one, input=below, passed=passed), known
 
 
 def _scan(one: Scan, other: Scan) -> tuple[Plan, Names] | None:

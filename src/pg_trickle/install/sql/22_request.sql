@@ -88,6 +88,33 @@ END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.may_read IS 'Whether a role may read columns of a relation, or all of it';
 
+CREATE FUNCTION pgtrickle_changes.commonest_shares(p_owner oid, p_relations oid[]) RETURNS jsonb
+    LANGUAGE plpgsql VOLATILE STRICT
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- {table: {column: the share of rows with its commonest value}}, as far as statistics tell the owner.  No value of
+-- any row is in it.
+DECLARE
+    v_tables oid[] := ARRAY(SELECT c.oid FROM pg_class AS c WHERE c.oid = ANY (p_relations) AND c.relkind IN ('r', 'p') AND c.reltuples > 0);
+BEGIN
+    IF v_tables = '{}' THEN
+        RETURN NULL;
+    END IF;
+    RETURN pgtrickle_changes.run_as(p_owner, format(
+        'SELECT pg_catalog.jsonb_object_agg(t.oid, t.shares)'
+        '  FROM (SELECT o.oid, pg_catalog.jsonb_object_agg(o.attname, o.share) AS shares'
+        '          FROM (SELECT c.oid, s.attname, pg_catalog.max(GREATEST((s.most_common_freqs)[1]::pg_catalog.float8,'
+        '                       1 / NULLIF(CASE WHEN s.n_distinct OPERATOR(pg_catalog.>) 0 THEN s.n_distinct'
+        '                                       ELSE s.n_distinct OPERATOR(pg_catalog.*) (OPERATOR(pg_catalog.-) c.reltuples) END, 0)::pg_catalog.float8)) AS share'
+        '                  FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace'
+        '                  JOIN pg_catalog.pg_stats AS s ON s.schemaname OPERATOR(pg_catalog.=) n.nspname AND s.tablename OPERATOR(pg_catalog.=) c.relname'
+        '                 WHERE c.oid OPERATOR(pg_catalog.=) ANY (%L::pg_catalog.oid[])'
+        '                 GROUP BY c.oid, s.attname) AS o'
+        '         WHERE o.share IS NOT NULL GROUP BY o.oid) AS t', v_tables));
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.commonest_shares IS 'The share of rows that have the commonest value, by tables and columns';
+
 CREATE FUNCTION pgtrickle_changes.relation_facts(p_owner oid, p_view oid) RETURNS jsonb
     LANGUAGE plpgsql STABLE STRICT
     SET search_path = pg_catalog, pg_temp
@@ -172,12 +199,19 @@ END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.function_facts IS 'The functions of a view as a compile request lists them';
 
-CREATE FUNCTION pgtrickle_changes.compile_request(p_owner oid, p_view oid, p_id bigint, p_schema text, p_name text) RETURNS jsonb
+CREATE FUNCTION pgtrickle_changes.compile_request(p_owner oid, p_view oid, p_id bigint, p_schema text, p_name text,
+                                                  p_mode text DEFAULT '') RETURNS jsonb
     LANGUAGE plpgsql STABLE STRICT
     SET search_path = pg_catalog, pg_temp
 AS $$
+-- p_mode is that of a stream table yet to be created.  What statistics tell is for refreshes: what is stored apart on their account costs
+-- single rows more than it spares them.
 DECLARE
-    v_circle oid[] := pgtrickle_changes.circle_closed_by(p_id, p_view);
+    v_circle       oid[] := pgtrickle_changes.circle_closed_by(p_id, p_view);
+    v_is_immediate boolean := p_mode = 'IMMEDIATE' OR EXISTS (SELECT FROM pgtrickle.pgt_stream_tables AS st
+                                                               WHERE st.pgt_id = p_id AND st.refresh_mode = 'IMMEDIATE');
+    v_shares       jsonb := CASE WHEN v_is_immediate THEN '{}'
+                                 ELSE pgtrickle_changes.commonest_shares(p_owner, ARRAY(SELECT c.relid FROM pgtrickle_changes.relation_closure(p_view) AS c)) END;
 BEGIN
     RETURN jsonb_build_object(
         'format', 1,
@@ -186,9 +220,10 @@ BEGIN
         'query', pgtrickle_changes.canonical_text(p_view),
         'columns', (SELECT c.columns FROM pgtrickle_changes.column_facts(ARRAY[p_view]) AS c),
         'relations', (
-            SELECT coalesce(jsonb_agg(CASE WHEN (r.item ->> 'oid')::oid = ANY (v_circle) THEN r.item || '{"circular": true}' ELSE r.item END ORDER BY r.place), '[]')
+            SELECT coalesce(jsonb_agg(r.item || jsonb_build_object('shares', coalesce(v_shares -> (r.item ->> 'oid'), '{}'))
+                                      || CASE WHEN (r.item ->> 'oid')::oid = ANY (v_circle) THEN '{"circular": true}'::jsonb ELSE '{}' END ORDER BY r.place), '[]')
               FROM jsonb_array_elements(pgtrickle_changes.relation_facts(p_owner, p_view)) WITH ORDINALITY AS r(item, place)),
         'functions', pgtrickle_changes.function_facts(p_view));
 END
 $$;
-COMMENT ON FUNCTION pgtrickle_changes.compile_request(oid, oid, bigint, text, text) IS 'What the compiler needs to know about a definition view';
+COMMENT ON FUNCTION pgtrickle_changes.compile_request(oid, oid, bigint, text, text, text) IS 'What the compiler needs to know about a definition view';

@@ -4,10 +4,10 @@ CREATE FUNCTION pgtrickle_changes.request_hash(p_request jsonb) RETURNS text
     LANGUAGE sql IMMUTABLE STRICT
     SET search_path = pg_catalog, pg_temp
 AS $$
-    -- What of a compile request makes a plan stale.  Row estimates don't, nor do indexes that aren't keys: after an ANALYZE, or without
+    -- What of a compile request makes a plan stale.  Row estimates don't, nor do statistics, nor indexes that aren't keys: after an ANALYZE, or without
     -- one of these, the plan is as right as it was.
     SELECT md5(jsonb_set(p_request, '{relations}', coalesce((
-               SELECT jsonb_agg(r.relation - '{rows,indexed}'::text[] ORDER BY r.place)
+               SELECT jsonb_agg(r.relation - '{rows,shares,indexed}'::text[] ORDER BY r.place)
                  FROM jsonb_array_elements(p_request -> 'relations') WITH ORDINALITY AS r(relation, place)), '[]'))::text)
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.request_hash IS 'The hash of what decides the plan in a compile request';

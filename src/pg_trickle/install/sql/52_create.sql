@@ -281,7 +281,7 @@ BEGIN
     END IF;
     v_view := pgtrickle_changes.standing_view(v_owner, v_target[1], p_args, '{}');
     v_id := pgtrickle_changes.reserved_id(p_args);
-    v_request := pgtrickle_changes.compile_request(v_owner, v_view, v_id, v_target[1], v_target[2]);
+    v_request := pgtrickle_changes.compile_request(v_owner, v_view, v_id, v_target[1], v_target[2], v_mode);
     v_plan := pgtrickle_changes.plan_for(p_args, v_request);
 
     INSERT INTO pgtrickle.pgt_stream_tables AS st
