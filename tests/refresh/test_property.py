@@ -66,6 +66,11 @@ class AlteringRunner(Runner):
     def _refresh(self, step: Refresh) -> None:
         try:
             super()._refresh(step)
+        except psycopg.errors.FeatureNotSupported:
+            # A source has children again, which IMMEDIATE can't follow.
+            self.conn.execute("ROLLBACK")
+            for name in self.queries:
+                self._switch(name, "AUTO")
         except self.harmless:
             self.conn.execute("ROLLBACK")
 
