@@ -161,7 +161,7 @@ def test_who_was_given_what_he_must_not_run_ends_its_maintenance(author: Connect
 
 def test_suspended_and_resumed(author: Connection, db: Connection) -> None:
     pg_trickle.suspend_stream_table(author, "totals")
-    assert one(db, "SELECT count(*) FROM pg_trigger WHERE tgrelid = 'orders'::regclass AND NOT tgisinternal") == 7
+    assert one(db, "SELECT count(*) FROM pg_trigger WHERE tgrelid = 'orders'::regclass AND NOT tgisinternal") == 8
     db.execute("DELETE FROM orders WHERE id < 5")
     assert differences(db, "regions") == []
     assert differences(db, "totals") != []

@@ -164,13 +164,13 @@ BEGIN
                              WHERE p.proname = f.name AND p.pronamespace = 'pgtrickle_changes'::regnamespace)
           LIMIT 1),
         (SELECT format('trigger "%s" was %s', g.name, CASE WHEN t.oid IS NULL THEN 'dropped' ELSE 'disabled' END)
-           FROM unnest(pgtrickle_changes.capture_triggers(v_capture.buffer, p_source, p_source)) AS g(name)
+           FROM unnest((pgtrickle_changes.capture_triggers(v_capture.buffer, p_source, p_source))[:4]) AS g(name)
            LEFT JOIN pg_trigger AS t ON t.tgrelid = p_source AND t.tgname = g.name
           WHERE t.tgenabled IS DISTINCT FROM 'A' AND v_capture.trigger_mode <> 'wal'
           LIMIT 1),
         (SELECT format('function "%s" was altered', p.proname)
            FROM pg_trigger AS t JOIN pg_proc AS p ON p.oid = t.tgfoid
-          WHERE t.tgrelid = p_source AND t.tgname = ANY (pgtrickle_changes.capture_triggers(v_capture.buffer, p_source, p_source))
+          WHERE t.tgrelid = p_source AND t.tgname = ANY ((pgtrickle_changes.capture_triggers(v_capture.buffer, p_source, p_source))[:4])
             AND strpos(pg_get_triggerdef(t.oid), md5(pg_get_functiondef(p.oid))) = 0
           LIMIT 1),
         (SELECT format('column "%s" was renamed', o.name)

@@ -331,6 +331,13 @@ BEGIN
             EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER %I', v_relation, v_trigger);
         END LOOP;
     END LOOP;
+    -- Whom writers have to trust anyway may as well replace a function.
+    IF NOT pgtrickle_changes.is_trusted(p_owner, ARRAY[p_source]) THEN
+        FOREACH v_relation IN ARRAY pgtrickle_changes.capture_relations(p_source) LOOP
+            PERFORM pgtrickle_changes.make_hold(v_relation, (pgtrickle_changes.capture_triggers(p_buffer, p_source, v_relation))[5],
+                v_functions::text[] || CASE WHEN p_mode = 'row' THEN v_functions[2:2]::text[] ELSE '{}' END);
+        END LOOP;
+    END IF;
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.sync_triggers IS 'Makes the functions and triggers of a capture';
@@ -351,6 +358,7 @@ BEGIN
            AND t.tgname = ANY (pgtrickle_changes.capture_triggers(p_buffer, p_source, p_source)
                                || pgtrickle_changes.capture_triggers(p_buffer, p_source, 0))
            AND (t.tgrelid = p_source
+                OR starts_with(encode(t.tgargs, 'escape'), (pgtrickle_changes.capture_functions(p_buffer))[1] || '\000')
                 OR t.tgfoid IN (SELECT p.oid FROM pg_proc AS p
                                  WHERE p.pronamespace = 'pgtrickle_changes'::regnamespace
                                    AND p.proname = ANY (pgtrickle_changes.capture_functions(p_buffer))))

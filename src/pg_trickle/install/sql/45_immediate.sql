@@ -87,7 +87,7 @@ CREATE FUNCTION pgtrickle_changes.immediate_triggers(p_id bigint) RETURNS name[]
     SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    RETURN ARRAY(SELECT pgtrickle_changes.immediate_trigger(p_id, e, t) FROM unnest('{begin,ins,upd,del,trunc,sins,supd,sdel,move,gate,first,applied}'::text[]) AS e
+    RETURN ARRAY(SELECT pgtrickle_changes.immediate_trigger(p_id, e, t) FROM unnest('{begin,hold,ins,upd,del,trunc,sins,supd,sdel,move,gate,first,applied}'::text[]) AS e
                   CROSS JOIN unnest('{true,false}'::boolean[]) AS t);
 END
 $$;

@@ -123,6 +123,7 @@ BEGIN
         END LOOP;
     END LOOP;
     PERFORM pgtrickle_changes.make_tree_triggers(p_table);
+    PERFORM pgtrickle_changes.make_immediate_holds(p_table);
     PERFORM pgtrickle_changes.make_applied_triggers(p_table);
     IF v_turn THEN
         PERFORM pgtrickle_changes.make_turn_triggers(p_table);
@@ -146,6 +147,32 @@ END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.make_immediate IS 'Makes everything that maintains a stream table inside statements';
 
+CREATE FUNCTION pgtrickle_changes.make_immediate_holds(p_table pgtrickle.pgt_stream_tables) RETURNS void
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_id     bigint := p_table.pgt_id;
+    v_source oid;
+    v_below  oid;
+    v_more   text[];
+BEGIN
+    IF pgtrickle_changes.trusted_by_writers(p_table) THEN
+        RETURN;
+    END IF;
+    FOREACH v_source IN ARRAY pgtrickle_changes.immediate_sources(v_id) LOOP
+        v_more := CASE WHEN v_source = ANY (pgtrickle_changes.immediate_roots(v_id))
+                       THEN ARRAY[format('maintain_%s_stray', v_id), format('maintain_%s_move', v_id)] ELSE '{}' END;
+        FOR v_below IN SELECT b.relid FROM pgtrickle_changes.relations_below(v_source) AS b ORDER BY b.relid LOOP
+            PERFORM pgtrickle_changes.make_hold(v_below, pgtrickle_changes.immediate_trigger(v_id, 'hold', true),
+                ARRAY(SELECT format('maintain_%s_%s_%s', v_id, v_source, e.name) FROM unnest('{ins,upd,del,trunc}'::text[]) WITH ORDINALITY AS e(name, place)
+                       ORDER BY e.place) || v_more);
+        END LOOP;
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.make_immediate_holds IS 'Makes the triggers that keep what a stranger''s IMMEDIATE stream table calls as it is while a statement runs';
+
 CREATE FUNCTION pgtrickle_changes.immediate_objects(p_id bigint) RETURNS TABLE (kind text, identity text, relation regclass)
     LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, pg_temp
@@ -156,7 +183,8 @@ BEGIN
         SELECT 'trigger', t.tgname::text, t.tgrelid::regclass FROM pg_trigger AS t
          WHERE NOT t.tgisinternal AND t.tgparentid = 0 AND t.tgname = ANY (pgtrickle_changes.immediate_triggers(p_id))
            AND t.tgfoid <> 'pgtrickle_changes.retired()'::regprocedure
-           AND (t.tgfoid IN (SELECT p.oid FROM pg_proc AS p WHERE p.pronamespace = 'pgtrickle_changes'::regnamespace AND p.proname ~ format('^maintain_%s_', p_id))
+           AND (t.tgfoid = 'pgtrickle_changes.hold_functions()'::regprocedure
+                OR t.tgfoid IN (SELECT p.oid FROM pg_proc AS p WHERE p.pronamespace = 'pgtrickle_changes'::regnamespace AND p.proname ~ format('^maintain_%s_', p_id))
                 OR t.tgrelid IN (SELECT d.source_relid FROM pgtrickle.pgt_dependencies AS d WHERE d.pgt_id = p_id))
          ORDER BY t.tgrelid, t.tgname;
     RETURN QUERY
