@@ -8,6 +8,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg import sql
 from psycopg.types.json import Jsonb
 
 import pg_trickle
@@ -123,6 +124,37 @@ def test_the_planner_knows_how_many_pass(db: Connection) -> None:
 def test_there_is_no_index_over_what_nearly_all_groups_pass(db: Connection) -> None:
     db.execute(SETUP.encode())
     pg_trickle.create_stream_table(db, "st", QUERY.format("sum(quantity) > 3"), schedule=None)
+    assert _choices(db) == []
+
+
+MADE_ANEW = {
+    "another query": "SELECT pgtrickle.alter_stream_table('st', query => {query})",
+    "its key dropped": "ALTER TABLE orders DROP CONSTRAINT orders_pkey; SELECT pgtrickle.refresh_stream_table('st')",
+    "its state dropped": """
+        DROP TABLE pgtrickle_changes.state_1_1; INSERT INTO lines VALUES (1, 1, 1);
+        SELECT pgtrickle.refresh_stream_table('st')
+        """,
+}
+
+
+@pytest.mark.usefixtures("worker")
+@pytest.mark.parametrize("change", MADE_ANEW.values(), ids=MADE_ANEW)
+def test_nor_where_the_states_are_made_anew(db: Connection, assert_fresh: Oracle, change: str) -> None:
+    db.execute(SETUP.encode())
+    pg_trickle.create_stream_table(db, "st", QUERY.format("sum(quantity) > 3"), schedule=None)
+    other = sql.Literal(QUERY.format("sum(quantity) > 4")).as_string(db)
+    db.execute(change.format(query=other).encode())
+    assert _choices(db) == []
+    assert_fresh(db, "st")
+    pg_trickle.alter_stream_table(db, "st", query=QUERY.format(CONDITIONS[0]))
+    assert len(_choices(db)) == 1
+
+
+def test_nor_where_it_is_filled_later(db: Connection) -> None:
+    db.execute(SETUP.encode())
+    query = QUERY.format("sum(quantity) > 3")
+    pg_trickle.create_stream_table(db, "st", query, schedule=None, initialize=False)
+    pg_trickle.refresh_stream_table(db, "st")
     assert _choices(db) == []
 
 

@@ -176,6 +176,10 @@ BEGIN
                  CASE WHEN v_settled THEN 'a transaction had written a source before what its policies read was changed' END));
     v_rows_out := CASE WHEN v_choice.standing IS NOT NULL THEN pgtrickle_changes.run_standing(p_table, v_choice.standing)
                        ELSE pgtrickle_changes.run_program(p_table, v_choice.program, CASE WHEN v_choice.mode = 'DIFFERENTIAL' THEN v_changed END) END;
+    IF v_choice.mode = 'FULL' AND (p_table.needs_reinit OR NOT p_table.is_populated) THEN
+        -- What its plan rests on may have been made anew, and is filled now.
+        PERFORM pgtrickle_changes.drop_wide_choices(p_table.pgt_id);
+    END IF;
     v_ms := 1000 * extract(epoch FROM clock_timestamp() - v_began_at);
 
     IF v_wal AND NOT p_one_snapshot THEN

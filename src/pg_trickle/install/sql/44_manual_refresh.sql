@@ -42,8 +42,7 @@ CREATE FUNCTION pgtrickle_changes.populate(p_id bigint) RETURNS void
     LANGUAGE sql VOLATILE
     SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT pgtrickle_changes.refresh(p_id, 'INITIAL', true);
-    SELECT pgtrickle_changes.drop_wide_choices(p_id)
+    SELECT pgtrickle_changes.refresh(p_id, 'INITIAL', true)
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.populate IS 'Fills a new stream table';
 
