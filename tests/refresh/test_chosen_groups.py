@@ -158,11 +158,13 @@ def test_nor_where_it_is_filled_later(db: Connection) -> None:
     assert _choices(db) == []
 
 
-def test_it_all_belongs_to_the_owner_and_goes_with_the_stream_table(db: Connection) -> None:
+def test_it_all_belongs_to_the_owner_and_goes_with_the_stream_table(db: Connection, database: Any) -> None:
     db.execute(SETUP.encode())
+    for role in ("maria", "heir"):
+        database.make_role(role)
+        db.execute(f"GRANT ALL ON orders, lines TO {role}; GRANT ALL ON SCHEMA public TO {role}".encode())
     db.execute(
-        """CREATE ROLE maria; GRANT ALL ON orders, lines TO maria; GRANT ALL ON SCHEMA public TO maria;
-           GRANT USAGE ON SCHEMA pgtrickle TO maria; GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA pgtrickle TO maria"""
+        "GRANT USAGE ON SCHEMA pgtrickle TO maria; GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA pgtrickle TO maria"
     )
     db.execute("SET ROLE maria")
     pg_trickle.create_stream_table(db, "st", QUERY.format(CONDITIONS[0]), schedule=None)
@@ -170,9 +172,11 @@ def test_it_all_belongs_to_the_owner_and_goes_with_the_stream_table(db: Connecti
     owners = "SELECT DISTINCT stxowner::regrole::text FROM pg_statistic_ext"
     assert db.execute(owners).fetchall() == [("maria",)]
     assert len(_choices(db)) == 1
+    db.execute("ALTER TABLE st OWNER TO heir")
+    pg_trickle.refresh_stream_table(db, "st")
+    assert db.execute(owners).fetchall() == [("heir",)]
     pg_trickle.drop_stream_table(db, "st")
     assert db.execute(owners).fetchall() == []
-    db.execute("DROP OWNED BY maria; DROP ROLE maria")
 
 
 @pytest.mark.parametrize(

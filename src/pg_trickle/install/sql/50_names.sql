@@ -200,6 +200,7 @@ AS $$
 DECLARE
     v_owner  oid := (SELECT c.relowner FROM pg_class AS c WHERE c.oid = p_table.pgt_relid);
     v_item   regclass;
+    v_values record;
     v_source oid;
 BEGIN
     IF v_owner IS NULL OR v_owner = p_table.owner_oid THEN
@@ -223,6 +224,10 @@ BEGIN
         SELECT c.oid::regclass FROM pg_class AS c WHERE c.oid = p_table.definition_view
     LOOP
         EXECUTE format('ALTER TABLE %s OWNER TO %I', v_item, pg_get_userbyid(v_owner));
+        -- Statistics over values of a state don't go with it.
+        FOR v_values IN SELECT n.nspname, s.stxname FROM pg_statistic_ext AS s JOIN pg_namespace AS n ON n.oid = s.stxnamespace WHERE s.stxrelid = v_item LOOP
+            EXECUTE format('ALTER STATISTICS %I.%I OWNER TO %I', v_values.nspname, v_values.stxname, pg_get_userbyid(v_owner));
+        END LOOP;
     END LOOP;
     UPDATE pgtrickle.pgt_stream_tables AS st
        SET owner_oid = v_owner, owner_was_superuser = (SELECT r.rolsuper FROM pg_authid AS r WHERE r.oid = v_owner), frontier = NULL, frontier_xid = NULL, frontier_seqs = '{}', needs_reinit = st.is_populated,
