@@ -48,7 +48,7 @@ CREATE FUNCTION pgtrickle_changes.leftovers() RETURNS TABLE (command text)
     SET search_path = pg_catalog, pg_temp
 AS $$
 -- All that was generated, as the commands that drop it; with a function go the triggers that call it.  Whatever has a number in its name
--- was made for a stream table, a source or an owner; the engine's own things have none.
+-- was made for a stream table, a source or an owner; the engine's own things have none, nor have the functions of triggers that hold others.
 BEGIN
     RETURN QUERY
         SELECT format('DROP TABLE IF EXISTS %s CASCADE', c.oid::regclass)
@@ -63,7 +63,11 @@ BEGIN
         SELECT format('DROP VIEW IF EXISTS %s CASCADE', c.oid::regclass)
           FROM pg_class AS c
          WHERE c.relnamespace = 'pgtrickle_changes'::regnamespace AND c.relkind = 'v' AND c.relname ~ '^query_[0-9]+$'
-           AND c.relname <> ALL (ARRAY(SELECT format('query_%s', st.pgt_id) FROM pgtrickle.pgt_stream_tables AS st));
+           AND c.relname <> ALL (ARRAY(SELECT format('query_%s', st.pgt_id) FROM pgtrickle.pgt_stream_tables AS st))
+        UNION ALL
+        SELECT format('DROP TRIGGER IF EXISTS %I ON %s', t.tgname, t.tgrelid::regclass)
+          FROM pg_proc AS p JOIN pg_trigger AS t ON t.tgfoid = p.oid
+         WHERE p.pronamespace = 'pgtrickle_changes'::regnamespace AND p.proname LIKE 'hold\_%' AND t.tgparentid = 0;
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.leftovers IS 'What was made for stream tables, as the commands that drop it; definitions only of those that the catalog doesn''t know';
