@@ -163,9 +163,7 @@ def test_it_all_belongs_to_the_owner_and_goes_with_the_stream_table(db: Connecti
     for role in ("maria", "heir"):
         database.make_role(role)
         db.execute(f"GRANT ALL ON orders, lines TO {role}; GRANT ALL ON SCHEMA public TO {role}".encode())
-    db.execute(
-        "GRANT USAGE ON SCHEMA pgtrickle TO maria; GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA pgtrickle TO maria"
-    )
+    db.execute("GRANT USAGE ON SCHEMA pgtrickle TO maria; GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA pgtrickle TO maria")
     db.execute("SET ROLE maria")
     pg_trickle.create_stream_table(db, "st", QUERY.format(CONDITIONS[0]), schedule=None)
     db.execute("RESET ROLE")

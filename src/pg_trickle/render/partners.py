@@ -36,19 +36,25 @@ def partners(plan: Partners, change: sql.Composable, rows: sql.Composable, add: 
     return sql.SQL("SELECT {columns}{w} FROM {found}").format(columns=columns, w=WEIGHT, found=add(found))
 
 
+MANY = sql.Literal(10_000)
+"""More rows may be too many for a hash table, without which each row of a change would be compared with all of them."""
+
+
 def found_among(plan: Partners, rows: sql.Composable) -> sql.Composable:
     """Whether a row of a change is found among few, which are read once: a condition over columns of its own.
 
     What stands around IN keeps it where it is, below what nets the change: as a join it would come after that.  Of an
     expression that equals a number the planner expects one row in two hundred, of a condition every other one.
+    Where few rows have come to be many, all of the change passes, and what it is joined with is looked up.
     """
     mine = set(names_of(plan))
     pairs = [one.equates if one.equates[0] in mine else one.equates[::-1] for one in plan.on if one.equates]
     here, there = zip(*pairs, strict=True)
     values = sql.SQL("({names})").format(names=names(here)) if len(here) > 1 else sql.Identifier(here[0])
-    return sql.SQL("({values} IN (SELECT {there} FROM ({rows}) AS s))::integer = 1").format(
-        values=values, there=names(there), rows=rows
-    )
+    return sql.SQL(
+        "(CASE WHEN EXISTS (SELECT FROM ({rows}) AS s OFFSET {many}) THEN TRUE"
+        " ELSE {values} IN (SELECT {there} FROM ({rows}) AS s) END)::integer = 1"
+    ).format(values=values, there=names(there), rows=rows, many=MANY)
 
 
 def untouched(plan: Untouched, rows: sql.Composable, change: sql.Composable) -> sql.Composable:
