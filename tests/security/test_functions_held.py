@@ -44,11 +44,14 @@ BODY = """
 CREATE OR REPLACE FUNCTION evil.{name}() RETURNS trigger LANGUAGE plpgsql SECURITY INVOKER AS
     $$ BEGIN INSERT INTO evil.log VALUES (current_user); RETURN NULL; END $$
 """
-HELD = "SELECT count(*) FROM pg_trigger WHERE tgfoid = 'pgtrickle_changes.hold_functions'::regproc"
+HELD = (
+    "SELECT count(*) FROM pg_trigger"
+    " WHERE tgfoid IN ('pgtrickle_changes.hold_functions'::regproc, 'pgtrickle_changes.hold_maintenance'::regproc)"
+)
 
 
-@pytest.fixture
-def author(place: Place) -> Connection:
+def make_author(place: Place) -> Connection:
+    """An author with a schema that anybody may look into, and a log that anybody may write."""
     made = place.author("st_author")
     place.superuser.execute(
         """CREATE SCHEMA evil AUTHORIZATION st_author; CREATE TABLE evil.log (who text);
@@ -57,10 +60,17 @@ def author(place: Place) -> Connection:
     return made
 
 
+@pytest.fixture
+def author(place: Place) -> Connection:
+    return make_author(place)
+
+
 @contextmanager
 def writing(place: Place, statement: str) -> Iterator[list[str]]:
     """A superuser in the middle of a statement; what it failed with is known afterwards."""
     writer = place.as_("postgres")
+    # Whoever waits for what he is not to wait for fails, and doesn't wait for the end of the test.
+    writer.execute("SET statement_timeout = '60s'")
     failed: list[str] = []
 
     def write() -> None:
@@ -81,7 +91,7 @@ def writing(place: Place, statement: str) -> Iterator[list[str]]:
         thread.join()
 
 
-def _owned(conn: Connection) -> list[str]:
+def owned(conn: Connection) -> list[str]:
     """The trigger functions of the author's that the engine has made."""
     found = conn.execute(
         "SELECT p.proname FROM pg_proc AS p WHERE p.prorettype = 'trigger'::regtype"
@@ -106,7 +116,7 @@ def test_nothing_is_moved_from_under_a_statement(
     place.superuser.execute((SOURCES[source] + ";" + FILL).encode())
     pg_trickle.create_stream_table(author, "st", COUNTS, refresh_mode=mode)
     author.execute("SET lock_timeout = '100ms'")
-    called = _called(_owned(author), write, source)
+    called = _called(owned(author), write, source)
     assert called
     with writing(place, WRITES[write]) as failed:
         for name in called:
@@ -122,7 +132,7 @@ def test_nothing_is_moved_from_under_a_statement(
 def test_what_was_moved_before_is_not_called_and_stops_nobody(place: Place, author: Connection, mode: str) -> None:
     place.superuser.execute((SOURCES["partitioned"] + ";" + FILL).encode())
     pg_trickle.create_stream_table(author, "st", COUNTS, refresh_mode=mode)
-    for name in _owned(author):
+    for name in owned(author):
         author.execute(f"ALTER FUNCTION pgtrickle_changes.{name}() SET SCHEMA evil".encode())
         author.execute(BODY.format(name=name).encode())
     place.superuser.execute("INSERT INTO src VALUES (10, 1); UPDATE src SET v = 2; DELETE FROM src; TRUNCATE src")

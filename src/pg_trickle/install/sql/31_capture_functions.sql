@@ -181,12 +181,12 @@ END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.capture_trial IS 'How a capture function asks policies of changed rows, if that may fail or is done row by row';
 
-CREATE FUNCTION pgtrickle_changes.capture_guard(p_function oid) RETURNS text
+CREATE FUNCTION pgtrickle_changes.capture_guard(p_function oid, p_buffer name) RETURNS text
     LANGUAGE plpgsql STABLE STRICT
     SET search_path = pg_catalog, pg_temp
     SET quote_all_identifiers = off
 AS $$
--- A trigger's WHEN: true as long as the function is the one the engine made.  The writer's settings reach into the
+-- A trigger's WHEN: true as long as the function is the one the engine made, and nobody can move it away.  The writer's settings reach into the
 -- text that pg_get_functiondef makes: all identifiers may be quoted, and a temporary type called "trigger" makes it
 -- qualify the result type.  All four spellings are accepted, or a writer could switch capture off for himself.
 DECLARE
@@ -195,51 +195,17 @@ DECLARE
 BEGIN
     PERFORM set_config('quote_all_identifiers', 'on', true);
     v_quoted := pg_get_functiondef(p_function);
-    RETURN format('pg_catalog.md5(pg_catalog.pg_get_functiondef(%s::pg_catalog.oid)) OPERATOR(pg_catalog.=) ANY (%L::pg_catalog.text[])',
+    RETURN format('pg_catalog.md5(pg_catalog.pg_get_functiondef(%s::pg_catalog.oid)) OPERATOR(pg_catalog.=) ANY (%L::pg_catalog.text[])'
+        ' AND pg_catalog.strpos(pg_catalog.current_setting(''backtrace_functions''), %L) OPERATOR(pg_catalog.=) 0',
         p_function, ARRAY[
             md5(v_plain),
             md5(regexp_replace(v_plain, E'\n RETURNS trigger\n', E'\n RETURNS pg_catalog.trigger\n')),
             md5(v_quoted),
-            md5(regexp_replace(v_quoted, E'\n RETURNS "trigger"\n', E'\n RETURNS "pg_catalog"."trigger"\n'))]);
+            md5(regexp_replace(v_quoted, E'\n RETURNS "trigger"\n', E'\n RETURNS "pg_catalog"."trigger"\n'))],
+        pgtrickle_changes.not_held(p_buffer));
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.capture_guard IS 'The WHEN of a capture''s trigger: its function is the one that the engine made';
-
-CREATE FUNCTION pgtrickle_changes.hold_functions() RETURNS trigger
-    LANGUAGE plpgsql VOLATILE SECURITY DEFINER
-    SET search_path = pg_catalog, pg_temp
-AS $$
--- A guard is asked when a row or a statement is noted; what the trigger calls is called when the statement is over.  In between its owner
--- could move the function to a schema of his own and replace it there: nobody moves, renames or gives away what a statement holds, to the end of
--- its transaction.  What was moved before isn't held, and its guard says so.  Arguments: the functions of inserts, updates, deletes and TRUNCATE;
--- in a tree of partitions also those that any of them may call, and there an update may insert and delete.
-DECLARE
-    v_held     text[] := CASE WHEN tg_op = 'INSERT' THEN tg_argv[0:0] WHEN tg_op = 'DELETE' THEN tg_argv[2:2] WHEN tg_op = 'TRUNCATE' THEN tg_argv[3:3]
-                              WHEN tg_nargs > 4 THEN tg_argv[0:2] ELSE tg_argv[1:1] END || tg_argv[4:];
-    v_function text;
-BEGIN
-    FOREACH v_function IN ARRAY v_held LOOP
-        IF to_regprocedure(format('pgtrickle_changes.%I()', v_function)) IS NOT NULL THEN
-            PERFORM pg_get_object_address('function', ARRAY['pgtrickle_changes', v_function], '{}');
-        END IF;
-    END LOOP;
-    RETURN NULL;
-END
-$$;
-COMMENT ON FUNCTION pgtrickle_changes.hold_functions IS 'Keeps the functions that a statement''s triggers call where they are';
-
-CREATE FUNCTION pgtrickle_changes.make_hold(p_relation regclass, p_trigger name, p_functions text[]) RETURNS void
-    LANGUAGE plpgsql VOLATILE
-    SET search_path = pg_catalog, pg_temp
-AS $$
-BEGIN
-    EXECUTE format('CREATE OR REPLACE TRIGGER %I BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON %s FOR EACH STATEMENT'
-                   ' EXECUTE FUNCTION pgtrickle_changes.hold_functions(%s)', p_trigger, p_relation,
-                   (SELECT string_agg(quote_literal(f.name), ', ' ORDER BY f.place) FROM unnest(p_functions) WITH ORDINALITY AS f(name, place)));
-    EXECUTE format('ALTER TABLE ONLY %s ENABLE ALWAYS TRIGGER %I', p_relation, p_trigger);
-END
-$$;
-COMMENT ON FUNCTION pgtrickle_changes.make_hold IS 'Makes the trigger that keeps functions of somebody else''s where they are while a statement runs';
 
 CREATE FUNCTION pgtrickle_changes.capture_functions(p_buffer name) RETURNS name[]
     LANGUAGE plpgsql IMMUTABLE STRICT
@@ -258,8 +224,9 @@ CREATE FUNCTION pgtrickle_changes.capture_triggers(p_buffer name, p_source oid, 
     SET search_path = pg_catalog, pg_temp
     SET plan_cache_mode = force_generic_plan
 AS $$
--- What the triggers of a capture are called on the source, and on what is below it; the last is there if its owner is a stranger to the table's.  There, and where PostgreSQL itself makes copies
+-- What the triggers of a capture are called on the source, and on what is below it.  There, and where PostgreSQL itself makes copies
 -- of them on partitions, the source is in the name: what is below may be a source too, and a clash would forbid its ATTACH.
+-- The last two are there only where their owner is a stranger to the table's.
 DECLARE
     v_suffix text := substr(p_buffer, length(format('changes_%s', p_source)) + 1);
 BEGIN
@@ -267,7 +234,8 @@ BEGIN
         v_suffix := format('_%s%s', p_source, v_suffix);
     END IF;
     RETURN ARRAY['pg_trickle_cdc_ins' || v_suffix, 'pg_trickle_cdc_upd' || v_suffix,
-                 'pg_trickle_cdc_del' || v_suffix, 'pg_trickle_cdc_trunc' || v_suffix, 'pgtrickle_hold' || v_suffix]::name[];
+                 'pg_trickle_cdc_del' || v_suffix, 'pg_trickle_cdc_trunc' || v_suffix,
+                 'pgtrickle_hold' || v_suffix, 'pgtrickle_hold_row' || v_suffix]::name[];
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.capture_triggers IS 'The names of a capture''s triggers on a relation, by event';

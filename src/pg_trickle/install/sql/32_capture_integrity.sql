@@ -6,7 +6,7 @@ CREATE FUNCTION pgtrickle_changes.capture_stamp(p_source oid, p_buffer name, p_a
     SET plan_cache_mode = force_generic_plan
 AS $$
 -- Changes whenever a trigger, a function, the buffer, the owner's rights on it, the name of a captured column, the expression
--- that generates it, the source's place below a parent, what is below it, a policy on it, or a subscription to it does.
+-- that generates it, the source's place below a parent, what is below it, a policy on it, a subscription to it, or whether its writers have to trust the owner does.
 DECLARE
     v_names     name[] := pgtrickle_changes.capture_functions(p_buffer);
     v_relations oid[] := pgtrickle_changes.capture_relations(p_source);
@@ -17,12 +17,14 @@ BEGIN
       FROM pg_proc AS p WHERE p.proname = ANY (v_names) AND p.pronamespace = 'pgtrickle_changes'::regnamespace;
     RETURN md5(concat_ws('|', v_relations::text, v_versions,
         (SELECT string_agg(concat_ws(' ', t.oid, t.xmin, t.ctid), ',' ORDER BY t.oid)
-           FROM pg_trigger AS t WHERE t.tgrelid = ANY (v_relations) AND t.tgfoid = ANY (v_functions)),
+           FROM pg_trigger AS t
+          WHERE t.tgrelid = ANY (v_relations) AND (t.tgfoid = ANY (v_functions) OR pgtrickle_changes.holds_capture(t, p_buffer))),
         (SELECT concat_ws(' ', b.oid, b.relowner, b.relkind, b.relchecks, b.relhastriggers, b.relhasrules, b.relrowsecurity, b.relpersistence, b.relispartition,
                           has_schema_privilege(b.relowner, b.relnamespace, 'USAGE'),
                           has_table_privilege(b.relowner, b.oid, 'INSERT'),
                           (SELECT string_agg(concat(a.xmin, a.ctid), ',' ORDER BY a.attnum)
-                             FROM pg_attribute AS a WHERE a.attrelid = b.oid AND a.attnum > 0))
+                             FROM pg_attribute AS a WHERE a.attrelid = b.oid AND a.attnum > 0),
+                          pgtrickle_changes.is_trusted(b.relowner, ARRAY[p_source]))
            FROM pg_class AS b
           WHERE b.relname = p_buffer AND b.relnamespace = 'pgtrickle_changes'::regnamespace),
         (SELECT s.relnamespace FROM pg_class AS s WHERE s.oid = p_source),
@@ -178,6 +180,9 @@ BEGIN
            LEFT JOIN pg_attribute AS a ON a.attrelid = p_source AND a.attnum = o.attnum
           WHERE a.attname IS DISTINCT FROM o.name
           LIMIT 1),
+        CASE WHEN v_capture.trigger_mode <> 'wal' AND NOT pgtrickle_changes.is_trusted(p_owner, ARRAY[p_source])
+                  AND NOT EXISTS (SELECT FROM pg_trigger AS t WHERE t.tgrelid = p_source AND pgtrickle_changes.holds_capture(t, v_capture.buffer))
+             THEN 'nothing keeps its functions where they are' END,
         'its triggers, its partitions or its change buffer were altered');
 END
 $$;

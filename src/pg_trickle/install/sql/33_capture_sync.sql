@@ -275,8 +275,13 @@ DECLARE
     v_changed   text;
     v_relation  regclass;
     v_trigger   name;
+    v_tree      text;
 BEGIN
     PERFORM pgtrickle_changes.drop_triggers(p_source, p_buffer, p_mode = 'statement');
+    IF EXISTS (SELECT FROM pg_class AS c WHERE c.oid = p_source AND c.relkind = 'p') THEN
+        -- PostgreSQL makes copies on partitions that come later, too.  Their rows aren't the stream tables' until all is recomputed, and nothing holds the functions there.
+        v_tree := format('%%s.tableoid OPERATOR(pg_catalog.=) ANY (%L::pg_catalog.oid[]) AND %%s', pgtrickle_changes.capture_relations(p_source));
+    END IF;
     IF p_mode = 'row' THEN
         -- Cast, or it would be a comparison column by column, and not of what is stored.
         SELECT format('pg_catalog.record_image_ne(ROW(%s), ROW(%s))',
@@ -312,7 +317,10 @@ BEGIN
         EXECUTE format('ALTER FUNCTION %s() OWNER TO %I', v_function, pg_get_userbyid(p_owner));
         EXECUTE format('COMMENT ON FUNCTION %s() IS %L', v_function, format('pg_trickle: captures changes of %s', p_source::regclass));
         PERFORM pgtrickle_changes.close_function(format('%s()', v_function)::regprocedure);
-        v_guard := pgtrickle_changes.capture_guard(format('%s()', v_function)::regprocedure);
+        v_guard := pgtrickle_changes.capture_guard(format('%s()', v_function)::regprocedure, p_buffer);
+        IF v_tree IS NOT NULL AND v_events[v_i] <> 'trunc' THEN
+            v_guard := format(v_tree, CASE v_events[v_i] WHEN 'del' THEN 'OLD' ELSE 'NEW' END, v_guard);
+        END IF;
 
         FOR v_relation IN
             -- Of a row trigger PostgreSQL makes copies on partitions itself.
@@ -331,13 +339,7 @@ BEGIN
             EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER %I', v_relation, v_trigger);
         END LOOP;
     END LOOP;
-    -- Whom writers have to trust anyway may as well replace a function.
-    IF NOT pgtrickle_changes.is_trusted(p_owner, ARRAY[p_source]) THEN
-        FOREACH v_relation IN ARRAY pgtrickle_changes.capture_relations(p_source) LOOP
-            PERFORM pgtrickle_changes.make_hold(v_relation, (pgtrickle_changes.capture_triggers(p_buffer, p_source, v_relation))[5],
-                v_functions::text[] || CASE WHEN p_mode = 'row' THEN v_functions[2:2]::text[] ELSE '{}' END);
-        END LOOP;
-    END IF;
+    PERFORM pgtrickle_changes.hold_capture(p_source, p_owner, p_buffer, p_mode);
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.sync_triggers IS 'Makes the functions and triggers of a capture';
@@ -358,7 +360,7 @@ BEGIN
            AND t.tgname = ANY (pgtrickle_changes.capture_triggers(p_buffer, p_source, p_source)
                                || pgtrickle_changes.capture_triggers(p_buffer, p_source, 0))
            AND (t.tgrelid = p_source
-                OR starts_with(encode(t.tgargs, 'escape'), (pgtrickle_changes.capture_functions(p_buffer))[1] || '\000')
+                OR pgtrickle_changes.holds_capture(t, p_buffer)
                 OR t.tgfoid IN (SELECT p.oid FROM pg_proc AS p
                                  WHERE p.pronamespace = 'pgtrickle_changes'::regnamespace
                                    AND p.proname = ANY (pgtrickle_changes.capture_functions(p_buffer))))

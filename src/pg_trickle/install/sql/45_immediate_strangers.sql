@@ -10,7 +10,7 @@ CREATE FUNCTION pgtrickle_changes.is_trusted(p_role oid, p_sources oid[]) RETURN
     SET search_path = pg_catalog, pg_temp
     SET plan_cache_mode = force_generic_plan
 AS $$
--- Who writes what a stream table reads may be writing that stream table, too.
+-- Who writes what a stream table reads may be writing that stream table, too; and its refreshes write it as its owner.
 BEGIN
     RETURN NOT EXISTS (
         WITH RECURSIVE written(relid) AS (
@@ -20,7 +20,7 @@ BEGIN
               JOIN pgtrickle.pgt_dependencies AS d USING (pgt_id)
         )
         SELECT FROM written AS w JOIN pg_class AS c ON c.oid = w.relid
-         WHERE NOT EXISTS (SELECT FROM pgtrickle.pgt_stream_tables AS st WHERE st.pgt_relid = w.relid) AND NOT pg_has_role(p_role, c.relowner, 'USAGE'));
+         WHERE NOT pg_has_role(p_role, c.relowner, 'USAGE'));
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.is_trusted IS 'Whether those who write some sources run a role''s code anyhow, or might';

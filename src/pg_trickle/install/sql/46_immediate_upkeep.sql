@@ -164,7 +164,7 @@ BEGIN
         v_more := CASE WHEN v_source = ANY (pgtrickle_changes.immediate_roots(v_id))
                        THEN ARRAY[format('maintain_%s_stray', v_id), format('maintain_%s_move', v_id)] ELSE '{}' END;
         FOR v_below IN SELECT b.relid FROM pgtrickle_changes.relations_below(v_source) AS b ORDER BY b.relid LOOP
-            PERFORM pgtrickle_changes.make_hold(v_below, pgtrickle_changes.immediate_trigger(v_id, 'hold', true),
+            PERFORM pgtrickle_changes.make_hold(v_below, pgtrickle_changes.immediate_trigger(v_id, 'hold', true), 'STATEMENT', 'hold_maintenance',
                 ARRAY(SELECT format('maintain_%s_%s_%s', v_id, v_source, e.name) FROM unnest('{ins,upd,del,trunc}'::text[]) WITH ORDINALITY AS e(name, place)
                        ORDER BY e.place) || v_more);
         END LOOP;
@@ -183,7 +183,7 @@ BEGIN
         SELECT 'trigger', t.tgname::text, t.tgrelid::regclass FROM pg_trigger AS t
          WHERE NOT t.tgisinternal AND t.tgparentid = 0 AND t.tgname = ANY (pgtrickle_changes.immediate_triggers(p_id))
            AND t.tgfoid <> 'pgtrickle_changes.retired()'::regprocedure
-           AND (t.tgfoid = 'pgtrickle_changes.hold_functions()'::regprocedure
+           AND (t.tgfoid = 'pgtrickle_changes.hold_maintenance()'::regprocedure
                 OR t.tgfoid IN (SELECT p.oid FROM pg_proc AS p WHERE p.pronamespace = 'pgtrickle_changes'::regnamespace AND p.proname ~ format('^maintain_%s_', p_id))
                 OR t.tgrelid IN (SELECT d.source_relid FROM pgtrickle.pgt_dependencies AS d WHERE d.pgt_id = p_id))
          ORDER BY t.tgrelid, t.tgname;
