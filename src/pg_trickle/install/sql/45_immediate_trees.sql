@@ -225,19 +225,18 @@ DECLARE
     v_stray   text := format('maintain_%s_stray', p_table.pgt_id);
     v_move    text := format('maintain_%s_move', p_table.pgt_id);
     v_root    oid;
-    v_strays  text;
     v_moves   text;
     v_unknown text;
 BEGIN
     IF v_roots = '{}' THEN
         RETURN;
     END IF;
-    v_strays := pgtrickle_changes.make_guarded_function(p_table, v_stray,
-        pgtrickle_changes.immediate_body(p_table, pgtrickle_changes.immediate_stray(p_table)));
+    -- PostgreSQL copies its triggers to partitions where nothing keeps a function of the owner's from being moved and replaced before it is called.
+    PERFORM pgtrickle_changes.make_engine_trigger_function(p_table, v_stray, pgtrickle_changes.immediate_stray(p_table));
     v_moves := pgtrickle_changes.make_guarded_function(p_table, v_move, pgtrickle_changes.immediate_move(p_table));
     FOREACH v_root IN ARRAY v_roots LOOP
-        v_unknown := format('.tableoid OPERATOR(pg_catalog.<>) ALL (%L::pg_catalog.oid[]) AND %s',
-                            ARRAY(SELECT b.relid FROM pgtrickle_changes.relations_below(v_root) AS b ORDER BY b.relid), v_strays);
+        v_unknown := format('.tableoid OPERATOR(pg_catalog.<>) ALL (%L::pg_catalog.oid[])',
+                            ARRAY(SELECT b.relid FROM pgtrickle_changes.relations_below(v_root) AS b ORDER BY b.relid));
         PERFORM pgtrickle_changes.make_row_trigger(v_id, v_root, 'sins', 'AFTER INSERT', 'NEW' || v_unknown, v_stray);
         PERFORM pgtrickle_changes.make_row_trigger(v_id, v_root, 'supd', 'AFTER UPDATE', 'NEW' || v_unknown, v_stray);
         PERFORM pgtrickle_changes.make_row_trigger(v_id, v_root, 'sdel', 'AFTER DELETE', 'OLD' || v_unknown, v_stray);

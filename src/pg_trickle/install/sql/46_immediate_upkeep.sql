@@ -162,7 +162,7 @@ BEGIN
     END IF;
     FOREACH v_source IN ARRAY pgtrickle_changes.immediate_sources(v_id) LOOP
         v_more := CASE WHEN v_source = ANY (pgtrickle_changes.immediate_roots(v_id))
-                       THEN ARRAY[format('maintain_%s_stray', v_id), format('maintain_%s_move', v_id)] ELSE '{}' END;
+                       THEN ARRAY[format('maintain_%s_move', v_id)] ELSE '{}' END;
         FOR v_below IN SELECT b.relid FROM pgtrickle_changes.relations_below(v_source) AS b ORDER BY b.relid LOOP
             PERFORM pgtrickle_changes.make_hold(v_below, pgtrickle_changes.immediate_trigger(v_id, 'hold', true), 'STATEMENT', 'hold_maintenance',
                 ARRAY(SELECT format('maintain_%s_%s_%s', v_id, v_source, e.name) FROM unnest('{ins,upd,del,trunc}'::text[]) WITH ORDINALITY AS e(name, place)
