@@ -181,7 +181,7 @@ END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.capture_trial IS 'How a capture function asks policies of changed rows, if that may fail or is done row by row';
 
-CREATE FUNCTION pgtrickle_changes.capture_guard(p_function oid, p_buffer name) RETURNS text
+CREATE FUNCTION pgtrickle_changes.capture_guard(p_function oid) RETURNS text
     LANGUAGE plpgsql STABLE STRICT
     SET search_path = pg_catalog, pg_temp
     SET quote_all_identifiers = off
@@ -202,10 +202,24 @@ BEGIN
             md5(regexp_replace(v_plain, E'\n RETURNS trigger\n', E'\n RETURNS pg_catalog.trigger\n')),
             md5(v_quoted),
             md5(regexp_replace(v_quoted, E'\n RETURNS "trigger"\n', E'\n RETURNS "pg_catalog"."trigger"\n'))],
-        pgtrickle_changes.not_held(p_buffer));
+        (SELECT pgtrickle_changes.not_held('changes_' || substring(p.proname FROM '^capture_(.*)_[a-z]+$')) FROM pg_proc AS p WHERE p.oid = p_function));
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.capture_guard IS 'The WHEN of a capture''s trigger: its function is the one that the engine made';
+
+CREATE FUNCTION pgtrickle_changes.capture_place(p_source oid, p_event integer) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- By the event's place among inserts, updates, deletes and TRUNCATE.  PostgreSQL makes copies of row triggers on partitions that come later, too.  Their rows aren't the stream tables' until all is recomputed, and nothing
+-- holds the functions there.
+BEGIN
+    RETURN (SELECT format('%s.tableoid OPERATOR(pg_catalog.=) ANY (%L::pg_catalog.oid[])', CASE p_event WHEN 3 THEN 'OLD' ELSE 'NEW' END,
+                          pgtrickle_changes.capture_relations(p_source))
+              FROM pg_class AS c WHERE c.oid = p_source AND c.relkind = 'p' AND p_event < 4);
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.capture_place IS 'What a guard asks about the partition of a row; NULL where there are none';
 
 CREATE FUNCTION pgtrickle_changes.capture_functions(p_buffer name) RETURNS name[]
     LANGUAGE plpgsql IMMUTABLE STRICT

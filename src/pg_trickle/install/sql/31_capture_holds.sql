@@ -91,15 +91,18 @@ END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.hold_maintenance IS 'Keeps the functions of an IMMEDIATE stream table that a statement''s triggers call where they are';
 
-CREATE FUNCTION pgtrickle_changes.make_hold(p_relation regclass, p_trigger name, p_level text, p_function text, p_arguments text[]) RETURNS void
+CREATE FUNCTION pgtrickle_changes.make_hold(p_relation regclass, p_trigger name, p_by_row boolean, p_function name, p_arguments text[]) RETURNS void
     LANGUAGE plpgsql VOLATILE
     SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+    v_at   CONSTANT text := CASE WHEN p_by_row THEN 'DELETE' ELSE 'DELETE OR TRUNCATE' END;
+    v_each CONSTANT text := CASE WHEN p_by_row THEN 'ROW' ELSE 'STATEMENT' END;
 BEGIN
-    EXECUTE format('CREATE OR REPLACE TRIGGER %I BEFORE INSERT OR UPDATE OR DELETE%s ON %s FOR EACH %s EXECUTE FUNCTION pgtrickle_changes.%I(%s)', p_trigger,
-                   CASE p_level WHEN 'STATEMENT' THEN ' OR TRUNCATE' ELSE '' END, p_relation, p_level, p_function,
+    EXECUTE format('CREATE OR REPLACE TRIGGER %I BEFORE INSERT OR UPDATE OR %s ON %s FOR EACH %s EXECUTE FUNCTION pgtrickle_changes.%I(%s)', p_trigger,
+                   v_at, p_relation, v_each, p_function,
                    (SELECT string_agg(quote_literal(f.name), ', ' ORDER BY f.place) FROM unnest(p_arguments) WITH ORDINALITY AS f(name, place)));
-    EXECUTE format('ALTER TABLE %s %s ENABLE ALWAYS TRIGGER %I', CASE p_level WHEN 'STATEMENT' THEN 'ONLY' ELSE '' END, p_relation, p_trigger);
+    EXECUTE format('ALTER TABLE %s %s ENABLE ALWAYS TRIGGER %I', CASE WHEN p_by_row THEN '' ELSE 'ONLY' END, p_relation, p_trigger);
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.make_hold IS 'Makes the trigger that keeps functions of somebody else''s where they are while a statement runs';
@@ -119,12 +122,12 @@ BEGIN
         RETURN;
     END IF;
     FOREACH v_relation IN ARRAY pgtrickle_changes.capture_relations(p_source) LOOP
-        PERFORM pgtrickle_changes.make_hold(v_relation, (pgtrickle_changes.capture_triggers(p_buffer, p_source, v_relation))[5], 'STATEMENT', 'hold_functions', v_arguments);
+        PERFORM pgtrickle_changes.make_hold(v_relation, (pgtrickle_changes.capture_triggers(p_buffer, p_source, v_relation))[5], false, 'hold_functions', v_arguments);
         IF EXISTS (SELECT FROM pg_inherits AS i WHERE i.inhrelid = p_source)
            OR EXISTS (SELECT FROM pg_subscription_rel AS s WHERE s.srrelid = ANY (pgtrickle_changes.capture_relations(p_source))) THEN
             -- PostgreSQL itself makes copies of them on partitions.
             CONTINUE WHEN v_relation <> p_source AND (SELECT c.relispartition FROM pg_class AS c WHERE c.oid = v_relation);
-            PERFORM pgtrickle_changes.make_hold(v_relation, (pgtrickle_changes.capture_triggers(p_buffer, p_source, v_relation))[6], 'ROW', 'hold_functions', v_arguments);
+            PERFORM pgtrickle_changes.make_hold(v_relation, (pgtrickle_changes.capture_triggers(p_buffer, p_source, v_relation))[6], true, 'hold_functions', v_arguments);
         END IF;
     END LOOP;
 END

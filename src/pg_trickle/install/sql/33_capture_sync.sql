@@ -275,13 +275,8 @@ DECLARE
     v_changed   text;
     v_relation  regclass;
     v_trigger   name;
-    v_tree      text;
 BEGIN
     PERFORM pgtrickle_changes.drop_triggers(p_source, p_buffer, p_mode = 'statement');
-    IF EXISTS (SELECT FROM pg_class AS c WHERE c.oid = p_source AND c.relkind = 'p') THEN
-        -- PostgreSQL makes copies on partitions that come later, too.  Their rows aren't the stream tables' until all is recomputed, and nothing holds the functions there.
-        v_tree := format('%%s.tableoid OPERATOR(pg_catalog.=) ANY (%L::pg_catalog.oid[]) AND %%s', pgtrickle_changes.capture_relations(p_source));
-    END IF;
     IF p_mode = 'row' THEN
         -- Cast, or it would be a comparison column by column, and not of what is stored.
         SELECT format('pg_catalog.record_image_ne(ROW(%s), ROW(%s))',
@@ -317,10 +312,7 @@ BEGIN
         EXECUTE format('ALTER FUNCTION %s() OWNER TO %I', v_function, pg_get_userbyid(p_owner));
         EXECUTE format('COMMENT ON FUNCTION %s() IS %L', v_function, format('pg_trickle: captures changes of %s', p_source::regclass));
         PERFORM pgtrickle_changes.close_function(format('%s()', v_function)::regprocedure);
-        v_guard := pgtrickle_changes.capture_guard(format('%s()', v_function)::regprocedure, p_buffer);
-        IF v_tree IS NOT NULL AND v_events[v_i] <> 'trunc' THEN
-            v_guard := format(v_tree, CASE v_events[v_i] WHEN 'del' THEN 'OLD' ELSE 'NEW' END, v_guard);
-        END IF;
+        v_guard := pgtrickle_changes.capture_guard(format('%s()', v_function)::regprocedure);
 
         FOR v_relation IN
             -- Of a row trigger PostgreSQL makes copies on partitions itself.
@@ -333,7 +325,7 @@ BEGIN
                 CASE WHEN v_events[v_i] = 'trunc' THEN 'FOR EACH STATEMENT'
                      WHEN p_mode = 'row' THEN 'FOR EACH ROW'
                      ELSE format('REFERENCING %s FOR EACH STATEMENT', v_tables[v_i]) END,
-                concat_ws(' AND ', CASE WHEN v_events[v_i] = 'upd' THEN v_changed END, v_guard),
+                concat_ws(' AND ', CASE WHEN v_events[v_i] = 'upd' THEN v_changed END, pgtrickle_changes.capture_place(p_source, v_i), v_guard),
                 v_function);
             -- Also for a session that plays a replica: what it writes is in the table all the same.
             EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER %I', v_relation, v_trigger);

@@ -164,7 +164,7 @@ BEGIN
         v_more := CASE WHEN v_source = ANY (pgtrickle_changes.immediate_roots(v_id))
                        THEN ARRAY[format('maintain_%s_move', v_id)] ELSE '{}' END;
         FOR v_below IN SELECT b.relid FROM pgtrickle_changes.relations_below(v_source) AS b ORDER BY b.relid LOOP
-            PERFORM pgtrickle_changes.make_hold(v_below, pgtrickle_changes.immediate_trigger(v_id, 'hold', true), 'STATEMENT', 'hold_maintenance',
+            PERFORM pgtrickle_changes.make_hold(v_below, pgtrickle_changes.immediate_trigger(v_id, 'hold', true), false, 'hold_maintenance',
                 ARRAY(SELECT format('maintain_%s_%s_%s', v_id, v_source, e.name) FROM unnest('{ins,upd,del,trunc}'::text[]) WITH ORDINALITY AS e(name, place)
                        ORDER BY e.place) || v_more);
         END LOOP;
