@@ -78,6 +78,21 @@ def last_refresh(conn: Connection, name: str) -> tuple[str, int, str | None]:
     return mode, rows, reason
 
 
+def check_refreshed(conn: Connection, names: Iterable[str]) -> None:
+    """Stream tables, refreshed now, equal their queries, and nothing that is kept for them contradicts that."""
+    for name in names:
+        pg_trickle.refresh_stream_table(conn, name)
+        check_reason(conn, name)
+        check_states(conn, name)
+        assert_fresh(conn, name)
+
+
+def explained(conn: Connection, name: str) -> str:
+    """What a user is told of how a stream table is kept."""
+    (told,) = _one(conn, "SELECT pgtrickle.explain_stream_table(%s)", name)
+    return str(told)
+
+
 def is_maintained(conn: Connection, name: str) -> bool:
     row = conn.execute(
         "SELECT (plan ->> 'incremental')::boolean, plan -> 'refusal' FROM pgtrickle.pgt_plans"
@@ -98,10 +113,7 @@ def check_kept(conn: Connection, queries: Iterable[str], steps: Iterable[str]) -
         assert is_maintained(conn, names[-1])
     for step in steps:
         conn.execute(step.encode())
-        for name in names:
-            pg_trickle.refresh_stream_table(conn, name)
-            check_reason(conn, name)
-            assert_fresh(conn, name)
+        check_refreshed(conn, names)
 
 
 def is_noticed(conn: Connection, name: str, steps: Iterable[str]) -> bool:

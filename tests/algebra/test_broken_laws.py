@@ -23,7 +23,7 @@ from pg_trickle.algebra.plan import Plan
 from pg_trickle.algebra.states import old
 from pg_trickle.algebra.timed import Elapsed, TimedColumn, TimedFilter
 from pg_trickle.algebra.window import Window
-from pg_trickle.render import first, netting, parts, select, turned
+from pg_trickle.render import first, joins, netting, parts, select, turned
 from pg_trickle.rewrite import matched_early, prune, pushdown, restrict, strengthen
 from pg_trickle.rewrite.passes import optimised
 from pg_trickle.rewrite.strengthen import strengthened
@@ -100,22 +100,22 @@ def test_a_join_that_reads_old_where_the_rule_says_new_is_noticed(conn, monkeypa
 
 
 def test_a_join_that_drops_a_weight_is_noticed(conn, monkeypatch):
-    whole = select._join
+    whole = joins.joined
 
-    def one_sided(left, right, on, common):
-        return whole(left, right, on, common) if not kinds.is_delta(right) else _weight_of_left(left, right, on, common)
+    def one_sided(join, left, right):
+        return whole(join, left, right) if not kinds.is_delta(join.right) else _weight_of_left(join, left, right)
 
-    monkeypatch.setattr(select, "_join", one_sided)
+    monkeypatch.setattr(select, "joined", one_sided)
     assert is_noticed(conn, PLANS["join"])
 
 
-def _weight_of_left(left, right, on, common):
+def _weight_of_left(join, left, right):
     return sql.SQL("SELECT {columns}, l.{w} AS {w} FROM ({left}) AS l JOIN ({right}) AS r ON {on}").format(
-        columns=parts.names(one.name for one in left.columns + right.columns),
+        columns=parts.names(one.name for one in join.columns),
         w=parts.WEIGHT,
-        left=common.select(left),
-        right=common.select(right),
-        on=parts.conjunction(on),
+        left=left,
+        right=right,
+        on=parts.conjunction(join.on),
     )
 
 

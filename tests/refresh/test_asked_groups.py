@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 import pg_trickle
-from tests.upkeep import check_reason
+from tests.upkeep import check_refreshed, explained
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 Oracle = Callable[[Connection, str], None]
@@ -57,18 +57,13 @@ def test_groups_follow_those_who_ask_for_them(db: Connection, assert_fresh: Orac
     names = {f"st{place}": query for place, query in enumerate(QUERIES.values())}
     for name, query in names.items():
         pg_trickle.create_stream_table(db, name, query, schedule=None, refresh_mode="DIFFERENTIAL")
-        told = db.execute("SELECT pgtrickle.explain_stream_table(%s)", (name,)).fetchone()
-        assert told is not None
-        assert told[0].count("groups that no match asks for aren't kept") == 1
+        assert explained(db, name).count("groups that no match asks for aren't kept") == 1
     chosen = random.Random(5)
     for _ in range(40):
         for write in chosen.choices(WRITES, k=chosen.randint(1, 4)):
             k, other = chosen.choices(range(1, 12), k=2)
             db.execute(write.replace("%%", "%").format(k=k, other=other, few=chosen.randrange(3)).encode())
-        for name in names:
-            pg_trickle.refresh_stream_table(db, name)
-            check_reason(db, name)
-            assert_fresh(db, name)
+        check_refreshed(db, names)
 
 
 def test_groups_that_nobody_asks_for_are_not_kept(db: Connection) -> None:

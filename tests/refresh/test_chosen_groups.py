@@ -15,7 +15,7 @@ import pg_trickle
 from pg_trickle.catalog.model import CompileRequest
 from pg_trickle.compile import compile as compile_query
 from pg_trickle.testing.oracle import differences
-from tests.upkeep import check_reason, check_states
+from tests.upkeep import check_refreshed
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 Oracle = Callable[[Connection, str], None]
@@ -70,11 +70,7 @@ def test_groups_that_pass_are_found_whatever_changes(db: Connection, assert_fres
     for _ in range(15):
         with db.transaction():
             written(db, chosen, chosen.randint(1, 4))
-        for name in names:
-            pg_trickle.refresh_stream_table(db, name)
-            check_reason(db, name)
-            check_states(db, name)
-            assert_fresh(db, name)
+        check_refreshed(db, names)
 
 
 def test_writers_find_them_too(db: Connection) -> None:

@@ -14,7 +14,7 @@ from psycopg import sql
 import pg_trickle
 from pg_trickle import passed_on, programs
 from pg_trickle.algebra.plan import Plan
-from tests.upkeep import check_reason, check_states, is_noticed
+from tests.upkeep import check_refreshed, is_noticed
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 Oracle = Callable[[Connection, str], None]
@@ -100,11 +100,7 @@ def test_whatever_changes_the_query_is_kept(db: Connection, assert_fresh: Oracle
     for _ in range(25):
         with db.transaction():
             written(db, chosen, chosen.randint(1, 5))
-        for place in range(len(QUERIES)):
-            pg_trickle.refresh_stream_table(db, f"st{place}")
-            check_reason(db, f"st{place}")
-            check_states(db, f"st{place}")
-            assert_fresh(db, f"st{place}")
+        check_refreshed(db, (f"st{place}" for place in range(len(QUERIES))))
 
 
 def test_the_join_is_computed_by_the_first_statement_alone(db: Connection) -> None:

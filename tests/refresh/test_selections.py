@@ -13,7 +13,7 @@ from psycopg import sql
 import pg_trickle
 from pg_trickle.render import partners
 from pg_trickle.rewrite import selections
-from tests.upkeep import check_reason
+from tests.upkeep import check_reason, check_refreshed, check_states, explained
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 Oracle = Callable[[Connection, str], None]
@@ -75,14 +75,8 @@ def _made(db: Connection) -> list[str]:
     names = [f"st{place}" for place, _ in enumerate(QUERIES)]
     for name, query in zip(names, QUERIES.values(), strict=True):
         pg_trickle.create_stream_table(db, name, query, schedule=None, refresh_mode="DIFFERENTIAL")
-        assert _told(db, name).count("stored: few of a large table's rows pass") == 1, name
+        assert explained(db, name).count("stored: few of a large table's rows pass") == 1, name
     return names
-
-
-def _told(db: Connection, name: str) -> str:
-    told = db.execute("SELECT pgtrickle.explain_stream_table(%s)", (name,)).fetchone()
-    assert told is not None
-    return str(told[0])
 
 
 @pytest.mark.versions
@@ -96,10 +90,9 @@ def test_whoever_looks_rows_up_follows_them(db: Connection, assert_fresh: Oracle
         for write in chosen.choices(WRITES, k=chosen.randint(1, 5)):
             part, other = chosen.choices([7, 107, 207, 307, 407, 8, 108, 208], k=2)
             db.execute(write.format(part=part, other=other, few=chosen.randrange(20)).encode())
+        check_refreshed(db, names if mode == "DIFFERENTIAL" else ())
         for name in names:
-            if mode == "DIFFERENTIAL":
-                pg_trickle.refresh_stream_table(db, name)
-                check_reason(db, name)
+            check_states(db, name)
             assert_fresh(db, name)
 
 
@@ -141,14 +134,14 @@ def test_rows_stay_where_they_are_unless_that_spares_something(db: Connection, c
     db.execute(change.encode())
     db.execute("VACUUM (ANALYZE) parts, lines")
     pg_trickle.create_stream_table(db, "plain", query, schedule=None)
-    assert "few of a large table" not in _told(db, "plain")
+    assert "few of a large table" not in explained(db, "plain")
 
 
 def test_what_takes_long_to_read_is_not_stored(db: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(selections, "MOST", 90)
     db.execute(SETUP.encode())
     pg_trickle.create_stream_table(db, "plain", QUERIES["a join"], schedule=None)
-    assert "few of a large table" not in _told(db, "plain")
+    assert "few of a large table" not in explained(db, "plain")
 
 
 def test_few_rows_that_came_to_be_many_are_looked_up(
@@ -173,7 +166,7 @@ def test_few_rows_that_came_to_be_many_are_looked_up(
 def test_within_statements_nothing_is_stored_apart(db: Connection) -> None:
     db.execute(SETUP.encode())
     pg_trickle.create_stream_table(db, "st", QUERIES["a join"], refresh_mode="immediate")
-    assert "few of a large table" not in _told(db, "st")
+    assert "few of a large table" not in explained(db, "st")
     assert _shares(_request(db)) == {}
     pg_trickle.alter_stream_table(db, "st", refresh_mode="DIFFERENTIAL")
     assert _shares(_request(db))
@@ -185,8 +178,8 @@ def test_the_worker_compiles_for_the_mode_that_is_asked_for(db: Connection) -> N
     create = "SELECT pgtrickle.create_stream_table(%s, %s, refresh_mode => %s)"
     db.execute(create, ("at_once", QUERIES["a join"], "IMMEDIATE"))
     db.execute(create, ("later", QUERIES["a join"], "DIFFERENTIAL"))
-    assert "few of a large table" not in _told(db, "at_once")
-    assert "few of a large table" in _told(db, "later")
+    assert "few of a large table" not in explained(db, "at_once")
+    assert "few of a large table" in explained(db, "later")
 
 
 def test_statistics_that_change_leave_the_plan_as_it_is(db: Connection) -> None:
@@ -200,7 +193,7 @@ def test_statistics_that_change_leave_the_plan_as_it_is(db: Connection) -> None:
     assert before["hash"] == after["hash"]
     pg_trickle.refresh_stream_table(db, "st")
     check_reason(db, "st")
-    assert "few of a large table" in _told(db, "st")
+    assert "few of a large table" in explained(db, "st")
 
 
 def _request(db: Connection) -> dict[str, Any]:

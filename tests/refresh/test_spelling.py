@@ -6,7 +6,7 @@ import pytest
 
 import pg_trickle
 from pg_trickle.testing.oracle import assert_fresh
-from tests.upkeep import check_reason, check_states, last_refresh
+from tests.upkeep import check_reason, check_states, explained, last_refresh
 
 # In tables without a key rows are found by all that they hold.
 QUERIES = {
@@ -71,8 +71,7 @@ def _stream_tables(db, queries):
 
 
 def _is_told(db, name):
-    (explained,) = db.execute("SELECT pgtrickle.explain_stream_table(%s)", (f"public.{name}",)).fetchone()
-    return "of which more is read than the value" in explained
+    return "of which more is read than the value" in explained(db, f"public.{name}")
 
 
 @pytest.mark.versions

@@ -13,7 +13,7 @@ import pg_trickle
 from pg_trickle import programs, travelling
 from pg_trickle.algebra.linear import Filter
 from pg_trickle.testing.oracle import differences
-from tests.upkeep import check_reason, check_states, is_noticed
+from tests.upkeep import check_refreshed, is_noticed
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 Oracle = Callable[[Connection, str], None]
@@ -89,11 +89,7 @@ def test_a_refresh_brings_what_passes_and_takes_what_does_no_more(db: Connection
     for _ in range(25):
         with db.transaction():
             written(db, chosen, chosen.randint(1, 5))
-        for name in names:
-            pg_trickle.refresh_stream_table(db, name)
-            check_reason(db, name)
-            check_states(db, name)
-            assert_fresh(db, name)
+        check_refreshed(db, names)
 
 
 def test_so_does_each_writer(db: Connection) -> None:

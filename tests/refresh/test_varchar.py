@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 import pg_trickle
-from tests.upkeep import check_reason
+from tests.upkeep import check_refreshed, check_states, explained
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 Oracle = Callable[[Connection, str], None]
@@ -70,10 +70,9 @@ def test_rows_are_followed_by_keys_of_varchar(db: Connection, assert_fresh: Orac
         for write in chosen.choices(WRITES, k=chosen.randint(1, 4)):
             a, b = chosen.choices([f"s{i}" for i in range(14)], k=2)
             db.execute(write.format(a=a, b=b).encode())
+        check_refreshed(db, names if mode == "DIFFERENTIAL" else ())
         for name in names:
-            if mode == "DIFFERENTIAL":
-                pg_trickle.refresh_stream_table(db, name)
-                check_reason(db, name)
+            check_states(db, name)
             assert_fresh(db, name)
 
 
@@ -81,20 +80,14 @@ def test_a_join_by_a_key_of_varchar_has_the_other_ones_key(db: Connection) -> No
     db.execute(SETUP.encode())
     for title in ("a join", "with text", "a left join"):
         pg_trickle.create_stream_table(db, "st", QUERIES[title], schedule=None)
-        assert "written by key (id)" in _told(db, "st"), title
+        assert "written by key (id)" in explained(db, "st"), title
         pg_trickle.drop_stream_table(db, "st")
 
 
 def test_an_index_is_asked_for_and_groups_get_one(db: Connection) -> None:
     db.execute(SETUP.encode())
     pg_trickle.create_stream_table(db, "st", QUERIES["a join"], schedule=None)
-    assert "public.sales (shop)" in _told(db, "st")
+    assert "public.sales (shop)" in explained(db, "st")
     by_region = QUERIES["groups"].replace("g.shop = t.code", "g.shop = t.code AND g.most = 6")
     pg_trickle.create_stream_table(db, "groups", by_region, schedule=None)
-    assert "public.sales (shop)" in _told(db, "groups")
-
-
-def _told(db: Connection, name: str) -> str:
-    told = db.execute("SELECT pgtrickle.explain_stream_table(%s)", (name,)).fetchone()
-    assert told is not None
-    return str(told[0])
+    assert "public.sales (shop)" in explained(db, "groups")

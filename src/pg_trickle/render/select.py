@@ -11,7 +11,7 @@ from pg_trickle.algebra.join import Gone, Join, Partners, Untouched
 from pg_trickle.algebra.kinds import is_bag, is_delta
 from pg_trickle.algebra.lateral import ITEM, ROW, Lateral
 from pg_trickle.algebra.linear import Consolidate, Filter, Negate, Project, UnionAll
-from pg_trickle.algebra.mark import Flipped, Mark, absent
+from pg_trickle.algebra.mark import Flipped, Mark
 from pg_trickle.algebra.operators import operator
 from pg_trickle.algebra.order import DistinctOn, TopK
 from pg_trickle.algebra.outer_join import FullJoin, LeftJoin
@@ -24,6 +24,7 @@ from pg_trickle.algebra.timed import Elapsed, TimedColumn, TimedFilter
 from pg_trickle.algebra.window import Window
 from pg_trickle.render import first
 from pg_trickle.render.feed import BUFFERS, Feed, Statement
+from pg_trickle.render.joins import is_tested_alone, joined, marked, semi_joined, sought
 from pg_trickle.render.leaves import attributes, relation
 from pg_trickle.render.netting import INT, consolidated
 from pg_trickle.render.partners import found_among, partners, untouched
@@ -41,7 +42,6 @@ from pg_trickle.render.timed import elapsed, moved, told
 from pg_trickle.render.turned import turned
 from pg_trickle.rewrite.specialise import specialised
 from pg_trickle.scalar import Column, Scalar
-from pg_trickle.scalar import column as column_value
 from pg_trickle.uniqueness import is_net
 
 
@@ -111,11 +111,12 @@ class CommonTables:
         self.nets_changes = True
         return body
 
-    def seeking(self, plan: Plan, sought: tuple[str, ...]) -> sql.Composable:
-        """The same for a join that looks up what the columns hold: the changes of a source come in their order, for
-        neighbours in an index are often neighbours on disk, and in the cache.  Of several such joins the first decides.
+    def seeking(self, plan: Plan, other: Plan, on: tuple[Scalar, ...]) -> sql.Composable:
+        """The same for a join that looks partners up in a table: the changes of a source come in the order of what they
+        look for, as neighbours in an index often are on disk, and in the cache.  Of several joins the first decides.
         """
-        self.order = sought if self._is_from_one_source(plan, shared=True) else ()
+        looks_up = not self.is_delta(other) and self._is_from_one_source(plan, shared=True)
+        self.order = sought(plan, on) if looks_up else ()
         body = self.select(plan)
         self.order = ()
         return body
@@ -205,8 +206,8 @@ def _body(plan: Plan, common: CommonTables) -> sql.Composable:
             raise AssertionError("an empty delta is never printed")
         case Opaque(text, schema) | Recompute(_, text, schema):
             return _opaque(text, schema)
-        case Filter(Mark(left, right, on, marked) as mark, predicates) if _tested(marked, predicates):
-            return _semi_join(mark, predicates, common)
+        case Filter(Mark(left, right, on, made) as mark, predicates) if is_tested_alone(made, predicates):
+            return semi_joined(mark, predicates, common.seeking(left, right, on), rows(right, common))
         case Filter(below, predicates):
             return _filtered(below, conjunction(predicates), common)
         case TimedFilter(below, condition):
@@ -236,8 +237,8 @@ def _body(plan: Plan, common: CommonTables) -> sql.Composable:
             return common.select(below)
         case Consolidate(below):
             return consolidated(below.columns, common.select(below))
-        case Join(left, right, on):
-            return _join(left, right, on, common)
+        case Join(left, right, on) as join:
+            return joined(join, common.seeking(left, right, on), common.seeking(right, left, on))
         case LeftJoin(left, right, on):
             return sql.SQL("SELECT {columns}l.{w} FROM ({left}) AS l LEFT JOIN ({right}) AS r ON {condition}").format(
                 columns=leading(names_of(plan)),
@@ -256,14 +257,8 @@ def _body(plan: Plan, common: CommonTables) -> sql.Composable:
                 right=rows(right, common),
                 condition=conjunction(on),
             )
-        case Mark(left, _, _, marked) as mark:
-            return sql.SQL("SELECT {columns}{met} AS {mark}, {w} FROM ({left}) AS l").format(
-                columns=leading(names_of(left)),
-                met=_met(mark, common),
-                mark=sql.Identifier(marked.name),
-                w=WEIGHT,
-                left=common.select(left),
-            )
+        case Mark(left, right) as mark:
+            return marked(mark, common.select(left), rows(right, common))
         case Flipped(below, right, change) as flipped:
             assert is_bag(right), "the new state has no negative weights"
             return turned(
@@ -332,71 +327,6 @@ def _opaque(text: str, schema: tuple[Column, ...]) -> sql.Composable:
         w=WEIGHT,
         query=Scalar(text, frozenset(), schema[0].type).sql() if schema else sql.SQL("SELECT"),
         aliases=sql.SQL("({names})").format(names=names(column.name for column in schema)),
-    )
-
-
-def _join(left: Plan, right: Plan, on: tuple[Scalar, ...], common: CommonTables) -> sql.Composable:
-    if is_bag(right):
-        weight = sql.SQL("l.{w}")
-    elif is_bag(left):
-        weight = sql.SQL("r.{w}")
-    else:
-        weight = sql.SQL("l.{w}::bigint * r.{w} AS {w}")
-    return sql.SQL("SELECT {columns}{weight} FROM ({left}) AS l JOIN ({right}) AS r ON {condition}").format(
-        columns=leading(names_of(left) + names_of(right)),
-        weight=weight.format(w=WEIGHT),
-        left=common.seeking(left, _sought(left, right, on, common)),
-        right=common.seeking(right, _sought(right, left, on, common)),
-        condition=conjunction(on),
-    )
-
-
-def _sought(side: Plan, other: Plan, on: tuple[Scalar, ...], common: CommonTables) -> tuple[str, ...]:
-    """The columns of one side whose values are looked up in a table, and that are worth sorting."""
-    if common.is_delta(other):
-        return ()
-    here = {one.name for one in side.columns if one.type.sorts_quickly}
-    pairs = (predicate.equates for predicate in on if predicate.equates)
-    return tuple(name for pair in pairs for name in pair if name in here)
-
-
-def _met(mark: Mark, common: CommonTables) -> sql.Composable:
-    """Whether a row has a match; names of columns are unique in a plan, so its own are seen from inside.
-
-    Where nothing ties a match to the row, whether there is any is asked once, and not of each row beside each of them.
-    """
-    own = frozenset(names_of(mark.left))
-    here = tuple(one for one in mark.on if one.columns and one.columns <= own)
-    there = tuple(one for one in mark.on if one not in here)
-    hole = {"right": rows(mark.right, common), "here": conjunction(here), "there": conjunction(there)}
-    if not here or any(one.columns & own for one in there):
-        return sql.SQL("EXISTS (SELECT FROM ({right}) AS r WHERE {on})").format(**hole, on=conjunction(mark.on))
-    return sql.SQL(
-        "CASE WHEN EXISTS (SELECT FROM ({right}) AS r WHERE {there}) THEN ({here}) IS TRUE ELSE FALSE END"
-    ).format(**hole)
-
-
-def _tested(marked: Column, predicates: tuple[Scalar, ...]) -> bool:
-    """Whether predicates test a mark by itself and no other way."""
-    tests = [one.text for one in predicates if marked.name in one.columns]
-    return len(tests) == 1 and tests[0] in {column_value(marked).text, absent(marked).text}
-
-
-def _semi_join(mark: Mark, predicates: tuple[Scalar, ...], common: CommonTables) -> sql.Composable:
-    """A filter by a mark in the form that PostgreSQL plans as a semi- or anti-join."""
-    is_anti = absent(mark.column).text in {one.text for one in predicates}
-    template = (
-        sql.SQL("SELECT {columns}FALSE AS {mark}, {w} FROM ({left}) AS l WHERE {rest} AND NOT {met}")
-        if is_anti
-        else sql.SQL("SELECT {columns}TRUE AS {mark}, {w} FROM ({left}) AS l WHERE {rest} AND {met}")
-    )
-    return template.format(
-        columns=leading(names_of(mark.left)),
-        mark=sql.Identifier(mark.column.name),
-        w=WEIGHT,
-        left=common.seeking(mark.left, _sought(mark.left, mark.right, mark.on, common)),
-        rest=conjunction(tuple(one for one in predicates if mark.column.name not in one.columns)),
-        met=_met(mark, common),
     )
 
 

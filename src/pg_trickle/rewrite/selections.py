@@ -56,9 +56,9 @@ def selections_stored(plan: Plan, relations: Relations) -> Plan:
         if rows < LARGE or share > FEW or rows * share > MOST or _largest(other, relations) < rows:
             return side
         key = met_by(side, on)
-        of = {one.name: one.type for one in side.columns}
-        is_stored = key and all(of[name].is_narrow for name in key)
-        return DistinctOn(side, tuple(sorted(key)), names(side), ()) if key and is_stored else side
+        if not key or not all(one.type.is_narrow for one in side.columns if one.name in key):
+            return side
+        return DistinctOn(side, tuple(sorted(key)), names(side), ())
 
     return descend(plan)
 
