@@ -38,6 +38,21 @@ WRITES = {
     "UPDATE": f"UPDATE src SET v = v + 1 WHERE {LAST}",
     "moving UPDATE": f"UPDATE src SET id = id + 500, v = 9 WHERE {LAST}",
     "DELETE": f"DELETE FROM src WHERE {LAST}",
+    "ON CONFLICT": """
+        INSERT INTO src SELECT n, n FROM (VALUES (1, NULL), (101, pg_advisory_xact_lock(1))) AS q(n)
+            ON CONFLICT (id) DO UPDATE SET v = 5
+        """,
+    "MERGE": """
+        MERGE INTO src USING (VALUES (1, NULL), (2, NULL), (700, pg_advisory_xact_lock(1))) AS q(n, waits) ON id = n
+         WHEN MATCHED AND id = 1 THEN UPDATE SET v = v + 1
+         WHEN MATCHED THEN DELETE
+         WHEN NOT MATCHED THEN INSERT VALUES (n, n)
+        """,
+}
+# What a statement may call the functions of; one that updates a partitioned table may move rows.
+EVENTS = {
+    **{"INSERT": {"ins"}, "UPDATE": {"upd"}, "moving UPDATE": {"upd"}, "DELETE": {"del"}},
+    **{"ON CONFLICT": {"ins", "upd"}, "MERGE": {"ins", "upd", "del"}},
 }
 PLACES = [(source, write) for source in SOURCES for write in WRITES if (source, write) != ("plain", "moving UPDATE")]
 BODY = """
@@ -102,8 +117,9 @@ def owned(conn: Connection) -> list[str]:
 
 def _called(names: list[str], write: str, source: str) -> list[str]:
     """Those of them that such a statement may call."""
-    updating = ["upd", "ins", "del"] if source == "partitioned" else ["upd"]
-    events = {"INSERT": ["ins"], "DELETE": ["del"]}.get(write, updating)
+    events = EVENTS[write]
+    if source == "partitioned" and "upd" in events:
+        events = events | {"ins", "del"}
     return [name for name in names if name.rpartition("_")[2] in events]
 
 
