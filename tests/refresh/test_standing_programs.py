@@ -15,6 +15,7 @@ Connection = psycopg.Connection[tuple[Any, ...]]
 JOIN = """
 SELECT o.id, o.amount, c.region FROM orders AS o JOIN customers AS c ON c.id = o.customer_id WHERE o.amount > 10
 """
+IDLE = "SELECT c.id, c.region FROM customers AS c WHERE NOT EXISTS (SELECT FROM orders AS o WHERE o.customer_id = c.id)"
 FUNCTIONS = """
 SELECT p.proname FROM pg_proc AS p
  WHERE p.pronamespace = 'pgtrickle_changes'::regnamespace AND p.proname ~ '^program_' ORDER BY p.proname
@@ -96,16 +97,50 @@ def test_many_changes_are_planned_every_time(orders):
     assert functions(orders) == []
 
 
+def rows_read(db: Connection, table: str) -> int:
+    db.execute("SELECT pg_stat_force_next_flush()")
+    found = db.execute(
+        "SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_user_tables WHERE relname = %s", (table,)
+    ).fetchone()
+    assert found is not None
+    return int(found[0])
+
+
+@pytest.mark.versions
+def test_what_another_has_not_read_yet_is_not_taken_for_new(orders):
+    """A sixth of the buffer would be thousands of rows, for which all customers are read."""
+    orders.execute("INSERT INTO customers SELECT n, 'r' || n % 3 FROM generate_series(21, 20000) AS n")
+    orders.execute("UPDATE orders SET customer_id = id")
+    orders.execute("CREATE INDEX ON orders (customer_id)")
+    for name in ("quick", "late"):
+        pg_trickle.create_stream_table(orders, name, IDLE, schedule=None, refresh_mode="DIFFERENTIAL")
+
+    def move(rows: int) -> None:
+        orders.execute("UPDATE orders SET customer_id = 1 + (customer_id + 4999) %% 20000 WHERE id <= %s", (rows,))
+        pg_trickle.refresh_stream_table(orders, "quick")
+
+    for rows in (5000,) * 8 + (20, 21):
+        move(rows)
+    orders.execute("ANALYZE")
+    before = rows_read(orders, "customers")
+    for rows in (20, 15, 30):
+        move(rows)
+    assert 0 < rows_read(orders, "customers") - before < 1000
+    assert_fresh(orders, "quick")
+    pg_trickle.refresh_stream_table(orders, "late")
+    assert_fresh(orders, "late")
+
+
 def test_only_so_many_sizes_are_kept(orders):
     orders.execute("SET pg_trickle.keep_plans = 'always'")
-    for _ in range(6):
+    for _ in range(8):
         change(orders, 5)
         change(orders, 2500)
         # What is noted first is forgotten first: as if other sizes had been met in between.
         orders.execute("UPDATE pgtrickle_changes.standing_programs SET sources = '{1}' WHERE number <= 100")
-    assert len(functions(orders)) == 4
+    assert len(functions(orders)) == 6
     found = orders.execute("SELECT count(*), min(number), max(number) FROM pgtrickle_changes.standing_programs")
-    assert found.fetchone() == (4, 9, 12)
+    assert found.fetchone() == (6, 11, 16)
 
 
 def test_all_stream_tables_together_keep_only_so_many(orders):

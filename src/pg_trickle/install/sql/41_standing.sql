@@ -11,7 +11,8 @@ CREATE TABLE pgtrickle_changes.standing_programs (
     config  text[],
     PRIMARY KEY (pgt_id, number)
 );
-COMMENT ON TABLE pgtrickle_changes.standing_programs IS 'Changes that a refresh has met, by source and size (the logarithm of the rows); from the second time on the program for them stands';
+COMMENT ON TABLE pgtrickle_changes.standing_programs IS 'Changes that a refresh has met, by source and size; from the second time on the program for them stands';
+COMMENT ON COLUMN pgtrickle_changes.standing_programs.sizes IS 'Logarithms: how many rows of each source, and then how many times as many of each the planner expects';
 COMMENT ON COLUMN pgtrickle_changes.standing_programs.config IS 'The settings that the function of the program was made with; NULL: there is none';
 
 CREATE FUNCTION pgtrickle_changes.standing_name(p_id bigint, p_number integer) RETURNS name
@@ -35,7 +36,7 @@ BEGIN
               FROM pgtrickle_changes.standing_programs AS s
               JOIN pg_proc AS p ON p.proname = format('program_%s_%s', s.pgt_id, s.number)::name
              WHERE s.pgt_id = p_table.pgt_id AND s.sources = p_sources
-               AND NOT EXISTS (SELECT FROM unnest(s.sizes, p_sizes) AS z(known, met) WHERE abs(z.known - z.met) > ln(8))
+               AND NOT EXISTS (SELECT FROM unnest(s.sizes, p_sizes) AS z(known, met) WHERE abs(z.known - z.met) > ln(8) IS NOT FALSE)
                AND p.pronamespace = 'pgtrickle_changes'::regnamespace AND p.proowner = p_table.owner_oid
                AND p.prosecdef AND p.provolatile = 'v' AND NOT p.proisstrict AND p.proconfig = s.config
              ORDER BY s.number LIMIT 1);
@@ -62,8 +63,8 @@ CREATE FUNCTION pgtrickle_changes.standing_body(p_program jsonb, p_owner oid) RE
 AS $$
 -- What run_program does with the statements of a program.
 DECLARE
-    v_body text := E'\n#variable_conflict use_column\nDECLARE\n    __pgt_wrote pg_catalog.int8;\n    __pgt_rows pg_catalog.int8 := 0;\nBEGIN\n'
-                   || pgtrickle_changes.only_as(p_owner);
+    v_body text := E'\n#variable_conflict use_column\nDECLARE\n    __pgt_wrote pg_catalog.int8;\n    __pgt_rows pg_catalog.int8 := 0;\n'
+                   || pgtrickle_changes.unknown_bounds() || E'BEGIN\n' || pgtrickle_changes.only_as(p_owner);
 BEGIN
     SELECT v_body || string_agg(format(E'    %s INTO __pgt_wrote;\n    IF __pgt_wrote IS NULL THEN\n        RETURN NULL;\n    END IF;\n'
                                        '    __pgt_rows := __pgt_rows OPERATOR(pg_catalog.+) __pgt_wrote;\n', s.value), '' ORDER BY s.place)
@@ -73,16 +74,19 @@ END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.standing_body IS 'A program as PL/pgSQL: the rows it wrote, NULL as soon as a statement yields that';
 
-CREATE FUNCTION pgtrickle_changes.for_sources(p_program jsonb, p_sources oid[]) RETURNS jsonb
+CREATE FUNCTION pgtrickle_changes.for_sources(p_program jsonb, p_sources oid[], p_excesses float8[]) RETURNS jsonb
     LANGUAGE plpgsql IMMUTABLE
     SET search_path = pg_catalog, pg_temp
 AS $$
 -- The program for whatever has changed asks that of $3, which a plan that is kept doesn't know: it would take the changes of all sources for
 -- many rows, and read whole tables for them.  So the answer is put in the place of each question, which the compiler spells so that it can't
--- be part of a name or of a string.
+-- be part of a name or of a string; nor can what tells the rows that are new (render/feed.py), which is asked more where the planner takes
+-- it for so many times as many rows as there are.
 DECLARE
-    v_text text := p_program::text;
-    v_gate text[];
+    v_text   text := p_program::text;
+    v_gate   text[];
+    v_source oid;
+    v_excess float8;
 BEGIN
     FOR v_gate IN
         SELECT DISTINCT m.gate
@@ -91,10 +95,14 @@ BEGIN
         v_text := replace(v_text, v_gate[1], CASE WHEN ARRAY(SELECT o.found[1]::oid FROM regexp_matches(v_gate[2], '[0-9]+', 'g') AS o(found)) && p_sources
                                                   THEN 'TRUE' ELSE 'FALSE' END);
     END LOOP;
+    FOR v_source, v_excess IN SELECT u.source, u.excess FROM unnest(p_sources, p_excesses) AS u(source, excess) LOOP
+        v_text := replace(v_text, format(' AND CASE WHEN xid = $2 THEN seq > ($3 ->> %L)::bigint ', v_source),
+                          format('%s AND CASE WHEN xid = $2 THEN seq > ($3 ->> %L)::bigint ', pgtrickle_changes.always_true(v_excess), v_source));
+    END LOOP;
     RETURN v_text::jsonb;
 END
 $$;
-COMMENT ON FUNCTION pgtrickle_changes.for_sources IS 'A program for the case that just these sources have changed';
+COMMENT ON FUNCTION pgtrickle_changes.for_sources IS 'A program for the case that just these sources have changed, and that the planner expects so many times as many new rows of each as there are';
 
 CREATE FUNCTION pgtrickle_changes.hand_over_function(p_function regprocedure, p_table pgtrickle.pgt_stream_tables, p_does text) RETURNS void
     LANGUAGE plpgsql VOLATILE
@@ -219,7 +227,7 @@ AS $$
 BEGIN
     RETURN (SELECT s.number FROM pgtrickle_changes.standing_programs AS s
              WHERE s.pgt_id = p_id AND s.sources = p_sources
-               AND NOT EXISTS (SELECT FROM unnest(s.sizes, p_sizes) AS z(known, met) WHERE abs(z.known - z.met) > ln(8))
+               AND NOT EXISTS (SELECT FROM unnest(s.sizes, p_sizes) AS z(known, met) WHERE abs(z.known - z.met) > ln(8) IS NOT FALSE)
              ORDER BY s.number LIMIT 1);
 END
 $$;
@@ -234,7 +242,7 @@ AS $$
 -- eighth.  Of the sizes that are noted the oldest makes room.  A session that runs them all holds a megabyte or two for each, so
 -- there are only so many: NULL when there is room for no more.
 DECLARE
-    v_most     CONSTANT integer := 4;
+    v_most     CONSTANT integer := 6;
     v_together CONSTANT integer := 200;
 BEGIN
     number := pgtrickle_changes.known_changes(p_id, p_sources, p_sizes);
@@ -270,21 +278,30 @@ CREATE FUNCTION pgtrickle_changes.standing_program(p_table pgtrickle.pgt_stream_
     SET plan_cache_mode = force_generic_plan
 AS $$
 -- The function that does what the program for these changes does; NULL where planning it is worth while: for
--- changes of a size that was never met before, and for many.  Few are taken for sixteen: their number hardly matters.
+-- changes of a size that was never met before, or in buffers that are many times as large, and for many.  Few are taken for sixteen: their
+-- number hardly matters.
 DECLARE
-    v_when    text := pgtrickle_changes.setting('keep_plans');
-    v_sources oid[];
-    v_sizes   float8[];
-    v_rows    bigint;
-    v_known   record;
-    v_name    name;
-    v_program jsonb;
+    v_when     text := pgtrickle_changes.setting('keep_plans');
+    v_sources  oid[];
+    v_sizes    float8[];
+    v_excesses float8[];
+    v_rows     bigint;
+    v_known    record;
+    v_name     name;
+    v_program  jsonb;
 BEGIN
-    SELECT array_agg(s.key::oid ORDER BY s.key), array_agg(ln(greatest((s.value ->> 0)::float8, 16)) ORDER BY s.key), sum((s.value ->> 0)::bigint)
-      INTO v_sources, v_sizes, v_rows FROM jsonb_each(p_pending) AS s;
+    -- What the planner makes of a buffer: so many pages as there are now, with as many rows in each as there were; sixty where it was never told.
+    SELECT array_agg(s.source ORDER BY s.source), array_agg(s.n ORDER BY s.source),
+           array_agg(greatest(pg_relation_size(c.oid) / current_setting('block_size')::integer * CASE WHEN c.reltuples > 0 THEN c.reltuples / greatest(c.relpages, 1) ELSE 60 END / 6 / s.n, 1)
+                     ORDER BY s.source), sum(s.n)
+      INTO v_sources, v_sizes, v_excesses, v_rows
+      FROM (SELECT e.key::oid, greatest((e.value ->> 0)::float8, 16) FROM jsonb_each(p_pending) AS e) AS s(source, n)
+      LEFT JOIN pgtrickle.pgt_captures AS k ON k.source_relid = s.source AND k.owner_oid = p_table.owner_oid
+      LEFT JOIN pg_class AS c ON c.oid = k.buffer_relid;
     IF v_when = 'off' OR v_rows IS NULL OR v_rows > 50000 THEN
         RETURN NULL;
     END IF;
+    v_sizes := ARRAY(SELECT ln(u.size) FROM unnest(v_sizes || v_excesses) AS u(size));
     v_name := pgtrickle_changes.standing_for(p_table, v_sources, v_sizes);
     IF v_name IS NOT NULL THEN
         RETURN v_name;
@@ -295,7 +312,7 @@ BEGIN
             RETURN NULL;
         END IF;
         v_name := pgtrickle_changes.standing_name(p_table.pgt_id, v_known.number);
-        v_program := pgtrickle_changes.for_sources(pgtrickle_changes.differential_program(p_table.pgt_id, p_pending), v_sources);
+        v_program := pgtrickle_changes.for_sources(pgtrickle_changes.differential_program(p_table.pgt_id, p_pending), v_sources, v_excesses);
         IF v_program IS NULL THEN
             RETURN NULL;
         END IF;
