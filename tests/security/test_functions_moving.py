@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from time import monotonic
 
 import psycopg
@@ -22,6 +23,15 @@ WRITTEN = """INSERT INTO src VALUES (50, 1), (51, 2), (52, 3); UPDATE src SET v 
 @pytest.fixture
 def author(place: Place) -> Connection:
     return make_author(place)
+
+
+def move_and_replace(author: Connection, names: list[str]) -> None:
+    """What of these the author can."""
+    author.execute("SET lock_timeout = '100ms'")
+    for name in names:
+        with suppress(psycopg.errors.LockNotAvailable):
+            author.execute(MOVE.format(name=name).encode())
+            author.execute(BODY.format(name=name).encode())
 
 
 def lock(place: Place, what: str) -> str:
@@ -127,7 +137,7 @@ def test_immediate_waits_and_goes_on(place: Place, author: Connection, ends: str
 def test_a_partition_that_came_later_calls_nothing_that_is_not_held(
     place: Place, author: Connection, mode: str
 ) -> None:
-    """PostgreSQL copies row triggers to it; until the capture is made anew nobody holds what they call."""
+    """PostgreSQL copies row triggers to it, but none that hold when a statement begins; until these are made anew."""
     place.superuser.execute(
         (
             """CREATE TABLE src (id int PRIMARY KEY, v int) PARTITION BY RANGE (id);
@@ -139,9 +149,7 @@ def test_a_partition_that_came_later_calls_nothing_that_is_not_held(
     place.superuser.execute("CREATE TABLE src_2 PARTITION OF src FOR VALUES FROM (100) TO (200)")
     names = owned(place.superuser)
     with writing(place, WRITES["INSERT"].replace("src", "src_2")) as failed:
-        for name in names:
-            author.execute(MOVE.format(name=name).encode())
-            author.execute(BODY.format(name=name).encode())
+        move_and_replace(author, names)
     assert place.value("SELECT count(*) FROM evil.log") == 0
     # Whose rows can't be followed, IMMEDIATE mode refuses.
     assert ["can't be followed" in failure for failure in failed] == ([True] if mode == "IMMEDIATE" else [])
@@ -194,6 +202,89 @@ def test_what_is_written_by_way_of_a_parent_is_held(place: Place, author: Connec
     assert failed == []
     pg_trickle.refresh_stream_table(author, "st")
     place.fresh("st")
+
+
+BECOMES_A_CHILD = {
+    "a partition": (
+        SOURCES["partitioned"],
+        """CREATE TABLE whole (id int, v int) PARTITION BY RANGE (id);
+           ALTER TABLE whole ATTACH PARTITION src DEFAULT""",
+    ),
+    "a child": (
+        "CREATE TABLE src (id int, v int); CREATE TABLE src_1 () INHERITS (src)",
+        "CREATE TABLE whole (id int, v int); ALTER TABLE src INHERIT whole",
+    ),
+}
+
+
+@pytest.mark.versions
+@pytest.mark.parametrize(
+    ("kind", "write"),
+    [
+        (kind, write)
+        for write in ("INSERT", "UPDATE", "DELETE")
+        for kind in BECOMES_A_CHILD
+        if (kind, write) != ("a child", "INSERT")
+    ],
+)
+def test_a_source_that_becomes_a_child_is_held_at_once(place: Place, author: Connection, kind: str, write: str) -> None:
+    """Before any refresh has looked at it, who writes its parent calls what its row triggers call."""
+    source, becomes = BECOMES_A_CHILD[kind]
+    place.superuser.execute((source + ";" + FILL).encode())
+    pg_trickle.create_stream_table(author, "st", COUNTS)
+    place.superuser.execute(becomes)
+    names = owned(place.superuser)
+    with writing(place, WRITES[write].replace("src", "whole")) as failed:
+        move_and_replace(author, names)
+    assert failed == []
+    assert place.value("SELECT count(*) FROM evil.log") == 0
+    place.fresh("st")
+
+
+def test_a_rollback_to_a_savepoint_forgets_what_was_held(place: Place, author: Connection) -> None:
+    """It lets go of the locks, too: what comes after it asks anew."""
+    place.superuser.execute((SOURCES["partitioned"] + ";" + FILL).encode())
+    pg_trickle.create_stream_table(author, "st", COUNTS)
+    names = [name for name in owned(place.superuser) if not name.endswith("trunc")]
+    author.execute("SET lock_timeout = '100ms'")
+    writer = place.as_("postgres")
+    writer.execute("BEGIN; SAVEPOINT s; INSERT INTO src VALUES (50, 1); ROLLBACK TO s")
+    with author.transaction(force_rollback=True):
+        for name in names:
+            author.execute(MOVE.format(name=name).encode())
+    writer.execute("INSERT INTO src VALUES (51, 1)")
+    for name in names:
+        with pytest.raises(psycopg.errors.LockNotAvailable):
+            author.execute(MOVE.format(name=name).encode())
+    writer.execute("COMMIT")
+    place.fresh("st")
+
+
+@pytest.mark.parametrize("first", ["postgres", "st_author"])
+def test_what_one_owner_has_half_moved_costs_nobody_else_a_change(place: Place, author: Connection, first: str) -> None:
+    """Whoever comes second to a source has a buffer with the first one's name at the beginning of its own."""
+    place.superuser.execute((SOURCES["plain"] + ";" + FILL).encode())
+    owners = {"postgres": (place.superuser, "mine"), "st_author": (author, "his")}
+    for conn, name in sorted(owners.values(), key=lambda owner: owner != owners[first]):
+        pg_trickle.create_stream_table(conn, name, COUNTS)
+    with author.transaction(force_rollback=True):
+        for name in owned(place.superuser):
+            author.execute(MOVE.format(name=name).encode())
+        place.superuser.execute("INSERT INTO src VALUES (77, 77)")
+    pg_trickle.refresh_stream_table(place.superuser, "mine")
+    assert place.last_refresh("reason") is None
+    place.fresh("mine", "his")
+
+
+def test_who_owns_what_is_below_a_source_is_held_there(place: Place, author: Connection) -> None:
+    """Whoever writes a partition trusts its owner, and not that of what it is part of."""
+    author.execute(
+        "CREATE TABLE src (id int, v int) PARTITION BY RANGE (id); CREATE TABLE src_1 PARTITION OF src DEFAULT"
+    )
+    place.role("other")
+    place.superuser.execute("ALTER TABLE src_1 OWNER TO other; GRANT SELECT ON src_1 TO st_author")
+    pg_trickle.create_stream_table(author, "st", COUNTS)
+    assert place.value(f"{HELD} AND tgrelid = 'src_1'::regclass AND tgtype & 1 = 0") == 1
 
 
 @pytest.mark.parametrize("mode", ["DIFFERENTIAL", "IMMEDIATE"])

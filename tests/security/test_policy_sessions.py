@@ -204,3 +204,14 @@ def test_a13_any_sessions_and_any_memberships(
             """TRUNCATE memberships, orders; INSERT INTO memberships VALUES (1, 'st_author'), (2, 'somebody');
                INSERT INTO orders SELECT i, 1 + i % 3, i % 7, i, NULL FROM generate_series(1, 30) AS i"""
         )
+
+
+def test_a13_how_a_writer_has_literals_read_does_not_change_what_a_policy_says(tenants: Place) -> None:
+    """A backslash is a letter of the policy, whatever it is in his statements."""
+    protect(tenants, r"USING (note <> 'a\\b')")
+    author = create(tenants, LINES)
+    writer = tenants.as_("postgres")
+    writer.execute("SET standard_conforming_strings = off")
+    writer.execute(r"INSERT INTO orders VALUES (101, 1, 1, 1, E'a\\\\b'), (102, 1, 1, 1, E'a\\b')")
+    refreshed(tenants, author)
+    assert tenants.superuser.execute("SELECT id FROM st WHERE id > 100").fetchall() == [(102,)]

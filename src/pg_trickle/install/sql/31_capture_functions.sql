@@ -101,7 +101,9 @@ BEGIN
         '    v_seq    pg_catalog.int8;\n'
         '%11$s'
         'BEGIN\n'
+        -- Its owner may alter it once its guard has been asked: under another search path what policies and generated columns say would be his own.
         '    IF current_user OPERATOR(pg_catalog.<>) pg_catalog.pg_get_userbyid(%1$s::pg_catalog.oid)\n'
+        '       OR pg_catalog.current_setting(''search_path'') OPERATOR(pg_catalog.<>) ''pg_catalog, pg_temp''%13$s\n'
         '       OR NOT pg_catalog.has_schema_privilege(%6$s::pg_catalog.oid, ''USAGE'')\n'
         '       OR pg_catalog.has_table_privilege(pg_catalog.to_regclass(%2$L)::pg_catalog.oid, ''INSERT'') IS NOT TRUE THEN\n'
         '        RETURN NULL;\n'
@@ -137,7 +139,8 @@ BEGIN
             E'    ELSIF pg_catalog.current_setting(''transaction_isolation'') OPERATOR(pg_catalog.<>) ''read committed''%s THEN\n'
             '        INSERT INTO pgtrickle_changes.missed_changes (source_relid) VALUES (%s);\n',
             CASE WHEN p_mode = 'statement' AND p_event <> 'trunc' THEN format(' AND EXISTS (SELECT FROM %I)', v_rows) ELSE '' END, p_source)
-        ELSE '' END);
+        ELSE '' END,
+        CASE WHEN position('\' IN v_trial || v_change) > 0 THEN ' OR pg_catalog.current_setting(''standard_conforming_strings'') OPERATOR(pg_catalog.<>) ''on''' END);
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.capture_body IS 'The body of a capture function';

@@ -271,6 +271,7 @@ DECLARE
                                          'OLD TABLE AS __pgt_old'];
     v_functions name[] := pgtrickle_changes.capture_functions(p_buffer);
     v_function  text;
+    v_body      text;
     v_guard     text;
     v_changed   text;
     v_relation  regclass;
@@ -292,6 +293,7 @@ BEGIN
 
     FOR v_i IN 1..4 LOOP
         v_function := format('pgtrickle_changes.%I', v_functions[v_i]);
+        v_body := pgtrickle_changes.capture_body(p_source, p_owner, p_buffer, v_events[v_i], p_mode);
         EXECUTE format('CREATE OR REPLACE FUNCTION %s() RETURNS trigger LANGUAGE plpgsql VOLATILE SECURITY DEFINER'
             ' SET search_path = pg_catalog, pg_temp SET lock_timeout = ''1s''%s%s AS %L',
             v_function,
@@ -307,8 +309,10 @@ BEGIN
                   AND EXISTS (SELECT FROM pgtrickle_changes.capture_columns(p_source, p_owner) AS c WHERE c.identity = 'text')
                  THEN $q$ SET "TimeZone" = 'UTC' SET "DateStyle" = 'ISO, YMD' SET "IntervalStyle" = 'postgres'$q$
                       || $q$ SET extra_float_digits = 3 SET bytea_output = 'hex' SET xmlbinary = 'base64'$q$
-                 ELSE '' END,
-            pgtrickle_changes.capture_body(p_source, p_owner, p_buffer, v_events[v_i], p_mode));
+                 ELSE '' END
+            -- How literals are read matters to backslashes in policies.
+            || CASE WHEN position('\' IN v_body) > 0 THEN ' SET standard_conforming_strings = on' ELSE '' END,
+            v_body);
         EXECUTE format('ALTER FUNCTION %s() OWNER TO %I', v_function, pg_get_userbyid(p_owner));
         EXECUTE format('COMMENT ON FUNCTION %s() IS %L', v_function, format('pg_trickle: captures changes of %s', p_source::regclass));
         PERFORM pgtrickle_changes.close_function(format('%s()', v_function)::regprocedure);

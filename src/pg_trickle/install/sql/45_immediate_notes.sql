@@ -116,8 +116,8 @@ BEGIN
         __pgt_closed := 0;
     END;
     IF (__pgt_last OPERATOR(pg_catalog.=) (__pgt_closed OPERATOR(pg_catalog.+) 1)) IS NOT TRUE THEN
-        SELECT pg_catalog.count(*) FILTER (WHERE u.what OPERATOR(pg_catalog.=) 'o'::"char"), coalesce(pg_catalog.bool_or(u.what OPERATOR(pg_catalog.<>) 'o'::"char"), false),
-               pg_catalog.max(u.number) FILTER (WHERE u.what OPERATOR(pg_catalog.=) 'o'::"char")
+        SELECT pg_catalog.count(*) FILTER (WHERE u.what OPERATOR(pg_catalog.=) 'o'::pg_catalog."char"), coalesce(pg_catalog.bool_or(u.what OPERATOR(pg_catalog.<>) 'o'::pg_catalog."char"), false),
+               pg_catalog.max(u.number) FILTER (WHERE u.what OPERATOR(pg_catalog.=) 'o'::pg_catalog."char")
           INTO __pgt_open, __pgt_held, __pgt_last FROM pgtrickle_changes.under_way_%1$s AS u
          WHERE u.xid OPERATOR(pg_catalog.=) pg_catalog.pg_current_xact_id() AND u.number OPERATOR(pg_catalog.>) __pgt_closed;
     END IF;

@@ -337,7 +337,7 @@ BEGIN
         p_full := true;
     END IF;
     p_full := p_full OR EXISTS (SELECT FROM pgtrickle_changes.under_way_%1$s AS u
-                                 WHERE u.xid OPERATOR(pg_catalog.=) pg_catalog.pg_current_xact_id() AND u.what OPERATOR(pg_catalog.=) 't'::"char");
+                                 WHERE u.xid OPERATOR(pg_catalog.=) pg_catalog.pg_current_xact_id() AND u.what OPERATOR(pg_catalog.=) 't'::pg_catalog."char");
     DELETE FROM pgtrickle_changes.under_way_%1$s AS u WHERE u.xid OPERATOR(pg_catalog.=) pg_catalog.pg_current_xact_id();
     %2$s
 $q$, v_id, CASE WHEN v_turn THEN pgtrickle_changes.immediate_turn(v_id, true, pgtrickle_changes.immediate_snapshot(v_id)) ELSE pgtrickle_changes.immediate_snapshot(v_id) END, pgtrickle_changes.immediate_warning(p_table)) || pgtrickle_changes.immediate_tried(p_plan, v_held, 'p_full := true;')

@@ -10,14 +10,15 @@ CREATE FUNCTION pgtrickle_changes.is_trusted(p_role oid, p_sources oid[]) RETURN
     SET search_path = pg_catalog, pg_temp
     SET plan_cache_mode = force_generic_plan
 AS $$
--- Who writes what a stream table reads may be writing that stream table, too; and its refreshes write it as its owner.
+-- Who writes what a stream table reads may be writing that stream table, too; and its refreshes write it as its owner.  What is below a table may be somebody else's.
 BEGIN
     RETURN NOT EXISTS (
         WITH RECURSIVE written(relid) AS (
             SELECT u.relid FROM unnest(p_sources) AS u(relid)
             UNION
-            SELECT d.source_relid FROM written AS w JOIN pgtrickle.pgt_stream_tables AS st ON st.pgt_relid = w.relid
-              JOIN pgtrickle.pgt_dependencies AS d USING (pgt_id)
+            SELECT n.relid FROM written AS w CROSS JOIN LATERAL (
+                SELECT d.source_relid FROM pgtrickle.pgt_stream_tables AS st JOIN pgtrickle.pgt_dependencies AS d USING (pgt_id) WHERE st.pgt_relid = w.relid
+                UNION ALL SELECT i.inhrelid FROM pg_inherits AS i WHERE i.inhparent = w.relid) AS n(relid)
         )
         SELECT FROM written AS w JOIN pg_class AS c ON c.oid = w.relid
          WHERE NOT pg_has_role(p_role, c.relowner, 'USAGE'));

@@ -187,12 +187,12 @@ AS $$
 BEGIN
     RETURN format($q$
     IF NOT EXISTS (SELECT FROM pgtrickle_changes.under_way_%1$s AS u
-                    WHERE u.xid OPERATOR(pg_catalog.=) pg_catalog.pg_current_xact_id() AND u.what OPERATOR(pg_catalog.=) 'o'::"char") THEN
+                    WHERE u.xid OPERATOR(pg_catalog.=) pg_catalog.pg_current_xact_id() AND u.what OPERATOR(pg_catalog.=) 'o'::pg_catalog."char") THEN
         RAISE EXCEPTION USING ERRCODE = '55000', MESSAGE = pg_catalog.format('writing "%%s" can''t be followed for stream table "%%s"', TG_TABLE_NAME, %2$L),
             DETAIL = 'It has become a partition of a source since the stream table was made or last repaired.', HINT = %3$L;
     END IF;
     IF NOT EXISTS (SELECT FROM pgtrickle_changes.under_way_%1$s AS u
-                    WHERE u.xid OPERATOR(pg_catalog.=) pg_catalog.pg_current_xact_id() AND u.what OPERATOR(pg_catalog.=) 't'::"char") THEN
+                    WHERE u.xid OPERATOR(pg_catalog.=) pg_catalog.pg_current_xact_id() AND u.what OPERATOR(pg_catalog.=) 't'::pg_catalog."char") THEN
         %4$s
     END IF;$q$, p_table.pgt_id, p_table.pgt_name,
         'Write to the partitioned table instead, or wait for the worker to repair this. ' || pgtrickle_changes.immediate_hint(p_table),
