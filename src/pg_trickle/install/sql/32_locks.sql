@@ -35,7 +35,7 @@ DECLARE
     v_most   text := coalesce(nullif(v_former, '0'), '30s');
 BEGIN
     PERFORM set_config('lock_timeout', v_most, true);
-    EXECUTE format('LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE', p_relation);
+    EXECUTE format('LOCK TABLE ONLY %s IN SHARE ROW EXCLUSIVE MODE', p_relation);
     PERFORM set_config('lock_timeout', v_former, true);
 EXCEPTION
     WHEN lock_not_available THEN
@@ -108,26 +108,45 @@ END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.drop_retired IS 'Drops the triggers that do nothing any more, where nobody reads their tables';
 
+CREATE FUNCTION pgtrickle_changes.lockable(p_relations oid[]) RETURNS TABLE (relation regclass)
+    LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- Temporary children are their session's own.
+BEGIN
+    RETURN QUERY
+        SELECT c.oid::regclass FROM pg_class AS c
+         WHERE c.oid IN (SELECT b.relid FROM unnest(p_relations) AS u(oid) CROSS JOIN LATERAL pgtrickle_changes.relations_below(u.oid) AS b)
+           AND c.relkind IN ('r', 'p') AND (c.relpersistence <> 't' OR c.oid = ANY (p_relations))
+         ORDER BY c.oid;
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.lockable IS 'The tables among some relations and below them, in the one order in which everybody locks them';
+
 CREATE FUNCTION pgtrickle_changes.lock_together(p_relations oid[]) RETURNS void
     LANGUAGE plpgsql VOLATILE
     SET search_path = pg_catalog, pg_temp
 AS $$
 -- It doesn't wait for one table while it has another, which a transaction that writes several of them may
 -- have begun with: it waits for the one that was in use, and begins anew.  Where they are never free at once it has to, in the one order.
+-- What is below a table is a table of its own: PostgreSQL locks it with that, but waits for it while it has that, and who has written a partition may go on with the whole.
+-- So that comes last, for what was attached meanwhile; then nothing can be.
 DECLARE
-    v_tables  regclass[] := ARRAY(SELECT c.oid::regclass FROM pg_class AS c WHERE c.oid = ANY (p_relations) AND c.relkind IN ('r', 'p') ORDER BY c.oid);
-    v_busy    regclass;
     v_waiting boolean := false;
+    v_busy    regclass;
     v_table   regclass;
 BEGIN
-    FOR v_round IN 1..5 LOOP
+    FOR v_round IN 1..20 LOOP
         BEGIN
             IF v_busy IS NOT NULL THEN
                 v_waiting := true;
                 PERFORM pgtrickle_changes.lock_out_writers(v_busy);
                 v_waiting := false;
             END IF;
-            FOREACH v_table IN ARRAY v_tables LOOP
+            FOR v_table IN SELECT b.relation FROM pgtrickle_changes.lockable(p_relations) AS b LOOP
+                EXECUTE format('LOCK TABLE ONLY %s IN SHARE ROW EXCLUSIVE MODE NOWAIT', v_table);
+            END LOOP;
+            FOR v_table IN SELECT b.relation FROM pgtrickle_changes.lockable(p_relations) AS b WHERE b.relation = ANY (p_relations) LOOP
                 EXECUTE format('LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE NOWAIT', v_table);
             END LOOP;
             RETURN;
@@ -139,9 +158,27 @@ BEGIN
             v_busy := v_table;
         END;
     END LOOP;
-    FOREACH v_table IN ARRAY v_tables LOOP
+    FOR v_table IN SELECT b.relation FROM pgtrickle_changes.lockable(p_relations) AS b LOOP
         PERFORM pgtrickle_changes.lock_out_writers(v_table);
+    END LOOP;
+    FOR v_table IN SELECT b.relation FROM pgtrickle_changes.lockable(p_relations) AS b WHERE b.relation = ANY (p_relations) LOOP
+        EXECUTE format('LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE', v_table);
     END LOOP;
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.lock_together IS 'Locks tables against writers, if it can without waiting for one while it has another';
+
+CREATE FUNCTION pgtrickle_changes.lock_captured(p_sources oid[], p_owner oid) RETURNS void
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- Whose stream tables are to start afresh (p_owner; NULL: none are) is locked ahead: who refreshes one of them has its row, and may be about to
+-- lock the same sources.  The other way round, those who write these would wait for both.
+BEGIN
+    PERFORM FROM pgtrickle.pgt_stream_tables AS st
+      WHERE st.owner_oid = p_owner AND st.pgt_id IN (SELECT d.pgt_id FROM pgtrickle.pgt_dependencies AS d WHERE d.source_relid = ANY (p_sources) AND d.captured)
+      ORDER BY st.pgt_id FOR NO KEY UPDATE;
+    PERFORM pgtrickle_changes.lock_together(p_sources);
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.lock_captured IS 'Locks sources that are to be captured anew against writers, after those of an owner''s stream tables that read them';

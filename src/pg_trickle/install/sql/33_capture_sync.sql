@@ -57,7 +57,7 @@ BEGIN
         -- Waits for running writers and keeps new ones out: what is read afterwards and what is captured from now on
         -- join without a gap.
         IF v_attempt = 1 THEN
-            PERFORM pgtrickle_changes.lock_out_writers(p_source);
+            PERFORM pgtrickle_changes.lock_captured(ARRAY[p_source], CASE WHEN v_drift IS NOT NULL THEN p_owner END);
         END IF;
     END LOOP;
 

@@ -5,21 +5,24 @@ CREATE FUNCTION pgtrickle_changes.repair_captures(p_table pgtrickle.pgt_stream_t
     SET search_path = pg_catalog, pg_temp
     SET plan_cache_mode = force_generic_plan
 AS $$
--- What was wrong with the capture of a source, and is no more; NULL if nothing was.
+-- What was wrong with the capture of a source, and is no more; NULL if nothing was.  Who writes one source and then another is waited for, and would wait: several are locked together.
 DECLARE
-    v_source oid;
-    v_drift  text;
-    v_found  text;
-BEGIN
-    FOR v_source IN
+    v_sources oid[] := ARRAY(
         SELECT s.source_relid
           FROM pgtrickle.pgt_dependencies AS s
           LEFT JOIN pgtrickle.pgt_captures AS k ON k.source_relid = s.source_relid AND k.owner_oid = p_table.owner_oid
          WHERE s.pgt_id = p_table.pgt_id AND s.captured
            AND (k.stamp IS DISTINCT FROM pgtrickle_changes.capture_stamp(k.source_relid, k.buffer, k.attnums, k.trigger_mode)
                 OR k.trigger_mode = 'wal' AND pgtrickle_changes.wal_trouble() IS NOT NULL)
-         ORDER BY s.source_relid
-    LOOP
+         ORDER BY s.source_relid);
+    v_source  oid;
+    v_drift   text;
+    v_found   text;
+BEGIN
+    IF cardinality(v_sources) > 1 THEN
+        PERFORM pgtrickle_changes.lock_captured(v_sources, p_table.owner_oid);
+    END IF;
+    FOREACH v_source IN ARRAY v_sources LOOP
         v_drift := pgtrickle_changes.capture_drift(v_source, p_table.owner_oid);
         PERFORM pgtrickle_changes.sync_capture(v_source, p_table.owner_oid);
         v_found := coalesce(v_found, format('changes of "%s" may be missing: %s', v_source::regclass, v_drift));
