@@ -1,4 +1,4 @@
-"""IMMEDIATE stream tables over what a subscription begins to write are flagged by the first row that is applied."""
+"""What logical replication applies: the first row flags IMMEDIATE stream tables, and each holds what it calls."""
 
 from __future__ import annotations
 
@@ -20,6 +20,23 @@ QUERIES = {
     "totals": "SELECT k, count(*) AS n FROM t GROUP BY k",
     "joined": "SELECT t.id, u.name FROM t JOIN u ON u.k = t.k",
 }
+SOURCES = {
+    "plain": "CREATE TABLE t (id int PRIMARY KEY, k int)",
+    "partitioned": """CREATE TABLE t (id int PRIMARY KEY, k int) PARTITION BY HASH (id);
+                      CREATE TABLE t_0 PARTITION OF t FOR VALUES WITH (MODULUS 1, REMAINDER 0)""",
+}
+# Where what is applied can be kept waiting, after its row; and a role that may make stream tables of it.
+SLOW = """
+CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS
+    'BEGIN PERFORM pg_advisory_xact_lock(1); RETURN NULL; END';
+CREATE TRIGGER aaa AFTER INSERT ON t FOR EACH ROW EXECUTE FUNCTION slow();
+ALTER TABLE t ENABLE ALWAYS TRIGGER aaa;
+CREATE SCHEMA his AUTHORIZATION author;
+GRANT SELECT ON t TO author;
+GRANT USAGE, CREATE ON SCHEMA public TO author;
+GRANT USAGE ON SCHEMA pgtrickle TO author;
+GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA pgtrickle TO author
+"""
 FLAGGED = "SELECT count(*) FILTER (WHERE needs_reinit) FROM pgtrickle.pgt_stream_tables"
 
 
@@ -85,6 +102,35 @@ def test_the_first_row_that_is_applied_flags_its_stream_tables(
     for name in QUERIES:
         pg_trickle.refresh_stream_table(subscriber, name)
         assert differences(subscriber, name) == []
+
+
+@pytest.mark.versions
+@pytest.mark.parametrize("kind", ["plain", "partitioned"])
+def test_what_is_applied_to_a_strangers_source_holds_what_it_calls(
+    database: Database, publisher: Connection, subscriber: Connection, kind: str
+) -> None:
+    """A partitioned table is captured row by row anyway, a plain one as soon as the subscription is noticed."""
+    database.make_role("author")
+    subscriber.execute(SOURCES[kind].encode())
+    subscriber.execute(SLOW)
+    author = database.connect("author")
+    pg_trickle.create_stream_table(author, "st", QUERIES["totals"])
+    subscribe(subscriber, publisher)
+    if kind == "plain":
+        pg_trickle.refresh_stream_table(author, "st")
+    subscriber.execute("SELECT pg_advisory_lock(1)")
+    publisher.execute("INSERT INTO t VALUES (1, 1)")
+    wait_for(subscriber, "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted", 1)
+    author.execute("SET lock_timeout = '100ms'")
+    inserts = one(
+        author, "SELECT proname FROM pg_proc WHERE proowner = 'author'::regrole AND proname ~ '^capture_.*_ins$'"
+    )
+    with pytest.raises(psycopg.errors.LockNotAvailable):
+        author.execute(f"ALTER FUNCTION pgtrickle_changes.{inserts}() SET SCHEMA his".encode())
+    subscriber.execute("SELECT pg_advisory_unlock(1)")
+    wait_for(subscriber, "SELECT count(*) FROM t", 1)
+    pg_trickle.refresh_stream_table(author, "st")
+    assert differences(subscriber, "st") == []
 
 
 def test_a_session_that_plays_a_replica_is_followed(database: Database) -> None:
