@@ -350,11 +350,14 @@ def _as_text(value: sql.Composable) -> sql.Composable:
     return sql.SQL("{value}::text").format(value=value)
 
 
+RUNNING = "xid = ANY (ARRAY(SELECT pg_snapshot_xip($1) UNION ALL SELECT $2))"
 INTERVALS = {
     "the snapshot alone": sql.SQL("NOT pg_visible_in_snapshot(xid, $1)"),
     "the lower bound alone": sql.SQL("xid >= pg_snapshot_xmin($1)"),
+    "the upper bound alone": sql.SQL("xid >= pg_snapshot_xmax($1)"),
+    "who was running alone": sql.SQL(RUNNING),
     "the sequence alone": sql.SQL("seq > ($3 ->> '11')::bigint"),
-    "the own transaction as a whole": sql.SQL("(xid = $2 OR NOT pg_visible_in_snapshot(xid, $1))"),
+    "the own transaction as a whole": sql.SQL(f"(xid >= pg_snapshot_xmax($1) OR {RUNNING})"),
 }
 
 

@@ -44,9 +44,9 @@ class Buffers:
         """The change rows of a source, not netted; ``captured`` is the select list, with a comma at its end."""
         return sql.SQL(
             "SELECT {captured}w AS {w} FROM {buffer}"
-            # A program that stands says more here, and finds the place by these words (install/sql/41_standing.sql).
-            " WHERE xid >= pg_snapshot_xmin($1)"
-            " AND CASE WHEN xid = $2 THEN seq > ($3 ->> {oid})::bigint ELSE NOT pg_visible_in_snapshot(xid, $1) END"
+            # A program that stands puts other words in the place of these (install/sql/41_standing.sql).
+            " WHERE (xid >= pg_snapshot_xmax($1) OR xid = ANY (ARRAY(SELECT pg_snapshot_xip($1) UNION ALL SELECT $2)))"
+            " AND (xid IS DISTINCT FROM $2 OR seq > ($3 ->> {oid})::bigint)"
         ).format(
             captured=captured,
             w=WEIGHT,

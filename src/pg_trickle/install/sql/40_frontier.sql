@@ -1,21 +1,43 @@
 -- Which changes are new: a frontier is the snapshot of the last refresh (docs/internals.md section 2).
 
-CREATE FUNCTION pgtrickle_changes.new_rows(p_source oid, p_frontier text, p_xid text, p_seqs text, p_xmin text DEFAULT NULL::text, p_xmax text DEFAULT NULL::text)
+CREATE FUNCTION pgtrickle_changes.not_read_by_itself(p_source oid, p_xid text, p_seqs text) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN format('(c.xid IS DISTINCT FROM %s OR c.seq > coalesce((%s ->> %L)::pg_catalog.int8, 0))', p_xid, p_seqs, p_source);
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.not_read_by_itself IS 'The condition, as SQL, that a change row wasn''t written by the transaction of the frontier before that was taken';
+
+CREATE FUNCTION pgtrickle_changes.new_rows(p_source oid, p_frontier text, p_xid text, p_seqs text, p_running text DEFAULT NULL::text, p_xmax text DEFAULT NULL)
     RETURNS text
     LANGUAGE plpgsql IMMUTABLE
     SET search_path = pg_catalog, pg_temp
 AS $$
--- The condition on a change row c that makes it new to a frontier (docs/internals.md section 2); the arguments are SQL.  Who has taken the
--- frontier's bounds out of it already names them: comparing with these is cheaper than asking the snapshot.
+-- The condition on a change row c that makes it new to a frontier (docs/internals.md section 2); the arguments are SQL.  Who has taken out
+-- of the frontier who was running, and its upper bound, names these.  An index finds such rows, whoever has been writing for hours.
 BEGIN
-    RETURN format('c.xid >= %5$s AND CASE WHEN c.xid = %2$s'
-                  ' THEN c.seq > coalesce((%3$s ->> %4$L)::pg_catalog.int8, 0)'
-                  ' ELSE %6$sNOT pg_catalog.pg_visible_in_snapshot(c.xid, %1$s) END',
-                  p_frontier, p_xid, p_seqs, p_source, coalesce(p_xmin, format('pg_catalog.pg_snapshot_xmin(%s)', p_frontier)),
-                  CASE WHEN p_xmax IS NOT NULL THEN format('c.xid >= %s OR ', p_xmax) END);
+    RETURN format('(c.xid >= %s OR c.xid = ANY (%s)) AND %s', coalesce(p_xmax, format('pg_catalog.pg_snapshot_xmax(%s)', p_frontier)),
+                  coalesce(p_running, format('ARRAY(SELECT pg_catalog.pg_snapshot_xip(%s) UNION ALL SELECT %s)', p_frontier, p_xid)),
+                  pgtrickle_changes.not_read_by_itself(p_source, p_xid, p_seqs));
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.new_rows IS 'The condition, as SQL, that makes a change row new to a frontier';
+
+CREATE FUNCTION pgtrickle_changes.any_new_row(p_buffer name, p_source oid) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+-- Whether any row of a buffer is new to the frontier $1 of the transaction $2 at $3, as SQL.  Each half of the condition by itself, and in the
+-- order of the index, so that the planner doesn't look for one among all rows.
+BEGIN
+    RETURN format('((SELECT true FROM pgtrickle_changes.%1$I AS c WHERE c.xid >= pg_catalog.pg_snapshot_xmax($1) AND %2$s ORDER BY c.xid LIMIT 1) IS NOT NULL'
+                  ' OR (SELECT true FROM pgtrickle_changes.%1$I AS c WHERE c.xid = ANY (ARRAY(SELECT pg_catalog.pg_snapshot_xip($1) UNION ALL SELECT $2))'
+                  ' AND %2$s ORDER BY c.xid LIMIT 1) IS NOT NULL)', p_buffer, pgtrickle_changes.not_read_by_itself(p_source, '$2', '$3'));
+END
+$$;
+COMMENT ON FUNCTION pgtrickle_changes.any_new_row IS 'What tells, as SQL, whether a buffer has a row that is new to a frontier';
 
 CREATE FUNCTION pgtrickle_changes.high_water(p_id bigint) RETURNS jsonb
     LANGUAGE plpgsql VOLATILE
@@ -38,8 +60,8 @@ CREATE FUNCTION pgtrickle_changes.counting_query(p_id bigint, OUT owner oid, OUT
     SET search_path = pg_catalog, pg_temp
     SET plan_cache_mode = force_generic_plan
 AS $$
--- What pending() asks the buffers, and as whom; NULL where there is none to ask.  It is the body of a function, in which __pgt_xmin and __pgt_xmax are the
--- frontier's bounds.  It reads each change row, so it does little with one: w is 1, 0 or -1, whose bits tell whether any is 0, or
+-- What pending() asks the buffers, and as whom; NULL where there is none to ask.  It is the body of a function, in which __pgt_running and __pgt_xmax are who was
+-- running in the frontier, with who had taken it, and its upper bound.  It reads each change row, so it does little with one: w is 1, 0 or -1, whose bits tell whether any is 0, or
 -- below it; and what this transaction or the frontier's has written an index finds.
 BEGIN
     SELECT st.owner_oid, 'SELECT pg_catalog.jsonb_object_agg(s.source, pg_catalog.jsonb_build_array(s.n, s.truncated, s.own, s.later, s.gone)) FROM ('
@@ -55,7 +77,7 @@ BEGIN
       FROM pgtrickle.pgt_stream_tables AS st
       JOIN pgtrickle.pgt_dependencies AS s ON s.pgt_id = st.pgt_id AND s.captured
       JOIN pgtrickle.pgt_captures AS k ON k.source_relid = s.source_relid AND k.owner_oid = st.owner_oid
-     CROSS JOIN LATERAL pgtrickle_changes.new_rows(s.source_relid, '$1', '$2', '$3', '__pgt_xmin', '__pgt_xmax') AS n(is_new)
+     CROSS JOIN LATERAL pgtrickle_changes.new_rows(s.source_relid, '$1', '$2', '$3', '__pgt_running', '__pgt_xmax') AS n(is_new)
      WHERE st.pgt_id = p_id
      GROUP BY st.owner_oid;
 END
@@ -84,7 +106,7 @@ BEGIN
     IF pgtrickle_changes.is_counting(p_id, v_owner, v_query) THEN
         RETURN pgtrickle_changes.pending(p_id, p_frontier, p_xid, p_seqs, true);
     END IF;
-    v_query := format('SELECT (%s) FROM pg_catalog.pg_snapshot_xmin($1) AS l(__pgt_xmin), pg_catalog.pg_snapshot_xmax($1) AS u(__pgt_xmax)', v_query);
+    v_query := format('SELECT (%s) FROM (SELECT ARRAY(SELECT pg_catalog.pg_snapshot_xip($1) UNION ALL SELECT $2), pg_catalog.pg_snapshot_xmax($1)) AS f(__pgt_running, __pgt_xmax)', v_query);
     RETURN nullif(pgtrickle_changes.run_as(v_owner, v_query, p_frontier, p_xid, p_seqs), 'null');
 END
 $$;

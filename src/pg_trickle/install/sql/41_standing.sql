@@ -64,7 +64,7 @@ AS $$
 -- What run_program does with the statements of a program.
 DECLARE
     v_body text := E'\n#variable_conflict use_column\nDECLARE\n    __pgt_wrote pg_catalog.int8;\n    __pgt_rows pg_catalog.int8 := 0;\n'
-                   || pgtrickle_changes.unknown_bounds() || E'BEGIN\n' || pgtrickle_changes.only_as(p_owner);
+                   || pgtrickle_changes.frontier_bounds() || pgtrickle_changes.unknown_bounds() || E'BEGIN\n' || pgtrickle_changes.only_as(p_owner);
 BEGIN
     SELECT v_body || string_agg(format(E'    %s INTO __pgt_wrote;\n    IF __pgt_wrote IS NULL THEN\n        RETURN NULL;\n    END IF;\n'
                                        '    __pgt_rows := __pgt_rows OPERATOR(pg_catalog.+) __pgt_wrote;\n', s.value), '' ORDER BY s.place)
@@ -95,9 +95,11 @@ BEGIN
         v_text := replace(v_text, v_gate[1], CASE WHEN ARRAY(SELECT o.found[1]::oid FROM regexp_matches(v_gate[2], '[0-9]+', 'g') AS o(found)) && p_sources
                                                   THEN 'TRUE' ELSE 'FALSE' END);
     END LOOP;
+    v_text := replace(v_text, 'xid >= pg_snapshot_xmax($1) OR xid = ANY (ARRAY(SELECT pg_snapshot_xip($1) UNION ALL SELECT $2))',
+                              'xid >= __pgt_xmax OR xid = ANY (__pgt_running)');
     FOR v_source, v_excess IN SELECT u.source, u.excess FROM unnest(p_sources, p_excesses) AS u(source, excess) LOOP
-        v_text := replace(v_text, format(' AND CASE WHEN xid = $2 THEN seq > ($3 ->> %L)::bigint ', v_source),
-                          format('%s AND CASE WHEN xid = $2 THEN seq > ($3 ->> %L)::bigint ', pgtrickle_changes.always_true(v_excess), v_source));
+        v_text := replace(v_text, format(' AND (xid IS DISTINCT FROM $2 OR seq > ($3 ->> %L)::bigint)', v_source),
+                          format('%s AND (xid IS DISTINCT FROM $2 OR seq > ($3 ->> %L)::bigint)', pgtrickle_changes.always_true(v_excess), v_source));
     END LOOP;
     RETURN v_text::jsonb;
 END
@@ -153,8 +155,7 @@ CREATE FUNCTION pgtrickle_changes.counting_body(p_query text, p_owner oid) RETUR
     SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    RETURN format(E'\nDECLARE\n    __pgt_xmin pg_catalog.xid8 := pg_catalog.pg_snapshot_xmin($1);\n    __pgt_xmax pg_catalog.xid8 := pg_catalog.pg_snapshot_xmax($1);\nBEGIN\n%s    RETURN (%s);\nEND\n',
-                  pgtrickle_changes.only_as(p_owner), p_query);
+    RETURN format(E'\nDECLARE\n%sBEGIN\n%s    RETURN (%s);\nEND\n', pgtrickle_changes.frontier_bounds(), pgtrickle_changes.only_as(p_owner), p_query);
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.counting_body IS 'A query that counts changes, as PL/pgSQL';
@@ -292,7 +293,7 @@ DECLARE
 BEGIN
     -- What the planner makes of a buffer: so many pages as there are now, with as many rows in each as there were; sixty where it was never told.
     SELECT array_agg(s.source ORDER BY s.source), array_agg(s.n ORDER BY s.source),
-           array_agg(greatest(pg_relation_size(c.oid) / current_setting('block_size')::integer * CASE WHEN c.reltuples > 0 THEN c.reltuples / greatest(c.relpages, 1) ELSE 60 END / 6 / s.n, 1)
+           array_agg(greatest(pg_relation_size(c.oid) / current_setting('block_size')::integer * CASE WHEN c.reltuples > 0 THEN c.reltuples / greatest(c.relpages, 1) ELSE 60 END / s.n, 1)
                      ORDER BY s.source), sum(s.n)
       INTO v_sources, v_sizes, v_excesses, v_rows
       FROM (SELECT e.key::oid, greatest((e.value ->> 0)::float8, 16) FROM jsonb_each(p_pending) AS e) AS s(source, n)

@@ -203,9 +203,7 @@ BEGIN
     FOREACH v_id IN ARRAY v_ids LOOP
         SELECT st.pgt_id, st.owner_oid, st.frontier, st.frontier_xid, st.frontier_seqs,
                st.unsettled <> '{}' AND pgtrickle_changes.any_committed(st.unsettled, pg_current_snapshot()) AS settled,
-               'SELECT pg_catalog.to_jsonb(' || string_agg(format('(SELECT true FROM pgtrickle_changes.%I AS c WHERE %s'
-                                              ' ORDER BY c.xid LIMIT 1) IS NOT NULL', k.buffer,
-                                              pgtrickle_changes.new_rows(s.source_relid, '$1', '$2', '$3')), ' OR ') || ')' AS statement,
+               'SELECT pg_catalog.to_jsonb(' || string_agg(pgtrickle_changes.any_new_row(k.buffer, s.source_relid), ' OR ') || ')' AS statement,
                bool_and(pgtrickle_changes.lock_plain(k, false)) AS is_plain
           INTO v_item
           FROM pgtrickle.pgt_stream_tables AS st
