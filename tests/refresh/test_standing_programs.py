@@ -131,6 +131,26 @@ def test_what_another_has_not_read_yet_is_not_taken_for_new(orders):
     assert_fresh(orders, "late")
 
 
+@pytest.mark.versions
+def test_what_was_read_before_is_not_read_again_while_somebody_writes(database, orders):
+    """Who has been writing all the while keeps the lower bound of every frontier where it was."""
+    pg_trickle.create_stream_table(orders, "late", JOIN, schedule=None, refresh_mode="DIFFERENTIAL")
+    (buffer,) = orders.execute(
+        "SELECT buffer FROM pgtrickle.pgt_captures WHERE source_relid = 'orders'::regclass"
+    ).fetchone()
+    with database.connect() as writer, writer.transaction():
+        writer.execute("INSERT INTO customers VALUES (1000, 'somewhere')")
+        change(orders, 3000)
+        for rows in (10, 11, 12):
+            change(orders, rows)
+        before = rows_read(orders, buffer)
+        change(orders, 10)
+        assert 0 < rows_read(orders, buffer) - before < 200
+    for name in ("st", "late"):
+        pg_trickle.refresh_stream_table(orders, name)
+        assert_fresh(orders, name)
+
+
 def test_only_so_many_sizes_are_kept(orders):
     orders.execute("SET pg_trickle.keep_plans = 'always'")
     for _ in range(8):
