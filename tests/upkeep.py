@@ -140,3 +140,13 @@ def _one(conn: Connection, query: str, *parameters: str) -> tuple[Any, ...]:
     row = conn.execute(query, parameters).fetchone()
     assert row is not None
     return row
+
+
+def rows_read(db: Connection, table: str) -> int:
+    """How many rows of a table all sessions have read."""
+    db.execute("SELECT pg_stat_force_next_flush()")
+    found = db.execute(
+        "SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_user_tables WHERE relname = %s", (table,)
+    ).fetchone()
+    assert found is not None
+    return int(found[0])

@@ -9,6 +9,7 @@ import psycopg
 import pytest
 
 import pg_trickle
+from tests.upkeep import rows_read
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 Oracle = Callable[[Connection, str], None]
@@ -218,18 +219,18 @@ def test_rows_of_a_transaction_that_goes_on_after_a_refresh_stay(
 def test_a_big_buffer_is_emptied_at_once_unless_somebody_is_writing(
     sums: Connection, database: Any, assert_fresh: Oracle
 ) -> None:
-    fill = "INSERT INTO t SELECT n % 5, n FROM generate_series(1, 60000) AS n"
-    sums.execute(fill)
+    size = "SELECT pg_relation_size(buffer_relid) FROM pgtrickle.pgt_captures"
+    sums.execute("INSERT INTO t SELECT n % 5, n FROM generate_series(1, 60000) AS n")
     sums.execute(REFRESH)
     writer = database.connect(autocommit=False)
     writer.execute("INSERT INTO t VALUES (1, 1)")
     clean(sums)
-    assert 0 < buffered(sums) < 60000
+    assert buffered(sums) < 60000
+    assert sums.execute(size).fetchall() > [(0,)]
     writer.commit()
     sums.execute(REFRESH)
     clean(sums)
     assert buffered(sums) == 0
-    size = "SELECT pg_relation_size(buffer_relid) FROM pgtrickle.pgt_captures"
     assert sums.execute(size).fetchone() == (0,)
     sums.execute("INSERT INTO t VALUES (1, 1)")
     sums.execute(REFRESH)
@@ -306,3 +307,15 @@ def test_a_large_buffer_of_which_a_row_is_needed_is_cleaned_up_in_pieces(
     assert_fresh(sums, "s")
     clean(sums)
     assert buffered(sums) == 0
+
+
+def test_cleaning_up_does_not_look_through_what_somebody_has_yet_to_read(sums: Connection) -> None:
+    pg_trickle.create_stream_table(sums, "late", "SELECT k, v FROM t WHERE v > 10", schedule=None)
+    (buffer,) = sums.execute("SELECT buffer FROM pgtrickle.pgt_captures").fetchone() or ("",)
+    for _ in range(2):
+        sums.execute("INSERT INTO t (k, v) SELECT n % 3, n FROM generate_series(1, 5000) AS n")
+        sums.execute(REFRESH)
+        before = rows_read(sums, buffer)
+        clean(sums)
+        assert rows_read(sums, buffer) == before
+    assert buffered(sums) == 10000

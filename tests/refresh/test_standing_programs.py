@@ -10,6 +10,7 @@ from psycopg import sql
 
 import pg_trickle
 from pg_trickle.testing.oracle import assert_fresh
+from tests.upkeep import rows_read
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 JOIN = """
@@ -95,15 +96,6 @@ def test_many_changes_are_planned_every_time(orders):
     for _ in range(3):
         change(orders, 40000)
     assert functions(orders) == []
-
-
-def rows_read(db: Connection, table: str) -> int:
-    db.execute("SELECT pg_stat_force_next_flush()")
-    found = db.execute(
-        "SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_user_tables WHERE relname = %s", (table,)
-    ).fetchone()
-    assert found is not None
-    return int(found[0])
 
 
 @pytest.mark.versions

@@ -25,16 +25,17 @@ END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.new_rows IS 'The condition, as SQL, that makes a change row new to a frontier';
 
-CREATE FUNCTION pgtrickle_changes.any_new_row(p_buffer name, p_source oid) RETURNS text
+CREATE FUNCTION pgtrickle_changes.any_new_row(p_buffer name, p_source oid, p_frontier text DEFAULT '$1'::text, p_xid text DEFAULT '$2'::text, p_seqs text DEFAULT '$3'::text)
+    RETURNS text
     LANGUAGE plpgsql IMMUTABLE
     SET search_path = pg_catalog, pg_temp
 AS $$
--- Whether any row of a buffer is new to the frontier $1 of the transaction $2 at $3, as SQL.  Each half of the condition by itself, and in the
--- order of the index, so that the planner doesn't look for one among all rows.
+-- Whether any row of a buffer is new to a frontier, as SQL.  Each half of the condition by itself, and in the order of the index, so that the
+-- planner doesn't look for one among all rows.
 BEGIN
-    RETURN format('((SELECT true FROM pgtrickle_changes.%1$I AS c WHERE c.xid >= pg_catalog.pg_snapshot_xmax($1) AND %2$s ORDER BY c.xid LIMIT 1) IS NOT NULL'
-                  ' OR (SELECT true FROM pgtrickle_changes.%1$I AS c WHERE c.xid = ANY (ARRAY(SELECT pg_catalog.pg_snapshot_xip($1) UNION ALL SELECT $2))'
-                  ' AND %2$s ORDER BY c.xid LIMIT 1) IS NOT NULL)', p_buffer, pgtrickle_changes.not_read_by_itself(p_source, '$2', '$3'));
+    RETURN format('((SELECT true FROM pgtrickle_changes.%1$I AS c WHERE c.xid >= pg_catalog.pg_snapshot_xmax(%2$s) AND %4$s ORDER BY c.xid LIMIT 1) IS NOT NULL'
+                  ' OR (SELECT true FROM pgtrickle_changes.%1$I AS c WHERE c.xid = ANY (ARRAY(SELECT pg_catalog.pg_snapshot_xip(%2$s) UNION ALL SELECT %3$s))'
+                  ' AND %4$s ORDER BY c.xid LIMIT 1) IS NOT NULL)', p_buffer, p_frontier, p_xid, pgtrickle_changes.not_read_by_itself(p_source, p_xid, p_seqs));
 END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.any_new_row IS 'What tells, as SQL, whether a buffer has a row that is new to a frontier';
