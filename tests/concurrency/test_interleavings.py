@@ -204,7 +204,7 @@ def test_a_frontier_that_is_just_the_last_transaction_would_be_noticed(
     bank.execute("""
         CREATE OR REPLACE FUNCTION pgtrickle_changes.new_rows(
                 p_source oid, p_frontier text, p_xid text, p_seqs text,
-                p_xmin text DEFAULT NULL, p_xmax text DEFAULT NULL)
+                p_running text DEFAULT NULL, p_xmax text DEFAULT NULL)
             RETURNS text LANGUAGE sql AS $$ SELECT format('c.xid > %s', p_xid) $$""")
     assert bank.execute("SELECT count(*) FROM pg_proc WHERE proname = 'new_rows'").fetchone() == (1,)
     with pytest.raises((AssertionError, psycopg.errors.AssertFailure)):
