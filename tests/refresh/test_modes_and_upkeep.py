@@ -9,6 +9,7 @@ import psycopg
 import pytest
 
 import pg_trickle
+from pg_trickle.testing.process import wait_until
 from tests.upkeep import rows_read
 
 Connection = psycopg.Connection[tuple[Any, ...]]
@@ -307,6 +308,19 @@ def test_a_large_buffer_of_which_a_row_is_needed_is_cleaned_up_in_pieces(
     assert_fresh(sums, "s")
     clean(sums)
     assert buffered(sums) == 0
+
+
+def test_all_buffers_share_the_time_that_cleaning_up_takes(sums: Connection) -> None:
+    """What a transaction has emptied is locked until it ends: it doesn't take half a second for each of the others."""
+    sums.execute("INSERT INTO t (k, v) SELECT n % 3, n FROM generate_series(1, 60000) AS n")
+    sums.execute(REFRESH)
+    sums.execute("INSERT INTO t (k, v) VALUES (1, 1)")
+    before = buffered(sums)
+    with sums.transaction():
+        late = "SELECT clock_timestamp() > now() + interval '0.5 s'"
+        assert wait_until(lambda: sums.execute(late).fetchone() == (True,), 30)
+        clean(sums)
+    assert buffered(sums) == before - 20000
 
 
 def test_cleaning_up_does_not_look_through_what_somebody_has_yet_to_read(sums: Connection) -> None:

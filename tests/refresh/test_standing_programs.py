@@ -143,6 +143,19 @@ def test_what_was_read_before_is_not_read_again_while_somebody_writes(database, 
         assert_fresh(orders, name)
 
 
+def test_what_a_query_says_of_change_rows_is_no_condition_on_them(orders):
+    """A program that stands has other words for what tells the rows that are new, but not where a query shows them."""
+    (plan,) = orders.execute("SELECT plan #>> '{programs,differential}' FROM pgtrickle.pgt_plans").fetchone()
+    said = plan[plan.index("(xid >= ") : plan.index("::bigint)") + len("::bigint)")]
+    orders.execute("SET pg_trickle.keep_plans = 'always'")
+    query = sql.SQL("SELECT id, amount, {} AS said FROM orders").format(sql.Literal(said)).as_string(orders)
+    pg_trickle.create_stream_table(orders, "says", query, schedule=None, refresh_mode="DIFFERENTIAL")
+    orders.execute("UPDATE orders SET amount = amount + 1 WHERE id <= 5")
+    pg_trickle.refresh_stream_table(orders, "says")
+    assert len(functions(orders)) == 1
+    assert_fresh(orders, "says")
+
+
 def test_only_so_many_sizes_are_kept(orders):
     orders.execute("SET pg_trickle.keep_plans = 'always'")
     for _ in range(8):

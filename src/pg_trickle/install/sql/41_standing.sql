@@ -81,12 +81,13 @@ AS $$
 -- The program for whatever has changed asks that of $3, which a plan that is kept doesn't know: it would take the changes of all sources for
 -- many rows, and read whole tables for them.  So the answer is put in the place of each question, which the compiler spells so that it can't
 -- be part of a name or of a string; nor can what tells the rows that are new (render/feed.py), which is asked more where the planner takes
--- it for so many times as many rows as there are.
+-- it for so many times as many rows as there are: it is put there as a whole, for what it says before the source has no quotes in it.
 DECLARE
     v_text   text := p_program::text;
     v_gate   text[];
     v_source oid;
     v_excess float8;
+    v_own    text;
 BEGIN
     FOR v_gate IN
         SELECT DISTINCT m.gate
@@ -95,11 +96,10 @@ BEGIN
         v_text := replace(v_text, v_gate[1], CASE WHEN ARRAY(SELECT o.found[1]::oid FROM regexp_matches(v_gate[2], '[0-9]+', 'g') AS o(found)) && p_sources
                                                   THEN 'TRUE' ELSE 'FALSE' END);
     END LOOP;
-    v_text := replace(v_text, 'xid >= pg_snapshot_xmax($1) OR xid = ANY (ARRAY(SELECT pg_snapshot_xip($1) UNION ALL SELECT $2))',
-                              'xid >= __pgt_xmax OR xid = ANY (__pgt_running)');
     FOR v_source, v_excess IN SELECT u.source, u.excess FROM unnest(p_sources, p_excesses) AS u(source, excess) LOOP
-        v_text := replace(v_text, format(' AND (xid IS DISTINCT FROM $2 OR seq > ($3 ->> %L)::bigint)', v_source),
-                          format('%s AND (xid IS DISTINCT FROM $2 OR seq > ($3 ->> %L)::bigint)', pgtrickle_changes.always_true(v_excess), v_source));
+        v_own := format(' AND (xid IS DISTINCT FROM $2 OR seq > ($3 ->> %L)::bigint)', v_source);
+        v_text := replace(v_text, '(xid >= pg_snapshot_xmax($1) OR xid = ANY (ARRAY(SELECT pg_snapshot_xip($1) UNION ALL SELECT $2)))' || v_own,
+                          '(xid >= __pgt_xmax OR xid = ANY (__pgt_running))' || pgtrickle_changes.always_true(v_excess) || v_own);
     END LOOP;
     RETURN v_text::jsonb;
 END

@@ -10,7 +10,8 @@ AS $$
 DECLARE
     v_batch     CONSTANT integer := 20000;
     v_worth     CONSTANT bigint := 1048576;
-    v_until     CONSTANT timestamptz := clock_timestamp() + interval '0.5 s';
+    -- Of the transaction, which cleans them all: what it has emptied is locked until it ends, and so are the captures.
+    v_until     CONSTANT timestamptz := now() + interval '0.5 s';
     v_capture   pgtrickle.pgt_captures;
     v_table     text := format('pgtrickle_changes.%I', p_buffer);
     v_size      bigint;
