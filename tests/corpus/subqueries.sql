@@ -326,6 +326,175 @@ SELECT o.id, (SELECT v.page FROM public.visits v WHERE v.customer_id = o.custome
 --|                 Project customer_id__2="state_9_1_k1", count__1="state_9_1_n"
 --|                   Scan state_9_1 (state_9_1_k1, state_9_1_n)
 
+-- a scalar subquery in an arm of CASE is met by the rows alone that get there
+SELECT c.id, CASE WHEN c.region = 'north' THEN (SELECT v.page FROM public.visits v WHERE v.customer_id = c.id) END AS page FROM public.customers c;
+--| key: none
+--| captured: customers (id, region); visits (customer_id, page)
+--| state_9_1: by customer_id__1: n rows
+--|   Scan public.visits (customer_id__1)
+--| when visits changed:
+--|   Changes public.visits (customer_id__1)
+--| final:
+--|   Project id__1, page__2=CASE WHEN region__1 = 'north' THEN page__1 END
+--|     Filter COALESCE("count__1", 0) <= 1 OR (SELECT TRUE FROM generate_series(1, "count__1"))
+--|       Consolidate
+--|         LeftJoin customer_id__1 = id__1 AND region__1 = 'north'
+--|           Scan public.customers (id__1, region__1)
+--|           Join "customer_id__1" = "customer_id__2"
+--|             Project page__1, customer_id__1
+--|               Scan public.visits (customer_id__1, page__1)
+--|             Project customer_id__2="customer_id__1", count__1
+--|               Project customer_id__1="state_9_1_k1", count__1="state_9_1_n"
+--|                 Scan state_9_1 (state_9_1_k1, state_9_1_n)
+--| when customers changed:
+--|   Project id__1, page__2=CASE WHEN region__1 = 'north' THEN page__1 END
+--|     Filter COALESCE("count__1", 0) <= 1 OR (SELECT TRUE FROM generate_series(1, "count__1"))
+--|       Consolidate
+--|         UnionAll
+--|           UnionAll
+--|             UnionAll
+--|               Join customer_id__1 = id__1 AND region__1 = 'north'
+--|                 Changes public.customers (id__1, region__1)
+--|                 Join "customer_id__1" = "customer_id__2"
+--|                   Project page__1, customer_id__1
+--|                     Scan public.visits (customer_id__1, page__1)
+--|                   Project customer_id__2="customer_id__1", count__1
+--|                     Project customer_id__1="state_9_1_k1", count__1="state_9_1_n"
+--|                       Scan state_9_1 (state_9_1_k1, state_9_1_n)
+--|               Join customer_id__1 = id__1 AND region__1 = 'north'
+--|                 Scan public.customers (id__1, region__1)
+--|                 Join "customer_id__1" = "customer_id__2"
+--|                   Project page__1, customer_id__1
+--|                     Scan public.visits (customer_id__1, page__1)
+--|                   Project customer_id__2="customer_id__1", count__1
+--|                     Project customer_id__1="state_9_1_k1", count__1="state_9_1_n"
+--|                       Changes state_9_1 (state_9_1_k1, state_9_1_n)
+--|             Negate
+--|               Join customer_id__1 = id__1 AND region__1 = 'north'
+--|                 Changes public.customers (id__1, region__1)
+--|                 Join "customer_id__1" = "customer_id__2"
+--|                   Project page__1, customer_id__1
+--|                     Scan public.visits (customer_id__1, page__1)
+--|                   Project customer_id__2="customer_id__1", count__1
+--|                     Project customer_id__1="state_9_1_k1", count__1="state_9_1_n"
+--|                       Changes state_9_1 (state_9_1_k1, state_9_1_n)
+--|           LeftJoin FALSE
+--|             Project id__1, region__1
+--|               UnionAll
+--|                 UnionAll
+--|                   Filter NOT "__pgt_met"
+--|                     Mark __pgt_met: customer_id__1 = id__1 AND region__1 = 'north'
+--|                       Changes public.customers (id__1, region__1)
+--|                       Join "customer_id__1" = "customer_id__2"
+--|                         Project page__1, customer_id__1
+--|                           Scan public.visits (customer_id__1, page__1)
+--|                         Project customer_id__2="customer_id__1", count__1
+--|                           Project customer_id__1="state_9_1_k1", count__1="state_9_1_n"
+--|                             Scan state_9_1 (state_9_1_k1, state_9_1_n)
+--|                   Filter NOT "__pgt_met"
+--|                     Flipped __pgt_met: customer_id__1 = id__1 AND region__1 = 'north'
+--|                       Scan public.customers (id__1, region__1)
+--|                       Join "customer_id__1" = "customer_id__2"
+--|                         Project page__1, customer_id__1
+--|                           Scan public.visits (customer_id__1, page__1)
+--|                         Project customer_id__2="customer_id__1", count__1
+--|                           Project customer_id__1="state_9_1_k1", count__1="state_9_1_n"
+--|                             Scan state_9_1 (state_9_1_k1, state_9_1_n)
+--|                       Join "customer_id__1" = "customer_id__2"
+--|                         Project page__1, customer_id__1
+--|                           Scan public.visits (customer_id__1, page__1)
+--|                         Project customer_id__2="customer_id__1", count__1
+--|                           Project customer_id__1="state_9_1_k1", count__1="state_9_1_n"
+--|                             Changes state_9_1 (state_9_1_k1, state_9_1_n)
+--|                 Negate
+--|                   Filter NOT "__pgt_met"
+--|                     Flipped __pgt_met: customer_id__1 = id__1 AND region__1 = 'north'
+--|                       Changes public.customers (id__1, region__1)
+--|                       Join "customer_id__1" = "customer_id__2"
+--|                         Project page__1, customer_id__1
+--|                           Scan public.visits (customer_id__1, page__1)
+--|                         Project customer_id__2="customer_id__1", count__1
+--|                           Project customer_id__1="state_9_1_k1", count__1="state_9_1_n"
+--|                             Scan state_9_1 (state_9_1_k1, state_9_1_n)
+--|                       Join "customer_id__1" = "customer_id__2"
+--|                         Project page__1, customer_id__1
+--|                           Scan public.visits (customer_id__1, page__1)
+--|                         Project customer_id__2="customer_id__1", count__1
+--|                           Project customer_id__1="state_9_1_k1", count__1="state_9_1_n"
+--|                             Changes state_9_1 (state_9_1_k1, state_9_1_n)
+--|             Join "customer_id__1" = "customer_id__2"
+--|               Project page__1, customer_id__1
+--|                 Scan public.visits (customer_id__1, page__1)
+--|               Project customer_id__2="customer_id__1", count__1
+--|                 Project customer_id__1="state_9_1_k1", count__1="state_9_1_n"
+--|                   Scan state_9_1 (state_9_1_k1, state_9_1_n)
+--| when visits changed:
+--|   Project id__1, page__2=CASE WHEN region__1 = 'north' THEN page__1 END
+--|     Filter COALESCE("count__1", 0) <= 1 OR (SELECT TRUE FROM generate_series(1, "count__1"))
+--|       Consolidate
+--|         UnionAll
+--|           Join customer_id__1 = id__1 AND region__1 = 'north'
+--|             Scan public.customers (id__1, region__1)
+--|             UnionAll
+--|               UnionAll
+--|                 Join "customer_id__1" = "customer_id__2"
+--|                   Project page__1, customer_id__1
+--|                     Changes public.visits (customer_id__1, page__1)
+--|                   Project customer_id__2="customer_id__1", count__1
+--|                     Project customer_id__1="state_9_1_k1", count__1="state_9_1_n"
+--|                       Scan state_9_1 (state_9_1_k1, state_9_1_n)
+--|                 Join "customer_id__1" = "customer_id__2"
+--|                   Project page__1, customer_id__1
+--|                     Scan public.visits (customer_id__1, page__1)
+--|                   Project customer_id__2="customer_id__1", count__1
+--|                     Project customer_id__1="state_9_1_k1", count__1="state_9_1_n"
+--|                       Changes state_9_1 (state_9_1_k1, state_9_1_n)
+--|               Negate
+--|                 Join "customer_id__1" = "customer_id__2"
+--|                   Project page__1, customer_id__1
+--|                     Changes public.visits (customer_id__1, page__1)
+--|                   Project customer_id__2="customer_id__1", count__1
+--|                     Project customer_id__1="state_9_1_k1", count__1="state_9_1_n"
+--|                       Changes state_9_1 (state_9_1_k1, state_9_1_n)
+--|           LeftJoin FALSE
+--|             Project id__1, region__1
+--|               Filter NOT "__pgt_met"
+--|                 Flipped __pgt_met: customer_id__1 = id__1 AND region__1 = 'north'
+--|                   Scan public.customers (id__1, region__1)
+--|                   Join "customer_id__1" = "customer_id__2"
+--|                     Project page__1, customer_id__1
+--|                       Scan public.visits (customer_id__1, page__1)
+--|                     Project customer_id__2="customer_id__1", count__1
+--|                       Project customer_id__1="state_9_1_k1", count__1="state_9_1_n"
+--|                         Scan state_9_1 (state_9_1_k1, state_9_1_n)
+--|                   UnionAll
+--|                     UnionAll
+--|                       Join "customer_id__1" = "customer_id__2"
+--|                         Project page__1, customer_id__1
+--|                           Changes public.visits (customer_id__1, page__1)
+--|                         Project customer_id__2="customer_id__1", count__1
+--|                           Project customer_id__1="state_9_1_k1", count__1="state_9_1_n"
+--|                             Scan state_9_1 (state_9_1_k1, state_9_1_n)
+--|                       Join "customer_id__1" = "customer_id__2"
+--|                         Project page__1, customer_id__1
+--|                           Scan public.visits (customer_id__1, page__1)
+--|                         Project customer_id__2="customer_id__1", count__1
+--|                           Project customer_id__1="state_9_1_k1", count__1="state_9_1_n"
+--|                             Changes state_9_1 (state_9_1_k1, state_9_1_n)
+--|                     Negate
+--|                       Join "customer_id__1" = "customer_id__2"
+--|                         Project page__1, customer_id__1
+--|                           Changes public.visits (customer_id__1, page__1)
+--|                         Project customer_id__2="customer_id__1", count__1
+--|                           Project customer_id__1="state_9_1_k1", count__1="state_9_1_n"
+--|                             Changes state_9_1 (state_9_1_k1, state_9_1_n)
+--|             Join "customer_id__1" = "customer_id__2"
+--|               Project page__1, customer_id__1
+--|                 Scan public.visits (customer_id__1, page__1)
+--|               Project customer_id__2="customer_id__1", count__1
+--|                 Project customer_id__1="state_9_1_k1", count__1="state_9_1_n"
+--|                   Scan state_9_1 (state_9_1_k1, state_9_1_n)
+
 -- an uncorrelated aggregate
 SELECT o.id FROM public.orders o WHERE o.amount > (SELECT avg(p.amount) * 2::numeric FROM public.orders p);
 --| key: id

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from postgast.pg_query_pb2 import Node
@@ -30,10 +31,16 @@ _CERTAIN = frozenset({"percent_rank", "cume_dist"})
 
 @dataclass(slots=True)
 class Attachment:
-    """A plan to which subqueries' results are attached as columns; its rows stay what they are."""
+    """A plan to which subqueries' results are attached as columns; its rows stay what they are.
+
+    Of rows that don't satisfy ``reached`` nobody reads the result, and PostgreSQL doesn't compute it: where that could
+    tell, as by an error, it isn't computed here either, and the attachment ``is_bound``.
+    """
 
     plan: Plan
     context: Context
+    reached: Callable[[], tuple[Scalar, ...]] = tuple
+    is_bound: bool = False
 
     def independent(self, plan: Plan) -> Lifted:
         """A subquery's plan without this plan's columns in it, and the conditions that tie its rows to this plan's."""
@@ -58,7 +65,7 @@ class Attachment:
             return outputs
         plan, on, count = self._counted(query.plan, plan, on)
         # Netted, so that no pair of rows is judged that only terms of a change have and take back.
-        self.plan = Filter(Consolidate(LeftJoin(self.plan, plan, on)), (_at_most_one(count),))
+        self.plan = Filter(Consolidate(LeftJoin(self.plan, plan, on + self._bound())), (_at_most_one(count),))
         return outputs
 
     def beside(self, query: Query) -> Query:
@@ -138,9 +145,16 @@ class Attachment:
         if spelt:
             self.plan = Project(self.plan, (*(Item(one, column(one)) for one in self.plan.columns), *spelt))
             columns += tuple(item.column for item in spelt)
-        picked = Project(self.plan, tuple(Item(one, column(one)) for one in columns))
+        reached = self._bound()
+        rows = Filter(self.plan, reached) if reached else self.plan
+        picked = Project(rows, tuple(Item(one, column(one)) for one in columns))
         domain = Aggregate(picked, names(picked), ())
         return Unnesting(domain, self.context.namer.fresh, self.of_nothing, partitioned)
+
+    def _bound(self) -> tuple[Scalar, ...]:
+        found = self.reached()
+        self.is_bound |= bool(found)
+        return found
 
     def _counted(self, whole: Plan, plan: Plan, on: tuple[Scalar, ...]) -> tuple[Plan, tuple[Scalar, ...], Column]:
         """Each row of a subquery with the number of those that match the same outer rows."""

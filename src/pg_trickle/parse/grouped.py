@@ -9,13 +9,14 @@ from postgast.pg_query_pb2 import Node, SelectStmt
 from pg_trickle.algebra.correlation import free, tells
 from pg_trickle.errors import UnsupportedQuery
 from pg_trickle.parse.grouping import Grouping
-from pg_trickle.parse.grouping_sets import as_outputs
+from pg_trickle.parse.grouping_sets import as_outputs, expanded
 from pg_trickle.parse.scope import Scope
 from pg_trickle.parse.subqueries import Lowering
 from pg_trickle.parse.timed import is_moved
 from pg_trickle.parse.tree import (
     conjuncts,
     has_subquery,
+    is_expression,
     kind,
     location,
     nodes,
@@ -29,9 +30,12 @@ from pg_trickle.parse.tree import (
 def grouped(statement: SelectStmt, below: Lowering, *, by_value: bool) -> tuple[Lowering, list[Node]]:
     """The groups that satisfy HAVING, and the select list to be taken over them; ``by_value``: equal ones will do."""
     keys = [as_outputs(below.value(node)) for node in statement.group_clause]
-    targets = [_prepared(node.res_target.val, below) for node in statement.target_list]
+    written = frozenset(
+        printed(key) for each in expanded(list(statement.group_clause)) for key in each if has_subquery(key)
+    )
+    targets = [_prepared(node.res_target.val, below, written) for node in statement.target_list]
     conditions = conjuncts(statement.having_clause) if statement.HasField("having_clause") else ()
-    having = [_prepared(node, below) for node in conditions]
+    having = [_prepared(node, below, written) for node in conditions]
     grouping = Grouping(below.scope, below.context)
     grouping.expect(keys, targets, having, by_value=by_value)
     grouping.add_keys(keys, is_distinct=statement.group_distinct)
@@ -44,11 +48,13 @@ def grouped(statement: SelectStmt, below: Lowering, *, by_value: bool) -> tuple[
     return above, targets
 
 
-def _prepared(node: Node, below: Lowering) -> Node:
+def _prepared(node: Node, below: Lowering, keys: frozenset[str]) -> Node:
     """The expression with the subqueries lowered that belong below the groups: grouped by, or in an aggregate."""
 
     def replace(part: Node) -> Node | None:
-        if (kind(part) == "sub_link" or is_moved(part)) and printed(part) in below.values:
+        if (kind(part) == "sub_link" or is_moved(part)) and (printed(part),) in below.values:
+            return below.value(part)
+        if has_subquery(part) and is_expression(part) and printed(part) in keys:
             return below.value(part)
         if below.context.aggregates(part):
             _check_direct(part)

@@ -1,6 +1,7 @@
 """Subqueries in expressions: each becomes a column of the plan that the expression is over.
 
 EXISTS, IN, ANY and ALL are marks; a scalar subquery is a left join with at most one row, ARRAY() an aggregate.
+Where other parts of the expression keep PostgreSQL from computing one, it isn't computed either (``reached``).
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from pg_trickle.parse.expressions import scalar
 from pg_trickle.parse.moments import reads_time
 from pg_trickle.parse.quantified import Conditions, Test
 from pg_trickle.parse.query import ParseQuery, Query
+from pg_trickle.parse.reached import both, in_parts
 from pg_trickle.parse.scope import LOWERED, Context, Scope
 from pg_trickle.parse.timed import is_moved, timed
 from pg_trickle.parse.tree import column_reference, has_subquery, kind, located, location, printed, rebuilt
@@ -41,7 +43,8 @@ def is_lowered(condition: Node) -> bool:
 class Lowering:
     """A plan that grows a column for each subquery in the expressions over it; ``scope`` knows them.
 
-    ``expression`` turns one without subqueries into a scalar over the plan.
+    ``expression`` turns one without subqueries into a scalar over the plan.  ``reached`` is the condition under which
+    the part that is being lowered is evaluated, if not always.
     """
 
     plan: Plan
@@ -49,7 +52,11 @@ class Lowering:
     context: Context
     parse: ParseQuery
     expression: Expression | None = None
-    values: dict[str, Node] = field(default_factory=dict)
+    reached: Node | None = None
+    # Whether what has been lowered is so for the rows alone that reach it.
+    is_bound: bool = False
+    # By their text, and the condition under which they were computed.
+    values: dict[tuple[str, ...], Node] = field(default_factory=dict)
     marks: dict[tuple[str, ...], Column] = field(default_factory=dict)
 
     def scalar(self, node: Node) -> Scalar:
@@ -59,11 +66,25 @@ class Lowering:
 
     def value(self, node: Node) -> Node:
         """The expression with a reference to a column in place of each subquery, and of what time moves in it."""
-        return rebuilt(node, lambda part: self._value(part) if kind(part) == "sub_link" or is_moved(part) else None)
+        return self._lowered(node, lambda part: kind(part) == "sub_link" or is_moved(part))
 
     def _timeless(self, node: Node) -> Node:
         """The same of subqueries alone."""
-        return rebuilt(node, lambda part: self._value(part) if kind(part) == "sub_link" else None)
+        return self._lowered(node, lambda part: kind(part) == "sub_link")
+
+    def _lowered(self, node: Node, is_column: Callable[[Node], bool]) -> Node:
+        def within(part: Node, reached: Node | None) -> Node:
+            around, self.reached = self.reached, both(self.reached, reached)
+            made = self._lowered(part, is_column)
+            self.reached = around
+            return made
+
+        def lowered(part: Node) -> Node | None:
+            if is_column(part):
+                return self._value(part)
+            return in_parts(part, within) if has_subquery(part) else None
+
+        return rebuilt(node, lowered)
 
     def keep(self, conditions: Iterable[Node]) -> None:
         """Keep the rows that satisfy conditions; a subquery may be computed for each row that the others leave."""
@@ -116,10 +137,17 @@ class Lowering:
 
     def _value(self, part: Node) -> Node:
         text = printed(part)
-        if text not in self.values:
+        here = (text, printed(self.reached)) if self.reached else (text,)
+        found = next((key for key in ((text,), here) if key in self.values), None)
+        if found is None:
+            around, self.is_bound = self.is_bound, False
             with located(part):
-                self.values[text] = self._made(part)
-        return self.values[text]
+                made = self._made(part)
+            found = here if self.is_bound else (text,)
+            self.values[found] = made
+            self.is_bound |= around
+        self.is_bound |= len(found) > 1
+        return self.values[found]
 
     def _made(self, part: Node) -> Node:
         if kind(part) != "sub_link":
@@ -160,50 +188,66 @@ class Lowering:
         while isinstance(plan, Project):
             # Nobody looks at what it selects.
             plan = plan.input
-        attached = Attachment(self.plan, self.context)
+        attached = self._attachment()
         plan, on = attached.independent(plan)
-        return self._mark(attached, plan, on, (printed(part),))
+        self._take(attached)
+        return self._mark(plan, on, (printed(part),))
 
     def _compared(self, part: Node, test: Test) -> tuple[Column, ...]:
         """Marks of which one is set iff the comparison with some row of the subquery passes the test."""
         link = part.sub_link
         left = self.value(link.testexpr)
         query = self._query(link)
-        attached = Attachment(self.plan, self.context)
+        attached = self._attachment()
         plan, on = attached.independent(query.plan)
         # It may tie its rows to columns that it has put beside this plan's.
-        self.plan = attached.plan
+        self._take(attached)
         inside = tuple(one for _, one in query.outputs)
         scope = replace(self.scope, lowered=self.scope.lowered + inside)
         right = [column_reference(LOWERED, one.name) for one in inside]
         found = quantified.alternatives(link, test, left, right, lambda node: self._scalar(node, scope))
-        return tuple(
-            self._mark(Attachment(self.plan, self.context), plan, on + one.conditions, (printed(part), one.kind))
-            for one in found
-        )
+        return tuple(self._mark(plan, on + one.conditions, (printed(part), one.kind)) for one in found)
 
-    def _mark(self, attached: Attachment, plan: Plan, on: Conditions, key: tuple[str, ...]) -> Column:
+    def _mark(self, plan: Plan, on: Conditions, key: tuple[str, ...]) -> Column:
+        name = "exists" if len(key) == 1 else "met"
+        if self.is_bound and self.reached:
+            key += (printed(self.reached),)
         if key not in self.marks:
-            self.marks[key] = attached.marked(plan, on, "exists" if len(key) == 1 else "met")
-            self.plan = attached.plan
+            attached = self._attachment()
+            self.marks[key] = attached.marked(plan, on, name)
+            self._take(attached)
         return self.marks[key]
 
     def _single(self, part: Node) -> Node:
-        attached = Attachment(self.plan, self.context)
+        attached = self._attachment()
         made = [self._reference(one) for one in attached.single(self._query(part.sub_link))]
-        self.plan = attached.plan
+        self._take(attached)
         return made[0] if len(made) == 1 else quantified.row(made)
 
     def _array(self, part: Node) -> Node:
         query, call = array_of(part.sub_link.subselect.select_stmt, self._parsed, self.context)
-        attached = Attachment(self.plan, self.context)
+        attached = self._attachment()
         attached.aggregated(query.plan, (call,))
+        self._take(attached)
         made = Column(self.context.namer.fresh("array"), UNKNOWN, not_null=True)
         text = sql.SQL("COALESCE({array}, '{{}}')").format(array=sql.Identifier(call.column.name))
-        kept = tuple(Item(one, column(one)) for one in attached.plan.columns)
+        kept = tuple(Item(one, column(one)) for one in self.plan.columns)
         value = composed(text, frozenset((call.column.name,)), UNKNOWN, not_null=True)
-        self.plan = Project(attached.plan, (*kept, Item(made, value)))
+        self.plan = Project(self.plan, (*kept, Item(made, value)))
         return self._reference(made)
+
+    def _attachment(self) -> Attachment:
+        return Attachment(self.plan, self.context, self._reached)
+
+    def _reached(self) -> Conditions:
+        if self.reached is None or reads_time(self.reached):
+            # What time decides is no condition between rows.
+            return ()
+        return (self._scalar(self.reached, self.scope),)
+
+    def _take(self, attached: Attachment) -> None:
+        self.plan = attached.plan
+        self.is_bound |= attached.is_bound
 
     def _parsed(self, statement: kinds.SelectStmt) -> Query:
         return self.parse(statement, replace(self.context, outer=self.scope))

@@ -21,6 +21,7 @@ from pg_trickle.parse.canonical import parse_select
 from pg_trickle.parse.expressions import check, over_columns
 from pg_trickle.parse.grouping_sets import expanded
 from pg_trickle.parse.query import Query
+from pg_trickle.parse.reached import is_in_parts
 from pg_trickle.parse.scope import Context, Expected
 from pg_trickle.parse.timed import is_moved
 from pg_trickle.parse.tree import (
@@ -135,7 +136,9 @@ class _Leaves:
         """Whether the inner SELECT computes it."""
         if kind(node) in {"column_ref", "sub_link", "grouping_func"}:
             return True
-        if self._context.aggregates(node) or (is_moved(node) and not any(map(_is_call, _parts(node)))):
+        if self._context.aggregates(node):
+            return True
+        if (is_moved(node) or (is_in_parts(node) and has_subquery(node))) and not any(map(_is_call, _parts(node))):
             return True
         return bool(self._grouped) and is_expression(node) and printed(node) in self._grouped
 
