@@ -224,6 +224,24 @@ def test_the_callers_parser_settings_do_not_matter(shop: Any, author: Connection
     pg_trickle.drop_stream_table(author, "st")
 
 
+@pytest.mark.parametrize("mode", ["DIFFERENTIAL", "FULL", "IMMEDIATE"])
+def test_an_index_leaves_nothing_out_whatever_the_session_wants(db: Connection, mode: str) -> None:
+    """gin_fuzzy_search_limit is for those whom any of many matches will do."""
+    for table in ("docs", "asked"):
+        db.execute(f"CREATE TABLE {table} (id int PRIMARY KEY, tags int[])".encode())
+    db.execute("INSERT INTO docs SELECT g, ARRAY[1, g + 1] FROM generate_series(1, 5000) AS g")
+    db.execute("INSERT INTO asked VALUES (1, '{1}'); CREATE INDEX ON docs USING gin (tags); ANALYZE docs")
+    db.execute("SET gin_fuzzy_search_limit = 10; SET enable_seqscan = off")
+    query = "SELECT a.id, count(*) AS n FROM asked AS a JOIN docs AS d ON d.tags @> a.tags GROUP BY a.id"
+    assert rows(db, query) != [(1, 5000)]
+    pg_trickle.create_stream_table(db, "st", query, schedule=None, refresh_mode=mode)
+    assert rows(db, "TABLE st") == [(1, 5000)]
+    db.execute("INSERT INTO asked VALUES (2, '{1}')")
+    if mode != "IMMEDIATE":
+        pg_trickle.refresh_stream_table(db, "st")
+    assert rows(db, "TABLE st ORDER BY id") == [(1, 5000), (2, 5000)]
+
+
 def test_a_refusal_says_what_where_why_and_what_to_write_instead(db):
     db.execute("CREATE TABLE t (id int)")
     with pytest.raises(psycopg.errors.FeatureNotSupported) as caught:

@@ -9,6 +9,8 @@ BEGIN
     RETURN QUERY VALUES
         ('row_security', 'on', false), ('transform_null_equals', 'off', false), ('standard_conforming_strings', 'on', false),
         ('quote_all_identifiers', 'off', false),
+        -- Beyond it a GIN index leaves out some of what it finds, any.
+        ('gin_fuzzy_search_limit', '0', false),
         ('TimeZone', 'UTC', true), ('DateStyle', 'ISO, MDY', true), ('IntervalStyle', 'postgres', true), ('extra_float_digits', '1', true),
         ('bytea_output', 'hex', true), ('lc_monetary', 'C', true), ('lc_numeric', 'C', true), ('lc_time', 'C', true),
         ('default_text_search_config', 'pg_catalog.simple', true), ('array_nulls', 'on', true), ('xmlbinary', 'base64', true), ('xmloption', 'content', true);

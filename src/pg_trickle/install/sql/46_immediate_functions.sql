@@ -32,10 +32,10 @@ BEGIN
     SELECT string_agg(format(' SET %I = %L', s.name, coalesce(p_table.settings ->> s.name, s.value)), '')
       INTO v_settings
       FROM (VALUES ('jit', 'off'), ('plan_cache_mode', 'force_generic_plan') UNION ALL SELECT p.name, p.value FROM pgtrickle_changes.pinned_settings() AS p) AS s(name, value)
-     WHERE CASE s.name WHEN 'jit' THEN v_role !~ '_(begin|back|gate|first|below|applied|slot|alone|sides|firm)$'
-                       WHEN 'plan_cache_mode' THEN position('__pgt_single' IN p_body) > 0
-                       WHEN 'standard_conforming_strings' THEN position('\' IN p_body) > 0
-                       ELSE v_role LIKE '%\_rest' OR v_role !~ '_(begin|back|gate|first|below|applied|slot|alone|sides|firm|texts|unrewritten)$' AND (
+     WHERE CASE WHEN s.name IN ('jit', 'gin_fuzzy_search_limit') THEN v_role !~ '_(begin|back|gate|first|below|applied|slot|alone|sides|firm)$'
+                WHEN s.name = 'plan_cache_mode' THEN position('__pgt_single' IN p_body) > 0
+                WHEN s.name = 'standard_conforming_strings' THEN position('\' IN p_body) > 0
+                ELSE v_role LIKE '%\_rest' OR v_role !~ '_(begin|back|gate|first|below|applied|slot|alone|sides|firm|texts|unrewritten)$' AND (
            SELECT p.plan #>> '{programs,immediate,settings}' IS DISTINCT FROM 'false' FROM pgtrickle.pgt_plans AS p WHERE p.pgt_id = p_table.pgt_id) END;
     EXECUTE format('CREATE FUNCTION pgtrickle_changes.%I(%s) RETURNS %s LANGUAGE plpgsql VOLATILE SECURITY DEFINER'
                    ' SET search_path = pg_catalog, pg_temp%s AS %L', p_name, p_arguments, p_returns, v_settings, p_body);
