@@ -234,7 +234,14 @@ def spelling(of: Column) -> Scalar | None:
     name = sql.Identifier(of.name)
     if of.type.identity is Identity.SCALE:
         return composed(sql.SQL("pg_catalog.scale({name})").format(name=name), frozenset((of.name,)), INT4)
-    return composed(sql.SQL("{name}::pg_catalog.text").format(name=name), frozenset((of.name,)), TEXT)
+    return composed(as_text(of.type, name), frozenset((of.name,)), TEXT)
+
+
+def as_text(of: Type, value: sql.Composable) -> sql.Composable:
+    """A value as text that tells it from every other: a cast would leave out blanks at the end of a ``bpchar``."""
+    if of.name == "bpchar":
+        return sql.SQL("pg_catalog.textin(pg_catalog.bpcharout({value}))").format(value=value)
+    return sql.SQL("{value}::text").format(value=value)
 
 
 def composed(text: sql.Composable, columns: frozenset[str], of: Type, *, not_null: bool = False) -> Scalar:

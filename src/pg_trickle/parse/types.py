@@ -161,7 +161,7 @@ class Types:
             case "case_expr":
                 results = [when.case_when.result for when in node.case_expr.args]
                 other = [node.case_expr.defresult] if node.case_expr.HasField("defresult") else []
-                return self.common(results + other)
+                return self.common(other + results)
             case "collate_clause":
                 return self._of(node.collate_clause.arg)
             case "row_expr":
@@ -179,10 +179,13 @@ class Types:
         return to
 
     def common(self, parts: list[Node]) -> Type:
-        """The type of expressions that PostgreSQL brings to one."""
-        kinds = {self._of(part) for part in parts if not (kind(part) == "a_const" and part.a_const.isnull)}
+        """The type of expressions that PostgreSQL brings to one, in the order in which it looks at them."""
+        found = [self._of(part) for part in parts if not (kind(part) == "a_const" and part.a_const.isnull)]
+        kinds = set(found)
         if len(kinds) == 1:
             return kinds.pop()
+        if padded := _padded(found):
+            return padded
         if {of.name for of in kinds} == {"numeric"}:
             known = all(of.decimals for of in kinds)
             return numeric_of(frozenset[int]().union(*(of.decimals for of in kinds))) if known else NUMERIC
@@ -230,6 +233,17 @@ class Types:
         if returned & _POLYMORPHIC and any(self._of(one).is_row for one in arguments):
             return RECORDS if "anyarray" in returned else RECORD
         return named(returned.pop()) if len(returned) == 1 else UNKNOWN
+
+
+def _padded(types: list[Type]) -> Type | None:
+    """The type of texts of which some are padded with blanks: the first's, as each can be brought to any other.
+
+    Whose collation it has isn't looked at, so that equal values may differ.
+    """
+    names = [of.name for of in types]
+    if "bpchar" not in names or not set(names) <= {"bpchar", *_VARYING}:
+        return None
+    return Type(names[0], Identity.TEXT)
 
 
 def _field(node: Node) -> str:
@@ -315,6 +329,8 @@ def common_type(types: list[Type], expected: Common | None, label: str) -> Commo
     if all(of == first for of in types) and (first.name is not None or first.identity is not Identity.NONE):
         return first, None
     known = {of.name for of in types}
+    if padded := _padded(types):
+        return padded, f"pg_catalog.{padded.name}"
     if known == {"numeric"}:
         return NUMERIC, None
     if known <= _VARYING:

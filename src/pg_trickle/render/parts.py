@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from psycopg import sql
 
-from pg_trickle.scalar import Column, Identity, Scalar, are_compared_as_row
+from pg_trickle.scalar import Column, Identity, Scalar, are_compared_as_row, as_text
 
 WEIGHT = sql.Identifier("__pgt_w")
 CHANGES_SCHEMA = "pgtrickle_changes"
@@ -102,7 +102,7 @@ def identity_keys(of: Column, value: sql.Composable) -> tuple[sql.Composable, ..
         case Identity.SCALE:
             return (value, sql.SQL("scale({value})").format(value=value))
         case Identity.TEXT if not of.type.is_row:
-            return (value, sql.SQL('{value}::text COLLATE "C"').format(value=value))
+            return (value, sql.SQL('{text} COLLATE "C"').format(text=as_text(of.type, value)))
         case _:
             return (sql.SQL('{value}::text COLLATE "C"').format(value=value),)
 

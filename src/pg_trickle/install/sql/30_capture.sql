@@ -48,6 +48,7 @@ AS $$
              AND (SELECT c.collisdeterministic FROM pg_collation AS c WHERE c.oid = p_collation) THEN 'equal'
         WHEN p_type = 'numeric'::regtype THEN 'scale'
         WHEN p_type IN ('float4'::regtype, 'float8'::regtype) THEN 'bits'
+        WHEN p_type = 'bpchar'::regtype THEN 'blanks'
         ELSE 'text' END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.capture_identity IS 'How an UPDATE''s capture tells values of a type apart that are equal but not the same';

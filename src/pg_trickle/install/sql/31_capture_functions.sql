@@ -36,6 +36,8 @@ BEGIN
            string_agg(concat_ws(', ', CASE WHEN c.groupable THEN format('x.c%s', c.attnum) END,
                                 format(CASE c.identity WHEN 'scale' THEN 'pg_catalog.scale(x.c%s)'
                                                        WHEN 'bits' THEN 'pg_catalog.float8send(x.c%s)'
+                                                       -- As text it would have no blanks at its end.
+                                                       WHEN 'blanks' THEN 'pg_catalog.textin(pg_catalog.bpcharout(x.c%s)) COLLATE pg_catalog."C"'
                                                        -- By its letters, whatever the column's collation takes for equal.
                                                        WHEN 'text' THEN 'x.c%s::pg_catalog.text COLLATE pg_catalog."C"' END, c.attnum)), ', '
                       ORDER BY c.attnum)

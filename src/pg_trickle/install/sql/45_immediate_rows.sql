@@ -33,6 +33,7 @@ BEGIN
     SELECT string_agg(concat_ws(', ', CASE WHEN c.groupable THEN format('x.%I', c.buffer_column) END,
                                 format(CASE c.identity WHEN 'scale' THEN 'pg_catalog.scale(x.%I)'
                                                        WHEN 'bits' THEN 'pg_catalog.float8send(x.%I)'
+                                                       WHEN 'blanks' THEN 'pg_catalog.textin(pg_catalog.bpcharout(x.%I)) COLLATE pg_catalog."C"'
                                                        WHEN 'text' THEN 'x.%I::pg_catalog.text' END, c.buffer_column)), ', '
                       ORDER BY c.attnum)
       INTO v_keys FROM pgtrickle_changes.read_columns(p_source, p_columns) AS c;
