@@ -6,6 +6,8 @@ from typing import LiteralString
 
 import pytest
 
+import pg_trickle
+from pg_trickle.testing.oracle import assert_fresh
 from tests.immediate.conftest import QUERIES, SHOP, Connection, Shop, made
 
 MORE: dict[str, LiteralString] = {
@@ -256,3 +258,30 @@ def test_single_rows_of_groups_with_extremes_in_an_older_snapshot(db: Connection
     shop.run("DELETE FROM orders WHERE id IN (9, 18, 27, 36)")
     shop.conn.execute(f"BEGIN ISOLATION LEVEL {level}".encode())
     shop.run(*(statement for statement, _ in (*CAME, *CHANGED, *WENT)), "COMMIT")
+
+
+def test_a_chain_of_left_joins_is_not_printed_as_a_tree(db: Connection) -> None:
+    """Each of the joins doubles it: twelve took half a minute to compile."""
+    dimensions = range(10)
+    db.execute(f"CREATE TABLE facts (id int PRIMARY KEY, {', '.join(f'd{n} int' for n in dimensions)})".encode())
+    for n in dimensions:
+        db.execute(
+            f"CREATE TABLE d{n} (id int PRIMARY KEY, name text); INSERT INTO d{n} VALUES (1, 'a'), (2, 'b')".encode()
+        )
+    names = ", ".join(f"d{n}.name AS n{n}" for n in dimensions)
+    joins = " ".join(f"LEFT JOIN d{n} ON d{n}.id = f.d{n}" for n in dimensions)
+    pg_trickle.create_stream_table(
+        db, "wide", f"SELECT f.id, {names} FROM facts AS f {joins}", refresh_mode="IMMEDIATE"
+    )
+    longest = db.execute("SELECT max(length(prosrc)) FROM pg_proc WHERE proname ~ '^maintain_1_'").fetchone()
+    assert longest is not None
+    assert 0 < longest[0] < 500_000
+    for statement in (
+        "INSERT INTO facts SELECT n, n % 3, n % 4, 1, 2, 3, 1, 2, 3, n % 3, n % 4 FROM generate_series(1, 6) AS n",
+        "UPDATE facts SET d0 = 2, d4 = 1 WHERE id > 3",
+        "UPDATE d4 SET name = 'c'",
+        "DELETE FROM d2 WHERE id = 1",
+        "DELETE FROM facts WHERE id = 5",
+    ):
+        db.execute(statement)
+        assert_fresh(db, "wide")

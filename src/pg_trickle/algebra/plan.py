@@ -62,3 +62,15 @@ def distinct(plan: Plan) -> Iterator[Plan]:
             seen.add(id(node))
             yield node
             pending.extend(reversed(inputs(node)))
+
+
+def size(plan: Plan) -> int:
+    """How many nodes a plan has as a tree, which is how it is printed where nothing is printed once for all."""
+    known: dict[int, int] = {}
+
+    def of(node: Plan) -> int:
+        if id(node) not in known:
+            known[id(node)] = 1 + sum(map(of, inputs(node)))
+        return known[id(node)]
+
+    return of(plan)

@@ -23,7 +23,7 @@ from pg_trickle.algebra.mark import Flipped, Mark
 from pg_trickle.algebra.operators import operator
 from pg_trickle.algebra.order import DistinctOn, TopK
 from pg_trickle.algebra.outer_join import FullJoin, LeftJoin
-from pg_trickle.algebra.plan import Plan, distinct, inputs
+from pg_trickle.algebra.plan import Plan, distinct, inputs, size
 from pg_trickle.algebra.recompute import Recompute
 from pg_trickle.algebra.recursion import Found, Recursion
 from pg_trickle.algebra.source import Changes, Empty, Opaque, Scan, Source, Unit, Unwatched
@@ -43,19 +43,33 @@ from pg_trickle.state_columns import Role, StateColumn
 
 def comes(delta: Plan) -> bool:
     """Whether a delta holds nothing that goes, where its sources' changes hold nothing that goes."""
+    ahead, seen = [delta], set[int]()
+    while ahead:
+        # Plans share their parts: with twenty joins there are a million ways down.
+        if id(node := ahead.pop()) in seen:
+            continue
+        seen.add(id(node))
+        if (decisive := _come_with(node)) is None:
+            return False
+        ahead += decisive
+    return True
+
+
+def _come_with(delta: Plan) -> tuple[Plan, ...] | None:
+    """The parts of a delta that hold nothing that goes if it doesn't; None if something may go whatever they hold."""
     match operator(delta):
         case Changes(table):
-            return isinstance(table, Source)
+            return () if isinstance(table, Source) else None
         case Negate() | Untouched() | Gone() | Flipped() | Elapsed() | Empty() | Unwatched():
-            return False
+            return None
         case Scan() | Unit() | Opaque() | Found():
-            return True
+            return ()
         case Touched(below) | Partners(below) | LeftJoin(below) | Mark(below):
-            return comes(below)
+            return (below,)
         case Filter() | TimedFilter() | TimedColumn() | Project() | UnionAll() | Join() | Lateral() | Consolidate():
-            return all(map(comes, inputs(delta)))
+            return inputs(delta)
         case FullJoin() | Aggregate() | Window() | DistinctOn() | TopK() | Recompute() | Recursion():
-            return False
+            return None
 
 
 def weighs(delta: Plan, side: int) -> bool:
@@ -106,11 +120,17 @@ def take(target: Target, rows: sql.Composable, common: CommonTables) -> sql.Comp
     )
 
 
+# The largest delta of which both sides are printed as trees; a chain of six left joins has no larger one.
+LARGEST = 1000
+
+
 def can_change(target: Target, delta: Plan) -> bool:
-    """Whether each row of an update's delta comes of one old or one new row, and keys are matched quickly."""
+    """Whether each row of an update's delta comes of one old or one new row, keys are matched quickly, and the text is
+    no longer than that of programs that print once what is read often.
+    """
     keyed = [column for name, column in target.columns if name in (target.key or ())]
     is_quick = target.keyed_by_hash or all(one.not_null and one.type.name for one in keyed)
-    return is_quick and not any(isinstance(node, Touched) for node in distinct(delta))
+    return is_quick and size(delta) <= LARGEST and not any(isinstance(node, Touched) for node in distinct(delta))
 
 
 def change_rows(target: Target, before: sql.Composable, after: sql.Composable, common: CommonTables) -> sql.Composable:
