@@ -322,10 +322,15 @@ def test_single_statements_do_not_deadlock(soak: Soak) -> None:
 
 def test_single_statements_that_share_turns_do_not_deadlock(sharing: Soak) -> None:
     """None comes to another source when it has begun, so they share to the end."""
-    outcomes = sharing.run(lambda writer: writer.transact(writer.ordered(1)))
+    outcomes: Counter[str] = Counter()
+    # How many meet others at work depends on what else the machine does: until there are enough of them.
+    for _ in range(8):
+        outcomes += sharing.run(lambda writer: writer.transact(writer.ordered(1)))
+        if outcomes["shared"] >= TRANSACTIONS:
+            break
     sharing.check()
     assert outcomes["one: 40P01"] == 0, outcomes
-    assert outcomes["shared"] > outcomes["one: done"] // 4, outcomes
+    assert outcomes["shared"] >= TRANSACTIONS, outcomes
     sides = sharing.conn.execute("SELECT last_value FROM pg_sequences WHERE sequencename LIKE 'side\\_%'").fetchall()
     assert sides == sharing.conn.execute("SELECT 'stock'::regclass::oid::bigint FROM generate_series(1, 4)").fetchall()
 
