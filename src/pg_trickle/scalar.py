@@ -241,6 +241,9 @@ def as_text(of: Type, value: sql.Composable) -> sql.Composable:
     """A value as text that tells it from every other: a cast would leave out blanks at the end of a ``bpchar``."""
     if of.name == "bpchar":
         return sql.SQL("pg_catalog.textin(pg_catalog.bpcharout({value}))").format(value=value)
+    if of.name is None:
+        # It may be one all the same, or have a cast of its owner's.  A row shows its fields as they print themselves.
+        return sql.SQL("ROW({value})::text").format(value=value)
     return sql.SQL("{value}::text").format(value=value)
 
 

@@ -19,6 +19,7 @@ Connection = psycopg.Connection[tuple[Any, ...]]
 
 SETUP = """
 CREATE DOMAIN padded AS bpchar;
+CREATE TYPE pair AS (c bpchar, k int);
 CREATE TABLE fixed (id int PRIMARY KEY, c char(5));
 CREATE TABLE varying (id int PRIMARY KEY, v varchar(5));
 CREATE TABLE t (id int PRIMARY KEY, c bpchar, d padded, k int);
@@ -52,6 +53,17 @@ QUERIES = {
     "beside its group": "SELECT id, c, lag(c) OVER (PARTITION BY k ORDER BY id) AS l FROM t",
     "first of all": "SELECT c, id FROM t ORDER BY id LIMIT 2",
     "EXCEPT ALL": "SELECT octet_length(c) AS n FROM t EXCEPT ALL SELECT octet_length(v) FROM varying",
+    "of a type that isn't known": """
+        SELECT octet_length(x) AS n FROM (SELECT id, c::padded AS x FROM t ORDER BY id LIMIT 3) AS u""",
+    "an element, beside a window": """
+        SELECT octet_length(x) AS n, count(*) OVER (PARTITION BY k) AS m
+          FROM (SELECT (ARRAY[c])[1] AS x, k FROM t) AS u""",
+    "a field, in UNION ALL": """
+        SELECT octet_length(x) AS n
+          FROM (SELECT (ROW(c, k)::pair).c AS x FROM t UNION ALL SELECT (ROW(c, k)::pair).c FROM t) AS u""",
+    "such a one gathered": """
+        SELECT k, string_agg(format('%s|', x), ',' ORDER BY id) AS s FROM (SELECT id, k, c::padded AS x FROM t) AS u
+         GROUP BY k""",
     "asked by a subquery": "SELECT id, (SELECT max(octet_length(b.c)) FROM t AS b WHERE b.c = t.c) AS m FROM t",
 }
 STEPS = (

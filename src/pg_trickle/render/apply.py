@@ -174,10 +174,11 @@ def same_row(target: Target, table: str, rows: str, columns: dict[str, str]) -> 
         theirs = row_hash((columns[name] for name in target.hashed), rows)
         conditions.append(sql.SQL("{t} = {f}").format(t=row_hash(target.hashed, table), f=theirs))
     for name, column in target.columns:
-        conditions.append(matches([(column, name, columns[name])], table, rows))
-        if not column.type.is_identity and column.type.identity is not Identity.NONE:
-            one = identity_keys(column, sql.Identifier(table, name))[1]
-            other = identity_keys(column, sql.Identifier(rows, columns[name]))[1]
+        if column.type.identity is not Identity.NONE:
+            conditions.append(matches([(column, name, columns[name])], table, rows))
+        if not column.type.is_identity:
+            one = identity_keys(column, sql.Identifier(table, name))[-1]
+            other = identity_keys(column, sql.Identifier(rows, columns[name]))[-1]
             conditions.append(sql.SQL("{t} IS NOT DISTINCT FROM {f}").format(t=one, f=other))
     return every(conditions)
 

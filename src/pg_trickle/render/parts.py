@@ -104,7 +104,7 @@ def identity_keys(of: Column, value: sql.Composable) -> tuple[sql.Composable, ..
         case Identity.TEXT if not of.type.is_row:
             return (value, sql.SQL('{text} COLLATE "C"').format(text=as_text(of.type, value)))
         case _:
-            return (sql.SQL('{value}::text COLLATE "C"').format(value=value),)
+            return (sql.SQL('{text} COLLATE "C"').format(text=as_text(of.type, value)),)
 
 
 def index_order(columns: Iterable[Column]) -> sql.Composable:
