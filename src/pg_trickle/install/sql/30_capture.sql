@@ -49,6 +49,8 @@ AS $$
         WHEN p_type = 'numeric'::regtype THEN 'scale'
         WHEN p_type IN ('float4'::regtype, 'float8'::regtype) THEN 'bits'
         WHEN p_type = 'bpchar'::regtype THEN 'blanks'
+        -- A cast to text may be its owner's, and leave out what it likes.
+        WHEN EXISTS (SELECT FROM pg_type AS t WHERE t.oid = p_type AND t.typnamespace <> 'pg_catalog'::regnamespace) THEN 'row'
         ELSE 'text' END
 $$;
 COMMENT ON FUNCTION pgtrickle_changes.capture_identity IS 'How an UPDATE''s capture tells values of a type apart that are equal but not the same';

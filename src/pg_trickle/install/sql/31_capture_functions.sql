@@ -30,6 +30,8 @@ BEGIN
            coalesce(string_agg(format(', %s AS c%s', coalesce(c.expression, format('r.%I', c.source_column)), c.attnum), ''
                                ORDER BY c.attnum), ''),
            coalesce(string_agg(CASE WHEN c.groupable THEN format(', x.c%s', c.attnum)
+                                    -- No array holds arrays as they are.
+                                    WHEN c.identity = 'row' AND c.type NOT LIKE '%[]%' THEN format(', (pg_catalog.array_agg(x.c%1$s))[1] AS c%1$s', c.attnum)
                                     -- Told apart by its text, and made from it again: no aggregate returns just any value.
                                     ELSE format(', pg_catalog.min(x.c%1$s::pg_catalog.text)::%2$s AS c%1$s', c.attnum, c.type) END, ''
                                ORDER BY c.attnum), ''),
@@ -38,6 +40,8 @@ BEGIN
                                                        WHEN 'bits' THEN 'pg_catalog.float8send(x.c%s)'
                                                        -- As text it would have no blanks at its end.
                                                        WHEN 'blanks' THEN 'pg_catalog.textin(pg_catalog.bpcharout(x.c%s)) COLLATE pg_catalog."C"'
+                                                       -- As its fields print themselves, whatever cast there is.
+                                                       WHEN 'row' THEN 'ROW(x.c%s)::pg_catalog.text COLLATE pg_catalog."C"'
                                                        -- By its letters, whatever the column's collation takes for equal.
                                                        WHEN 'text' THEN 'x.c%s::pg_catalog.text COLLATE pg_catalog."C"' END, c.attnum)), ', '
                       ORDER BY c.attnum)

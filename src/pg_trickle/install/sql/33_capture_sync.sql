@@ -306,7 +306,7 @@ BEGIN
                  ELSE '' END,
             -- Rows of types without an equality of their own are told apart by their text.
             CASE WHEN v_events[v_i] = 'upd' AND p_mode = 'statement'
-                  AND EXISTS (SELECT FROM pgtrickle_changes.capture_columns(p_source, p_owner) AS c WHERE c.identity = 'text')
+                  AND EXISTS (SELECT FROM pgtrickle_changes.capture_columns(p_source, p_owner) AS c WHERE c.identity IN ('text', 'row'))
                  THEN $q$ SET "TimeZone" = 'UTC' SET "DateStyle" = 'ISO, YMD' SET "IntervalStyle" = 'postgres'$q$
                       || $q$ SET extra_float_digits = 3 SET bytea_output = 'hex' SET xmlbinary = 'base64'$q$
                  ELSE '' END

@@ -34,6 +34,7 @@ BEGIN
                                 format(CASE c.identity WHEN 'scale' THEN 'pg_catalog.scale(x.%I)'
                                                        WHEN 'bits' THEN 'pg_catalog.float8send(x.%I)'
                                                        WHEN 'blanks' THEN 'pg_catalog.textin(pg_catalog.bpcharout(x.%I)) COLLATE pg_catalog."C"'
+                                                       WHEN 'row' THEN 'ROW(x.%I)::pg_catalog.text COLLATE pg_catalog."C"'
                                                        WHEN 'text' THEN 'x.%I::pg_catalog.text' END, c.buffer_column)), ', '
                       ORDER BY c.attnum)
       INTO v_keys FROM pgtrickle_changes.read_columns(p_source, p_columns) AS c;
