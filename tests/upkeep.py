@@ -120,6 +120,17 @@ def check_kept(conn: Connection, queries: Iterable[str], steps: Iterable[str]) -
         check_refreshed(conn, names)
 
 
+def check_kept_inside(conn: Connection, queries: Iterable[str], steps: Iterable[str]) -> None:
+    """Stream tables of some queries, kept inside the statements that write, equal them after each step."""
+    kept = {f"s{place}": query for place, query in enumerate(queries)}
+    for name, query in kept.items():
+        pg_trickle.create_stream_table(conn, name, query, refresh_mode="IMMEDIATE")
+    for step in steps:
+        conn.execute(step.encode())
+        for name, query in kept.items():
+            assert differences(conn, name) == [], query
+
+
 def is_noticed(conn: Connection, name: str, steps: Iterable[str]) -> bool:
     """Whether a refresh after some step fails, has to repair, or leaves something else than the query gives."""
     for step in steps:

@@ -7,9 +7,7 @@ from typing import Any
 import psycopg
 import pytest
 
-import pg_trickle
-from pg_trickle.testing.oracle import differences
-from tests.upkeep import check_kept
+from tests.upkeep import check_kept, check_kept_inside
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
@@ -53,9 +51,4 @@ def test_they_are_kept(db: Connection) -> None:
 
 def test_they_are_kept_inside_statements(db: Connection) -> None:
     db.execute(SETUP.encode())
-    for place, query in enumerate(QUERIES):
-        pg_trickle.create_stream_table(db, f"s{place}", query, refresh_mode="IMMEDIATE")
-    for step in STEPS:
-        db.execute(step.encode())
-        for place, query in enumerate(QUERIES):
-            assert differences(db, f"s{place}") == [], query
+    check_kept_inside(db, QUERIES, STEPS)

@@ -12,7 +12,7 @@ import pytest
 
 import pg_trickle
 from pg_trickle.testing.oracle import differences
-from tests.upkeep import check_kept
+from tests.upkeep import check_kept, check_kept_inside
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
@@ -88,12 +88,7 @@ def test_they_are_kept(db: Connection) -> None:
 def test_they_are_kept_inside_statements(db: Connection) -> None:
     db.execute(SETUP.encode())
     queries = [query for name, query in QUERIES.items() if name != "the time"]
-    for place, query in enumerate(queries):
-        pg_trickle.create_stream_table(db, f"s{place}", query, refresh_mode="IMMEDIATE")
-    for step in STEPS:
-        db.execute(step.encode())
-        for place, query in enumerate(queries):
-            assert differences(db, f"s{place}") == [], query
+    check_kept_inside(db, queries, STEPS)
 
 
 def test_a_second_row_is_told_once_a_row_gets_to_it(db: Connection) -> None:

@@ -10,13 +10,11 @@ from psycopg import sql
 
 import pg_trickle
 from pg_trickle.testing.oracle import assert_fresh
-from tests.upkeep import rows_read
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 JOIN = """
 SELECT o.id, o.amount, c.region FROM orders AS o JOIN customers AS c ON c.id = o.customer_id WHERE o.amount > 10
 """
-IDLE = "SELECT c.id, c.region FROM customers AS c WHERE NOT EXISTS (SELECT FROM orders AS o WHERE o.customer_id = c.id)"
 FUNCTIONS = """
 SELECT p.proname FROM pg_proc AS p
  WHERE p.pronamespace = 'pgtrickle_changes'::regnamespace AND p.proname ~ '^program_' ORDER BY p.proname
@@ -96,51 +94,6 @@ def test_many_changes_are_planned_every_time(orders):
     for _ in range(3):
         change(orders, 40000)
     assert functions(orders) == []
-
-
-@pytest.mark.versions
-def test_what_another_has_not_read_yet_is_not_taken_for_new(orders):
-    """A sixth of the buffer would be thousands of rows, for which all customers are read."""
-    orders.execute("INSERT INTO customers SELECT n, 'r' || n % 3 FROM generate_series(21, 20000) AS n")
-    orders.execute("UPDATE orders SET customer_id = id")
-    orders.execute("CREATE INDEX ON orders (customer_id)")
-    for name in ("quick", "late"):
-        pg_trickle.create_stream_table(orders, name, IDLE, schedule=None, refresh_mode="DIFFERENTIAL")
-
-    def move(rows: int) -> None:
-        orders.execute("UPDATE orders SET customer_id = 1 + (customer_id + 4999) %% 20000 WHERE id <= %s", (rows,))
-        pg_trickle.refresh_stream_table(orders, "quick")
-
-    for rows in (5000,) * 8 + (20, 21):
-        move(rows)
-    orders.execute("ANALYZE")
-    before = rows_read(orders, "customers")
-    for rows in (20, 15, 30):
-        move(rows)
-    assert 0 < rows_read(orders, "customers") - before < 1000
-    assert_fresh(orders, "quick")
-    pg_trickle.refresh_stream_table(orders, "late")
-    assert_fresh(orders, "late")
-
-
-@pytest.mark.versions
-def test_what_was_read_before_is_not_read_again_while_somebody_writes(database, orders):
-    """Who has been writing all the while keeps the lower bound of every frontier where it was."""
-    pg_trickle.create_stream_table(orders, "late", JOIN, schedule=None, refresh_mode="DIFFERENTIAL")
-    (buffer,) = orders.execute(
-        "SELECT buffer FROM pgtrickle.pgt_captures WHERE source_relid = 'orders'::regclass"
-    ).fetchone()
-    with database.connect() as writer, writer.transaction():
-        writer.execute("INSERT INTO customers VALUES (1000, 'somewhere')")
-        change(orders, 3000)
-        for rows in (10, 11, 12):
-            change(orders, rows)
-        before = rows_read(orders, buffer)
-        change(orders, 10)
-        assert 0 < rows_read(orders, buffer) - before < 200
-    for name in ("st", "late"):
-        pg_trickle.refresh_stream_table(orders, name)
-        assert_fresh(orders, name)
 
 
 def test_what_a_query_says_of_change_rows_is_no_condition_on_them(orders):

@@ -9,7 +9,7 @@ import pytest
 
 import pg_trickle
 from pg_trickle.testing.oracle import differences
-from tests.upkeep import check_kept
+from tests.upkeep import check_kept, check_kept_inside
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
@@ -57,12 +57,7 @@ def test_they_are_kept(db: Connection) -> None:
 @pytest.mark.versions
 def test_they_are_kept_inside_statements(db: Connection) -> None:
     db.execute(SETUP.encode())
-    for place, query in enumerate(QUERIES.values()):
-        pg_trickle.create_stream_table(db, f"s{place}", query, refresh_mode="IMMEDIATE")
-    for step in STEPS:
-        db.execute(step.encode())
-        for place, query in enumerate(QUERIES.values()):
-            assert differences(db, f"s{place}") == [], query
+    check_kept_inside(db, QUERIES.values(), STEPS)
 
 
 @pytest.mark.versions
