@@ -45,20 +45,16 @@ def unlike(conn: Connection, have: str, want: str) -> list[tuple[Any, ...]]:
 
 
 def _comparable(conn: Connection, table: sql.Identifier, names: list[str]) -> sql.Composed:
-    """The columns, those without equality as text, and of floats what doesn't depend on the order of the rows."""
-    query = """
-        SELECT a.attname, CASE WHEN a.atttypid IN ('json'::regtype, 'point'::regtype) THEN 'text' ELSE 'numeric' END
-          FROM pg_attribute AS a
-         WHERE a.attrelid = %s::regclass AND a.atttypid = ANY ('{json,point,float4,float8}'::regtype[])
-        """
-    cast: dict[str, str] = dict(conn.execute(query, [table.as_string(conn)]).fetchall())
-    told = (
-        sql.SQL("{name}::{type} AS {name}").format(name=sql.Identifier(name), type=sql.Identifier(cast[name]))
-        if name in cast
-        else sql.Identifier(name)
-        for name in names
+    """The columns, those without equality as text."""
+    query = (
+        "SELECT attname FROM pg_attribute WHERE attrelid = %s::regclass AND atttypid = ANY ('{json,point}'::regtype[])"
     )
-    return sql.SQL(", ").join(told)
+    odd = {name for (name,) in conn.execute(query, [table.as_string(conn)])}
+    plain = [sql.Identifier(name) for name in names]
+    text = [sql.SQL("{name}::text AS {name}").format(name=name) for name in plain]
+    return sql.Composed([two if name in odd else one for name, one, two in zip(names, plain, text, strict=True)]).join(
+        ", "
+    )
 
 
 # Why a refresh recomputes though nobody but the compiler is to blame.

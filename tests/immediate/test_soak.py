@@ -323,8 +323,8 @@ def test_single_statements_do_not_deadlock(soak: Soak) -> None:
 def test_single_statements_that_share_turns_do_not_deadlock(sharing: Soak) -> None:
     """None comes to another source when it has begun, so they share to the end."""
     outcomes: Counter[str] = Counter()
-    # How many meet others at work depends on what else the machine does: until there are enough of them.
-    for _ in range(8):
+    # How many meet others at work depends on what else the machine does, so there is a second chance.
+    for _ in range(2):
         outcomes += sharing.run(lambda writer: writer.transact(writer.ordered(1)))
         if outcomes["shared"] >= TRANSACTIONS:
             break

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import pg_trickle
-from tests.upkeep import check_kept
+from tests.upkeep import check_kept, check_reason, is_maintained
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 Oracle = Callable[[Connection, str], None]
@@ -108,13 +108,30 @@ QUERIES = {
     " (SELECT variance(t.i) FROM t WHERE t.id < o.id) AS v FROM t o",
     "ordinals": "SELECT g, i + 1, count(DISTINCT x) FROM t GROUP BY 1, 2",
 }  # fmt: skip
+FLOATS = ("floats, grouped", "floats, of all")
 
 
 @pytest.mark.versions
 def test_aggregates_are_kept(db: Connection, assert_fresh: Oracle) -> None:
     db.execute(LONGER.encode())
     db.execute(SETUP.encode())
-    check_kept(db, QUERIES.values(), STEPS)
+    check_kept(db, (query for name, query in QUERIES.items() if name not in FLOATS), STEPS)
+
+
+@pytest.mark.versions
+def test_floats_are_kept(db: Connection, assert_fresh: Oracle) -> None:
+    """A group that is read again in another order than a fresh state's may differ from that in the last digit."""
+    db.execute(LONGER.encode())
+    db.execute(SETUP.encode())
+    for place, name in enumerate(FLOATS):
+        pg_trickle.create_stream_table(db, f"s{place}", QUERIES[name], schedule=None)
+        assert is_maintained(db, f"s{place}")
+    for step in STEPS:
+        db.execute(step.encode())
+        for place, _ in enumerate(FLOATS):
+            pg_trickle.refresh_stream_table(db, f"s{place}")
+            check_reason(db, f"s{place}")
+            assert_fresh(db, f"s{place}")
 
 
 AROUND = (
